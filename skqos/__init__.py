@@ -1,0 +1,1 @@
+"""Deep models that predict Web-service QoS, as scikit-learn regressors."""

@@ -1,0 +1,1 @@
+"""Data sets: WS-DREAM and a seeded generator."""

@@ -1,0 +1,32 @@
+"""Shared fixtures: where the real data lies, one torch thread."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("SKQOS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread():
+    """Two torch processes with two threads each slow each other tenfold."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def wsdream1_path():
+    path = DATA / "wsdream1"
+    if not path.is_dir():
+        pytest.skip("needs WS-DREAM data set 1; set SKQOS_DATA to the folder that holds wsdream1/")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wsdream2_path():
+    path = DATA / "wsdream2"
+    if not path.is_dir():
+        pytest.skip("needs WS-DREAM data set 2; set SKQOS_DATA to the folder that holds wsdream2/")
+    return path
