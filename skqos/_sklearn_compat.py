@@ -1,0 +1,8 @@
+"""The one place that imports what scikit-learn does not promise to keep."""
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names as check_feature_names
+from sklearn.utils.validation import _check_n_features as check_n_features
+
+__all__ = ["Interval", "StrOptions", "check_feature_names", "check_n_features", "fit_context"]

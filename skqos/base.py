@@ -1,0 +1,330 @@
+"""The one path from X and y to a fitted network and back to predictions.
+
+X, y -> ids and context (`inputs`) -> codes and entity tables (`entities`) -> transformed targets
+(`targets`) -> networks (`training`, in stages) -> predictions (`prediction`).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skqos._sklearn_compat import (
+    Interval,
+    StrOptions,
+    check_feature_names,
+    check_n_features,
+    fit_context,
+)
+from skqos.entities import EntityEncoder, Interactions
+from skqos.inputs import Columns, ContextLayout, as_frame, locate_context, read_columns
+from skqos.targets import TRANSFORMS, TargetTransform
+
+if TYPE_CHECKING:
+    from skqos.training import QoSNet, Trainer
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the networks of an estimator are trained on.
+
+    Attributes
+    ----------
+    users, services : EntityEncoder
+        Fitted on the training rows.
+    user_codes, service_codes : ndarray of int64 of shape (n,)
+        The training rows.
+    times : ndarray of int64 of shape (n,) or None
+        Time steps of the training rows.
+    target : ndarray of float64 of shape (n,) or (n, n_targets)
+        Transformed targets; NaN where not observed.
+    validation : tuple of Interactions and ndarray, or None
+        Held-out rows and their transformed targets.
+    seed : int
+        Seeds whatever is random beside torch.
+    """
+
+    users: EntityEncoder
+    services: EntityEncoder
+    user_codes: np.ndarray
+    service_codes: np.ndarray
+    times: np.ndarray | None
+    target: np.ndarray
+    validation: tuple[Interactions, np.ndarray] | None
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of users and of services."""
+        return self.users.n_entities, self.services.n_entities
+
+
+class BaseQoSRegressor(RegressorMixin, BaseEstimator):
+    """Checks, encoding, validation rows, target transform, prediction and pickling for all.
+
+    A subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
+    """
+
+    _n_id_columns = 2
+
+    _parameter_constraints: dict = {
+        "user_features": ["array-like", None],
+        "service_features": ["array-like", None],
+        "target_transform": [StrOptions(set(TRANSFORMS)), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "optimizer": [StrOptions({"adam", "adamw"})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate_schedule": [StrOptions({"one_cycle", "constant"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"monitor"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "callbacks": [list, tuple, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit to measured interactions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Column 0 is the user id, column 1 the service id; further columns are context.
+        y : array-like of shape (n_samples,)
+            Measured QoS, finite, in any unit.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described; nothing of an earlier fit is changed then.
+        FloatingPointError
+            If training diverges.
+        """
+        frame = as_frame(X, self._n_id_columns, self)
+        layout = locate_context(
+            frame.columns, self._n_id_columns, self.user_features, self.service_features
+        )
+        columns = read_columns(frame, self._n_id_columns, layout)
+        y = self._check_target(y)
+        check_consistent_length(frame, y)
+        transform, data = self._prepare(columns, y)
+        nets, attributes = self._train(data)
+        check_feature_names(self, X, reset=True)
+        check_n_features(self, frame, reset=True)
+        self._set_fitted(nets, layout, transform, data, attributes)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the QoS of pairs, measured or not, known or not.
+
+        A known id keeps the context it was fitted with; an unknown one is represented by the
+        context in its row, or else as the average entity.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples,)
+            Predictions in the unit of y.
+        """
+        from skqos.prediction import predict_interactions, resolve_device
+
+        interactions = self._interactions(X)
+        device = resolve_device(self.device)
+        z = predict_interactions(self.module_.to(device), interactions, device)
+        return self._target_transform.inverse_transform(z)
+
+    @property
+    def stage_nets_(self) -> dict[str, QoSNet]:
+        """The skorch net of each stage; after unpickling, of the final stage only."""
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"{type(self).__name__} has no nets before it is fitted.")
+        if self._nets is None:
+            from skqos.training import restore_net
+
+            self._nets = restore_net(self.module_, self.history_)
+        return self._nets
+
+    @property
+    def net_(self) -> QoSNet:
+        """The skorch net of the final stage."""
+        return list(self.stage_nets_.values())[-1]
+
+    def _fit_networks(
+        self, data: TrainingData, trainer: Trainer
+    ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
+        """Train the networks of all stages, the final one last.
+
+        Returns
+        -------
+        nets : dict of str to QoSNet
+            By name of the stage.
+        attributes : dict of str to object
+            Further fitted attributes.
+        """
+        raise NotImplementedError
+
+    def _check_target(self, y: Any) -> np.ndarray:
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target "
+                "y is None."
+            )
+        y = check_array(
+            y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
+        )
+        return column_or_1d(y, warn=True)
+
+    def _prepare(self, columns: Columns, y: np.ndarray) -> tuple[TargetTransform, TrainingData]:
+        """Hold out validation rows, then learn ids, context and target scale from the rest."""
+        seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
+        train, held_out = self._split_rows(len(y), seeds[0])
+        rows = columns.take(train)
+        users, services = EntityEncoder("user"), EntityEncoder("service")
+        user_codes = users.fit(rows.users, rows.user_context)
+        service_codes = services.fit(rows.services, rows.service_context)
+        _check_enough(len(train), users.n_entities, services.n_entities)
+        transform = TargetTransform(self.target_transform).fit(y[train])
+        validation = None
+        if len(held_out):
+            validation = (
+                _encode(columns.take(held_out), users, services),
+                transform.transform(y[held_out]),
+            )
+        data = TrainingData(
+            users=users,
+            services=services,
+            user_codes=user_codes,
+            service_codes=service_codes,
+            times=rows.times,
+            target=transform.transform(y[train]),
+            validation=validation,
+            seed=int(seeds[1]),
+        )
+        return transform, data
+
+    def _split_rows(self, n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows held out; the split looks at no value."""
+        if not self.early_stopping:
+            return np.arange(n_rows), np.arange(0)
+        n_held_out = max(1, round(self.validation_fraction * n_rows))
+        if n_rows - n_held_out < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of n_samples={n_rows} leaves "
+                f"{n_rows - n_held_out} rows to train on; at least 2 are needed."
+            )
+        order = np.random.RandomState(seed).permutation(n_rows)
+        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+    def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:
+        from skqos.prediction import resolve_device
+        from skqos.training import Trainer, seeded
+
+        device = resolve_device(self.device)
+        trainer = Trainer(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate_schedule=self.learning_rate_schedule,
+            early_stopping=self.early_stopping,
+            n_iter_no_change=self.n_iter_no_change,
+            device=device,
+            callbacks=self.callbacks or (),
+            verbose=self.verbose,
+        )
+        with seeded(data.seed, device):
+            return self._fit_networks(data, trainer)
+
+    def _set_fitted(
+        self,
+        nets: dict[str, QoSNet],
+        layout: ContextLayout,
+        transform: TargetTransform,
+        data: TrainingData,
+        attributes: dict[str, Any],
+    ) -> None:
+        """Store all results at once: a fit that fails halfway leaves nothing behind."""
+        from skqos.training import history_frame
+
+        self._nets = nets
+        self._layout = layout
+        self._target_transform = transform
+        self.users_ = data.users
+        self.services_ = data.services
+        self.module_ = list(nets.values())[-1].module_
+        self.history_ = history_frame(nets)
+        self.n_iter_ = len(list(nets.values())[-1].history)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def _interactions(self, X: Any) -> Interactions:
+        """Encode X as at prediction."""
+        check_is_fitted(self)
+        check_feature_names(self, X, reset=False)
+        frame = as_frame(X, 1, self)
+        check_n_features(self, frame, reset=False)
+        columns = read_columns(frame, self._n_id_columns, self._layout)
+        return _encode(columns, self.users_, self.services_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        # Ids drawn at random, as scikit-learn's checks draw them, hold nothing to learn.
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep what prediction needs: weights on the CPU, no optimiser state, no X, no y."""
+        state = super().__getstate__().copy()
+        if "module_" in state:
+            state["_nets"] = None
+            if any(tensor.is_cuda for tensor in self.module_.state_dict().values()):
+                state["module_"] = copy.deepcopy(self.module_).to("cpu")
+        return state
+
+
+def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
+    user_positions, new_users = users.transform(columns.users, columns.user_context)
+    service_positions, new_services = services.transform(
+        columns.services, columns.service_context
+    )
+    return Interactions(
+        users=user_positions,
+        services=service_positions,
+        times=columns.times,
+        new_users=new_users,
+        new_services=new_services,
+    )
+
+
+def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
+    for n, what in ((n_rows, "sample"), (n_users, "user"), (n_services, "service")):
+        if n < 2:
+            raise ValueError(
+                f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are "
+                "needed."
+            )

@@ -1,0 +1,210 @@
+"""Entities: ids become codes, context columns become one row per user or service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from skqos.inputs import id_kind, is_numeric
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class EntityTable:
+    """One row per entity: what a network knows of a user or a service beside the id.
+
+    Attributes
+    ----------
+    categories : ndarray of int64 of shape (n_entities, n_categorical)
+        Code of each categorical context column; -1 where it is unknown.
+    numerics : ndarray of float32 of shape (n_entities, n_numeric)
+        Numeric context, standardised over the training entities; NaN where it is unknown.
+    """
+
+    categories: np.ndarray
+    numerics: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    def take(self, rows: np.ndarray) -> EntityTable:
+        """Return the given rows as a table of their own."""
+        return EntityTable(self.categories[rows], self.numerics[rows])
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Pairs as positions into the entities: the known ones first, then the newcomers.
+
+    Attributes
+    ----------
+    users, services : ndarray of int64 of shape (n,)
+        Below the number of entities seen in training: their code. From there on: rows of
+        `new_users` or `new_services`.
+    times : ndarray of int64 of shape (n,) or None
+        Time steps.
+    new_users, new_services : EntityTable
+        Entities that training did not see, one row per distinct context.
+    """
+
+    users: np.ndarray
+    services: np.ndarray
+    times: np.ndarray | None
+    new_users: EntityTable
+    new_services: EntityTable
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+class EntityEncoder:
+    """Codes for the ids of one side, and one context row per entity.
+
+    Codes follow the sorted order of the ids, so that they do not depend on the order of rows.
+    A category that was seen only at prediction is unknown; a missing value (NaN) is a category
+    of its own if training has it, else unknown.
+
+    Parameters
+    ----------
+    side : {"user", "service"}
+        Named in error messages.
+
+    Attributes
+    ----------
+    ids_ : Index of shape (n_entities,)
+        The id of each code.
+    table_ : EntityTable
+        The context of each entity seen in `fit`.
+    categorical_, numeric_ : list
+        Names of the context columns.
+    categories_ : list of Index
+        The categories of each categorical column; a code is a position here.
+    mean_, scale_ : ndarray of shape (n_numeric,)
+        Mean and standard deviation of the numeric columns over entities.
+    """
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+
+    @property
+    def n_entities(self) -> int:
+        """Number of entities seen in `fit`."""
+        return len(self.ids_)
+
+    @property
+    def n_categories(self) -> list[int]:
+        """Number of codes of each categorical context column."""
+        return [len(categories) for categories in self.categories_]
+
+    def fit(self, ids: np.ndarray, context: pd.DataFrame) -> np.ndarray:
+        """Learn ids, categories and scales; return the code of each row.
+
+        Raises
+        ------
+        ValueError
+            If one id comes with two contexts, or a numeric context value is infinite.
+        """
+        self.kind_ = id_kind(ids)
+        codes, self.ids_ = pd.factorize(pd.Index(ids), sort=True)
+        _, first_rows = np.unique(codes, return_index=True)
+        self.numeric_ = [name for name in context if is_numeric(context[name])]
+        self.categorical_ = [name for name in context if name not in self.numeric_]
+        self._check_one_context(context, codes, first_rows)
+        entities = context.iloc[first_rows]
+        self.categories_ = [_categories(entities[name]) for name in self.categorical_]
+        numbers = self._numbers(entities)
+        self.mean_, self.scale_ = _mean_and_scale(numbers)
+        self.table_ = self._table(entities)
+        return codes.astype(np.int64)
+
+    def transform(self, ids: np.ndarray, context: pd.DataFrame) -> tuple[np.ndarray, EntityTable]:
+        """Return positions of the given ids, and the table of those that `fit` did not see.
+
+        Known ids keep the context they were fitted with. Newcomers with the same context are
+        the same entity to a model, so that they share a row of the table.
+
+        Raises
+        ------
+        ValueError
+            If the ids are of another kind than in `fit`, such as "17" for 17.
+        """
+        kind = id_kind(ids)
+        if kind != self.kind_:
+            raise ValueError(
+                f"{self.side} ids are of kind {kind} (for example {ids[0]!r}); fit saw ids of "
+                f"kind {self.kind_} (for example {self.ids_[0]!r}). Give the same kind."
+            )
+        # int64: on 32-bit platforms pandas' positions are narrower.
+        positions = self.ids_.get_indexer(pd.Index(ids)).astype(np.int64)
+        new = np.flatnonzero(positions < 0)
+        groups, first_rows = self._distinct_contexts(context, new)
+        positions[new] = self.n_entities + groups
+        return positions, self._table(context.iloc[new[first_rows]])
+
+    def _distinct_contexts(
+        self, context: pd.DataFrame, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Number the distinct contexts of some rows; also give each one's first row."""
+        columns = [*self.categorical_, *self.numeric_]
+        if len(rows) == 0 or not columns:
+            return np.zeros(len(rows), dtype=np.int64), np.arange(min(len(rows), 1))
+        keys = np.column_stack([pd.factorize(context[name].iloc[rows])[0] for name in columns])
+        frame = pd.DataFrame(keys)
+        groups = frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
+        _, first_rows = np.unique(groups, return_index=True)
+        return groups.astype(np.int64), first_rows
+
+    def _check_one_context(
+        self, context: pd.DataFrame, codes: np.ndarray, first_rows: np.ndarray
+    ) -> None:
+        for name in context:
+            values, _ = pd.factorize(context[name])
+            differs = values != values[first_rows][codes]
+            if differs.any():
+                row = int(np.flatnonzero(differs)[0])
+                first = int(first_rows[codes[row]])
+                raise ValueError(
+                    f"{self.side} {self.ids_[codes[row]]!r} has two contexts: column {name!r} is "
+                    f"{context[name].iloc[first]!r} in row {first} and "
+                    f"{context[name].iloc[row]!r} in row {row}. An id has one context."
+                )
+
+    def _table(self, entities: pd.DataFrame) -> EntityTable:
+        codes = [
+            known.get_indexer(_as_labels(entities[name]))
+            for name, known in zip(self.categorical_, self.categories_, strict=True)
+        ]
+        categories = np.column_stack(codes) if codes else np.empty((len(entities), 0))
+        numerics = (self._numbers(entities) - self.mean_) / self.scale_
+        return EntityTable(categories.astype(np.int64), numerics.astype(np.float32))
+
+    def _numbers(self, entities: pd.DataFrame) -> np.ndarray:
+        numbers = entities[self.numeric_].to_numpy(dtype=np.float64, na_value=np.nan)
+        infinite = np.isinf(numbers).any(axis=0)
+        if infinite.any():
+            raise ValueError(
+                f"Context column {self.numeric_[int(np.argmax(infinite))]!r} holds inf; context "
+                "must be finite, or NaN where it is unknown."
+            )
+        return numbers
+
+
+def _as_labels(column: pd.Series) -> pd.Index:
+    """Categories as plain labels, NaN for every kind of missing value."""
+    return pd.Index(column.astype(object).where(column.notna(), np.nan), dtype=object)
+
+
+def _categories(column: pd.Series) -> pd.Index:
+    return _as_labels(column).unique()
+
+
+def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the known values; 0 and 1 where there are none to tell."""
+    known = ~np.isnan(numbers)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, numbers, 0.0).sum(axis=0) / count
+    deviation = np.sqrt((np.where(known, numbers - mean, 0.0) ** 2).sum(axis=0) / count)
+    return mean, np.where(deviation > 0, deviation, 1.0)

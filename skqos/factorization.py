@@ -1,0 +1,58 @@
+"""Factors of the sparse interaction matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.extmath import randomized_svd
+
+
+def interaction_matrix(
+    users: np.ndarray, services: np.ndarray, values: np.ndarray, shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Arrange interactions as a sparse matrix; repeated cells hold their mean.
+
+    Parameters
+    ----------
+    users, services : ndarray of int64 of shape (n,)
+        Codes of the entities.
+    values : ndarray of shape (n,)
+        What was observed there.
+    shape : tuple of int
+        Number of users and of services.
+
+    Returns
+    -------
+    csr_array of float64 of shape `shape`
+        Cells without an observation are not stored.
+    """
+    cells, inverse, counts = np.unique(
+        users * shape[1] + services, return_inverse=True, return_counts=True
+    )
+    means = np.bincount(inverse, weights=values) / counts
+    return sparse.csr_array((means, np.divmod(cells, shape[1])), shape=shape)
+
+
+def truncated_svd(
+    matrix: sparse.csr_array, n_components: int, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factor a sparse matrix by truncated SVD, the singular values shared out evenly.
+
+    Parameters
+    ----------
+    matrix : csr_array of shape (n_users, n_services)
+        Cells that are not stored count as 0.
+    n_components : int
+        Rank; at most the smaller side of the matrix is returned.
+    random_state : int
+        Seed of the randomised range finder.
+
+    Returns
+    -------
+    user_factors, service_factors : ndarray of shape (n_users, rank), (n_services, rank)
+        U S^(1/2) and V S^(1/2): their product approximates the matrix.
+    """
+    rank = min(n_components, *matrix.shape)
+    left, singular, right = randomized_svd(matrix, rank, random_state=random_state)
+    root = np.sqrt(singular)
+    return left * root, right.T * root

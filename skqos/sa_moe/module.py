@@ -1,0 +1,209 @@
+"""The network of SA-MoE: two towers, a gated mixture of experts, a bounded head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skqos.entities import EntityTable
+from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear
+
+Encoded = tuple[Tensor, Tensor]
+
+
+class EntityTower(nn.Module):
+    """One side's tower: id embedding, side features and factors, mixed linearly (eq. 11).
+
+    An entity that training did not see gets the average of the known entities for what it
+    lacks (id, factors, unknown context) and its own context for the rest. The mixer is linear,
+    so that a newcomer without context is the average entity.
+
+    Parameters
+    ----------
+    table : EntityTable
+        Context of the training entities.
+    n_categories : sequence of int
+        Number of codes of each categorical column.
+    factors : ndarray of shape (n_entities, rank)
+        Factors of the interaction matrix; constants of the network.
+    embedding_dim : int
+        Width of each embedding and of the projected numeric context.
+    out_dim : int
+        Width of the mixed vector.
+    """
+
+    def __init__(
+        self,
+        table: EntityTable,
+        n_categories: Sequence[int],
+        factors: np.ndarray,
+        embedding_dim: int,
+        out_dim: int,
+    ) -> None:
+        super().__init__()
+        numerics = np.nan_to_num(table.numerics)
+        self.register_buffer("categories", torch.tensor(table.categories))
+        self.register_buffer("numerics", torch.tensor(numerics))
+        self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32))
+        self.id_embedding = _embedding(len(table), embedding_dim)
+        self.category_embeddings = nn.ModuleList(
+            _embedding(n, embedding_dim) for n in n_categories
+        )
+        n_numeric = numerics.shape[1]
+        self.numeric_layer = nn.Linear(n_numeric, embedding_dim) if n_numeric else None
+        n_embedded = 1 + len(n_categories) + bool(n_numeric)
+        self.mixer = nn.Linear(n_embedded * embedding_dim + factors.shape[1], out_dim)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Represent known entities; (n, out_dim)."""
+        return self.mixer(self._inputs(codes))
+
+    def encode(self, new: EntityTable) -> Tensor:
+        """Represent all known entities and then the new ones; (n_known + n_new, out_dim)."""
+        known = self._inputs(torch.arange(len(self.categories), device=self.categories.device))
+        return self.mixer(torch.cat([known, self._new_inputs(known.mean(0), new)]))
+
+    def _inputs(self, codes: Tensor) -> Tensor:
+        parts = [self.id_embedding(codes)]
+        columns = self.categories[codes].unbind(1)
+        parts += [
+            embedding(column)
+            for embedding, column in zip(self.category_embeddings, columns, strict=True)
+        ]
+        if self.numeric_layer is not None:
+            parts.append(self.numeric_layer(self.numerics[codes]))
+        parts.append(self.factors[codes])
+        return torch.cat(parts, dim=1)
+
+    def _new_inputs(self, average: Tensor, new: EntityTable) -> Tensor:
+        inputs = average.repeat(len(new), 1)
+        width = self.id_embedding.embedding_dim
+        columns = torch.as_tensor(new.categories, device=inputs.device).unbind(1)
+        for k, (embedding, column) in enumerate(
+            zip(self.category_embeddings, columns, strict=True), start=1
+        ):
+            known = column >= 0
+            inputs[known, k * width : (k + 1) * width] = embedding(column[known])
+        if self.numeric_layer is not None:
+            # Standardised: an unknown number is the mean, 0.
+            numerics = torch.as_tensor(np.nan_to_num(new.numerics), device=inputs.device)
+            start = (1 + len(columns)) * width
+            inputs[:, start : start + width] = self.numeric_layer(numerics)
+        return inputs
+
+
+class SAMoEModule(nn.Module):
+    """Mixture of experts over a user's and a service's vector (eq. 11 and 14 to 17).
+
+    Parameters
+    ----------
+    user_tower, service_tower : EntityTower
+        Give u_i and s_j, both of width `dim`.
+    dim : int
+        Width of u and s.
+    hidden_sizes : sequence of int
+        Layers of the MLP expert; the last is the common width of the experts' outputs.
+    experts : sequence of {"attention", "lhuc", "mlp"}
+        Which experts take part.
+    n_heads, attention_dropout : int, float
+        Of the attention expert.
+    dropout : float
+        Dropout of u and s in training.
+    bound : float
+        Predictions lie between -bound and bound.
+    """
+
+    def __init__(
+        self,
+        user_tower: EntityTower,
+        service_tower: EntityTower,
+        *,
+        dim: int,
+        hidden_sizes: Sequence[int],
+        experts: Sequence[str],
+        n_heads: int,
+        attention_dropout: float,
+        dropout: float,
+        bound: float,
+    ) -> None:
+        super().__init__()
+        self.user_tower = user_tower
+        self.service_tower = service_tower
+        self.dropout = nn.Dropout(dropout)
+        out_dim = hidden_sizes[-1]
+        build = {
+            "attention": lambda: AttentionExpert(dim, out_dim, n_heads, attention_dropout),
+            "lhuc": lambda: LHUCExpert(dim, out_dim),
+            "mlp": lambda: MLPExpert(dim, hidden_sizes),
+        }
+        self.experts = nn.ModuleDict({name: build[name]() for name in experts})
+        self.gate = PairLinear(dim, len(experts))
+        self.head = nn.Linear(out_dim, 1)
+        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
+
+    def forward(self, users: Tensor, services: Tensor) -> Tensor:
+        """Predict pairs of known entities, given by code; (n,)."""
+        u = self.dropout(self.user_tower(users))
+        s = self.dropout(self.service_tower(services))
+        return self._mix(self._project_users(u), self._project_services(s))
+
+    def encode(self, new_users: EntityTable, new_services: EntityTable) -> Encoded:
+        """Project every entity for the gate and all experts, the known ones first."""
+        return (
+            self._project_users(self.user_tower.encode(new_users)),
+            self._project_services(self.service_tower.encode(new_services)),
+        )
+
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+        """Predict pairs, given as positions into what `encode` returned; (n,)."""
+        return self._mix(encoded[0][users], encoded[1][services])
+
+    def score_experts(
+        self, encoded: Encoded, users: Tensor, services: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predict by each expert alone, and give its gate weight; both (n, n_experts)."""
+        gate, outputs = self._consult(encoded[0][users], encoded[1][services])
+        return torch.stack([self._predict(output) for output in outputs], dim=1), gate
+
+    def _project_users(self, u: Tensor) -> Tensor:
+        parts = [self.gate.users(u), *(expert.users(u) for expert in self.experts.values())]
+        return torch.cat(parts, dim=1)
+
+    def _project_services(self, s: Tensor) -> Tensor:
+        parts = [self.gate.services(s), *(expert.services(s) for expert in self.experts.values())]
+        return torch.cat(parts, dim=1)
+
+    def _consult(self, users: Tensor, services: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Gate weights (eq. 15) and the output of each expert."""
+        experts = self.experts.values()
+        n_experts = self.gate.out_features
+        gate_u, *user_parts = users.split([n_experts, *(e.user_width for e in experts)], dim=1)
+        gate_s, *service_parts = services.split(
+            [n_experts, *(e.service_width for e in experts)], dim=1
+        )
+        outputs = [
+            expert(u, s) for expert, u, s in zip(experts, user_parts, service_parts, strict=True)
+        ]
+        return (gate_u + gate_s).softmax(dim=1), outputs
+
+    def _mix(self, users: Tensor, services: Tensor) -> Tensor:
+        """Weight the experts' outputs by the gate (eq. 16) and predict."""
+        gate, outputs = self._consult(users, services)
+        mixed = sum(
+            weight * output for weight, output in zip(gate.split(1, 1), outputs, strict=True)
+        )
+        return self._predict(mixed)
+
+    def _predict(self, output: Tensor) -> Tensor:
+        """Map an output into the range of the targets by tanh (eq. 17)."""
+        return self.bound * torch.tanh(self.head(output).squeeze(1) / self.bound)
+
+
+def _embedding(n: int, dim: int) -> nn.Embedding:
+    """Embedding that starts small: a rare id or category adds little noise until it learns."""
+    embedding = nn.Embedding(n, dim)
+    nn.init.normal_(embedding.weight, std=0.05)
+    return embedding

@@ -1,0 +1,325 @@
+"""Training a network through skorch: tensor batches, early stopping, history, progress.
+
+This is the only file that imports skorch, and only `fit` imports this file: skorch costs seconds
+and, through torch-geometric, hundreds of megabytes that prediction does not need.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import clone
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from skqos.entities import Interactions
+from skqos.prediction import predict_interactions
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class InteractionDataset(Dataset):
+    """Training rows as tensors: codes of known users and services, and their targets.
+
+    Parameters
+    ----------
+    inputs : dict of str to ndarray of shape (n,)
+        Arguments of the module's ``forward``.
+    target : ndarray of shape (n,) or (n, n_targets)
+        Transformed targets; NaN where not observed.
+    """
+
+    def __init__(self, inputs: dict[str, np.ndarray], target: np.ndarray) -> None:
+        self.inputs = {name: torch.as_tensor(values) for name, values in inputs.items()}
+        self.target = torch.as_tensor(target, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, rows: Any) -> tuple[dict[str, Tensor], Tensor]:
+        return {name: values[rows] for name, values in self.inputs.items()}, self.target[rows]
+
+    def to(self, device: torch.device) -> InteractionDataset:
+        """Move all rows at once, so that no batch has to travel."""
+        self.inputs = {name: values.to(device) for name, values in self.inputs.items()}
+        self.target = self.target.to(device)
+        return self
+
+
+class ValidationDataset(Dataset):
+    """Held-out interactions; they may name users and services that training does not know."""
+
+    def __init__(self, interactions: Interactions, target: np.ndarray) -> None:
+        self.interactions = interactions
+        self.target = torch.as_tensor(target, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+class ShuffledBatches:
+    """Batches of an `InteractionDataset`, cut from one permutation per epoch.
+
+    A last batch of a single row joins the one before: batch normalisation needs two.
+    """
+
+    def __init__(self, dataset: InteractionDataset, batch_size: int) -> None:
+        self.dataset = dataset
+        self.starts = batch_starts(len(dataset), batch_size)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        rows = torch.randperm(len(self.dataset)).to(self.dataset.target.device)
+        for start, stop in zip(self.starts, [*self.starts[1:], len(rows)], strict=True):
+            yield self.dataset[rows[start:stop]]
+
+
+class WholeDataset:
+    """The validation rows in one piece: `predict_interactions` cuts them itself."""
+
+    def __init__(self, dataset: ValidationDataset, **_: Any) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[tuple[Interactions, Tensor]]:
+        yield self.dataset.interactions, self.dataset.target
+
+
+def batch_starts(n_rows: int, batch_size: int) -> list[int]:
+    """First row of each batch; no batch has one row, unless there is only one."""
+    starts = list(range(0, n_rows, batch_size))
+    if len(starts) > 1 and n_rows - starts[-1] == 1:
+        starts.pop()
+    return starts
+
+
+class QoSNet(NeuralNet):
+    """A skorch net whose losses count observed entries and whose fit can be interrupted.
+
+    Parameters
+    ----------
+    module, criterion, **kwargs
+        As for ``skorch.NeuralNet``.
+    stage : str
+        The stage of training this net belongs to; callbacks may read it.
+    """
+
+    def __init__(self, *args: Any, stage: str = "final", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stage = stage
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        return [("epoch_timer", EpochTimer()), ("divergence", StopOnDivergence())]
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Run an epoch; record the loss per observed entry, not per batch."""
+        if iterator is None:
+            return
+        total, n_observed = 0.0, 0
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            observed = (~batch[1].isnan()).sum()
+            total = total + step["loss"].detach().double() * observed
+            n_observed = n_observed + observed
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+        self.history.record(f"{prefix}_loss", (total / n_observed).item())
+
+    def validation_step(self, batch: tuple[Interactions, Tensor], **_: Any) -> dict[str, Tensor]:
+        """Score held-out rows as `predict` would."""
+        interactions, target = batch
+        prediction = predict_interactions(self.module_, interactions, torch.device(self.device))
+        prediction = torch.as_tensor(prediction, dtype=torch.float32)
+        return {"loss": self.get_loss(prediction, target), "y_pred": prediction}
+
+    def partial_fit(self, X: Dataset, y: None = None, **fit_params: Any) -> QoSNet:
+        """Train; unlike skorch's, Ctrl-C is not swallowed but ends the fit."""
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        fit_params.pop("_routing_method", None)
+        try:
+            self.fit_loop(X, y, **fit_params)
+        except KeyboardInterrupt:
+            # skorch's EarlyStopping ends training by this exception, too.
+            if not self._stopped_early():
+                raise
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def _stopped_early(self) -> bool:
+        return any(
+            isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
+            for _, callback in self.callbacks_
+        )
+
+
+class StopOnDivergence(Callback):
+    """Raise as soon as an epoch's training loss, or at the end a weight, is not finite."""
+
+    def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
+        """Check the training loss."""
+        loss = net.history[-1, "train_loss"]
+        if not np.isfinite(loss):
+            self._fail(net, f"the training loss is {loss}")
+
+    def on_train_end(self, net: QoSNet, **_: Any) -> None:
+        """Check the weights: the last step may have spoilt them unseen."""
+        if not all(bool(values.isfinite().all()) for values in net.module_.parameters()):
+            self._fail(net, "a weight of the network is not finite")
+
+    def _fail(self, net: QoSNet, what: str) -> None:
+        raise FloatingPointError(
+            f"Training diverged in stage {net.stage!r}, epoch {len(net.history)}: {what}. Try a "
+            "smaller learning_rate, a larger batch_size, or another target_transform."
+        )
+
+
+class ProgressLine(Callback):
+    """One line per stage on stderr: epoch, losses, time left."""
+
+    def on_train_begin(self, net: QoSNet, **_: Any) -> None:
+        """Start the clock."""
+        self.start_ = time.perf_counter()
+
+    def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
+        """Rewrite the line on a terminal; write a new one elsewhere."""
+        last, n_done = net.history[-1], len(net.history)
+        losses = [f"{name} {last[name]:.4f}" for name in ("train_loss", "valid_loss") if name in last]
+        left = (time.perf_counter() - self.start_) / n_done * (net.max_epochs - n_done)
+        line = f"{net.stage}: epoch {n_done}/{net.max_epochs}  {'  '.join(losses)}  {left:.0f} s left"
+        sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
+        sys.stderr.flush()
+
+    def on_train_end(self, net: QoSNet, **_: Any) -> None:
+        """Leave the terminal's line as it stands."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How an estimator trains its networks; one `fit` per stage.
+
+    The attributes are the estimators' training parameters of the same names.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    optimizer: str
+    learning_rate_schedule: str
+    early_stopping: bool | str
+    n_iter_no_change: int
+    device: torch.device
+    callbacks: Sequence[Any]
+    verbose: int
+
+    def fit(
+        self,
+        module: nn.Module,
+        criterion: nn.Module,
+        rows: InteractionDataset,
+        validation: ValidationDataset | None,
+        *,
+        stage: str,
+        max_epochs: int,
+        batch_size: int | None = None,
+    ) -> QoSNet:
+        """Train a module on encoded rows; it ends on the CPU, in evaluation mode."""
+        batch_size = self.batch_size if batch_size is None else batch_size
+        n_steps = max_epochs * len(batch_starts(len(rows), batch_size))
+        net = QoSNet(
+            module,
+            stage=stage,
+            criterion=criterion,
+            optimizer=OPTIMIZERS[self.optimizer],
+            optimizer__weight_decay=self.weight_decay,
+            # One kernel for all weights: a third of the step's time otherwise goes to Python.
+            optimizer__fused=True,
+            lr=self.learning_rate,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            iterator_train=ShuffledBatches,
+            iterator_valid=WholeDataset,
+            train_split=None if validation is None else predefined_split(validation),
+            callbacks=self._callbacks(n_steps, validation is not None),
+            device=self.device,
+            verbose=0,
+        )
+        net.fit(rows.to(self.device))
+        net.module_.eval().to("cpu")
+        return net
+
+    def _callbacks(self, n_steps: int, has_validation: bool) -> list[Any]:
+        callbacks: list[Any] = []
+        if self.learning_rate_schedule == "one_cycle":
+            callbacks.append(
+                LRScheduler(
+                    torch.optim.lr_scheduler.OneCycleLR,
+                    max_lr=self.learning_rate,
+                    total_steps=n_steps,
+                    step_every="batch",
+                    event_name=None,
+                )
+            )
+        if has_validation and self.early_stopping is True:
+            callbacks.append(EarlyStopping(patience=self.n_iter_no_change, load_best=True))
+        # Clones: fitting must not change what the user passed as a parameter.
+        callbacks.extend(clone(callback, safe=False) for callback in self.callbacks)
+        if self.verbose:
+            callbacks.append(ProgressLine())
+        return callbacks
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch inside the block; leave the caller's random state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def history_frame(nets: dict[str, QoSNet]) -> pd.DataFrame:
+    """Losses and durations of all stages, one row an epoch."""
+    return pd.DataFrame(
+        [
+            {
+                "stage": stage,
+                "epoch": row["epoch"],
+                "train_loss": row["train_loss"],
+                "valid_loss": row.get("valid_loss", np.nan),
+                "duration": row["dur"],
+            }
+            for stage, net in nets.items()
+            for row in net.history
+        ]
+    )
+
+
+def restore_net(module: nn.Module, history: pd.DataFrame) -> dict[str, QoSNet]:
+    """Wrap an unpickled module of the final stage into a net again, its history with it."""
+    stage = history["stage"].iloc[-1]
+    net = QoSNet(module, stage=stage, criterion=nn.L1Loss, train_split=None, verbose=0).initialize()
+    rows = history[history["stage"] == stage].rename(columns={"duration": "dur"})
+    for row in rows.drop(columns="stage").to_dict("records"):
+        net.history.new_epoch()
+        for name, value in row.items():
+            net.history.record(name, value)
+    return {stage: net}
