@@ -1,5 +1,19 @@
-"""Warnings of this package."""
+"""Warnings that skqos raises and a user may want to filter by name."""
+
+__all__ = ["UnusedColumnsWarning"]
 
 
 class UnusedColumnsWarning(UserWarning):
-    """X has columns that are neither ids nor context, so that nothing uses them."""
+    """Columns of X were given that the estimator does not use.
+
+    The first columns of X are ids; a further column is context only where its name says whose, or
+    where a parameter names it. Unnamed extra columns of a plain array are left aside with this
+    warning.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import UnusedColumnsWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", category=UnusedColumnsWarning)
+    """
