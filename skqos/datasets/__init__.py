@@ -1,1 +1,5 @@
-"""Data sets: WS-DREAM and a seeded generator."""
+"""Data sets: WS-DREAM."""
+
+from .wsdream import fetch_wsdream, load_wsdream
+
+__all__ = ["fetch_wsdream", "load_wsdream"]
