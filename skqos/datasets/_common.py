@@ -1,0 +1,98 @@
+"""What loaders and generator share: the shape in which a data set is handed out."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+ID_COLUMNS = ("user", "service", "time")
+
+
+def make_bunch(
+    frame: pd.DataFrame,
+    qos_names: tuple[str, ...],
+    users: pd.DataFrame,
+    services: pd.DataFrame,
+    *,
+    single: bool,
+    descr: str,
+    **extra: Any,
+) -> Bunch:
+    """Split a frame of measurements into X and y and add what describes them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Integer columns ``user``, ``service`` and perhaps ``time``, then one
+        float column per name in `qos_names`.
+    qos_names : tuple of str
+        The QoS columns of `frame`.
+    users, services : DataFrame
+        Context tables, indexed by id.
+    single : bool
+        Whether ``y`` is the one QoS column as a 1-D array.
+    descr : str
+        The text of ``DESCR``.
+    **extra : object
+        Further fields.
+
+    Returns
+    -------
+    Bunch
+        With ``X``, ``y``, ``users``, ``services``, ``frame``, ``qos_names``,
+        ``target_names`` and ``DESCR``. The arrays share no memory with the frame.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skqos.datasets._common import make_bunch
+    >>> frame = pd.DataFrame({"user": [0, 1], "service": [2, 0], "rt": [0.5, 1.5]})
+    >>> tables = [pd.DataFrame(index=range(n)) for n in (2, 3)]
+    >>> bunch = make_bunch(frame, ("rt",), *tables, single=True, descr="Two measurements.")
+    >>> bunch.X
+    array([[0, 2],
+           [1, 0]])
+    """
+    ids = [name for name in ID_COLUMNS if name in frame]
+    y = np.array(frame[list(qos_names)], dtype=np.float64, order="C")
+    return Bunch(
+        X=np.array(frame[ids], dtype=np.int64, order="C"),
+        y=y.ravel() if single else y,
+        users=users,
+        services=services,
+        frame=frame,
+        qos_names=list(qos_names),
+        target_names=list(qos_names),
+        DESCR=descr,
+        **extra,
+    )
+
+
+def sorted_unique(values: np.ndarray) -> np.ndarray:
+    """Return the distinct values in ascending order.
+
+    Does what `numpy.unique` does, whose hash table took 7 s for 6 million distinct
+    integers, and 0.1 s where they are sorted already.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Integers.
+
+    Returns
+    -------
+    ndarray
+        At most n values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqos.datasets._common import sorted_unique
+    >>> sorted_unique(np.array([3, 1, 3]))
+    array([1, 3])
+    """
+    ordered = np.sort(values, kind="stable")
+    first = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]

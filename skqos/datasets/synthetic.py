@@ -1,0 +1,459 @@
+"""A seeded generator of QoS measurements with the traits of the real ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit
+from sklearn.utils import Bunch, check_random_state, check_scalar
+
+from ._common import make_bunch, sorted_unique
+
+__all__ = ["make_qos"]
+
+# How far, in the natural logarithm of a response time, one standard deviation of each
+# cause moves it. Context explains about half of what the entities explain.
+_SCALES = {"user": 0.3, "service": 0.8, "as": 0.4, "provider": 0.7, "latent": 0.4}
+_DISTANCE_SCALE = 1.5
+_N_FACTORS = 3
+
+# How the strain of a cell (0 on average, high is bad) becomes a value of each QoS.
+# "weight" is the share of the strain that all QoS have in common.
+_NAMED_QOS = ("rt", "tp", "reliability", "availability")
+_LATENCY_MEDIAN = 0.4
+_THROUGHPUT_MEDIAN = 20.0
+_COMMON_WEIGHT = 0.8
+_BOUNDED_OFFSET = 2.0
+
+_DESCR = """\
+Made-up QoS measurements
+------------------------
+{n_users:,} users, {n_services:,} services, {n:,} rows; QoS: {names}.
+Drawn by skqos.datasets.make_qos: nothing here was measured."""
+
+
+def make_qos(
+    n_users: int = 100,
+    n_services: int = 300,
+    density: float = 0.1,
+    *,
+    n_qos: int = 1,
+    n_regions: int = 8,
+    n_as: int = 20,
+    n_time_steps: int | None = None,
+    timeout: float = 20.0,
+    timeout_rate: float = 0.02,
+    noise: float = 0.3,
+    missing_rate: float = 0.2,
+    unknown_rate: float = 0.05,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
+    """Make up QoS measurements of users on services.
+
+    A hidden strain decides on every value. It adds up effects of the user, the
+    service, their autonomous systems, the provider and the distance between their
+    regions, which context tells, and a product of latent factors, which only other
+    measurements tell. Several QoS share most of their strain, so that they correlate.
+    Only the drawn cells are computed, never the whole matrix.
+
+    Parameters
+    ----------
+    n_users, n_services : int, default=100, 300
+        How many there are. Not each of them need be measured.
+    density : float, default=0.1
+        Share of all cells that are measured, above 0 and at most 1. Time steps
+        multiply the cells.
+    n_qos : int, default=1
+        How many QoS there are: ``rt`` (response time, s), ``tp`` (throughput, kbps,
+        falls as response time rises), ``reliability`` and ``availability`` (0 to 1),
+        then ``qos_4``, ``qos_5`` and so on, by turns unbounded and within 0 to 1.
+    n_regions : int, default=8
+        Number of regions.
+    n_as : int, default=20
+        Number of autonomous systems, each within one region; at least `n_regions`.
+    n_time_steps : int, default=None
+        Number of time steps, over which each pair drifts smoothly and each region has
+        two busy periods ("days"). No time by default.
+    timeout : float, default=20.0
+        The response time of a request that timed out, and the largest there is.
+    timeout_rate : float, default=0.02
+        Expected share of time-outs, from 0 to below 1. Some services and regions have
+        many, most have few. Only ``rt`` shows them.
+    noise : float, default=0.3
+        Scale of the noise, which has heavy tails, in the logarithm of a response time.
+    missing_rate : float, default=0.2
+        Share of values that are NaN where `n_qos` is above 1, from 0 to below 1. Each
+        row keeps at least one.
+    unknown_rate : float, default=0.05
+        Share of the context values that are NaN, from 0 to 1.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is drawn. An int makes the same data in each call.
+
+    Returns
+    -------
+    Bunch
+        X : ndarray of shape (n, 2) or (n, 3), dtype int64
+            User, service and, if `n_time_steps` is given, time step of each row, in
+            ascending order; no cell occurs twice.
+        y : ndarray of shape (n,) or (n, n_qos), dtype float64
+            The values: 1-D if `n_qos` is 1.
+        expected : ndarray of the shape of y
+            What a perfect model would predict: each value without noise and without
+            gaps, and `timeout` where a time-out is more likely than not.
+        users, services : DataFrame
+            Context by id: ``country``, ``as``, ``region``, for services ``provider``,
+            all of them categorical, ``latitude`` and ``longitude`` in degrees.
+        frame : DataFrame
+            ``user``, ``service``, perhaps ``time``, and one column per QoS.
+        qos_names, target_names : list of str
+            The names of the columns of ``y``.
+        DESCR : str
+            Description.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    TypeError
+        If an argument is not a number of the right kind.
+
+    Examples
+    --------
+    >>> from skqos.datasets import make_qos
+    >>> data = make_qos(n_users=20, n_services=30, n_qos=2, random_state=0)
+    >>> data.X.shape, data.y.shape
+    ((60, 2), (60, 2))
+    >>> data.qos_names
+    ['rt', 'tp']
+    >>> data.services.columns.tolist()
+    ['country', 'as', 'region', 'provider', 'latitude', 'longitude']
+    """
+    _check_sizes(n_users=n_users, n_services=n_services, n_qos=n_qos, n_regions=n_regions)
+    check_scalar(n_as, "n_as", Integral, min_val=n_regions)
+    if n_time_steps is not None:
+        _check_sizes(n_time_steps=n_time_steps)
+    check_scalar(density, "density", Real, min_val=0, max_val=1, include_boundaries="right")
+    check_scalar(timeout, "timeout", Real, min_val=0, include_boundaries="neither")
+    check_scalar(noise, "noise", Real, min_val=0)
+    _check_rates(timeout_rate=timeout_rate, missing_rate=missing_rate)
+    check_scalar(unknown_rate, "unknown_rate", Real, min_val=0, max_val=1)
+
+    rng = check_random_state(random_state)
+    world = _draw_world(rng, n_users, n_services, n_regions, n_as)
+    cells = _draw_cells(rng, (n_users, n_services, n_time_steps or 1), density)
+    strains = _draw_strains(rng, world, cells, n_qos, n_time_steps)
+    names = _name_qos(n_qos)
+    y, expected = _draw_values(rng, strains, noise)
+    _add_timeouts(
+        rng,
+        y[:, 0],
+        expected[:, 0],
+        _timeout_probability(rng, world, cells[1], timeout_rate),
+        timeout,
+    )
+    if n_qos > 1:
+        _drop_values(rng, y, missing_rate)
+
+    ids = dict(zip(("user", "service", "time"), cells, strict=True))
+    if n_time_steps is None:
+        del ids["time"]
+    frame = pd.DataFrame({**ids, **dict(zip(names, y.T, strict=True))})
+    return make_bunch(
+        frame,
+        names,
+        _tell_context(rng, world.users, "user", unknown_rate),
+        _tell_context(rng, world.services, "service", unknown_rate),
+        single=n_qos == 1,
+        descr=_DESCR.format(
+            n_users=n_users, n_services=n_services, n=len(frame), names=", ".join(names)
+        ),
+        expected=expected.ravel() if n_qos == 1 else expected,
+    )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, value in sizes.items():
+        check_scalar(value, name, Integral, min_val=1)
+
+
+def _check_rates(**rates: float) -> None:
+    for name, value in rates.items():
+        check_scalar(value, name, Real, min_val=0, max_val=1, include_boundaries="left")
+
+
+def _name_qos(n_qos: int) -> tuple[str, ...]:
+    return (*_NAMED_QOS[:n_qos], *(f"qos_{i}" for i in range(len(_NAMED_QOS), n_qos)))
+
+
+# The world: who is where --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entities:
+    """Where the users or the services are: codes by id, and degrees."""
+
+    region: np.ndarray
+    as_: np.ndarray
+    provider: np.ndarray | None
+    latitude: np.ndarray
+    longitude: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.region)
+
+
+@dataclass(frozen=True)
+class _World:
+    """All entities, and the distance of each pair of regions (0 to 1)."""
+
+    users: _Entities
+    services: _Entities
+    distance: np.ndarray
+    n_as: int
+    n_providers: int
+
+
+def _draw_world(
+    rng: np.random.RandomState, n_users: int, n_services: int, n_regions: int, n_as: int
+) -> _World:
+    centres = np.column_stack([rng.uniform(-50, 65, n_regions), rng.uniform(-170, 170, n_regions)])
+    region_of_as = np.arange(n_as) % n_regions
+    n_providers = max(1, n_services // 4)
+    as_of_provider = _draw_codes(rng, n_as, n_providers)
+    provider = _draw_codes(rng, n_providers, n_services)
+    user_as, service_as = _draw_codes(rng, n_as, n_users), as_of_provider[provider]
+    return _World(
+        users=_place(rng, user_as, None, region_of_as, centres),
+        services=_place(rng, service_as, provider, region_of_as, centres),
+        distance=_distances(centres),
+        n_as=n_as,
+        n_providers=n_providers,
+    )
+
+
+def _draw_codes(rng: np.random.RandomState, n_codes: int, size: int) -> np.ndarray:
+    """Draw codes, of which some are much more common than others, as in reality."""
+    weights = rng.permutation(1.0 / np.sqrt(np.arange(1, n_codes + 1)))
+    return rng.choice(n_codes, size=size, p=weights / weights.sum())
+
+
+def _place(
+    rng: np.random.RandomState,
+    as_: np.ndarray,
+    provider: np.ndarray | None,
+    region_of_as: np.ndarray,
+    centres: np.ndarray,
+) -> _Entities:
+    region = region_of_as[as_]
+    position = np.round(centres[region] + rng.normal(scale=2.0, size=(len(as_), 2)), 4)
+    return _Entities(region, as_, provider, position[:, 0], position[:, 1])
+
+
+def _distances(centres: np.ndarray) -> np.ndarray:
+    """Return the great-circle distances as shares of the longest way on Earth."""
+    latitude, longitude = np.radians(centres).T
+    across = longitude[:, None] - longitude
+    sines = np.sin(latitude)[:, None] * np.sin(latitude)
+    cosines = np.cos(latitude)[:, None] * np.cos(latitude) * np.cos(across)
+    return np.arccos(np.clip(sines + cosines, -1.0, 1.0)) / np.pi
+
+
+def _tell_context(
+    rng: np.random.RandomState, entities: _Entities, entity: str, unknown_rate: float
+) -> pd.DataFrame:
+    """Return the context table of the users or the services, with some of it unknown."""
+    codes = {
+        # Two regions make a country, more or less.
+        "country": ("Country {}", entities.region // 2),
+        "as": ("AS{} Network", entities.as_ + 1000),
+        "region": ("Region {}", entities.region),
+    }
+    if entities.provider is not None:
+        codes["provider"] = ("provider{}.example", entities.provider)
+    table = pd.DataFrame(index=pd.RangeIndex(len(entities), name=entity))
+    for column, (form, code) in codes.items():
+        names = pd.Series([form.format(c) for c in code], index=table.index)
+        table[column] = names.mask(rng.uniform(size=len(table)) < unknown_rate).astype("category")
+    nowhere = rng.uniform(size=len(table)) < unknown_rate
+    table["latitude"] = np.where(nowhere, np.nan, entities.latitude)
+    table["longitude"] = np.where(nowhere, np.nan, entities.longitude)
+    return table
+
+
+# The measured cells -------------------------------------------------------------------
+
+
+def _draw_cells(
+    rng: np.random.RandomState, shape: tuple[int, int, int], density: float
+) -> tuple[np.ndarray, ...]:
+    n_cells = int(np.prod(shape, dtype=np.int64))
+    n_drawn = max(1, round(density * n_cells))
+    return np.unravel_index(_draw_distinct(rng, n_cells, n_drawn), shape)
+
+
+def _draw_distinct(rng: np.random.RandomState, n_cells: int, n_drawn: int) -> np.ndarray:
+    """Draw distinct integers below `n_cells`, ascending, in memory linear in `n_drawn`."""
+    if n_drawn > n_cells // 2:
+        return np.sort(rng.permutation(n_cells)[:n_drawn])
+    cells = np.empty(0, dtype=np.int64)
+    while len(cells) < n_drawn:
+        more = 2 * (n_drawn - len(cells))
+        drawn = rng.randint(n_cells, size=more, dtype=np.int64)
+        cells = sorted_unique(np.concatenate([cells, drawn]))
+    # Of all sets of its size each is as likely; a random subset keeps that.
+    surplus = rng.permutation(len(cells))[n_drawn:]
+    return np.delete(cells, surplus)
+
+
+# The strain of a cell -----------------------------------------------------------------
+
+
+def _draw_strains(
+    rng: np.random.RandomState,
+    world: _World,
+    cells: tuple[np.ndarray, ...],
+    n_qos: int,
+    n_time_steps: int | None,
+) -> np.ndarray:
+    """Return the strain of each cell for each QoS, an array of shape (n, n_qos)."""
+    common = _draw_strain(rng, world, cells, n_time_steps)
+    strains = np.empty((len(common), n_qos))
+    strains[:, 0] = common
+    for column in range(1, n_qos):
+        own = _draw_strain(rng, world, cells, n_time_steps)
+        strains[:, column] = _COMMON_WEIGHT * common + np.sqrt(1 - _COMMON_WEIGHT**2) * own
+    return strains
+
+
+def _draw_strain(
+    rng: np.random.RandomState,
+    world: _World,
+    cells: tuple[np.ndarray, ...],
+    n_time_steps: int | None,
+) -> np.ndarray:
+    user, service, _ = cells
+    users, services = world.users, world.services
+    by_user = _effects(rng, "user", len(users)) + _effects(rng, "as", world.n_as)[users.as_]
+    by_service = (
+        _effects(rng, "service", len(services))
+        + _effects(rng, "as", world.n_as)[services.as_]
+        + _effects(rng, "provider", world.n_providers)[services.provider]
+    )
+    far = world.distance[users.region[user], services.region[service]]
+    strain = by_user[user] + by_service[service] + _DISTANCE_SCALE * (far - world.distance.mean())
+    strain += _draw_affinity(rng, world, user, service)
+    if n_time_steps is not None:
+        strain += _draw_course(rng, world, cells, n_time_steps)
+    return strain
+
+
+def _effects(rng: np.random.RandomState, cause: str, size: int) -> np.ndarray:
+    return rng.normal(scale=_SCALES[cause], size=size)
+
+
+def _draw_affinity(
+    rng: np.random.RandomState, world: _World, user: np.ndarray, service: np.ndarray
+) -> np.ndarray:
+    """Return what only this user and this service have together."""
+    of_user = rng.normal(size=(len(world.users), _N_FACTORS))
+    of_service = rng.normal(size=(len(world.services), _N_FACTORS))
+    product = np.einsum("nf,nf->n", of_user[user], of_service[service])
+    return _SCALES["latent"] / np.sqrt(_N_FACTORS) * product
+
+
+def _draw_course(
+    rng: np.random.RandomState, world: _World, cells: tuple[np.ndarray, ...], n_time_steps: int
+) -> np.ndarray:
+    """Return how the strain goes over time: a daily cycle, and a slow drift of each pair."""
+    user, service, time = cells
+    turn = 2 * np.pi * time / n_time_steps
+    noon = rng.uniform(0, 2 * np.pi, size=len(world.distance))
+    daily = 0.3 * np.cos(2 * turn - noon[world.services.region[service]])
+    start = rng.uniform(0, 2 * np.pi, size=len(world.services))
+    drift = _draw_affinity(rng, world, user, service) * np.cos(turn / 2 - start[service])
+    return daily + drift
+
+
+# From strain to values ----------------------------------------------------------------
+
+
+def _draw_values(
+    rng: np.random.RandomState, strains: np.ndarray, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return values with and without noise; part of the noise is common to all QoS."""
+    common = _draw_noise(rng, len(strains), noise)
+    y, expected = np.empty_like(strains), np.empty_like(strains)
+    for column in range(strains.shape[1]):
+        own = _draw_noise(rng, len(strains), noise)
+        error = common if column == 0 else (common + own) / np.sqrt(2)
+        link = _link(column)
+        expected[:, column] = link(strains[:, column])
+        y[:, column] = link(strains[:, column] + error)
+    return y, expected
+
+
+def _draw_noise(rng: np.random.RandomState, size: int, scale: float) -> np.ndarray:
+    """Draw symmetric noise with heavy tails, so that the medians stay where they are."""
+    return scale * rng.standard_t(4, size=size)
+
+
+def _link(column: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how strain becomes a value: a monotone function, so that medians are kept."""
+    if column == 1:
+        return _to_throughput
+    bounded = column in (2, 3) or column % 2 == 1
+    return _to_share if bounded else _to_latency
+
+
+def _to_latency(strain: np.ndarray) -> np.ndarray:
+    return _LATENCY_MEDIAN * np.exp(strain)
+
+
+def _to_throughput(strain: np.ndarray) -> np.ndarray:
+    return _THROUGHPUT_MEDIAN * np.exp(-strain)
+
+
+def _to_share(strain: np.ndarray) -> np.ndarray:
+    return expit(_BOUNDED_OFFSET - strain)
+
+
+def _add_timeouts(
+    rng: np.random.RandomState,
+    rt: np.ndarray,
+    expected: np.ndarray,
+    probability: np.ndarray,
+    timeout: float,
+) -> None:
+    """Put time-outs into the response times and what is expected of them, in place."""
+    rt[rng.uniform(size=len(rt)) < probability] = timeout
+    expected[probability > 0.5] = timeout
+    np.minimum(rt, timeout, out=rt)
+    np.minimum(expected, timeout, out=expected)
+
+
+def _timeout_probability(
+    rng: np.random.RandomState, world: _World, service: np.ndarray, rate: float
+) -> np.ndarray:
+    """Return each cell's probability of a time-out; their mean is `rate`."""
+    services = world.services
+    by_region = rng.normal(scale=1.0, size=len(world.distance))
+    proneness = rng.normal(scale=4.0, size=len(services)) + by_region[services.region]
+    if rate == 0:
+        return np.zeros(len(service))
+    n_cells = np.bincount(service, minlength=len(services))
+
+    def surplus(offset: float) -> float:
+        return float(np.average(expit(proneness + offset), weights=n_cells)) - rate
+
+    return expit(proneness + brentq(surplus, -50, 50))[service]
+
+
+def _drop_values(rng: np.random.RandomState, y: np.ndarray, rate: float) -> None:
+    """Put NaN into `y` in place, never into a whole row."""
+    missing = rng.uniform(size=y.shape) < rate
+    kept = rng.randint(y.shape[1], size=len(y))
+    missing[np.arange(len(y)), kept] &= ~missing.all(axis=1)
+    y[missing] = np.nan

@@ -1,0 +1,665 @@
+"""WS-DREAM, the measured QoS of real Web services: read it, or fetch and read it."""
+
+import gzip
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+from ._common import make_bunch, sorted_unique
+from ._download import download_zip, unpack
+
+__all__ = ["fetch_wsdream", "load_wsdream"]
+
+_QOS = ("rt", "tp")
+_MATRIX_FILES = {"rt": "rtMatrix.txt", "tp": "tpMatrix.txt"}
+_TRIPLE_FILES = {"rt": "rtdata.txt", "tp": "tpdata.txt"}
+_TRIPLE_DTYPES = {0: np.int64, 1: np.int64, 2: np.int64, 3: np.float64}
+
+# The current list first: what both have is taken from it. The 2014 list adds
+# continent, region and city.
+_USER_LISTS = ("userlist.txt", "userlist_2014.txt")
+_SERVICE_LISTS = ("wslist.txt", "wslist_2014.txt")
+
+# Column of ours -> header of theirs, without brackets and in lower case.
+_CATEGORICAL_HEADERS = {
+    "country": "country",
+    "continent": "continent",
+    "as": "as",
+    "region": "region",
+    "city": "city",
+    "provider": "service provider",
+}
+_COORDINATE_HEADERS = {"latitude": "latitude", "longitude": "longitude"}
+_IP_HEADER = "ip address"
+_UNKNOWN = frozenset({"", "-", "n/a", "nan", "none", "null", "unknown"})
+_IPV4 = re.compile(r"(\d{1,3}\.\d{1,3})\.\d{1,3}\.\d{1,3}")
+
+_TERMS = """\
+Licence: MIT, (c) 2011-present WS-DREAM, CUHK.
+
+Please cite: Z. Zheng, Y. Zhang and M. R. Lyu, "Investigating QoS of Real-World Web Services",
+IEEE Transactions on Services Computing 7(1), 2014, pp. 32-39."""
+
+_DESCR = {
+    1: f"""\
+WS-DREAM data set 1: QoS of real-world Web services
+---------------------------------------------------
+339 users measured 5,825 Web services. rt is the response time in seconds (time-outs are about
+20 s), tp the throughput in kbps. Users and services come with country, autonomous system,
+address and coordinates. A pair without a value is not listed.
+
+{_TERMS}""",
+    2: f"""\
+WS-DREAM data set 2: QoS of real-world Web services over time
+-------------------------------------------------------------
+142 users measured 4,500 Web services in 64 consecutive slots of 15 minutes. rt is the response
+time in seconds (a time-out is 20 s), tp the throughput in kbps. No context is known. A cell
+without a value is not listed.
+
+{_TERMS}
+
+And for this data set: Y. Zhang, Z. Zheng and M. R. Lyu, "WSPred: A Time-Aware Personalized QoS
+Prediction Framework for Web Services", ISSRE 2011, pp. 210-219.""",
+}
+
+
+def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") -> Bunch:
+    r"""Load WS-DREAM data set 1 or 2 from a folder.
+
+    The files tell which data set it is. Set 1 has ``rtMatrix.txt`` and
+    ``tpMatrix.txt``, one line a user and one value a service. Set 2 has
+    ``rtdata.txt`` and ``tpdata.txt``, lines of ``user service slot value``. Each
+    may be compressed, with ``.gz`` at the end of its name, and only the files of
+    the asked QoS need be there.
+
+    The context of set 1 is read from ``userlist.txt`` and ``wslist.txt``, and what
+    those lack (continent, region, city) from ``userlist_2014.txt`` and
+    ``wslist_2014.txt``. Columns are found by their headers, rows by their position.
+    All of these lists are optional.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder with the unpacked files.
+    qos : {"rt", "tp"} or sequence of them, default="rt"
+        Response time in seconds, throughput in kbps, or both.
+
+    Returns
+    -------
+    Bunch
+        X : ndarray of shape (n, 2) or (n, 3), dtype int64
+            User, service and, for set 2, time slot of each measurement, in
+            ascending order.
+        y : ndarray of shape (n,) or (n, n_qos), dtype float64
+            The measured values: 1-D if `qos` is a str, else one column per asked
+            QoS, where NaN stands for "not measured". Each row has at least one
+            value. A value of -1 or 0 in the files counts as not measured.
+        users : DataFrame of n_users rows
+            The context by user id: those of ``country``, ``continent``, ``as``,
+            ``region``, ``city``, ``provider``, ``subnet`` (first two octets of the
+            IP address; these are categorical), ``latitude`` and ``longitude`` (in
+            degrees) that the files fill. NaN is unknown. No column for set 2.
+        services : DataFrame of n_services rows
+            The same by service id.
+        frame : DataFrame of n rows
+            ``user``, ``service``, ``time`` for set 2, and one column per QoS.
+        qos_names, target_names : list of str
+            The names of the columns of ``y``.
+        DESCR : str
+            Description, licence and whom to cite.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or the file of an asked QoS is missing.
+    ValueError
+        If `qos` is unknown or a file is damaged or does not fit the others; the
+        message names the file, the line and what was expected there.
+
+    References
+    ----------
+    .. [1] Z. Zheng, Y. Zhang and M. R. Lyu, "Investigating QoS of Real-World Web
+       Services", IEEE Transactions on Services Computing 7(1), 2014.
+    .. [2] Y. Zhang, Z. Zheng and M. R. Lyu, "WSPred: A Time-Aware Personalized QoS
+       Prediction Framework for Web Services", ISSRE 2011.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from skqos.datasets import load_wsdream
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "rtMatrix.txt").write_text("0.3 -1 2.5\n-1 0.7 -1\n")
+    ...     data = load_wsdream(folder)
+    >>> data.X
+    array([[0, 0],
+           [0, 2],
+           [1, 1]])
+    >>> data.y
+    array([0.3, 2.5, 0.7])
+    """
+    names = _check_qos(qos)
+    folder = Path(path)
+    number = _recognise(folder)
+    if number == 1:
+        frame, users, services = _load_matrices(folder, names)
+    else:
+        frame, users, services = _load_triples(folder, names)
+    single = isinstance(qos, str)
+    return make_bunch(frame, names, users, services, single=single, descr=_DESCR[number])
+
+
+def _check_qos(qos: str | Sequence[str]) -> tuple[str, ...]:
+    names = (qos,) if isinstance(qos, str) else tuple(qos)
+    if not names or len(set(names)) < len(names) or not set(names) <= set(_QOS):
+        raise ValueError(f'qos must be "rt", "tp" or a sequence of both or one, got {qos!r}.')
+    return names
+
+
+def _recognise(folder: Path) -> int:
+    """Tell by the files whether a folder holds data set 1 or 2."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path: there is no folder {folder}.")
+    kinds = {1: _MATRIX_FILES, 2: _TRIPLE_FILES}
+    found = [n for n, files in kinds.items() if any(_find(folder, f) for f in files.values())]
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no WS-DREAM data: rtMatrix.txt or tpMatrix.txt (data set 1), or "
+            "rtdata.txt or tpdata.txt (data set 2, also with .gz) expected."
+        )
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds files of data sets 1 and 2: give each its own folder.")
+    return found[0]
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Return a file of a folder, plain or else compressed, or None."""
+    candidates = (folder / name, folder / f"{name}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _get(folder: Path, name: str) -> Path:
+    path = _find(folder, name)
+    if path is None:
+        raise FileNotFoundError(f"{folder / name} (or {name}.gz) is missing.")
+    return path
+
+
+# Data set 1 ---------------------------------------------------------------------------
+
+
+def _load_matrices(
+    folder: Path, names: tuple[str, ...]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    paths = [_get(folder, _MATRIX_FILES[name]) for name in names]
+    matrices = [_read_matrix(path) for path in paths]
+    shape = matrices[0].shape
+    for path, matrix in zip(paths, matrices, strict=True):
+        if matrix.shape != shape:
+            raise ValueError(
+                f"{path.name}: {_by(shape)} values expected as in {paths[0].name}, "
+                f"found {_by(matrix.shape)}."
+            )
+    users = _read_context(folder, _USER_LISTS, "user", shape[0], f"line of {paths[0].name}")
+    services = _read_context(
+        folder, _SERVICE_LISTS, "service", shape[1], f"column of {paths[0].name}"
+    )
+    return _matrices_to_frame(names, matrices), users, services
+
+
+def _matrices_to_frame(names: tuple[str, ...], matrices: list[np.ndarray]) -> pd.DataFrame:
+    measured = np.logical_or.reduce([matrix > 0 for matrix in matrices])
+    user, service = np.nonzero(measured)
+    values = {n: _or_nan(m[user, service]) for n, m in zip(names, matrices, strict=True)}
+    return pd.DataFrame({"user": user, "service": service, **values})
+
+
+def _or_nan(values: np.ndarray) -> np.ndarray:
+    return np.where(values > 0, values, np.nan)
+
+
+def _read_matrix(path: Path) -> np.ndarray:
+    matrix = _read_numbers(path, np.float64, _matrix_faults)
+    if not _are_values(matrix).all():
+        _raise_fault(path, _matrix_faults)
+    return matrix
+
+
+def _matrix_faults(lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
+    """Yield line number and description of what is wrong in a matrix."""
+    first = width = 0
+    for number, tokens in lines:
+        if not width:
+            first, width = number, len(tokens)
+        if len(tokens) != width:
+            yield (
+                number,
+                f"{width:,} values expected as in line {first}, found {len(tokens):,}",
+            )
+        for column, token in enumerate(tokens, start=1):
+            if not _is_value(token):
+                yield number, f"value {column:,}: {_VALUE_EXPECTED}, found {token[:40]!r}"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{n:,}" for n in shape)
+
+
+# Data set 2 ---------------------------------------------------------------------------
+
+
+def _load_triples(
+    folder: Path, names: tuple[str, ...]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    paths = [_get(folder, _TRIPLE_FILES[name]) for name in names]
+    tables = [_read_triples(path) for path in paths]
+    shape = tuple(int(max(t[column].max() for t in tables)) + 1 for column in range(3))
+    # One integer per cell makes joining and ordering cheap, with millions of rows too.
+    columns = [_by_cell(p, t, shape) for p, t in zip(paths, tables, strict=True)]
+    cells = sorted_unique(np.concatenate([cell for cell, _ in columns]))
+    user, service, time = np.unravel_index(cells, shape)
+    frame = pd.DataFrame({"user": user, "service": service, "time": time})
+    for name, (cell, values) in zip(names, columns, strict=True):
+        frame[name] = _spread(cell, values, cells)
+    return frame, _empty_context("user", shape[0]), _empty_context("service", shape[1])
+
+
+def _by_cell(
+    path: Path, table: pd.DataFrame, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ascending cell numbers of the measured values, and the values."""
+    table = table[table[3] > 0]
+    cell = np.ravel_multi_index([table[column].to_numpy() for column in range(3)], shape)
+    values = table[3].to_numpy()
+    if not (cell[1:] > cell[:-1]).all():
+        order = np.argsort(cell, kind="stable")
+        cell, values = cell[order], values[order]
+        _check_no_repeat(path, cell, shape)
+    return cell, values
+
+
+def _check_no_repeat(path: Path, cell: np.ndarray, shape: tuple[int, ...]) -> None:
+    repeats = cell[1:][cell[1:] == cell[:-1]]
+    if len(repeats):
+        user, service, slot = np.unravel_index(repeats[0], shape)
+        raise ValueError(
+            f"{path.name}: one line per user, service and slot expected, found more than one "
+            f"for user {user}, service {service}, slot {slot}."
+        )
+
+
+def _spread(cell: np.ndarray, values: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Lay the values out over all `cells`, with NaN where there is none."""
+    if len(cell) == len(cells):
+        return values
+    column = np.full(len(cells), np.nan)
+    column[np.searchsorted(cells, cell)] = values
+    return column
+
+
+def _read_triples(path: Path) -> pd.DataFrame:
+    table = _read_numbers(path, _TRIPLE_DTYPES, _triple_faults)
+    if table.shape[1] != 4 or (table[[0, 1, 2]] < 0).any(axis=None):
+        _raise_fault(path, _triple_faults)
+    if not _are_values(table[3].to_numpy()).all():
+        _raise_fault(path, _triple_faults)
+    return table
+
+
+def _triple_faults(lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
+    """Yield line number and description of what is wrong in a list of measurements."""
+    for number, tokens in lines:
+        if len(tokens) != 4:
+            yield (
+                number,
+                f"4 columns expected (user, service, slot, value), found {len(tokens):,}",
+            )
+            continue
+        for name, token in zip(("user", "service", "slot"), tokens, strict=False):
+            if not (token.isascii() and token.isdigit()):
+                yield number, f"{name}: a non-negative integer expected, found {token[:40]!r}"
+        if not _is_value(tokens[3]):
+            yield number, f"value: {_VALUE_EXPECTED}, found {tokens[3][:40]!r}"
+
+
+# Numbers, and what is wrong with them -------------------------------------------------
+
+_Faults = Callable[[Iterator[tuple[int, list[str]]]], Iterator[tuple[int, str]]]
+_VALUE_EXPECTED = "a number that is not negative, or -1 for a missing one, expected"
+
+
+def _read_numbers(path: Path, dtype: type | dict, faults: _Faults) -> np.ndarray | pd.DataFrame:
+    """Read numbers separated by blanks or tabs; look for the faulty line only on failure."""
+    try:
+        table = pd.read_csv(
+            path, sep=r"\s+", header=None, dtype=dtype, na_filter=False, encoding="latin-1"
+        )
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path.name}: numbers expected, found an empty file.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path.name}: not a complete gzip file ({error}).") from error
+    except (ValueError, OverflowError) as error:
+        _raise_fault(path, faults, error)
+    return table if isinstance(dtype, dict) else table.to_numpy()
+
+
+def _raise_fault(path: Path, faults: _Faults, cause: Exception | None = None) -> NoReturn:
+    number, fault = next(faults(_split_lines(path)), (None, f"not readable ({cause})"))
+    where = path.name if number is None else f"{path.name}, line {number:,}"
+    raise ValueError(f"{where}: {fault}.") from cause
+
+
+def _split_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="latin-1") as file:
+        for number, line in enumerate(file, start=1):
+            if tokens := line.split():
+                yield number, tokens
+
+
+def _is_value(token: str) -> bool:
+    try:
+        return bool(_are_values(np.float64(token)))
+    except ValueError:
+        return False
+
+
+def _are_values(values: np.ndarray) -> np.ndarray:
+    return ((values >= 0) & (values < np.inf)) | (values == -1)
+
+
+# Context tables -----------------------------------------------------------------------
+
+
+def _empty_context(entity: str, n: int) -> pd.DataFrame:
+    return pd.DataFrame(index=pd.RangeIndex(n, name=entity))
+
+
+def _read_context(
+    folder: Path, list_files: tuple[str, ...], entity: str, n: int, counted: str
+) -> pd.DataFrame:
+    """Join the columns of the list files of a folder; the first file that has one gives it."""
+    context = _empty_context(entity, n)
+    for name in list_files:
+        path = folder / name
+        if not path.is_file():
+            continue
+        table = _read_list(path)
+        if len(table) != n:
+            raise ValueError(
+                f"{path.name}: {n:,} {entity}s expected, one for each {counted}, "
+                f"found {len(table):,}."
+            )
+        for column, values in _context_columns(path.name, table).items():
+            if column not in context and values.notna().any():
+                context[column] = values.set_axis(context.index)
+    order = [*_CATEGORICAL_HEADERS, "subnet", *_COORDINATE_HEADERS]
+    return context[[column for column in order if column in context]]
+
+
+def _read_list(path: Path) -> pd.DataFrame:
+    """Read a context list as strings; the index is the line number."""
+    # Split by hand: "universal" line ends would also break lines at \x85, a latin-1 character.
+    lines = path.read_bytes().decode("latin-1").split("\n")
+    header = [_clean(name).strip("[] ").lower() for name in lines[0].split("\t")]
+    if "country" not in header and _IP_HEADER not in header:
+        raise ValueError(
+            f"{path.name}, line 1: headers such as [IP Address] and [Country], separated by tabs, "
+            f"expected, found {lines[0].strip()[:60]!r}."
+        )
+    rows = {
+        number: _split_row(path, number, line, len(header))
+        for number, line in enumerate(lines[1:], start=2)
+        if line.strip() and not line.startswith("===")
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=header)
+
+
+def _split_row(path: Path, number: int, line: str, width: int) -> list[str]:
+    fields = [_clean(field) for field in line.split("\t")]
+    if len(fields) < width or any(fields[width:]):
+        raise ValueError(
+            f"{path.name}, line {number:,}: {width} columns expected as in line 1, "
+            f"found {len(fields)}."
+        )
+    return fields[:width]
+
+
+def _clean(text: str) -> str:
+    """Trim, and make one blank of several: the same name must be spelt the same."""
+    return " ".join(text.split())
+
+
+def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
+    known = table.mask(table.apply(_is_unknown))
+    columns = {
+        name: known[header].astype("category")
+        for name, header in _CATEGORICAL_HEADERS.items()
+        if header in known
+    }
+    if _IP_HEADER in known:
+        subnet = known[_IP_HEADER].str.extract(f"^{_IPV4.pattern}$", expand=False)
+        columns["subnet"] = subnet.astype("category")
+    for name, header in _COORDINATE_HEADERS.items():
+        if header in known:
+            columns[name] = _to_degrees(file, name, known[header])
+    return columns
+
+
+def _is_unknown(column: pd.Series) -> pd.Series:
+    return column.str.lower().isin(_UNKNOWN)
+
+
+def _to_degrees(file: str, name: str, column: pd.Series) -> pd.Series:
+    degrees = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    wrong = degrees.isna() & column.notna()
+    if wrong.any():
+        line = wrong.idxmax()
+        raise ValueError(
+            f"{file}, line {line:,}: a {name} in degrees or null expected, found {column[line]!r}."
+        )
+    return degrees
+
+
+# Fetching -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """What a published archive must hold."""
+
+    title: str
+    folder: str
+    url: str
+    qos_files: Mapping[str, str]
+    shape: tuple[int, ...]
+    list_files: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (*self.qos_files.values(), *self.list_files)
+
+
+_ARCHIVES = {
+    1: _Archive(
+        title="WS-DREAM data set 1",
+        folder="wsdream1",
+        url="https://wsdream.github.io/dataset/wsdream_dataset1",
+        qos_files=_MATRIX_FILES,
+        shape=(339, 5825),
+        list_files=("userlist.txt", "wslist.txt"),
+    ),
+    2: _Archive(
+        title="WS-DREAM data set 2",
+        folder="wsdream2",
+        url="https://wsdream.github.io/dataset/wsdream_dataset2",
+        qos_files=_TRIPLE_FILES,
+        shape=(142, 4500, 64),
+    ),
+}
+_OPTIONAL_MEMBERS = ("readme.txt",)
+
+
+def fetch_wsdream(
+    dataset: int,
+    *,
+    data_home: str | os.PathLike[str] | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    qos: str | Sequence[str] = "rt",
+    n_retries: int = 3,
+    delay: float = 1.0,
+    timeout: float = 60.0,
+) -> Bunch:
+    """Load WS-DREAM data set 1 or 2, downloading it where it is not there yet.
+
+    The files are kept in the folder ``wsdream1`` or ``wsdream2`` of the data home.
+    Where all those that are needed lie there, be it from an earlier call or put there
+    by hand, nothing is downloaded. A download is checked as a whole before any of its
+    files is kept, and never replaces a file that lies there already.
+
+    Parameters
+    ----------
+    dataset : {1, 2}
+        1: 339 users, 5,825 services. 2: 142 users, 4,500 services, 64 time slots.
+    data_home : str or path-like, default=None
+        The folder for downloaded data; by default that in the environment variable
+        ``SKQOS_DATA_HOME``, else ``~/skqos_data``. It is created where it is missing.
+    url : str, default=None
+        Address of the zip archive, or of an HTML page with a link to it that has
+        ``id="downloadlink"``; by default the page that the authors published.
+    sha256 : str, default=None
+        The checksum, in hexadecimal digits, that a downloaded archive must have. Not
+        checked by default, nor where nothing is downloaded.
+    qos : {"rt", "tp"} or sequence of them, default="rt"
+        As in `load_wsdream`.
+    n_retries : int, default=3
+        How often to try again after a failed connection.
+    delay : float, default=1.0
+        Seconds to wait before the first new attempt; twice as long before each
+        further one.
+    timeout : float, default=60.0
+        Seconds without an answer after which a connection counts as failed.
+
+    Returns
+    -------
+    Bunch
+        As from `load_wsdream`.
+
+    Raises
+    ------
+    OSError
+        If the archive cannot be downloaded, or is not what it should be. The message
+        tells which files to put where by hand instead.
+    ValueError
+        If an argument is invalid, or a file that lay there already is damaged.
+
+    References
+    ----------
+    .. [1] Z. Zheng, Y. Zhang and M. R. Lyu, "Investigating QoS of Real-World Web
+       Services", IEEE Transactions on Services Computing 7(1), 2014.
+
+    Examples
+    --------
+    >>> from skqos.datasets import fetch_wsdream
+    >>> data = fetch_wsdream(1, qos="tp")  # doctest: +SKIP
+    >>> data.X.shape[1]  # doctest: +SKIP
+    2
+    """
+    if dataset not in _ARCHIVES:
+        raise ValueError(f"dataset must be 1 or 2, got {dataset!r}.")
+    archive = _ARCHIVES[dataset]
+    home = _data_home(data_home)
+    folder = home / archive.folder
+    needed = [archive.qos_files[name] for name in _check_qos(qos)] + [*archive.list_files]
+    if not _are_there(archive, folder, needed):
+        options = {"sha256": sha256, "n_retries": n_retries, "delay": delay, "timeout": timeout}
+        try:
+            _install(archive, home, url or archive.url, **options)
+        except (OSError, HTTPException) as error:
+            raise OSError(_by_hand(archive, folder, needed, error)) from error
+    return load_wsdream(folder, qos)
+
+
+def _are_there(archive: _Archive, folder: Path, names: list[str]) -> bool:
+    # Lists are read plain only.
+    return all(
+        (folder / name).is_file() if name in archive.list_files else _find(folder, name)
+        for name in names
+    )
+
+
+def _data_home(data_home: str | os.PathLike[str] | None) -> Path:
+    if data_home is None:
+        data_home = os.environ.get("SKQOS_DATA_HOME") or "~/skqos_data"
+    home = Path(data_home).expanduser()
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def _by_hand(archive: _Archive, folder: Path, needed: list[str], error: Exception) -> str:
+    reason = str(error).rstrip(".")
+    return (
+        f"{archive.title} could not be fetched: {reason}. To go on without a download, put "
+        f"{', '.join(needed)} into {folder}; the next call finds them there."
+    )
+
+
+def _install(archive: _Archive, home: Path, url: str, **options: Any) -> None:
+    """Download, unpack and check an archive, then move its files where they are missing."""
+    # Beside the final folder, hence on the same file system: os.replace is atomic there.
+    with tempfile.TemporaryDirectory(prefix=f".{archive.folder}-", dir=home) as temporary:
+        zip_path, unpacked = Path(temporary, "archive.zip"), Path(temporary, "unpacked")
+        download_zip(url, zip_path, **options)
+        unpack(zip_path, unpacked, required=archive.members, optional=_OPTIONAL_MEMBERS)
+        try:
+            _check_unpacked(archive, unpacked)
+        except ValueError as error:
+            raise OSError(f"{url} is not {archive.title}: {error}") from error
+        _move_missing(unpacked, home / archive.folder)
+
+
+def _move_missing(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        if _find(target, path.name) is None:
+            os.replace(path, target / path.name)
+
+
+def _check_unpacked(archive: _Archive, folder: Path) -> None:
+    if archive.list_files:
+        _check_matrices(archive, folder)
+    else:
+        _check_triples(archive, folder)
+
+
+def _check_matrices(archive: _Archive, folder: Path) -> None:
+    for name in archive.qos_files.values():
+        shape = _read_matrix(folder / name).shape
+        if shape != archive.shape:
+            raise ValueError(f"{name}: {_by(archive.shape)} values expected, found {_by(shape)}.")
+    for name, n in zip(archive.list_files, archive.shape, strict=True):
+        found = len(_read_list(folder / name))
+        if found != n:
+            raise ValueError(f"{name}: {n:,} entries expected, found {found:,}.")
+
+
+def _check_triples(archive: _Archive, folder: Path) -> None:
+    for name in archive.qos_files.values():
+        # One file at a time: each of the complete ones has some 30 million lines.
+        largest = _read_triples(folder / name)[[0, 1, 2]].max().to_numpy()
+        if (largest >= np.array(archive.shape)).any():
+            raise ValueError(
+                f"{name}: ids below {_by(archive.shape)} (user, service, slot) expected, "
+                f"found up to {_by(tuple(largest))}."
+            )

@@ -1,0 +1,415 @@
+"""load_wsdream: what it reads, and what it says about files that are wrong."""
+
+import gzip
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skqos.datasets import load_wsdream
+
+RT = "0.5\t-1\t2.25\n-1\t0\t20.5\n"
+TP = "10.125\t-1\t-1\n-1\t30\t0\n"
+USERS = (
+    "[User ID]\t[IP Address]\t[Country]\t[IP No.]\t[AS]\t[Latitude]\t[Longitude]\r\n"
+    "=====\t\t\t\t\t\t\r\n"
+    "0\t12.108.127.138\tUnited States\t1\tAS7018  AT&T \t38\t-97\r\n"
+    "1\tnull\tnull\t0\tAS7018 AT&T\tnull\t\r\n"
+)
+SERVICES = (
+    "[Service ID]\t[WSDL Address]\t[Service Provider]\t[IP Address]\t[Country]\t[AS]"
+    "\t[Latitude]\t[Longitude]\r\n"
+    "=====\t\t\t\t\t\t\t\r\n"
+    '0\thttp://a?WSDL\ta.org\t8.23.224.110\tFran\xe7a\tAS1 "A\t1.5\t2.5\r\n'
+    "7\thttp://b\tb.org\t8.23.1.1\tNone\tnull\t0\t0\r\n"
+    "7\thttp://c\ta.org\t9.1.1.1\tSp\x85in\tAS1 #B\t-1.5\t3\r\n"
+)
+SERVICES_2014 = (
+    "[Service ID]\t[Country]\t[Continent]\t [Region]\t[City]\t[Latitude]\r\n"
+    "=====\t\t\t\t\t\r\n"
+    "0\tElsewhere\tEurope\tParis Region\t-\t77\r\n"
+    "1\tElsewhere\tnull\tnull\tNone\t77\r\n"
+    "2\tElsewhere\tEurope\tnull\tnull\t77\r\n"
+)
+SET1 = {"rtMatrix.txt": RT, "tpMatrix.txt": TP, "userlist.txt": USERS, "wslist.txt": SERVICES}
+
+
+def write(folder, files):
+    for name, text in files.items():
+        data = text.encode("latin-1")
+        (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return folder
+
+
+def error_of(folder, qos="rt", kind=ValueError):
+    with pytest.raises(kind) as caught:
+        load_wsdream(folder, qos)
+    return str(caught.value)
+
+
+# Data set 1
+
+
+def test_one_qos(tmp_path):
+    data = load_wsdream(write(tmp_path, SET1))
+
+    np.testing.assert_array_equal(data.X, [[0, 0], [0, 2], [1, 2]])
+    assert data.X.dtype == np.int64
+    np.testing.assert_array_equal(data.y, [0.5, 2.25, 20.5])
+    assert data.y.dtype == np.float64
+    assert data.qos_names == data.target_names == ["rt"]
+    assert data.frame.columns.tolist() == ["user", "service", "rt"]
+    np.testing.assert_array_equal(data.frame.to_numpy(), np.column_stack([data.X, data.y]))
+
+
+def test_several_qos_come_as_columns_in_the_asked_order(tmp_path):
+    data = load_wsdream(str(write(tmp_path, SET1)), ["tp", "rt"])
+
+    np.testing.assert_array_equal(data.X, [[0, 0], [0, 2], [1, 1], [1, 2]])
+    np.testing.assert_array_equal(
+        data.y, [[10.125, 0.5], [np.nan, 2.25], [30, np.nan], [np.nan, 20.5]]
+    )
+    assert data.frame.columns.tolist() == ["user", "service", "tp", "rt"]
+
+
+def test_a_sequence_of_one_qos_gives_a_2d_y(tmp_path):
+    assert load_wsdream(write(tmp_path, SET1), ("tp",)).y.shape == (2, 1)
+
+
+def test_arrays_are_the_callers_own(tmp_path):
+    data = load_wsdream(write(tmp_path, SET1))
+    data.X[:] = 7
+    data.y[:] = 7.0
+    assert data.frame["user"].tolist() == [0, 0, 1]
+    assert data.frame["rt"].tolist() == [0.5, 2.25, 20.5]
+
+
+def test_user_context(tmp_path):
+    users = load_wsdream(write(tmp_path, SET1)).users
+
+    assert users.index.tolist() == [0, 1]
+    assert users.columns.tolist() == ["country", "as", "subnet", "latitude", "longitude"]
+    assert users["as"].tolist() == ["AS7018 AT&T"] * 2
+    assert users["country"].tolist()[0] == "United States"
+    assert users["subnet"].tolist()[0] == "12.108"
+    assert users[["country", "subnet", "latitude", "longitude"]].loc[1].isna().all()
+    assert users.loc[0, ["latitude", "longitude"]].tolist() == [38.0, -97.0]
+    assert (users.dtypes.iloc[:3] == "category").all()
+    assert (users.dtypes.iloc[3:] == np.float64).all()
+
+
+def test_the_position_of_a_row_is_its_id_and_latin1_is_kept(tmp_path):
+    services = load_wsdream(write(tmp_path, SET1)).services
+
+    assert services.index.tolist() == [0, 1, 2]
+    assert services["provider"].tolist() == ["a.org", "b.org", "a.org"]
+    assert services["country"].astype(object).where(services["country"].notna(), None).tolist() == [
+        "Fran\xe7a",
+        None,
+        "Sp in",  # \x85 is white space, yet no end of the line
+    ]
+    assert services.loc[[0, 2], "as"].tolist() == ['AS1 "A', "AS1 #B"]
+    assert services["latitude"].tolist() == [1.5, 0.0, -1.5]
+
+
+def test_the_2014_list_adds_only_what_the_current_one_lacks(tmp_path):
+    write(tmp_path, SET1 | {"wslist_2014.txt": SERVICES_2014})
+    services = load_wsdream(tmp_path).services
+
+    assert services["continent"].notna().tolist() == [True, False, True]
+    assert services["region"].astype(object)[0] == "Paris Region"
+    assert services["region"].notna().tolist() == [True, False, False]
+    assert "city" not in services  # not one is known
+    assert "Elsewhere" not in services["country"].tolist()
+    assert services["latitude"].max() == 1.5
+    assert services.columns.tolist() == [
+        "country",
+        "continent",
+        "as",
+        "region",
+        "provider",
+        "subnet",
+        "latitude",
+        "longitude",
+    ]
+
+
+def test_a_current_list_may_have_the_columns_of_2014_in_any_order(tmp_path):
+    users = "[City]\t[Country]\nOslo\tNorway\nRome\tItaly\n"
+    table = load_wsdream(write(tmp_path, SET1 | {"userlist.txt": users})).users
+    assert table["city"].tolist() == ["Oslo", "Rome"]
+    assert table["country"].tolist() == ["Norway", "Italy"]
+
+
+def test_the_2014_list_alone_is_enough(tmp_path):
+    write(tmp_path, {"rtMatrix.txt": RT, "wslist_2014.txt": SERVICES_2014})
+    assert load_wsdream(tmp_path).services["country"].tolist() == ["Elsewhere"] * 3
+
+
+def test_without_lists_the_tables_have_only_the_index(tmp_path):
+    data = load_wsdream(write(tmp_path, {"rtMatrix.txt": RT}))
+    assert data.users.shape == (2, 0)
+    assert data.services.shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RT.replace("\n", "\t\n"),
+        RT.replace("\n", "\r\n"),
+        RT.replace("\t", " "),
+        RT.strip(),
+        RT + "\n",
+    ],
+    ids=["trailing tab", "Windows", "blanks", "no last line end", "blank line"],
+)
+def test_harmless_variants_of_a_matrix(tmp_path, text):
+    np.testing.assert_array_equal(
+        load_wsdream(write(tmp_path, {"rtMatrix.txt": text})).y, [0.5, 2.25, 20.5]
+    )
+
+
+def test_a_compressed_matrix(tmp_path):
+    assert len(load_wsdream(write(tmp_path, {"rtMatrix.txt.gz": RT})).y) == 3
+
+
+def test_terms_are_told(tmp_path):
+    descr = load_wsdream(write(tmp_path, SET1)).DESCR
+    assert "MIT" in descr
+    assert "Zheng" in descr
+    assert "WSPred" not in descr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2 3\n4 5\n", "rtMatrix.txt, line 2: 3 values expected as in line 1, found 2."),
+        ("1 2 3\n\n4 5 6 7\n", "rtMatrix.txt, line 3: 3 values expected as in line 1, found 4."),
+        ("1 2 3\n4 x5 6\n", "rtMatrix.txt, line 2: value 2: a number .* expected, found 'x5'."),
+        ("1 2 3\n4 5 -2\n", "rtMatrix.txt, line 2: value 3: a number .* expected, found '-2'."),
+        ("1 2 3\n4 nan 6\n", "rtMatrix.txt, line 2: value 2: .* found 'nan'."),
+        ("1 inf 3\n4 5 6\n", "rtMatrix.txt, line 1: value 2: .* found 'inf'."),
+        ("<html>404</html>\n", "rtMatrix.txt, line 1: value 1: .* found '<html>404</html>'."),
+        ("", "rtMatrix.txt: numbers expected, found an empty file."),
+    ],
+)
+def test_a_wrong_matrix_names_file_and_line(tmp_path, text, message):
+    assert re.fullmatch(message, error_of(write(tmp_path, {"rtMatrix.txt": text})))
+
+
+def test_large_numbers_in_messages_are_grouped(tmp_path):
+    wide = "1\t" * 5824 + "1\n"
+    text = wide * 16 + "1\t" * 3011 + "1\n" + wide
+    assert error_of(write(tmp_path, {"rtMatrix.txt": text})) == (
+        "rtMatrix.txt, line 17: 5,825 values expected as in line 1, found 3,012."
+    )
+
+
+def test_the_two_matrices_must_agree(tmp_path):
+    write(tmp_path, SET1 | {"tpMatrix.txt": "1 2\n3 4\n"})
+    assert error_of(tmp_path, ("rt", "tp")) == (
+        "tpMatrix.txt: 2 x 3 values expected as in rtMatrix.txt, found 2 x 2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "userlist.txt",
+            USERS + "2\t\t\t\t\t\t\r\n",
+            "userlist.txt: 2 users expected, one for each line of rtMatrix.txt, found 3.",
+        ),
+        (
+            "wslist.txt",
+            SERVICES[: SERVICES.index("7\thttp://c")],
+            "wslist.txt: 3 services expected, one for each column of rtMatrix.txt, found 2.",
+        ),
+        (
+            "userlist.txt",
+            USERS[: USERS.index("\tnull")],
+            "userlist.txt, line 4: 7 columns expected as in line 1, found 1.",
+        ),
+        (
+            "userlist.txt",
+            USERS.replace("\t38\t", "\tnorth\t"),
+            "userlist.txt, line 3: a latitude in degrees or null expected, found 'north'.",
+        ),
+        (
+            "userlist.txt",
+            RT,
+            "userlist.txt, line 1: headers such as [IP Address] and [Country], separated by tabs, "
+            "expected, found '0.5\\t-1\\t2.25'.",
+        ),
+    ],
+)
+def test_a_wrong_list_is_named(tmp_path, name, text, message):
+    assert error_of(write(tmp_path, SET1 | {name: text})) == message
+
+
+# Data set 2
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_triples(tmp_path, suffix):
+    text = "0 0 1 0.5\n2 4 0 1.25\n2 4 3 20\n1 1 1 -1\n1 1 2 0\n"
+    data = load_wsdream(write(tmp_path, {f"rtdata.txt{suffix}": text}))
+
+    np.testing.assert_array_equal(data.X, [[0, 0, 1], [2, 4, 0], [2, 4, 3]])
+    np.testing.assert_array_equal(data.y, [0.5, 1.25, 20])
+    assert data.X.dtype == np.int64
+    assert data.frame.columns.tolist() == ["user", "service", "time", "rt"]
+    assert data.users.shape == (3, 0)
+    assert data.services.shape == (5, 0)
+    assert "WSPred" in data.DESCR
+    assert "MIT" in data.DESCR
+
+
+def test_triples_in_any_order_come_in_ascending_order(tmp_path):
+    data = load_wsdream(write(tmp_path, {"rtdata.txt": "1 0 0 3\n0 2 1 2\n0 2 0 1\n"}))
+    np.testing.assert_array_equal(data.X, [[0, 2, 0], [0, 2, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(data.y, [1, 2, 3])
+
+
+def test_several_qos_of_triples_are_joined(tmp_path):
+    files = {"rtdata.txt": "0 0 1 0.5\n2 4 0 1.5\n", "tpdata.txt.gz": "2 4 0 7\n0 9 9 8\n"}
+    data = load_wsdream(write(tmp_path, files), ("rt", "tp"))
+
+    np.testing.assert_array_equal(data.X, [[0, 0, 1], [0, 9, 9], [2, 4, 0]])
+    np.testing.assert_array_equal(data.y, [[0.5, np.nan], [np.nan, 8], [1.5, 7]])
+    assert data.services.shape == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "0 0 1 0.5\n0 0 2\n",
+            "line 2: 4 columns expected (user, service, slot, value), found 3.",
+        ),
+        (
+            "0 0 1 0.5\n0 0 2 3 4\n",
+            "line 2: 4 columns expected (user, service, slot, value), found 5.",
+        ),
+        ("0 0 0.5\n1 2 3\n", "line 1: 4 columns expected (user, service, slot, value), found 3."),
+        ("0 1.5 1 2\n", "line 1: service: a non-negative integer expected, found '1.5'."),
+        ("0 1 1 2\n0 1 -1 2\n", "line 2: slot: a non-negative integer expected, found '-1'."),
+        (
+            "0 1 1 2\n0 1 2 -20\n",
+            "line 2: value: a number that is not negative, or -1 for a missing one, expected, "
+            "found '-20'.",
+        ),
+        (
+            "1 0 0 2\n0 3 5 2\n0 3 5 4\n",
+            None,
+        ),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_wrong_triples_name_file_and_line(tmp_path, text, message, suffix):
+    expected = (
+        f"rtdata.txt{suffix}: one line per user, service and slot expected, found more than one "
+        "for user 0, service 3, slot 5."
+        if message is None
+        else f"rtdata.txt{suffix}, {message}"
+    )
+    assert error_of(write(tmp_path, {f"rtdata.txt{suffix}": text})) == expected
+
+
+def test_a_truncated_gzip_file_is_named(tmp_path):
+    rng = np.random.RandomState(0)
+    rows = "".join(f"{u} {rng.randint(999)} 0 {rng.uniform():.3f}\n" for u in range(999))
+    whole = gzip.compress(rows.encode())
+    (tmp_path / "rtdata.txt.gz").write_bytes(whole[: len(whole) // 2])
+    assert error_of(tmp_path).startswith("rtdata.txt.gz: not a complete gzip file (")
+
+
+def test_text_named_gz_is_named(tmp_path):
+    (tmp_path / "rtdata.txt.gz").write_text("0 0 1 0.5\n")
+    assert error_of(tmp_path).startswith("rtdata.txt.gz: not a complete gzip file (")
+
+
+# Which data set
+
+
+@pytest.mark.parametrize("qos", ["RT", "", (), ("rt", "rt"), ("rt", "x"), "rttp"])
+def test_an_unknown_qos(tmp_path, qos):
+    assert error_of(write(tmp_path, SET1), qos).startswith("qos must be ")
+
+
+def test_no_folder(tmp_path):
+    assert "there is no folder" in error_of(tmp_path / "nowhere", kind=FileNotFoundError)
+
+
+def test_nothing_in_the_folder(tmp_path):
+    message = error_of(tmp_path, kind=FileNotFoundError)
+    assert "rtMatrix.txt" in message
+    assert "rtdata.txt" in message
+
+
+def test_the_asked_file_is_missing(tmp_path):
+    write(tmp_path, {"rtMatrix.txt": RT})
+    message = error_of(tmp_path, "tp", FileNotFoundError)
+    assert f"{tmp_path / 'tpMatrix.txt'} (or tpMatrix.txt.gz) is missing." == message
+
+
+def test_both_data_sets_in_one_folder(tmp_path):
+    write(tmp_path, {"rtMatrix.txt": RT, "tpdata.txt": "0 0 0 1\n"})
+    assert "give each its own folder" in error_of(tmp_path)
+
+
+# The real files
+
+
+@pytest.fixture(scope="module")
+def set1(wsdream1_path):
+    return load_wsdream(wsdream1_path, ("rt", "tp"))
+
+
+def test_real_set_1_has_the_known_counts(set1):
+    assert set1.users.shape[0] == 339
+    assert set1.services.shape[0] == 5825
+    assert np.isfinite(set1.y).sum(axis=0).tolist() == [188_242, 69_059]
+    assert np.nanmin(set1.y) > 0
+    assert np.nanmax(set1.y, axis=0).tolist() == [19.98, 1000.0]
+
+
+def test_real_set_1_agrees_with_its_splits(set1, wsdream1_path):
+    frame = set1.frame.set_index(["user", "service"])
+    for name in ("rt", "tp"):
+        split = pd.read_csv(
+            wsdream1_path / "splits" / f"{name}_train_0.025.txt",
+            sep="\t",
+            names=["user", "service", "value"],
+        )
+        loaded = frame[name].loc[pd.MultiIndex.from_frame(split[["user", "service"]])]
+        np.testing.assert_array_equal(loaded.to_numpy(), split["value"].to_numpy())
+
+
+def test_real_set_1_has_its_context(set1):
+    columns = ["country", "continent", "as", "region", "city", "subnet", "latitude", "longitude"]
+    assert set1.users.columns.tolist() == columns
+    assert set1.users.notna().all(axis=None)
+    assert set1.services.columns.tolist() == [*columns[:5], "provider", *columns[5:]]
+    known = set1.services.notna().sum()
+    assert known[["country", "as", "subnet", "latitude"]].tolist() == [5825, 4613, 5008, 5004]
+    level_3 = set1.services["as"].cat.categories.str.startswith("AS3356 ")
+    assert level_3.sum() == 1
+    assert not set1.services["region"].isin(["-", "None", "null"]).any()
+
+
+@pytest.fixture(scope="module")
+def set2(wsdream2_path):
+    return load_wsdream(wsdream2_path)
+
+
+def test_real_set_2_has_the_known_counts(set2):
+    assert set2.X.shape == (6_036_155, 3)
+    assert set2.X.max(axis=0).tolist() == [141, 4499, 63]
+    assert set2.users.shape == (142, 0)
+    assert set2.services.shape == (4500, 0)
+    assert 0.091 < np.mean(set2.y == 20.0) < 0.093
+    np.testing.assert_array_equal(set2.X[0], [0, 0, 1])
+    np.testing.assert_array_equal(set2.X[-1], [141, 4499, 61])
+    assert set2.y[[0, -1]].tolist() == [3.112, 0.28]
