@@ -190,9 +190,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target "
                 "y is None."
             )
-        y = check_array(
-            y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
-        )
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         return column_or_1d(y, warn=True)
 
     def _prepare(self, columns: Columns, y: np.ndarray) -> tuple[TargetTransform, TrainingData]:
@@ -309,9 +307,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
 
 def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
     user_positions, new_users = users.transform(columns.users, columns.user_context)
-    service_positions, new_services = services.transform(
-        columns.services, columns.service_context
-    )
+    service_positions, new_services = services.transform(columns.services, columns.service_context)
     return Interactions(
         users=user_positions,
         services=service_positions,
@@ -325,6 +321,5 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
     for n, what in ((n_rows, "sample"), (n_users, "user"), (n_services, "service")):
         if n < 2:
             raise ValueError(
-                f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are "
-                "needed."
+                f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are needed."
             )

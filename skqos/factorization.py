@@ -26,11 +26,11 @@ def interaction_matrix(
     csr_array of float64 of shape `shape`
         Cells without an observation are not stored.
     """
-    cells, inverse, counts = np.unique(
-        users * shape[1] + services, return_inverse=True, return_counts=True
-    )
-    means = np.bincount(inverse, weights=values) / counts
-    return sparse.csr_array((means, np.divmod(cells, shape[1])), shape=shape)
+    # Both conversions add up repeated cells and end with the same structure.
+    matrix = sparse.coo_array((values, (users, services)), shape=shape).tocsr()
+    counts = sparse.coo_array((np.ones(len(values)), (users, services)), shape=shape).tocsr()
+    matrix.data /= counts.data
+    return matrix
 
 
 def truncated_svd(
@@ -53,6 +53,8 @@ def truncated_svd(
         U S^(1/2) and V S^(1/2): their product approximates the matrix.
     """
     rank = min(n_components, *matrix.shape)
+    if rank == 0:
+        return np.empty((matrix.shape[0], 0)), np.empty((matrix.shape[1], 0))
     left, singular, right = randomized_svd(matrix, rank, random_state=random_state)
     root = np.sqrt(singular)
     return left * root, right.T * root

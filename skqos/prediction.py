@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,7 +49,10 @@ def resolve_device(device: str) -> torch.device:
 
 
 def predict_interactions(
-    module: nn.Module, interactions: Interactions, device: torch.device
+    module: nn.Module,
+    interactions: Interactions,
+    device: torch.device,
+    score: Callable[..., Tensor] | None = None,
 ) -> np.ndarray:
     """Score interactions in evaluation mode.
 
@@ -61,17 +64,20 @@ def predict_interactions(
         n pairs, of known and new entities.
     device : torch.device
         Where to compute.
+    score : callable, default=None
+        A method of the module to use in place of its ``score``.
 
     Returns
     -------
-    ndarray of float64 of shape (n,) or (n, n_targets)
-        Predictions in units of the transformed target.
+    ndarray of float64 of shape (n, ...)
+        Scores; those of ``score`` are predictions in units of the transformed target.
     """
+    score = module.score if score is None else score
     was_training = module.training
     module.eval()
     with torch.inference_mode():
         encoded = module.encode(interactions.new_users, interactions.new_services)
-        parts = [module.score(encoded, *batch).cpu() for batch in _batches(interactions, device)]
+        parts = [score(encoded, *batch).cpu() for batch in _batches(interactions, device)]
     module.train(was_training)
     return torch.cat(parts).numpy().astype(np.float64)
 

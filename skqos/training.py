@@ -200,9 +200,13 @@ class ProgressLine(Callback):
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
         """Rewrite the line on a terminal; write a new one elsewhere."""
         last, n_done = net.history[-1], len(net.history)
-        losses = [f"{name} {last[name]:.4f}" for name in ("train_loss", "valid_loss") if name in last]
+        losses = [
+            f"{name} {last[name]:.4f}" for name in ("train_loss", "valid_loss") if name in last
+        ]
         left = (time.perf_counter() - self.start_) / n_done * (net.max_epochs - n_done)
-        line = f"{net.stage}: epoch {n_done}/{net.max_epochs}  {'  '.join(losses)}  {left:.0f} s left"
+        line = (
+            f"{net.stage}: epoch {n_done}/{net.max_epochs}  {'  '.join(losses)}  {left:.0f} s left"
+        )
         sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
         sys.stderr.flush()
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from skqos.entities import EntityTable
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear
 
+# Small: a rare id or category adds little noise until it learns.
+EMBEDDING_STD = 0.05
+
 Encoded = tuple[Tensor, Tensor]
 
 
@@ -33,6 +36,8 @@ class EntityTower(nn.Module):
         Width of each embedding and of the projected numeric context.
     out_dim : int
         Width of the mixed vector.
+    dropout : float
+        Dropout of the concatenated inputs in training.
     """
 
     def __init__(
@@ -42,24 +47,26 @@ class EntityTower(nn.Module):
         factors: np.ndarray,
         embedding_dim: int,
         out_dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         numerics = np.nan_to_num(table.numerics)
         self.register_buffer("categories", torch.tensor(table.categories))
         self.register_buffer("numerics", torch.tensor(numerics))
+        # At the size of a fresh embedding, so that no input drowns the others.
+        factors = EMBEDDING_STD * factors / (factors.std() or 1.0) if factors.size else factors
         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32))
         self.id_embedding = _embedding(len(table), embedding_dim)
-        self.category_embeddings = nn.ModuleList(
-            _embedding(n, embedding_dim) for n in n_categories
-        )
+        self.category_embeddings = nn.ModuleList(_embedding(n, embedding_dim) for n in n_categories)
         n_numeric = numerics.shape[1]
         self.numeric_layer = nn.Linear(n_numeric, embedding_dim) if n_numeric else None
         n_embedded = 1 + len(n_categories) + bool(n_numeric)
+        self.dropout = nn.Dropout(dropout)
         self.mixer = nn.Linear(n_embedded * embedding_dim + factors.shape[1], out_dim)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Represent known entities; (n, out_dim)."""
-        return self.mixer(self._inputs(codes))
+        return self.mixer(self.dropout(self._inputs(codes)))
 
     def encode(self, new: EntityTable) -> Tensor:
         """Represent all known entities and then the new ones; (n_known + n_new, out_dim)."""
@@ -110,8 +117,6 @@ class SAMoEModule(nn.Module):
         Which experts take part.
     n_heads, attention_dropout : int, float
         Of the attention expert.
-    dropout : float
-        Dropout of u and s in training.
     bound : float
         Predictions lie between -bound and bound.
     """
@@ -126,13 +131,11 @@ class SAMoEModule(nn.Module):
         experts: Sequence[str],
         n_heads: int,
         attention_dropout: float,
-        dropout: float,
         bound: float,
     ) -> None:
         super().__init__()
         self.user_tower = user_tower
         self.service_tower = service_tower
-        self.dropout = nn.Dropout(dropout)
         out_dim = hidden_sizes[-1]
         build = {
             "attention": lambda: AttentionExpert(dim, out_dim, n_heads, attention_dropout),
@@ -146,9 +149,10 @@ class SAMoEModule(nn.Module):
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs of known entities, given by code; (n,)."""
-        u = self.dropout(self.user_tower(users))
-        s = self.dropout(self.service_tower(services))
-        return self._mix(self._project_users(u), self._project_services(s))
+        return self._mix(
+            self._project_users(self.user_tower(users)),
+            self._project_services(self.service_tower(services)),
+        )
 
     def encode(self, new_users: EntityTable, new_services: EntityTable) -> Encoded:
         """Project every entity for the gate and all experts, the known ones first."""
@@ -161,12 +165,11 @@ class SAMoEModule(nn.Module):
         """Predict pairs, given as positions into what `encode` returned; (n,)."""
         return self._mix(encoded[0][users], encoded[1][services])
 
-    def score_experts(
-        self, encoded: Encoded, users: Tensor, services: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Predict by each expert alone, and give its gate weight; both (n, n_experts)."""
+    def score_experts(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+        """Predict by each expert alone, and give its gate weight; (n, 2, n_experts)."""
         gate, outputs = self._consult(encoded[0][users], encoded[1][services])
-        return torch.stack([self._predict(output) for output in outputs], dim=1), gate
+        alone = torch.stack([self._predict(output) for output in outputs], dim=1)
+        return torch.stack([alone, gate], dim=1)
 
     def _project_users(self, u: Tensor) -> Tensor:
         parts = [self.gate.users(u), *(expert.users(u) for expert in self.experts.values())]
@@ -203,7 +206,6 @@ class SAMoEModule(nn.Module):
 
 
 def _embedding(n: int, dim: int) -> nn.Embedding:
-    """Embedding that starts small: a rare id or category adds little noise until it learns."""
     embedding = nn.Embedding(n, dim)
-    nn.init.normal_(embedding.weight, std=0.05)
+    nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
     return embedding

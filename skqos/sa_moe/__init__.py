@@ -1,0 +1,1 @@
+"""SA-MoE: a self-augmented mixture of experts."""
