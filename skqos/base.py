@@ -12,7 +12,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -117,6 +116,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         FloatingPointError
             If training diverges.
         """
+        self._check_parameters()
         frame = as_frame(X, self._n_id_columns, self)
         layout = locate_context(
             frame.columns, self._n_id_columns, self.user_features, self.service_features
@@ -183,6 +183,9 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
             Further fitted attributes.
         """
         raise NotImplementedError
+
+    def _check_parameters(self) -> None:
+        """Check what ``_parameter_constraints`` cannot say; raise ValueError."""
 
     def _check_target(self, y: Any) -> np.ndarray:
         if y is None:

@@ -134,8 +134,8 @@ class EntityEncoder:
         kind = id_kind(ids)
         if kind != self.kind_:
             raise ValueError(
-                f"{self.side} ids are of kind {kind} (for example {ids[0]!r}); fit saw ids of "
-                f"kind {self.kind_} (for example {self.ids_[0]!r}). Give the same kind."
+                f"{self.side} ids are of kind {kind} (for example {ids[0]}); fit saw ids of "
+                f"kind {self.kind_} (for example {self.ids_[0]}). Give the same kind."
             )
         # int64: on 32-bit platforms pandas' positions are narrower.
         positions = self.ids_.get_indexer(pd.Index(ids)).astype(np.int64)
@@ -147,7 +147,7 @@ class EntityEncoder:
     def _distinct_contexts(
         self, context: pd.DataFrame, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Number the distinct contexts of some rows; also give each one's first row."""
+        """Group rows by context; return each row's group and each group's first row."""
         columns = [*self.categorical_, *self.numeric_]
         if len(rows) == 0 or not columns:
             return np.zeros(len(rows), dtype=np.int64), np.arange(min(len(rows), 1))
@@ -167,9 +167,9 @@ class EntityEncoder:
                 row = int(np.flatnonzero(differs)[0])
                 first = int(first_rows[codes[row]])
                 raise ValueError(
-                    f"{self.side} {self.ids_[codes[row]]!r} has two contexts: column {name!r} is "
-                    f"{context[name].iloc[first]!r} in row {first} and "
-                    f"{context[name].iloc[row]!r} in row {row}. An id has one context."
+                    f"{self.side} {self.ids_[codes[row]]} has two contexts: column {name!r} is "
+                    f"{context[name].iloc[first]} in row {first} and {context[name].iloc[row]} "
+                    f"in row {row}. An id has one context."
                 )
 
     def _table(self, entities: pd.DataFrame) -> EntityTable:

@@ -87,5 +87,6 @@ def _batches(interactions: Interactions, device: torch.device) -> Iterator[list[
     if interactions.times is not None:
         columns.append(interactions.times)
     tensors = [torch.as_tensor(column, device=device) for column in columns]
-    for start in range(0, len(interactions), PAIRS_PER_BATCH):
+    # No pairs make one empty batch, so that the result has its shape.
+    for start in range(0, max(len(interactions), 1), PAIRS_PER_BATCH):
         yield [tensor[start : start + PAIRS_PER_BATCH] for tensor in tensors]

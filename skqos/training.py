@@ -193,7 +193,7 @@ class StopOnDivergence(Callback):
 class ProgressLine(Callback):
     """One line per stage on stderr: epoch, losses, time left."""
 
-    def on_train_begin(self, net: QoSNet, **_: Any) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock."""
         self.start_ = time.perf_counter()
 
@@ -210,7 +210,7 @@ class ProgressLine(Callback):
         sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
         sys.stderr.flush()
 
-    def on_train_end(self, net: QoSNet, **_: Any) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
         """Leave the terminal's line as it stands."""
         if sys.stderr.isatty():
             sys.stderr.write("\n")

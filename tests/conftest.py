@@ -30,3 +30,11 @@ def wsdream2_path():
     if not path.is_dir():
         pytest.skip("needs WS-DREAM data set 2; set SKQOS_DATA to the folder that holds wsdream2/")
     return path
+
+
+@pytest.fixture(scope="session")
+def qos():
+    """Return measurements with context: 30 users, 40 services, 600 rows."""
+    from skqos.datasets import make_qos
+
+    return make_qos(30, 40, density=0.5, random_state=0)

@@ -7,6 +7,7 @@ are the same for all its pairs, so that prediction computes them once per entity
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -142,8 +143,7 @@ class MLPExpert(nn.Module):
         super().__init__()
         self.first = PairLinear(dim, hidden_sizes[0])
         self.rest = nn.ModuleList(
-            nn.Linear(size, next_size)
-            for size, next_size in zip(hidden_sizes[:-1], hidden_sizes[1:], strict=True)
+            nn.Linear(size, next_size) for size, next_size in pairwise(hidden_sizes)
         )
         self.user_width = self.service_width = hidden_sizes[0]
 

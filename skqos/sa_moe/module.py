@@ -117,6 +117,8 @@ class SAMoEModule(nn.Module):
         Which experts take part.
     n_heads, attention_dropout : int, float
         Of the attention expert.
+    activation : {"relu", "identity"}
+        Applied to the mixed output ahead of the head. The paper has none ("identity").
     bound : float
         Predictions lie between -bound and bound.
     """
@@ -131,6 +133,7 @@ class SAMoEModule(nn.Module):
         experts: Sequence[str],
         n_heads: int,
         attention_dropout: float,
+        activation: str,
         bound: float,
     ) -> None:
         super().__init__()
@@ -144,6 +147,7 @@ class SAMoEModule(nn.Module):
         }
         self.experts = nn.ModuleDict({name: build[name]() for name in experts})
         self.gate = PairLinear(dim, len(experts))
+        self.activation = {"relu": nn.ReLU, "identity": nn.Identity}[activation]()
         self.head = nn.Linear(out_dim, 1)
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
 
@@ -202,7 +206,7 @@ class SAMoEModule(nn.Module):
 
     def _predict(self, output: Tensor) -> Tensor:
         """Map an output into the range of the targets by tanh (eq. 17)."""
-        return self.bound * torch.tanh(self.head(output).squeeze(1) / self.bound)
+        return self.bound * torch.tanh(self.head(self.activation(output)).squeeze(1) / self.bound)
 
 
 def _embedding(n: int, dim: int) -> nn.Embedding:

@@ -1,0 +1,565 @@
+"""What every estimator promises (DESIGN, "the contract"), tested once for all of them."""
+
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback, EarlyStopping
+
+from skqos import UnusedColumnsWarning
+from skqos.base import BaseQoSRegressor
+from skqos.datasets import make_qos
+from skqos.preprocessing import ContextJoiner
+from tests.common import CONTRACTS, all_estimators
+
+
+def _expected_failures(estimator):
+    return next(
+        contract.expected_failed_checks
+        for contract in CONTRACTS
+        if isinstance(estimator, contract.estimator_class)
+    )
+
+
+@pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")
+@parametrize_with_checks(
+    [contract.make() for contract in CONTRACTS],
+    expected_failed_checks=_expected_failures,
+    xfail_strict=True,
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+# --- Used as scikit-learn's users do ------------------------------------------------------------
+
+
+@all_estimators
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_grid_search_over_a_pipeline(contract, qos, n_jobs):
+    pipeline = make_pipeline(ContextJoiner(qos.users, qos.services), contract.make())
+    name = pipeline.steps[-1][0]
+    search = GridSearchCV(
+        pipeline,
+        {f"{name}__max_epochs": [1, 3]},
+        scoring="neg_mean_absolute_error",
+        cv=2,
+        n_jobs=n_jobs,
+        error_score="raise",
+    )
+    search.fit(qos.X, qos.y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.predict(qos.X[:5]).shape == (5,)
+
+
+@all_estimators
+def test_cross_validate_returns_usable_estimators(contract, qos):
+    result = cross_validate(
+        contract.make(), qos.X, qos.y, cv=2, n_jobs=2, return_estimator=True, error_score="raise"
+    )
+    assert all(np.isfinite(estimator.predict(qos.X)).all() for estimator in result["estimator"])
+
+
+@all_estimators
+def test_string_ids_give_the_same_model_as_numbers(contract, qos):
+    as_strings = pd.DataFrame(
+        {
+            "user": [f"u{user:03d}" for user in qos.X[:, 0]],
+            "service": [f"s{service:03d}" for service in qos.X[:, 1]],
+        }
+    )
+    expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
+    np.testing.assert_array_equal(
+        contract.make().fit(as_strings, qos.y).predict(as_strings), expected
+    )
+
+
+@all_estimators
+def test_context_columns_of_an_array_by_position(contract, qos):
+    country = qos.users["country"].astype(str).to_numpy()[qos.X[:, 0]]
+    X = np.column_stack([qos.X.astype(object), country])
+    model = contract.make(user_features=[2]).fit(X, qos.y)
+    assert model.users_.n_categories == [len(set(country))]
+    assert np.isfinite(model.predict(X)).all()
+
+
+@all_estimators
+def test_duplicate_rows_are_allowed(contract, qos):
+    X, y = np.tile(qos.X[:100], (2, 1)), np.r_[qos.y[:100], 2 * qos.y[:100]]
+    assert np.isfinite(contract.make().fit(X, y).predict(X)).all()
+
+
+@all_estimators
+@pytest.mark.parametrize("n_rows", [2, 64, 65, 129])
+def test_any_number_of_rows(contract, qos, n_rows):
+    """One row left over would break batch normalisation."""
+    rows = np.random.default_rng(0).permutation(len(qos.y))[:n_rows]
+    model = contract.make(batch_size=64).fit(qos.X[rows], qos.y[rows])
+    assert np.isfinite(model.predict(qos.X)).all()
+
+
+@all_estimators
+@pytest.mark.parametrize(
+    "transform",
+    [lambda y: -y, lambda y: y - y.mean(), lambda y: y * 1e6, lambda y: np.full_like(y, 3.0)],
+    ids=["negative", "both signs", "large", "constant"],
+)
+def test_targets_of_any_sign_and_size(contract, qos, transform):
+    y = transform(qos.y)
+    prediction = contract.make().fit(qos.X, y).predict(qos.X)
+    assert np.isfinite(prediction).all()
+    assert y.min() - 2 * np.ptp(y) - 1 <= prediction.min()
+    assert prediction.max() <= y.max() + 2 * np.ptp(y) + 1
+
+
+# --- Ids and context that fit did not see -------------------------------------------------------
+
+
+@all_estimators
+def test_unknown_ids_never_raise(contract, qos):
+    model = contract.make().fit(qos.X, qos.y)
+    prediction = model.predict([[10**6, 3], [5, 10**7], [10**6, 10**7], [10**6 + 1, 3]])
+    assert np.isfinite(prediction).all()
+    assert prediction[0] == prediction[3], "without context all unknown users are the same"
+
+
+@all_estimators
+def test_unknown_ids_are_told_apart_by_context(contract, qos):
+    joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+    model = contract.make().fit(joined, qos.y)
+    newcomers = joined.drop_duplicates("user_country").head(2).assign(user=[-1, -1], service=0)
+    for column in [name for name in joined if name.startswith("service_")]:
+        newcomers[column] = newcomers[column].iloc[0]
+    first, second = model.predict(newcomers)
+    assert first != second
+
+
+@all_estimators
+def test_a_known_id_keeps_its_context(contract, qos):
+    joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+    model = contract.make().fit(joined, qos.y)
+    moved = joined.assign(user_country="elsewhere", service_latitude=0.0)
+    np.testing.assert_array_equal(model.predict(moved), model.predict(joined))
+
+
+@all_estimators
+@pytest.mark.parametrize("column", [0, 1], ids=["users", "services"])
+def test_cold_start_beats_the_median(contract, column):
+    """A fifth of the users, then of the services, is held out, context and all."""
+    data = make_qos(60, 400, density=0.2, n_regions=5, n_as=12, timeout_rate=0.0, random_state=0)
+    ids = np.unique(data.X[:, column])
+    held_out = np.random.default_rng(0).permutation(ids)[: len(ids) // 5]
+    test = np.isin(data.X[:, column], held_out)
+    model = make_pipeline(
+        ContextJoiner(data.users, data.services), contract.make(**contract.learning)
+    ).fit(data.X[~test], data.y[~test])
+    error = np.abs(model.predict(data.X[test]) - data.y[test]).mean()
+    medians = pd.Series(data.y[~test]).groupby(data.X[~test, 1]).median()
+    median = np.median(data.y[~test])
+    if column == 0:
+        baseline = medians.reindex(data.X[test, 1]).fillna(median).to_numpy()
+        assert error <= np.abs(baseline - data.y[test]).mean()
+    else:
+        assert error <= 0.9 * np.abs(median - data.y[test]).mean()
+
+
+# --- Honesty ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held_out_rows(monkeypatch):
+    """Record which rows a fit holds out for validation."""
+    splits = []
+    original = BaseQoSRegressor._split_rows
+
+    def spy(self, *args):
+        splits.append(original(self, *args))
+        return splits[-1]
+
+    monkeypatch.setattr(BaseQoSRegressor, "_split_rows", spy)
+    return lambda: splits[-1][1]
+
+
+@all_estimators
+def test_validation_rows_change_the_validation_loss_and_nothing_else(contract, qos, held_out_rows):
+    X = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+    first = contract.make(early_stopping="monitor").fit(X, qos.y)
+    y = qos.y.copy()
+    y[held_out_rows()] *= 1000.0
+    second = contract.make(early_stopping="monitor").fit(X, y)
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))
+    same = ["stage", "epoch", "train_loss"]
+    pd.testing.assert_frame_equal(first.history_[same], second.history_[same])
+    assert (first.history_["valid_loss"] != second.history_["valid_loss"]).all()
+
+
+@all_estimators
+def test_training_rows_do_change_the_model(contract, qos, held_out_rows):
+    """The counterpart, without which the test above could not fail."""
+    first = contract.make(early_stopping="monitor").fit(qos.X, qos.y)
+    y = qos.y.copy()
+    y[np.setdiff1d(np.arange(len(y)), held_out_rows())[0]] *= 1000.0
+    second = contract.make(early_stopping="monitor").fit(qos.X, y)
+    assert (first.predict(qos.X) != second.predict(qos.X)).any()
+
+
+@all_estimators
+def test_ids_of_validation_rows_are_unknown(contract, qos, held_out_rows):
+    contract.make(early_stopping="monitor").fit(qos.X, qos.y)
+    X = qos.X.copy()
+    X[held_out_rows()[0]] = 777, 888
+    model = contract.make(early_stopping="monitor").fit(X, qos.y)
+    assert 777 not in model.users_.ids_
+    assert 888 not in model.services_.ids_
+
+
+@all_estimators
+def test_early_stopping_restores_the_best_epoch(contract, qos):
+    params = {"early_stopping": True, "max_epochs": 30, "n_iter_no_change": 2}
+    model = contract.make(learning_rate=0.05, learning_rate_schedule="constant", **params)
+    model.fit(qos.X, qos.y)
+    final = model.history_[model.history_["stage"] == "final"]
+    assert model.n_iter_ == len(final) < 30
+    best = final["valid_loss"].idxmin()
+    assert best < final.index[-1]
+    shorter = clone(model).set_params(
+        early_stopping="monitor", max_epochs=int(final.loc[best, "epoch"])
+    )
+    np.testing.assert_allclose(shorter.fit(qos.X, qos.y).predict(qos.X), model.predict(qos.X))
+
+
+# --- Reproducible, independent of order ---------------------------------------------------------
+
+
+@all_estimators
+def test_same_seed_same_model(contract, qos):
+    first, second = (contract.make(random_state=3).fit(qos.X, qos.y) for _ in range(2))
+    other = contract.make(random_state=4).fit(qos.X, qos.y)
+    np.testing.assert_array_equal(first.predict(qos.X), second.predict(qos.X))
+    assert (first.predict(qos.X) != other.predict(qos.X)).all()
+
+
+@all_estimators
+def test_fit_leaves_the_global_random_states_alone(contract, qos):
+    draws = []
+    for fit in (False, True):
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002  (the legacy global state is what must not move)
+        if fit:
+            contract.make().fit(qos.X, qos.y)
+        draws.append((torch.rand(1).item(), np.random.rand()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+@all_estimators
+def test_predictions_do_not_depend_on_order_or_batches(contract, qos, monkeypatch):
+    X = np.vstack([qos.X, [[10**6, 3], [5, 10**7]]])
+    model = contract.make().fit(qos.X, qos.y)
+    expected = model.predict(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_allclose(model.predict(X[order]), expected[order], rtol=1e-5)
+    one_by_one = np.concatenate([model.predict(X[k : k + 1]) for k in range(0, len(X), 7)])
+    np.testing.assert_allclose(one_by_one, expected[::7], rtol=1e-5)
+    monkeypatch.setattr("skqos.prediction.PAIRS_PER_BATCH", 17)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-5)
+
+
+@all_estimators
+def test_neither_fit_nor_predict_writes_into_the_callers_arrays(contract, qos):
+    X, y = qos.X.copy(), qos.y.copy()
+    X.flags.writeable = y.flags.writeable = False
+    contract.make().fit(X, y).predict(X)
+
+
+# --- Fitted attributes, persistence, devices ----------------------------------------------------
+
+
+@all_estimators
+def test_fitted_attributes(contract, qos):
+    joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+    model = contract.make(early_stopping="monitor").fit(joined, qos.y)
+    assert model.n_features_in_ == joined.shape[1]
+    assert list(model.feature_names_in_) == list(joined)
+    assert list(model.history_) == ["stage", "epoch", "train_loss", "valid_loss", "duration"]
+    assert np.isfinite(model.history_.drop(columns="stage").to_numpy(float)).all()
+    assert model.n_iter_ == contract.tiny["max_epochs"]
+    assert model.net_.module_ is model.module_
+    assert list(model.stage_nets_) == list(model.history_["stage"].unique())
+
+
+@all_estimators
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("package", [pickle, joblib])
+def test_pickle_and_joblib(contract, qos, package, fitted):
+    model = contract.make(callbacks=[EarlyStopping("train_loss", patience=50)])
+    if fitted:
+        model.fit(qos.X, qos.y)
+    file = io.BytesIO()
+    package.dump(model, file)
+    file.seek(0)
+    loaded = package.load(file)
+    assert loaded.get_params().keys() == model.get_params().keys()
+    if fitted:
+        np.testing.assert_array_equal(loaded.predict(qos.X), model.predict(qos.X))
+        assert loaded.net_.module_ is loaded.module_
+        assert len(loaded.net_.history) == model.n_iter_
+
+
+@all_estimators
+def test_the_pickle_holds_weights_but_no_data(contract):
+    """Ten times the rows over the same entities: the same size but for a few bytes."""
+    sizes = []
+    for density in (0.08, 0.8):
+        data = make_qos(30, 40, density=density, random_state=0)
+        data.X[:40] = np.column_stack([np.arange(40) % 30, np.arange(40)])
+        sizes.append(len(pickle.dumps(contract.make().fit(data.X, data.y))))
+    assert sizes[1] < 1.05 * sizes[0]
+
+
+@all_estimators
+def test_every_tensor_of_the_module_is_a_parameter_or_a_buffer(contract, qos):
+    module = contract.make().fit(qos.X, qos.y).module_
+    for part in module.modules():
+        registered = {*part._parameters, *part._buffers}
+        loose = [name for name, value in vars(part).items() if isinstance(value, torch.Tensor)]
+        assert not set(loose) - registered
+    assert all(not tensor.is_cuda for tensor in module.state_dict().values())
+
+
+@all_estimators
+@pytest.mark.gpu
+def test_the_gpu_predicts_as_the_cpu_and_its_pickle_loads_there(contract, qos):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model = contract.make(device="cuda").fit(qos.X, qos.y)
+    on_gpu = model.predict(qos.X)
+    loaded = pickle.loads(pickle.dumps(model)).set_params(device="cpu")
+    assert all(not tensor.is_cuda for tensor in loaded.module_.state_dict().values())
+    np.testing.assert_allclose(loaded.predict(qos.X), on_gpu, rtol=1e-3)
+
+
+def _modules_imported_by(code, *args):
+    script = f"{code}\nimport sys; print(*sorted(m for m in sys.modules if '.' not in m))"
+    result = subprocess.run(
+        [sys.executable, "-c", script, *args], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+@all_estimators
+def test_constructing_imports_no_deep_learning_package(contract):
+    name = contract.estimator_class.__name__
+    imported = _modules_imported_by(f"from skqos import {name}; {name}()")
+    assert "skqos" in imported
+    assert not imported & {"torch", "skorch", "torch_geometric", "geoopt"}
+
+
+@all_estimators
+def test_predicting_with_a_loaded_model_imports_no_skorch(contract, qos, tmp_path):
+    joblib.dump(contract.make().fit(qos.X, qos.y), tmp_path / "model.joblib")
+    imported = _modules_imported_by(
+        "import sys, joblib; joblib.load(sys.argv[1]).predict([[1, 2]])",
+        str(tmp_path / "model.joblib"),
+    )
+    assert "torch" in imported
+    assert not imported & {"skorch", "torch_geometric", "geoopt"}
+
+
+# --- Interrupted, diverging, wrong --------------------------------------------------------------
+
+
+class Interrupt(Callback):
+    """Press Ctrl-C in the second epoch."""
+
+    def on_epoch_begin(self, net, **_):
+        if len(net.history) == 2:
+            raise KeyboardInterrupt
+
+
+@all_estimators
+def test_ctrl_c_leaves_fit_and_the_earlier_model(contract, qos):
+    model = contract.make().fit(qos.X, qos.y)
+    expected = model.predict(qos.X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(callbacks=[Interrupt()]).fit(qos.X, 2 * qos.y)
+    np.testing.assert_array_equal(model.predict(qos.X), expected)
+
+
+@all_estimators
+def test_a_users_early_stopping_is_no_ctrl_c(contract, qos):
+    callback = EarlyStopping("train_loss", patience=1, threshold=10.0, threshold_mode="abs")
+    model = contract.make(callbacks=[callback], max_epochs=20).fit(qos.X, qos.y)
+    assert model.n_iter_ < 20
+    assert callback.misses_ == 0, "fit works on a clone of the callback"
+
+
+@all_estimators
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_diverging_training_raises_and_says_what_to_try(contract, qos):
+    model = contract.make(learning_rate=1e30, learning_rate_schedule="constant")
+    with pytest.raises(FloatingPointError, match="smaller learning_rate"):
+        model.fit(qos.X, qos.y)
+    with pytest.raises(NotFittedError):
+        model.predict(qos.X)
+
+
+@all_estimators
+def test_verbose_shows_a_line_per_epoch(contract, qos, capsys):
+    contract.make(verbose=1).fit(qos.X, qos.y)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"epoch 1/{contract.tiny['max_epochs']}" in captured.err
+    assert "s left" in captured.err
+    contract.make(verbose=0).fit(qos.X, qos.y)
+    assert capsys.readouterr().err == ""
+
+
+def _joined(qos):
+    return ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+
+
+def _with(X, row, column, value):
+    X = X.astype(object if isinstance(value, str) else float)
+    X[row, column] = value
+    return X
+
+
+BAD_FITS = {
+    "one column": (lambda d: (d.X[:, :1], d.y), {}, "minimum of 2 is required"),
+    "NaN id": (lambda d: (_with(d.X, 3, 0, np.nan), d.y), {}, r"column 0 \(user\): row 3 is NaN"),
+    "inf id": (
+        lambda d: (_with(d.X, 3, 1, np.inf), d.y),
+        {},
+        r"column 1 \(service\): row 3 is inf",
+    ),
+    "NaN in y": (lambda d: (d.X, np.r_[np.nan, d.y[1:]]), {}, "Input y contains NaN"),
+    "inf in y": (lambda d: (d.X, np.r_[np.inf, d.y[1:]]), {}, "Input y contains infinity"),
+    "no y": (lambda d: (d.X, None), {}, "requires y to be passed"),
+    "lengths": (lambda d: (d.X, d.y[:-1]), {}, "inconsistent numbers of samples"),
+    "one row": (lambda d: (d.X[:1], d.y[:1]), {}, "n_samples=1"),
+    "one user": (lambda d: (d.X * [0, 1], d.y), {}, "n_users=1"),
+    "one service": (lambda d: (d.X * [1, 0], d.y), {}, "n_services=1"),
+    "mixed ids": (lambda d: (_with(d.X, 0, 0, "a"), d.y), {}, "mixes ids of type int, str"),
+    "unknown context": (
+        lambda d: (_joined(d), d.y),
+        {"user_features": ["user_planet"]},
+        "user_features: column 'user_planet' is not in X",
+    ),
+    "context is an id": (
+        lambda d: (_joined(d), d.y),
+        {"service_features": ["service"]},
+        "service_features: column 1 is no context column",
+    ),
+    "context of both": (
+        lambda d: (_joined(d), d.y),
+        {"service_features": ["user_country"]},
+        "is in both user_features and service_features",
+    ),
+    "swapped": (
+        lambda d: (pd.DataFrame(d.X, columns=["service_id", "user_id"]), d.y),
+        {},
+        "must be user, then service. Swap them",
+    ),
+    "two contexts": (
+        lambda d: (_joined(d).assign(user_latitude=np.arange(len(d.y))), d.y),
+        {},
+        "user 0 has two contexts: column 'user_latitude'",
+    ),
+    "infinite context": (
+        lambda d: (_joined(d).assign(user_x=np.inf), d.y),
+        {},
+        "Context column 'user_x' holds inf",
+    ),
+    "epochs": (lambda d: (d.X, d.y), {"max_epochs": 0}, "'max_epochs' parameter"),
+    "learning rate": (lambda d: (d.X, d.y), {"learning_rate": -1.0}, "'learning_rate' parameter"),
+    "transform": (lambda d: (d.X, d.y), {"target_transform": "sqrt"}, "'target_transform' param"),
+    "log of negative": (lambda d: (d.X, -d.y), {"target_transform": "log"}, "needs y >= 0"),
+    "device": (lambda d: (d.X, d.y), {"device": "toaster"}, "device='toaster' cannot be used"),
+    "validation": (
+        lambda d: (d.X[:4], d.y[:4]),
+        {"early_stopping": True, "validation_fraction": 0.9},
+        "validation_fraction=0.9 of n_samples=4 leaves 0 rows",
+    ),
+}
+
+
+@all_estimators
+@pytest.mark.parametrize("case", BAD_FITS)
+def test_bad_input_to_fit_raises_and_leaves_nothing_half_fitted(contract, qos, case):
+    make_data, params, message = BAD_FITS[case]
+    model = contract.make(**params)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match=message):
+        model.fit(*make_data(qos))
+    assert vars(model) == before
+
+
+@all_estimators
+def test_a_failed_refit_keeps_the_earlier_model(contract, qos):
+    model = contract.make().fit(_joined(qos), qos.y)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(qos.X, np.full_like(qos.y, np.nan))
+    assert vars(model) == before
+
+
+BAD_PREDICTS = {
+    "other id kind": (lambda d: d.X.astype(str), "user ids are of kind string .* fit saw"),
+    "other columns": (lambda d: np.c_[d.X, d.X], "X has 4 features, but .* is expecting 2"),
+    "NaN id": (lambda d: _with(d.X, 0, 1, np.nan), "row 0 is NaN"),
+}
+
+
+@all_estimators
+@pytest.mark.parametrize("case", BAD_PREDICTS)
+def test_bad_input_to_predict_raises(contract, qos, case):
+    make_X, message = BAD_PREDICTS[case]
+    model = contract.make().fit(qos.X, qos.y)
+    with pytest.raises(ValueError, match=message):
+        model.predict(make_X(qos))
+
+
+@all_estimators
+def test_other_column_names_at_predict_raise(contract, qos):
+    X = _joined(qos)
+    model = contract.make().fit(X, qos.y)
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(X.rename(columns={"user_country": "user_planet"}))
+
+
+@all_estimators
+def test_a_table_that_matches_no_id_raises(contract, qos):
+    tables = ContextJoiner(qos.users.set_axis([f"u{k}" for k in qos.users.index]))
+    with pytest.raises(ValueError, match="none of the 30 user ids of X"):
+        make_pipeline(tables, contract.make()).fit(qos.X, qos.y)
+
+
+@all_estimators
+def test_predict_before_fit_raises(contract, qos):
+    model = contract.make()
+    with pytest.raises(NotFittedError):
+        model.predict(qos.X)
+    assert not hasattr(model, "net_")
+
+
+@all_estimators
+def test_unused_columns_warn_once_at_fit(contract, qos):
+    X = np.c_[qos.X, qos.X]
+    with pytest.warns(UnusedColumnsWarning, match=r"\[2, 3\]"):
+        model = contract.make().fit(X, qos.y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(X)
+        contract.make(user_features=[2], service_features=[3]).fit(X, qos.y)
