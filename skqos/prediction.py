@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skqos.entities import EntityTable, Interactions
 
 # Small enough that a batch's intermediate rows stay in the processor's cache.
-PAIRS_PER_BATCH = 8192
+PAIRS_PER_BATCH = 2048
 
 
 class PairModule(Protocol):

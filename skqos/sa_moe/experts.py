@@ -1,7 +1,8 @@
 """The three experts of SA-MoE, each split into what one entity gives and what a pair adds.
 
 An expert first projects users and services apart, then meets the pairs. Projections of an entity
-are the same for all its pairs, so that prediction computes them once per entity.
+are the same for all its pairs, so that prediction computes them once per entity; they are tuples
+of tensors with a row each, of which a pair takes its rows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# What an expert computes of one side: tensors with a row per entity.
+Projection = tuple[Tensor, ...]
 
 
 class PairLinear(nn.Linear):
@@ -61,28 +65,47 @@ class AttentionExpert(nn.Module):
     def __init__(self, dim: int, out_dim: int, n_heads: int, dropout: float) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(2 * dim, out_dim)
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = PairLinear(dim, out_dim)
         self.dropout = nn.Dropout(dropout)
-        self.user_width = self.service_width = 3 * dim
 
-    def users(self, u: Tensor) -> Tensor:
-        """Query, key and value of the user token."""
-        return self.query_key_value(u)
+    def users(self, u: Tensor) -> Projection:
+        """Query, key and value of the user token, and how it attends to itself."""
+        query, key = self.query(u), self.key(u)
+        return query, key, self.value(u), self._logits(query, key)
 
-    def services(self, s: Tensor) -> Tensor:
-        """Query, key and value of the service token; the same weights as for users."""
-        return self.query_key_value(s)
+    def services(self, s: Tensor) -> Projection:
+        """Project the service token; with the same weights as the user token."""
+        return self.users(s)
 
-    def forward(self, user: Tensor, service: Tensor) -> Tensor:
+    def forward(self, user: Projection, service: Projection) -> Tensor:
         """Let the two tokens attend to each other; (n, out_dim)."""
-        tokens = torch.stack([user, service], dim=1)
-        query, key, value = tokens.unflatten(2, (3, self.n_heads, -1)).unbind(dim=2)
-        # Two tokens: products and sums beat a batched matmul of 2 x 2 matrices.
-        logits = (query.unsqueeze(2) * key.unsqueeze(1)).sum(-1) / query.shape[-1] ** 0.5
-        weights = self.dropout(logits.softmax(dim=2))
-        attended = (weights.unsqueeze(-1) * value.unsqueeze(1)).sum(2)
-        return self.output(attended.flatten(1))
+        user_query, user_key, user_value, user_self = user
+        service_query, service_key, service_value, service_self = service
+        # Two tokens: written out, products and sums beat a batched matmul of 2 x 2 matrices.
+        user_to_service = self._logits(user_query, service_key)
+        service_to_user = self._logits(service_query, user_key)
+        values = user_value, service_value
+        user_out = self._attend(user_self, user_to_service, *values)
+        service_out = self._attend(service_to_user, service_self, *values)
+        return self.output.users(user_out) + self.output.services(service_out)
+
+    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
+        """Scaled dot product per head; (n, n_heads)."""
+        products = (query * key).unflatten(1, (self.n_heads, -1))
+        return products.sum(-1) / products.shape[-1] ** 0.5
+
+    def _attend(
+        self, to_user: Tensor, to_service: Tensor, user_value: Tensor, service_value: Tensor
+    ) -> Tensor:
+        """Average the two values by the softmax of the logits, head by head; (n, dim)."""
+        weights = self.dropout(torch.stack([to_user, to_service], dim=1).softmax(dim=1))
+        on_user, on_service = weights.unsqueeze(-1).unbind(1)
+        user_heads = user_value.unflatten(1, (self.n_heads, -1))
+        service_heads = service_value.unflatten(1, (self.n_heads, -1))
+        return torch.addcmul(on_user * user_heads, on_service, service_heads).flatten(1)
 
 
 class LHUCExpert(nn.Module):
@@ -108,24 +131,22 @@ class LHUCExpert(nn.Module):
         super().__init__()
         self.user_layer = nn.Linear(dim, out_dim)
         self.hidden_layer = nn.Linear(out_dim, out_dim)
-        self.service_layers = nn.Linear(dim, 2 * out_dim)
+        self.service_layers = nn.ModuleList(nn.Linear(dim, out_dim) for _ in range(2))
         self.norm_1 = nn.BatchNorm1d(out_dim)
         self.norm_2 = nn.BatchNorm1d(out_dim)
-        self.user_width, self.service_width = out_dim, 2 * out_dim
 
-    def users(self, u: Tensor) -> Tensor:
+    def users(self, u: Tensor) -> Projection:
         """Return the hidden units of the first stage."""
-        return F.relu(self.user_layer(u))
+        return (F.relu(self.user_layer(u)),)
 
-    def services(self, s: Tensor) -> Tensor:
+    def services(self, s: Tensor) -> Projection:
         """Return the contributions of both stages, between 0 and 2."""
-        return 2 * torch.sigmoid(self.service_layers(s))
+        return tuple(2 * torch.sigmoid(layer(s)) for layer in self.service_layers)
 
-    def forward(self, user: Tensor, service: Tensor) -> Tensor:
+    def forward(self, user: Projection, service: Projection) -> Tensor:
         """Modulate twice; (n, out_dim)."""
-        first, second = service.chunk(2, dim=1)
-        hidden = self.norm_1(first * user)
-        return self.norm_2(second * F.relu(self.hidden_layer(hidden)))
+        hidden = self.norm_1(service[0] * user[0])
+        return self.norm_2(service[1] * F.relu(self.hidden_layer(hidden)))
 
 
 class MLPExpert(nn.Module):
@@ -145,19 +166,18 @@ class MLPExpert(nn.Module):
         self.rest = nn.ModuleList(
             nn.Linear(size, next_size) for size, next_size in pairwise(hidden_sizes)
         )
-        self.user_width = self.service_width = hidden_sizes[0]
 
-    def users(self, u: Tensor) -> Tensor:
+    def users(self, u: Tensor) -> Projection:
         """Return the users' part of the first layer."""
-        return self.first.users(u)
+        return (self.first.users(u),)
 
-    def services(self, s: Tensor) -> Tensor:
+    def services(self, s: Tensor) -> Projection:
         """Return the services' part of the first layer."""
-        return self.first.services(s)
+        return (self.first.services(s),)
 
-    def forward(self, user: Tensor, service: Tensor) -> Tensor:
+    def forward(self, user: Projection, service: Projection) -> Tensor:
         """Add the two parts and go through the other layers; (n, hidden_sizes[-1])."""
-        hidden = user + service
+        hidden = user[0] + service[0]
         for layer in self.rest:
             hidden = layer(F.relu(hidden))
         return hidden

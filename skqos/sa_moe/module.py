@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from skqos.entities import EntityTable
-from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear
+from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
 
 # Small: a rare id or category adds little noise until it learns.
 EMBEDDING_STD = 0.05
 
-Encoded = tuple[Tensor, Tensor]
+Encoded = tuple[list[Projection], list[Projection]]
 
 
 class EntityTower(nn.Module):
@@ -167,36 +167,36 @@ class SAMoEModule(nn.Module):
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs, given as positions into what `encode` returned; (n,)."""
-        return self._mix(encoded[0][users], encoded[1][services])
+        return self._mix(_take(encoded[0], users), _take(encoded[1], services))
 
     def score_experts(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict by each expert alone, and give its gate weight; (n, 2, n_experts)."""
-        gate, outputs = self._consult(encoded[0][users], encoded[1][services])
+        gate, outputs = self._consult(_take(encoded[0], users), _take(encoded[1], services))
         alone = torch.stack([self._predict(output) for output in outputs], dim=1)
         return torch.stack([alone, gate], dim=1)
 
-    def _project_users(self, u: Tensor) -> Tensor:
-        parts = [self.gate.users(u), *(expert.users(u) for expert in self.experts.values())]
-        return torch.cat(parts, dim=1)
+    def _project_users(self, u: Tensor) -> list[Projection]:
+        return [(self.gate.users(u),), *(expert.users(u) for expert in self.experts.values())]
 
-    def _project_services(self, s: Tensor) -> Tensor:
-        parts = [self.gate.services(s), *(expert.services(s) for expert in self.experts.values())]
-        return torch.cat(parts, dim=1)
+    def _project_services(self, s: Tensor) -> list[Projection]:
+        return [
+            (self.gate.services(s),),
+            *(expert.services(s) for expert in self.experts.values()),
+        ]
 
-    def _consult(self, users: Tensor, services: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _consult(
+        self, users: list[Projection], services: list[Projection]
+    ) -> tuple[Tensor, list[Tensor]]:
         """Gate weights (eq. 15) and the output of each expert."""
-        experts = self.experts.values()
-        n_experts = self.gate.out_features
-        gate_u, *user_parts = users.split([n_experts, *(e.user_width for e in experts)], dim=1)
-        gate_s, *service_parts = services.split(
-            [n_experts, *(e.service_width for e in experts)], dim=1
-        )
+        (gate_u,), *user_parts = users
+        (gate_s,), *service_parts = services
         outputs = [
-            expert(u, s) for expert, u, s in zip(experts, user_parts, service_parts, strict=True)
+            expert(u, s)
+            for expert, u, s in zip(self.experts.values(), user_parts, service_parts, strict=True)
         ]
         return (gate_u + gate_s).softmax(dim=1), outputs
 
-    def _mix(self, users: Tensor, services: Tensor) -> Tensor:
+    def _mix(self, users: list[Projection], services: list[Projection]) -> Tensor:
         """Weight the experts' outputs by the gate (eq. 16) and predict."""
         gate, outputs = self._consult(users, services)
         mixed = sum(
@@ -207,6 +207,11 @@ class SAMoEModule(nn.Module):
     def _predict(self, output: Tensor) -> Tensor:
         """Map an output into the range of the targets by tanh (eq. 17)."""
         return self.bound * torch.tanh(self.head(self.activation(output)).squeeze(1) / self.bound)
+
+
+def _take(projections: list[Projection], rows: Tensor) -> list[Projection]:
+    """Take the rows of pairs from the projections of all entities."""
+    return [tuple(part.index_select(0, rows) for part in parts) for parts in projections]
 
 
 def _embedding(n: int, dim: int) -> nn.Embedding:

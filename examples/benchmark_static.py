@@ -1,0 +1,184 @@
+"""Accuracy on the 2.5 % splits of WS-DREAM data set 1, every model on the same rows.
+
+    python examples/benchmark_static.py --data DIR --qos rt tp --seeds 0 1 2 --out results
+
+DIR holds the files of data set 1 and a folder ``splits`` with ``{rt,tp}_{train,test}_0.025.txt``
+(lines ``user service value``). Test cells are not filtered and no model sees their values: with
+``--permute-test-labels`` all predictions stay as they are.
+
+The embedding MLP of `embedding_mlp.py` is the baseline. A run whose baseline is more than 2 %
+worse than the figures below is not a fair run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from embedding_mlp import EmbeddingMLP, context_codes
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import Bunch
+
+from skqos import SAMoERegressor
+from skqos.datasets import load_wsdream
+from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error
+from skqos.preprocessing import ContextJoiner
+
+CONTEXT = ["country", "as", "region", "city", "subnet", "latitude", "longitude"]
+BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
+
+
+class ConstantMedian:
+    """The median of all training values."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> ConstantMedian:
+        self.median_ = np.median(y)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return np.full(len(X), self.median_)
+
+
+class ServiceMedian(ConstantMedian):
+    """The median of the service's training values, else of all."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> ServiceMedian:
+        super().fit(X, y)
+        self.medians_ = pd.Series(y).groupby(X[:, 1]).median()
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.medians_.reindex(X[:, 1]).fillna(self.median_).to_numpy()
+
+
+def make_models(data: Bunch, qos: str, seed: int) -> dict:
+    """Name every model of the benchmark; ours get nothing that depends on the QoS."""
+
+    def sa_moe(**params: object) -> object:
+        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
+        return make_pipeline(context, SAMoERegressor(random_state=seed, device="cpu", **params))
+
+    return {
+        "constant median": ConstantMedian(),
+        "service median": ServiceMedian(),
+        "embedding MLP": EmbeddingMLP(
+            context_codes(data.users, data.services), log=qos == "rt", seed=seed
+        ),
+        "SAMoERegressor": sa_moe(),
+        "MF-MoE": sa_moe(refill_ratio=0, pseudo_label_ratio=0),
+        "SA-MoE-": sa_moe(refill_ratio=1, pseudo_label_ratio=0),
+        "SA-MoE": sa_moe(refill_ratio=1, pseudo_label_ratio=1),
+        "SA-MoE paper": sa_moe(**SAMoERegressor.PAPER_PARAMS),
+        "MF-MoE paper": sa_moe(
+            **{
+                **SAMoERegressor.PAPER_PARAMS,
+                "refill_ratio": 0,
+                "pseudo_label_ratio": 0,
+                "max_epochs": 100,
+            }
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and test rows of one QoS."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+
+
+def read_split(path: Path, qos: str) -> Split:
+    parts = []
+    for part in ("train", "test"):
+        rows = np.loadtxt(path / "splits" / f"{qos}_{part}_0.025.txt")
+        parts += [rows[:, :2].astype(np.int64), rows[:, 2]]
+    return Split(*parts)
+
+
+def run(model: object, split: Split) -> tuple[dict[str, float], np.ndarray]:
+    """Fit, predict and score one model."""
+    start = time.perf_counter()
+    model.fit(split.X, split.y)
+    fitted = time.perf_counter()
+    prediction = model.predict(split.X_test)
+    predicted = time.perf_counter()
+    scores = {
+        "mae": nan_mean_absolute_error(split.y_test, prediction),
+        "rmse": nan_root_mean_squared_error(split.y_test, prediction),
+        "fit_s": fitted - start,
+        "pairs_per_s": len(prediction) / (predicted - fitted),
+    }
+    return scores, prediction
+
+
+def run_all(args: argparse.Namespace) -> Iterator[dict]:
+    """Yield a row of the results as soon as it is there."""
+    for qos in args.qos:
+        split = read_split(args.data, qos)
+        data = load_wsdream(args.data, qos=qos)
+        if args.permute_test_labels:
+            np.random.default_rng(0).shuffle(split.y_test)
+        for seed in args.seeds:
+            for name, model in make_models(data, qos, seed).items():
+                if args.models and name not in args.models:
+                    continue
+                scores, prediction = run(model, split)
+                if args.out:
+                    np.save(args.out / f"{qos}-{name.replace(' ', '_')}-{seed}.npy", prediction)
+                yield {"qos": qos, "model": name, "seed": seed, **scores}
+
+
+def summarise(rows: list[dict]) -> pd.DataFrame:
+    """Average over seeds; MAE also relative to the baseline of the same run."""
+    table = pd.DataFrame(rows).groupby(["qos", "model"], sort=False)
+    result = table[["mae", "rmse", "fit_s", "pairs_per_s"]].mean()
+    result.insert(1, "mae_std", table["mae"].std(ddof=0))
+    for column, relative in (("mae", "mae / MLP"), ("fit_s", "fit_s / MLP")):
+        baseline = result[column].unstack("qos").reindex(["embedding MLP"]).iloc[0]
+        result[relative] = result[column] / baseline.reindex(result.index, level="qos")
+    return result
+
+
+def main(argv: list[str] | None = None) -> pd.DataFrame:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of WS-DREAM data set 1")
+    parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--models", nargs="+", help="names of the table; all by default")
+    parser.add_argument("--out", type=Path, help="folder for results.csv and predictions")
+    parser.add_argument("--permute-test-labels", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in run_all(args):
+        rows.append(row)
+        print(
+            f"{row['qos']} {row['model']:16s} seed {row['seed']}  MAE {row['mae']:.4f}  "
+            f"RMSE {row['rmse']:.4f}  fit {row['fit_s']:.1f} s",
+            flush=True,
+        )
+        if args.out:
+            pd.DataFrame(rows).to_csv(args.out / "results.csv", index=False)
+    summary = summarise(rows)
+    print(summary.to_string(float_format="{:.4g}".format))
+    for qos, limit in BASELINE_MAE.items():
+        if (qos, "embedding MLP") in summary.index:
+            mae = summary.loc[(qos, "embedding MLP"), "mae"]
+            print(f"{qos}: baseline {mae:.4g}, reference {limit}: {mae / limit:.3f} of it")
+    return summary
+
+
+if __name__ == "__main__":
+    main()

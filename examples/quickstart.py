@@ -1,0 +1,86 @@
+"""Quickstart: fit SA-MoE, predict pairs that were never measured, score, recommend.
+
+    python examples/quickstart.py               made-up data, no download
+    python examples/quickstart.py --data DIR    WS-DREAM data set 1, the original files
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import Bunch
+
+from skqos import SAMoERegressor
+from skqos.datasets import load_wsdream, make_qos
+from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error
+from skqos.model_selection import DensitySplit
+from skqos.preprocessing import ContextJoiner
+
+
+def load(path: str | None) -> Bunch:
+    """Response times of users on services, in seconds, with context tables."""
+    if path:
+        return load_wsdream(path, qos="rt")
+    return make_qos(n_users=120, n_services=400, density=0.4, random_state=0)
+
+
+def main(argv: list[str] | None = None) -> pd.DataFrame:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="folder of WS-DREAM data set 1; made-up data without it")
+    parser.add_argument("--density", type=float, help="training share of all cells")
+    args = parser.parse_args(argv)
+
+    data = load(args.data)
+    density = args.density or (0.025 if args.data else 0.2)
+    splitter = DensitySplit(
+        n_splits=1,
+        density=density,
+        test_size=20_000 if args.data else None,
+        n_users=len(data.users),
+        n_services=len(data.services),
+        random_state=0,
+    )
+    train, test = next(splitter.split(data.X))
+    X, y, X_test, y_test = data.X[train], data.y[train], data.X[test], data.y[test]
+    print(f"{len(y):,} measured pairs to train on, {len(y_test):,} to test on")
+
+    # The context of users and services travels beside the ids, so that X stays an index array.
+    context = ContextJoiner(data.users, data.services)
+    model = make_pipeline(context, SAMoERegressor(random_state=0, verbose=1))
+    model.fit(X, y)
+
+    median = np.median(y)
+    service_median = pd.Series(y).groupby(X[:, 1]).median()
+    predictions = {
+        "SAMoERegressor": model.predict(X_test),
+        "service median": service_median.reindex(X_test[:, 1]).fillna(median).to_numpy(),
+        "constant median": np.full(len(y_test), median),
+    }
+    table = pd.DataFrame(
+        {
+            "MAE": {
+                name: nan_mean_absolute_error(y_test, prediction)
+                for name, prediction in predictions.items()
+            },
+            "RMSE": {
+                name: nan_root_mean_squared_error(y_test, prediction)
+                for name, prediction in predictions.items()
+            },
+        }
+    )
+    print(f"\nError on pairs that training did not see, in seconds\n{table.round(3).to_string()}")
+
+    user = X_test[0, 0]
+    services = data.services.index.to_numpy()
+    response_times = model.predict(np.column_stack([np.full(len(services), user), services]))
+    print(f"\nThe five services predicted fastest for user {user}")
+    for k in np.argsort(response_times)[:5]:
+        print(f"  service {services[k]:5d}  {response_times[k]:.3f} s")
+    return table
+
+
+if __name__ == "__main__":
+    main()
