@@ -120,7 +120,9 @@ def compare_prediction(pipeline: Pipeline, data: Bunch, repeats: int) -> float:
     for _ in range(repeats):
         ours, plain = seconds(lambda: pipeline.predict(pairs)), seconds(module_alone)
         ratios.append(plain / ours)
-        print(f"  predict {len(pairs):,} pairs {ours:.1f} s, module alone {plain:.1f} s", flush=True)
+        print(
+            f"  {len(pairs):,} pairs: predict {ours:.1f} s, module alone {plain:.1f} s", flush=True
+        )
     return float(np.median(ratios))
 
 

@@ -1,10 +1,13 @@
 """Accuracy on the 2.5 % splits of WS-DREAM data set 1, every model on the same rows.
 
-    python examples/benchmark_static.py --data DIR --qos rt tp --seeds 0 1 2 --out results
+    python examples/benchmark_static.py --data DIR --out results
+    python examples/benchmark_static.py --table results/*/results.csv --readme README.md
 
 DIR holds the files of data set 1 and a folder ``splits`` with ``{rt,tp}_{train,test}_0.025.txt``
 (lines ``user service value``). Test cells are not filtered and no model sees their values: with
 ``--permute-test-labels`` all predictions stay as they are.
+
+The second line makes the README's table from the results of one or more runs.
 
 The embedding MLP of `embedding_mlp.py` is the baseline. A run whose baseline is more than 2 %
 worse than the figures below is not a fair run.
@@ -37,7 +40,7 @@ BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
 class ConstantMedian:
     """The median of all training values."""
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ConstantMedian:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> ConstantMedian:  # noqa: ARG002
         self.median_ = np.median(y)
         return self
 
@@ -148,17 +151,35 @@ def summarise(rows: list[dict]) -> pd.DataFrame:
     return result
 
 
-def main(argv: list[str] | None = None) -> pd.DataFrame:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of WS-DREAM data set 1")
-    parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--models", nargs="+", help="names of the table; all by default")
-    parser.add_argument("--out", type=Path, help="folder for results.csv and predictions")
-    parser.add_argument("--permute-test-labels", action="store_true")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+UNITS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
+MARKS = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """Write the summary as the README's table."""
+    lines = [
+        "| QoS | model | MAE (deviation over seeds) | RMSE | MAE / MLP | fit, s | fit / MLP |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (qos, model), row in summary.iterrows():
+        unit, digits = UNITS[qos]
+        lines.append(
+            f"| {unit} | {model} | {row['mae']:.{digits}f} ({row['mae_std']:.{digits}f}) | "
+            f"{row['rmse']:.{digits}f} | {row['mae / MLP']:.3f} | {row['fit_s']:.0f} | "
+            f"{row['fit_s / MLP']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def write_into(readme: Path, table: str) -> None:
+    """Replace what stands between the marks."""
+    before, rest = readme.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    readme.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+
+
+def measure(args: argparse.Namespace) -> list[dict]:
+    """Run all models, tell each result at once, and keep what is done so far."""
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -171,12 +192,35 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
         )
         if args.out:
             pd.DataFrame(rows).to_csv(args.out / "results.csv", index=False)
+    return rows
+
+
+def main(argv: list[str] | None = None) -> pd.DataFrame:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
+    source.add_argument("--table", type=Path, nargs="+", help="results.csv of earlier runs")
+    parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--models", nargs="+", help="names of the table; all by default")
+    parser.add_argument("--out", type=Path, help="folder for results.csv and predictions")
+    parser.add_argument("--readme", type=Path, help="file to put the table into")
+    parser.add_argument("--permute-test-labels", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    if args.table:
+        rows = [row for path in args.table for row in pd.read_csv(path).to_dict("records")]
+    else:
+        rows = measure(args)
     summary = summarise(rows)
     print(summary.to_string(float_format="{:.4g}".format))
-    for qos, limit in BASELINE_MAE.items():
+    for qos, reference in BASELINE_MAE.items():
         if (qos, "embedding MLP") in summary.index:
             mae = summary.loc[(qos, "embedding MLP"), "mae"]
-            print(f"{qos}: baseline {mae:.4g}, reference {limit}: {mae / limit:.3f} of it")
+            print(f"{qos}: baseline {mae:.4g}, {mae / reference:.3f} of the reference {reference}")
+    if args.readme:
+        write_into(args.readme, markdown(summary))
     return summary
 
 

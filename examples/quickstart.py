@@ -1,7 +1,7 @@
 """Quickstart: fit SA-MoE, predict pairs that were never measured, score, recommend.
 
-    python examples/quickstart.py               made-up data, no download
-    python examples/quickstart.py --data DIR    WS-DREAM data set 1, the original files
+python examples/quickstart.py               made-up data, no download
+python examples/quickstart.py --data DIR    WS-DREAM data set 1, the original files
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     splitter = DensitySplit(
         n_splits=1,
         density=density,
-        test_size=20_000 if args.data else None,
         n_users=len(data.users),
         n_services=len(data.services),
         random_state=0,

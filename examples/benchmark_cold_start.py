@@ -1,0 +1,63 @@
+"""Users and services that training never saw, on WS-DREAM data set 1.
+
+    python examples/benchmark_cold_start.py --data DIR
+
+Holds out a fifth of the users, then of the services, with all their measurements, trains on the
+2.5 % training split less those rows, and scores the training and test rows of the held-out ones.
+Unknown users are compared with the service median, unknown services with the constant median.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmark_static import (
+    ConstantMedian,
+    ServiceMedian,
+    Split,
+    make_models,
+    read_split,
+    run,
+)
+
+from skqos.datasets import load_wsdream
+
+
+def hold_out(split: Split, column: int, seed: int) -> Split:
+    """Train on the rows of four fifths of the entities, test on all rows of the others."""
+    X, y = np.vstack([split.X, split.X_test]), np.concatenate([split.y, split.y_test])
+    ids = np.random.default_rng(seed).permutation(np.unique(X[:, column]))
+    unknown = np.isin(X[:, column], ids[: len(ids) // 5])
+    is_train = np.arange(len(y)) < len(split.y)
+    train = is_train & ~unknown
+    return Split(X[train], y[train], X[unknown], y[unknown])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of WS-DREAM data set 1")
+    parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
+    parser.add_argument("--models", nargs="+", default=["SAMoERegressor"])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    for qos in args.qos:
+        data = load_wsdream(args.data, qos=qos)
+        models = make_models(data, qos, args.seed)
+        for column, what, median in ((0, "users", ServiceMedian), (1, "services", ConstantMedian)):
+            split = hold_out(read_split(args.data, qos), column, args.seed)
+            reference = run(median(), split)[0]["mae"]
+            for name in args.models:
+                mae = run(models[name], split)[0]["mae"]
+                print(
+                    f"{qos} unknown {what}: {name} {mae:.4g}, {median.__name__} {reference:.4g}, "
+                    f"ratio {mae / reference:.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

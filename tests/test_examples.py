@@ -1,0 +1,150 @@
+"""The example scripts: they run, and the benchmark is honest."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skqos import SAMoERegressor
+from skqos.datasets import make_qos
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+TINY = {
+    "max_epochs": 2,
+    "first_stage_epochs": 2,
+    "embedding_dim": 4,
+    "tower_dim": 8,
+    "mlp_hidden_sizes": (8, 8),
+}
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Import an example as a script's neighbours would."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield importlib.import_module
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def tiny_regressor(monkeypatch):
+    """Shrink every SAMoERegressor that an example builds."""
+    original = SAMoERegressor.__init__
+
+    def small(self, **params):
+        original(self, **{**params, **TINY})
+
+    monkeypatch.setattr(SAMoERegressor, "__init__", small)
+
+
+def _write_list(path, head, rows):
+    lines = ["\t".join(head), "=" * 20, *("\t".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def wsdream_folder(tmp_path):
+    """Made-up measurements in the files and splits of WS-DREAM data set 1."""
+    data = make_qos(20, 30, density=0.5, random_state=0)
+    matrix = np.full((20, 30), -1.0)
+    matrix[data.X[:, 0], data.X[:, 1]] = data.y
+    np.savetxt(tmp_path / "rtMatrix.txt", matrix, fmt="%.3f", delimiter="\t")
+    place = ["[Country]", "[AS]", "[Latitude]", "[Longitude]", "[Region]", "[City]"]
+    _write_list(
+        tmp_path / "userlist.txt",
+        ["[User ID]", "[IP Address]", *place],
+        [(k, f"10.{k % 3}.0.1", "C", f"AS{k % 4}", k, -k, "R", f"T{k % 2}") for k in range(20)],
+    )
+    _write_list(
+        tmp_path / "wslist.txt",
+        ["[Service ID]", "[WSDL Address]", "[Service Provider]", "[IP Address]", *place],
+        [
+            (k, "w", f"P{k % 5}", f"11.{k % 3}.0.1", "C", f"AS{k % 4}", k, -k, "R", f"T{k % 2}")
+            for k in range(30)
+        ],
+    )
+    rows = np.column_stack([data.X, np.maximum(data.y, 0.001).round(3)])
+    rows = rows[np.random.default_rng(0).permutation(len(rows))]
+    (tmp_path / "splits").mkdir()
+    np.savetxt(tmp_path / "splits" / "rt_train_0.025.txt", rows[:200], fmt=["%d", "%d", "%.3f"])
+    np.savetxt(tmp_path / "splits" / "rt_test_0.025.txt", rows[200:], fmt=["%d", "%d", "%.3f"])
+    return tmp_path
+
+
+MODELS = ["service median", "embedding MLP", "SAMoERegressor"]
+
+
+@pytest.mark.usefixtures("tiny_regressor")
+def test_benchmark_predicts_the_same_from_permuted_test_labels(example, wsdream_folder, capsys):
+    benchmark = example("benchmark_static")
+    common = ["--data", str(wsdream_folder), "--qos", "rt", "--seeds", "0", "--models", *MODELS]
+    honest = benchmark.main([*common, "--out", str(wsdream_folder / "a")])
+    permuted = benchmark.main(
+        [*common, "--out", str(wsdream_folder / "b"), "--permute-test-labels"]
+    )
+    predictions = sorted((wsdream_folder / "a").glob("*.npy"))
+    assert len(predictions) == len(MODELS)
+    for path in predictions:
+        np.testing.assert_array_equal(np.load(path), np.load(wsdream_folder / "b" / path.name))
+    assert (honest["mae"] != permuted["mae"]).all()
+    assert "embedding MLP" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_regressor")
+def test_benchmark_writes_its_table_into_the_readme(example, wsdream_folder):
+    benchmark = example("benchmark_static")
+    readme = wsdream_folder / "README.md"
+    readme.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+    out = wsdream_folder / "out"
+    arguments = ["--qos", "rt", "--seeds", "0", "1", "--models", *MODELS, "--out", str(out)]
+    benchmark.main(["--data", str(wsdream_folder), *arguments])
+    benchmark.main(["--table", str(out / "results.csv"), "--readme", str(readme)])
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- results: begin -->\n| QoS | model |")
+    assert text.endswith("<!-- results: end -->\nafter\n")
+    assert "old" not in text
+    mlp = next(line for line in text.splitlines() if "embedding MLP" in line)
+    assert "| 1.000 |" in mlp
+    measured = pd.read_csv(out / "results.csv").query("model == 'embedding MLP'")["mae"].mean()
+    assert f"| {measured:.3f} (" in mlp
+
+
+@pytest.mark.usefixtures("tiny_regressor")
+def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys):
+    cold_start = example("benchmark_cold_start")
+    split = example("benchmark_static").read_split(wsdream_folder, "rt")
+    for column in (0, 1):
+        part = cold_start.hold_out(split, column, seed=0)
+        assert not set(part.X[:, column]) & set(part.X_test[:, column])
+        assert len(part.X_test) > 0
+    cold_start.main(["--data", str(wsdream_folder), "--qos", "rt"])
+    output = capsys.readouterr().out
+    assert "rt unknown users: SAMoERegressor" in output
+    assert "rt unknown services: SAMoERegressor" in output
+
+
+@pytest.mark.usefixtures("tiny_regressor")
+@pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
+def test_quickstart_runs(example, wsdream_folder, capsys, monkeypatch, real):
+    quickstart = example("quickstart")
+    monkeypatch.setattr(quickstart, "make_qos", lambda **_: make_qos(20, 30, 0.5, random_state=0))
+    arguments = ["--data", str(wsdream_folder)] if real else []
+    table = quickstart.main([*arguments, "--density", "0.3"])
+    assert list(table.index) == ["SAMoERegressor", "service median", "constant median"]
+    captured = capsys.readouterr()
+    assert "The five services predicted fastest for user" in captured.out
+    assert "final: epoch 2/2" in captured.err
+
+
+@pytest.mark.usefixtures("tiny_regressor")
+def test_speed_benchmark_runs(example, monkeypatch, capsys):
+    benchmark = example("benchmark_speed")
+    monkeypatch.setattr(benchmark, "load", lambda _: make_qos(20, 30, 0.5, random_state=0))
+    benchmark.main(["--epochs", "1", "--repeats", "1"])
+    output = capsys.readouterr().out
+    assert "fit / bare loop at batch 256" in output
+    assert "module alone / predict" in output
