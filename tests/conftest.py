@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before scipy is imported: scikit-learn's suite skips a check without it.
+os.environ["SCIPY_ARRAY_API"] = "1"
+
 DATA = Path(os.environ.get("SKQOS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 

@@ -10,7 +10,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state, check_scalar
 
-from ._common import make_bunch, sorted_unique
+from skqos._arrays import draw_distinct
+
+from ._common import make_bunch
 
 __all__ = ["make_qos"]
 
@@ -291,21 +293,7 @@ def _draw_cells(
 ) -> tuple[np.ndarray, ...]:
     n_cells = int(np.prod(shape, dtype=np.int64))
     n_drawn = max(1, round(density * n_cells))
-    return np.unravel_index(_draw_distinct(rng, n_cells, n_drawn), shape)
-
-
-def _draw_distinct(rng: np.random.RandomState, n_cells: int, n_drawn: int) -> np.ndarray:
-    """Draw distinct integers below `n_cells`, ascending, in memory linear in `n_drawn`."""
-    if n_drawn > n_cells // 2:
-        return np.sort(rng.permutation(n_cells)[:n_drawn])
-    cells = np.empty(0, dtype=np.int64)
-    while len(cells) < n_drawn:
-        more = 2 * (n_drawn - len(cells))
-        drawn = rng.randint(n_cells, size=more, dtype=np.int64)
-        cells = sorted_unique(np.concatenate([cells, drawn]))
-    # Of all sets of its size each is as likely; a random subset keeps that.
-    surplus = rng.permutation(len(cells))[n_drawn:]
-    return np.delete(cells, surplus)
+    return np.unravel_index(draw_distinct(n_cells, n_drawn, rng), shape)
 
 
 # The strain of a cell -----------------------------------------------------------------

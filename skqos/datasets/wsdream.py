@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ._common import make_bunch, sorted_unique
+from skqos._arrays import sorted_unique
+
+from ._common import make_bunch
 from ._download import download_zip, unpack
 
 __all__ = ["fetch_wsdream", "load_wsdream"]

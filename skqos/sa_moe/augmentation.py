@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 
+from skqos._arrays import draw_distinct, sorted_unique
+
 MANY_CELLS = 10_000_000
 
 
@@ -44,7 +46,7 @@ def sample_unobserved(
     services: np.ndarray,
     shape: tuple[int, int],
     n_cells: int,
-    rng: np.random.Generator,
+    rng: np.random.RandomState,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw distinct cells that were not observed, uniformly (eq. 8).
 
@@ -59,7 +61,7 @@ def sample_unobserved(
         Number of users and of services.
     n_cells : int
         How many cells to draw, at most as many as are missing.
-    rng : Generator
+    rng : RandomState
         Source of randomness.
 
     Returns
@@ -67,24 +69,6 @@ def sample_unobserved(
     users, services : ndarray of int64 of shape (n_cells,)
         Codes of the drawn cells.
     """
-    observed = np.unique(users * shape[1] + services)
-    n_missing = shape[0] * shape[1] - len(observed)
-    if 2 * n_cells > n_missing:
-        missing = np.setdiff1d(np.arange(shape[0] * shape[1]), observed, assume_unique=True)
-        cells = rng.choice(missing, n_cells, replace=False)
-    else:
-        cells = _draw_by_rejection(observed, shape[0] * shape[1], n_cells, rng)
+    observed = sorted_unique(users * shape[1] + services)
+    cells = draw_distinct(shape[0] * shape[1], n_cells, rng, excluded=observed)
     return np.divmod(cells, shape[1])
-
-
-def _draw_by_rejection(
-    observed: np.ndarray, n_all: int, n_cells: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw cells until enough of them are new and unobserved."""
-    drawn = np.empty(0, dtype=np.int64)
-    while len(drawn) < n_cells:
-        # Half of a large draw may be refused; small draws take a few spare cells.
-        candidates = rng.integers(n_all, size=2 * (n_cells - len(drawn)) + 16)
-        drawn = np.unique(np.concatenate([drawn, candidates]))
-        drawn = np.setdiff1d(drawn, observed, assume_unique=True)
-    return rng.permutation(drawn)[:n_cells]

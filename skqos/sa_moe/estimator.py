@@ -395,7 +395,7 @@ class SAMoERegressor(BaseQoSRegressor):
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
             return {"final": self._fit_stage("final", data, trainer, observed, observed)}, {}
         first = self._fit_stage("first", data, trainer, observed, observed)
-        rng = np.random.default_rng(data.seed)
+        rng = np.random.RandomState(data.seed)
         refill = self._predict_cells(first, self.refill_ratio, data, trainer.device, rng)
         pseudo_labels = self._predict_cells(
             first, self.pseudo_label_ratio, data, trainer.device, rng
@@ -441,7 +441,7 @@ class SAMoERegressor(BaseQoSRegressor):
         ratio: float,
         data: TrainingData,
         device: torch.device,
-        rng: np.random.Generator,
+        rng: np.random.RandomState,
     ) -> Cells:
         """Draw unobserved cells of training entities and predict them."""
         from skqos.prediction import predict_interactions

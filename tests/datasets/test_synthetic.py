@@ -10,7 +10,6 @@ from numpy.testing import assert_array_equal
 from pandas.testing import assert_frame_equal
 
 from skqos.datasets import make_qos
-from skqos.datasets.synthetic import _draw_distinct
 
 
 def test_default_shapes():
@@ -85,14 +84,6 @@ def test_cells_are_distinct_and_ascending(density, n_time_steps):
     shape = (30, 50, 3) if n_time_steps else (30, 50)
     assert X.shape == (round(density * np.prod(shape)), len(shape))
     assert (np.diff(np.ravel_multi_index(X.T, shape)) > 0).all()
-
-
-@pytest.mark.parametrize("n_drawn", [3, 6, 9])
-def test_cells_are_drawn_uniformly(n_drawn):
-    rng = np.random.RandomState(0)
-    drawn = np.concatenate([_draw_distinct(rng, 12, n_drawn) for _ in range(2000)])
-    share = np.bincount(drawn, minlength=12) / 2000
-    assert (np.abs(share - n_drawn / 12) < 0.05).all()
 
 
 def test_ten_times_wsdream_takes_little_time_and_memory():
