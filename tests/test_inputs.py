@@ -60,7 +60,7 @@ def test_as_frame_wants_a_row(X):
 
 @pytest.mark.parametrize("X", [np.arange(3), np.zeros((2, 2, 2))])
 def test_as_frame_wants_two_dimensions(X):
-    with pytest.raises(ValueError, match="2D array|dim 3"):
+    with pytest.raises(ValueError, match=r"2D array|dim 3"):
         as_frame(X, 2, SAMoERegressor())
 
 
@@ -126,7 +126,7 @@ def test_the_warning_points_at_the_call_of_fit():
 )
 def test_swapped_id_columns_are_recognised_by_name(names, swapped):
     if swapped:
-        with pytest.raises(ValueError, match="must be user, then service. Swap them"):
+        with pytest.raises(ValueError, match=r"must be user, then service\. Swap them"):
             locate(names)
     else:
         assert locate(names) == NO_CONTEXT
