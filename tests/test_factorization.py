@@ -1,0 +1,110 @@
+"""The interaction matrix and its truncated SVD."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from skqos.factorization import interaction_matrix, truncated_svd
+
+
+def low_rank(n_users=30, n_services=20, rank=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_users, rank)) @ rng.normal(size=(rank, n_services))
+
+
+# --- interaction_matrix -------------------------------------------------------------------------
+
+
+def test_repeated_cells_hold_their_mean():
+    rng = np.random.default_rng(0)
+    users, services, values = rng.integers(5, size=60), rng.integers(4, size=60), rng.random(60)
+    matrix = interaction_matrix(users, services, values, (5, 4))
+    cells = {}
+    for user, service, value in zip(users, services, values, strict=True):
+        cells.setdefault((int(user), int(service)), []).append(value)
+    assert max(map(len, cells.values())) > 2
+    assert matrix.nnz == len(cells)
+    for cell, found in cells.items():
+        assert matrix[cell] == pytest.approx(sum(found) / len(found), rel=1e-14)
+
+
+def test_a_stored_zero_is_an_observation():
+    matrix = interaction_matrix(
+        np.array([0, 1, 1]), np.array([1, 0, 0]), np.array([0.0, 2.0, -2.0]), (2, 2)
+    )
+    assert matrix.nnz == 2
+    assert_array_equal(np.column_stack(matrix.tocoo().coords), [[0, 1], [1, 0]])
+    assert_array_equal(matrix.data, [0.0, 0.0])
+
+
+def test_shape_type_and_empty_rows():
+    matrix = interaction_matrix(np.array([2]), np.array([1]), np.array([1.5]), (4, 3))
+    assert isinstance(matrix, sparse.csr_array)
+    assert matrix.dtype == np.float64
+    assert matrix.shape == (4, 3)
+    assert matrix.sum() == matrix[2, 1] == 1.5
+
+
+def test_the_callers_values_are_left_alone():
+    values = np.array([1.0, 3.0])
+    interaction_matrix(np.array([0, 0]), np.array([0, 0]), values, (1, 1))
+    assert values.tolist() == [1.0, 3.0]
+
+
+# --- truncated_svd ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30)])
+def test_a_low_rank_matrix_is_reconstructed(shape):
+    dense = low_rank(*shape)
+    users, services = truncated_svd(sparse.csr_array(dense), 3, random_state=0)
+    assert users.shape == (shape[0], 3)
+    assert services.shape == (shape[1], 3)
+    assert_allclose(users @ services.T, dense, atol=1e-10)
+
+
+def test_the_best_approximation_of_its_rank():
+    dense = low_rank(rank=20)
+    users, services = truncated_svd(sparse.csr_array(dense), 5, random_state=0)
+    left, singular, right = np.linalg.svd(dense, full_matrices=False)
+    assert_allclose(users @ services.T, (left[:, :5] * singular[:5]) @ right[:5], rtol=1e-3, atol=1)
+    error = np.linalg.norm(dense - users @ services.T)
+    assert error <= 1.01 * np.linalg.norm(singular[5:])
+
+
+def test_singular_values_are_shared_out_evenly():
+    users, services = truncated_svd(sparse.csr_array(low_rank()), 3, random_state=0)
+    singular = np.linalg.svd(low_rank(), compute_uv=False)[:3]
+    assert_allclose(users.T @ users, np.diag(singular), atol=1e-10)
+    assert_allclose(services.T @ services, np.diag(singular), atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 9)])
+def test_a_rank_larger_than_the_matrix_is_cut(shape):
+    dense = np.random.default_rng(0).normal(size=shape)
+    users, services = truncated_svd(sparse.csr_array(dense), 32, random_state=0)
+    assert users.shape == (shape[0], min(shape))
+    assert services.shape == (shape[1], min(shape))
+    assert_allclose(users @ services.T, dense, atol=1e-10)
+
+
+def test_rank_0_gives_factors_without_columns():
+    users, services = truncated_svd(sparse.csr_array(low_rank()), 0, random_state=0)
+    assert users.shape == (30, 0)
+    assert services.shape == (20, 0)
+
+
+def test_a_matrix_of_zeros_has_zero_factors():
+    matrix = interaction_matrix(np.array([0]), np.array([0]), np.array([0.0]), (5, 4))
+    users, services = truncated_svd(matrix, 2, random_state=0)
+    assert_array_equal(users, np.zeros((5, 2)))
+    assert_array_equal(services, np.zeros((4, 2)))
+
+
+def test_the_seed_decides():
+    matrix = sparse.random_array((60, 50), density=0.2, rng=np.random.default_rng(0)).tocsr()
+    first, again, other = (truncated_svd(matrix, 4, random_state=seed) for seed in (1, 1, 2))
+    assert_array_equal(first[0], again[0])
+    assert_array_equal(first[1], again[1])
+    assert (first[0] != other[0]).any()

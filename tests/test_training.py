@@ -1,0 +1,457 @@
+"""Training: batches, what an epoch records, schedules, stopping, seeds, history."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from skqos.entities import EntityTable, Interactions
+from skqos.losses import ObservedLoss
+from skqos.prediction import predict_interactions
+from skqos.training import (
+    InteractionDataset,
+    ShuffledBatches,
+    Trainer,
+    ValidationDataset,
+    WholeDataset,
+    batch_starts,
+    history_frame,
+    restore_net,
+    seeded,
+)
+
+CPU = torch.device("cpu")
+NOBODY = EntityTable(np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.float32))
+N_USERS, N_SERVICES = 6, 8
+
+
+class Biases(nn.Module):
+    """The smallest module of pairs: a bias per entity, dropout in training, n_targets outputs."""
+
+    def __init__(self, n_targets=None, dropout=0.0):
+        super().__init__()
+        width = n_targets or 1
+        self.users = nn.Embedding(N_USERS, width)
+        self.services = nn.Embedding(N_SERVICES, width)
+        self.dropout = nn.Dropout(dropout)
+        self.squeeze = n_targets is None
+
+    def forward(self, users, services):
+        return self._add(self.users(users), self.services(services))
+
+    def encode(self, new_users, new_services):
+        means = [
+            weight.mean(0, keepdim=True).repeat(len(new), 1)
+            for weight, new in (
+                (self.users.weight, new_users),
+                (self.services.weight, new_services),
+            )
+        ]
+        return torch.cat([self.users.weight, means[0]]), torch.cat([self.services.weight, means[1]])
+
+    def score(self, encoded, users, services):
+        return self._add(encoded[0][users], encoded[1][services])
+
+    def _add(self, users, services):
+        result = self.dropout(users + services)
+        return result.squeeze(1) if self.squeeze else result
+
+
+class Spy(Callback):
+    """Write down the learning rate, mode and rows of each training batch."""
+
+    seen: list = []
+
+    def on_train_begin(self, net, **_):
+        self.seen.clear()
+
+    def on_batch_begin(self, net, batch=None, training=None, **_):
+        if training:
+            self.seen.append(
+                {"lr": net.optimizer_.param_groups[0]["lr"], "rows": len(batch[1]), "net": net}
+            )
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    monkeypatch.setattr(Spy, "seen", [])
+    return Spy
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    with seeded(0, CPU):
+        yield
+
+
+TRAINER = Trainer(
+    learning_rate=0.05,
+    weight_decay=0.0,
+    batch_size=16,
+    optimizer="adamw",
+    learning_rate_schedule="constant",
+    early_stopping=False,
+    n_iter_no_change=2,
+    device=CPU,
+    callbacks=(),
+    verbose=0,
+)
+
+
+def some_rows(n=50, n_targets=None, missing=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    users, services = rng.integers(N_USERS, size=n), rng.integers(N_SERVICES, size=n)
+    target = rng.normal(size=n if n_targets is None else (n, n_targets))
+    target[rng.random(target.shape) < missing] = np.nan
+    return users, services, target
+
+
+def dataset(users, services, target):
+    return InteractionDataset({"users": users, "services": services}, target)
+
+
+def validation(users, services, target, n_new=0):
+    new = EntityTable(np.empty((n_new, 0), dtype=np.int64), np.empty((n_new, 0)))
+    return ValidationDataset(Interactions(users, services, None, new, NOBODY), target)
+
+
+def train(trainer=TRAINER, rows=None, valid=None, module=None, max_epochs=2, **options):
+    return trainer.fit(
+        module or Biases(),
+        ObservedLoss("absolute_error"),
+        dataset(*(some_rows() if rows is None else rows)),
+        valid,
+        **{"stage": "final", "max_epochs": max_epochs, **options},
+    )
+
+
+# --- Batches ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "starts"),
+    [
+        (10, 5, [0, 5]),
+        (11, 5, [0, 5]),
+        (12, 5, [0, 5, 10]),
+        (5, 5, [0]),
+        (6, 5, [0]),
+        (2, 5, [0]),
+        (1, 5, [0]),
+        (5, 2, [0, 2]),
+    ],
+)
+def test_batch_starts(n_rows, batch_size, starts):
+    assert batch_starts(n_rows, batch_size) == starts
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 16, 17, 33, 50])
+def test_an_epoch_covers_each_row_once_and_no_batch_has_one_row(n_rows):
+    codes = np.arange(n_rows)
+    batches = ShuffledBatches(dataset(codes, codes, codes), 16)
+    sizes, seen = [], []
+    for inputs, target in batches:
+        assert torch.equal(inputs["users"], inputs["services"])
+        assert torch.equal(inputs["users"].float(), target)
+        sizes.append(len(target))
+        seen += inputs["users"].tolist()
+    assert sorted(seen) == list(range(n_rows))
+    assert len(sizes) == len(batches)
+    assert min(sizes) >= 2
+    assert max(sizes) <= 17
+
+
+def test_each_epoch_has_its_own_order_and_the_seed_decides_it():
+    codes = np.arange(50)
+    batches = ShuffledBatches(dataset(codes, codes, codes), 16)
+    orders = []
+    for seed in (1, 1, 2):
+        with seeded(seed, CPU):
+            orders.append([torch.cat([target for _, target in batches]) for _ in range(2)])
+    assert not torch.equal(*orders[0])
+    assert torch.equal(orders[0][0], orders[1][0])
+    assert not torch.equal(orders[0][0], orders[2][0])
+
+
+def test_datasets_hold_float32_targets_and_integer_codes():
+    rows = dataset(*some_rows(5, n_targets=2)).to(CPU)
+    inputs, target = rows[torch.tensor([4, 0])]
+    assert len(rows) == 5
+    assert target.shape == (2, 2)
+    assert target.dtype == torch.float32
+    assert inputs["users"].dtype == torch.int64
+
+
+def test_validation_rows_come_in_one_piece():
+    held_out = validation(*some_rows(40))
+    batches = list(WholeDataset(held_out, batch_size=16, shuffle=True))
+    assert len(held_out) == 40
+    assert len(batches) == 1
+    assert batches[0][0] is held_out.interactions
+    assert batches[0][1] is held_out.target
+
+
+# --- What an epoch records ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_targets", [None, 3])
+def test_train_loss_is_the_mean_over_observed_entries_not_over_batches(n_targets, spy):
+    """At learning rate 0 the loss is that of the first weights, whatever the batches."""
+    users, services, target = some_rows(50, n_targets=n_targets, missing=0.5)
+    module = Biases(n_targets)
+    trainer = replace(TRAINER, learning_rate=0.0, callbacks=(spy(),))
+    net = train(trainer, (users, services, target), module=module, max_epochs=3)
+    with torch.no_grad():
+        prediction = module(torch.tensor(users), torch.tensor(services)).numpy()
+    expected = np.nanmean(np.abs(prediction - target))
+    assert [batch["rows"] for batch in spy.seen[:4]] == [16, 16, 16, 2]
+    assert net.history[:, "train_loss"] == pytest.approx([expected] * 3, rel=1e-6)
+
+
+def test_train_loss_weighs_batches_by_observed_entries_while_the_weights_move():
+    users, services, target = some_rows(34, missing=0.6)
+    parts = []
+
+    class Recorder(ObservedLoss):
+        def forward(self, prediction, target):
+            loss = super().forward(prediction, target)
+            parts.append((loss.item(), int((~target.isnan()).sum())))
+            return loss
+
+    net = TRAINER.fit(
+        Biases(),
+        Recorder("absolute_error"),
+        dataset(users, services, target),
+        None,
+        stage="final",
+        max_epochs=1,
+    )
+    losses, counts = np.array(parts).T
+    assert len(set(counts)) > 1
+    expected = (losses * counts).sum() / np.isfinite(target).sum()
+    assert net.history[-1, "train_loss"] == pytest.approx(expected, rel=1e-6)
+    assert net.history[-1, "train_loss"] != pytest.approx(losses.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("n_targets", [None, 2])
+def test_valid_loss_is_that_of_predict_interactions(n_targets):
+    """Evaluation mode, newcomers, all rows at once."""
+    rows = some_rows(50, n_targets=n_targets)
+    users, services, target = some_rows(30, n_targets=n_targets, missing=0.3, seed=1)
+    users[:5] = N_USERS
+    held_out = validation(users, services, target, n_new=1)
+    net = train(rows=rows, valid=held_out, module=Biases(n_targets, dropout=0.5))
+    prediction = predict_interactions(net.module_, held_out.interactions, CPU)
+    expected = np.nanmean(np.abs(prediction - target))
+    assert net.history[-1, "valid_loss"] == pytest.approx(expected, rel=1e-6)
+    assert net.history[0, "valid_loss"] != net.history[1, "valid_loss"]
+
+
+def test_validation_leaves_training_in_training_mode_and_its_randomness_alone():
+    module = Biases(dropout=0.5)
+    state = {name: values.clone() for name, values in module.state_dict().items()}
+    weights = []
+    for held_out in (None, validation(*some_rows(30, seed=1))):
+        module.load_state_dict(state)
+        with seeded(1, CPU):
+            net = train(module=module, valid=held_out, max_epochs=3)
+        weights.append(net.module_.users.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_the_network_ends_in_evaluation_mode_on_the_cpu():
+    module = Biases()
+    net = train(module=module)
+    assert net.module_ is module
+    assert not any(part.training for part in module.modules())
+    assert all(not values.is_cuda for values in module.parameters())
+
+
+def test_training_lowers_the_loss():
+    losses = train(max_epochs=30).history[:, "train_loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+# --- Options of a trainer -----------------------------------------------------------------------
+
+
+def test_one_cycle_climbs_to_its_peak_and_ends_low(spy):
+    trainer = replace(TRAINER, learning_rate_schedule="one_cycle", callbacks=(spy(),))
+    train(trainer, valid=validation(*some_rows(10)), max_epochs=10)
+    rates = [batch["lr"] for batch in spy.seen]
+    peak = int(np.argmax(rates))
+    assert len(rates) == 10 * 4
+    assert rates[0] == pytest.approx(0.05 / 25)
+    assert rates[peak] == pytest.approx(0.05, rel=0.01)
+    assert 0.2 < peak / len(rates) < 0.4
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
+    assert rates[-1] < 0.05 / 1000
+
+
+@pytest.mark.parametrize("n_rows", [2, 17, 33])
+def test_one_cycle_counts_the_steps_of_ragged_epochs(n_rows, spy):
+    trainer = replace(TRAINER, learning_rate_schedule="one_cycle", callbacks=(spy(),))
+    train(trainer, some_rows(n_rows), max_epochs=3)
+    assert len(spy.seen) == 3 * len(batch_starts(n_rows, 16))
+    assert spy.seen[-1]["lr"] < 0.05 / 1000
+
+
+def test_a_constant_rate_stays(spy):
+    train(replace(TRAINER, callbacks=(spy(),)))
+    assert {batch["lr"] for batch in spy.seen} == {0.05}
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_the_optimizer_and_its_weight_decay(name, optimizer):
+    net = train(replace(TRAINER, optimizer=name, weight_decay=0.3))
+    assert type(net.optimizer_) is optimizer
+    assert net.optimizer_.param_groups[0]["weight_decay"] == 0.3
+
+
+def test_a_stage_may_have_its_own_batch_size_and_callbacks_read_its_name(spy):
+    trainer = replace(TRAINER, callbacks=(spy(),))
+    train(trainer, max_epochs=1, batch_size=25, stage="first")
+    assert [batch["rows"] for batch in spy.seen] == [25, 25]
+    assert spy.seen[0]["net"].stage == "first"
+
+
+def test_early_stopping_restores_the_weights_of_the_best_epoch():
+    """Training pulls biases down, validation wants them up: the first epoch is the best."""
+    users, services, _ = some_rows(50)
+    rows = (users, services, np.full(50, -100.0))
+    held_out = validation(*some_rows(10)[:2], np.full(10, 100.0))
+    trainer = replace(TRAINER, early_stopping=True, n_iter_no_change=3)
+    net = train(trainer, rows, held_out, max_epochs=20)
+    losses = net.history[:, "valid_loss"]
+    assert len(losses) == 4
+    assert losses == sorted(losses)
+    prediction = predict_interactions(net.module_, held_out.interactions, CPU)
+    assert np.abs(prediction - 100.0).mean() == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("early_stopping", [False, "monitor"])
+def test_without_early_stopping_all_epochs_run_and_the_last_weights_stay(early_stopping):
+    users, services, _ = some_rows(50)
+    rows = (users, services, np.full(50, -100.0))
+    held_out = validation(*some_rows(10)[:2], np.full(10, 100.0))
+    net = train(replace(TRAINER, early_stopping=early_stopping), rows, held_out, max_epochs=8)
+    prediction = predict_interactions(net.module_, held_out.interactions, CPU)
+    assert len(net.history) == 8
+    assert np.abs(prediction - 100.0).mean() == pytest.approx(
+        net.history[-1, "valid_loss"], rel=1e-6
+    )
+
+
+def test_early_stopping_without_validation_rows_does_nothing():
+    assert len(train(replace(TRAINER, early_stopping=True), max_epochs=5).history) == 5
+
+
+class SpoiltByItsLastStep(Biases):
+    """The loss is finite, its gradient is not: |x| by way of a root, at 0."""
+
+    def forward(self, users, services):
+        return super().forward(users, services).mul(0).square().sqrt()
+
+
+def test_a_weight_spoilt_by_the_very_last_step_raises():
+    message = "stage 'first', epoch 1: a weight of the network is not finite.*smaller learning_rate"
+    with pytest.raises(FloatingPointError, match=message):
+        train(module=SpoiltByItsLastStep(), rows=some_rows(10), max_epochs=1, stage="first")
+
+
+def test_a_loss_that_is_not_finite_raises_after_its_epoch():
+    users, services, target = some_rows(50)
+    target[7] = np.inf
+    with pytest.raises(FloatingPointError, match="epoch 1: the training loss is inf"):
+        train(rows=(users, services, target), max_epochs=5)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_one_line_is_rewritten(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    train(replace(TRAINER, verbose=1), valid=validation(*some_rows(10)), max_epochs=3)
+    text = terminal.getvalue()
+    assert text.count("\r\x1b[K") == 3
+    assert text.count("\n") == 1
+    assert text.endswith("s left\n")
+    assert "final: epoch 2/3  train_loss" in text
+    assert "valid_loss" in text
+
+
+def test_elsewhere_each_epoch_has_a_line(capsys):
+    train(replace(TRAINER, verbose=1), max_epochs=3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all("\r" not in line and "valid_loss" not in line for line in lines)
+
+
+# --- Seeds and history --------------------------------------------------------------------------
+
+
+def test_seeded_draws_the_same_and_restores_the_callers_state():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    draws = []
+    for _ in range(2):
+        with seeded(1, CPU):
+            draws.append(torch.rand(3))
+    with seeded(2, CPU):
+        other = torch.rand(3)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(*draws)
+    assert not torch.equal(draws[0], other)
+
+
+def test_seeded_restores_the_state_after_an_error_too():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    with pytest.raises(RuntimeError), seeded(1, CPU):
+        torch.rand(-1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_history_has_a_row_an_epoch_stage_after_stage():
+    nets = {
+        "first": train(max_epochs=2, stage="first"),
+        "final": train(max_epochs=3, valid=validation(*some_rows(10))),
+    }
+    history = history_frame(nets)
+    assert history["stage"].tolist() == ["first"] * 2 + ["final"] * 3
+    assert history["epoch"].tolist() == [1, 2, 1, 2, 3]
+    assert history["valid_loss"].isna().tolist() == [True] * 2 + [False] * 3
+    assert history["train_loss"].tolist()[2:] == nets["final"].history[:, "train_loss"]
+    assert (history["duration"] > 0).all()
+
+
+def test_restore_net_brings_back_the_final_stage_and_its_history():
+    module = Biases()
+    first = train(max_epochs=2, stage="first")
+    final = train(module=module, max_epochs=3, valid=validation(*some_rows(10)))
+    history = history_frame({"first": first, "final": final})
+    weights = module.users.weight.detach().clone()
+    nets = restore_net(module, history)
+    assert list(nets) == ["final"]
+    net = nets["final"]
+    assert net.initialized_
+    assert net.stage == "final"
+    assert net.module_ is module
+    assert torch.equal(module.users.weight, weights)
+    for name in ("epoch", "train_loss", "valid_loss", "dur"):
+        assert net.history[:, name] == final.history[:, name]
+    expected = history[history["stage"] == "final"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(history_frame(nets), expected)
