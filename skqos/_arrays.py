@@ -61,8 +61,8 @@ def draw_distinct(
 ) -> np.ndarray:
     """Draw distinct integers below `n_all`, each set of them equally likely.
 
-    All integers are enumerated only if more than half of those that are left are drawn; else time
-    and memory grow with `n_drawn`.
+    Time and memory grow with the numbers of drawn and excluded integers: all integers are
+    enumerated only if most are excluded, or more than half of those that are left are drawn.
 
     Parameters
     ----------
@@ -81,7 +81,9 @@ def draw_distinct(
         In ascending order.
     """
     excluded = np.empty(0, dtype=np.int64) if excluded is None else excluded
-    if 2 * n_drawn > n_all - len(excluded):
+    n_left = n_all - len(excluded)
+    # Elsewhere at least every fourth candidate is fresh, so that the loop ends soon.
+    if 2 * n_drawn > n_left or 2 * n_left < n_all:
         drawn = difference_sorted(np.arange(n_all), excluded)
     else:
         drawn = np.empty(0, dtype=np.int64)

@@ -168,8 +168,8 @@ class EntityEncoder:
                 first = int(first_rows[codes[row]])
                 raise ValueError(
                     f"{self.side} {self.ids_[codes[row]]} has two contexts: column {name!r} is "
-                    f"{context[name].iloc[first]} in row {first} and {context[name].iloc[row]} "
-                    f"in row {row}. An id has one context."
+                    f"{context[name].iloc[first]} in one row and {context[name].iloc[row]} in "
+                    "another. An id has one context."
                 )
 
     def _table(self, entities: pd.DataFrame) -> EntityTable:
@@ -207,4 +207,4 @@ def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, numbers, 0.0).sum(axis=0) / count
     deviation = np.sqrt((np.where(known, numbers - mean, 0.0) ** 2).sum(axis=0) / count)
-    return mean, np.where(deviation > 0, deviation, 1.0)
+    return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)

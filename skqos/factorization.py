@@ -16,7 +16,7 @@ def interaction_matrix(
     ----------
     users, services : ndarray of int64 of shape (n,)
         Codes of the entities.
-    values : ndarray of shape (n,)
+    values : ndarray of float of shape (n,)
         What was observed there.
     shape : tuple of int
         Number of users and of services.

@@ -123,6 +123,10 @@ def locate_context(
             if features is None
             else [_position(columns, feature, parameter, n_id_columns) for feature in features]
         )
+        if len(set(positions)) < len(positions):
+            raise ValueError(
+                f"{parameter} lists a column twice: {[str(columns[k]) for k in positions]}."
+            )
         # A list that leaves a prefixed column out does so on purpose: no warning for it.
         left_out -= {*prefixed, *positions}
         found.append(positions)
@@ -171,8 +175,12 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def _context(frame: pd.DataFrame, columns: list[int]) -> pd.DataFrame:
-    """Context columns; those of an object array get the type of their values."""
-    return frame.iloc[:, columns].infer_objects()
+    """Context columns, each of the type of its values."""
+    context = frame.iloc[:, columns].infer_objects()
+    if not context.columns.is_unique:
+        repeated = context.columns[context.columns.duplicated()][0]
+        raise ValueError(f"X has several context columns named {repeated!r}; names must differ.")
+    return context
 
 
 def _check_not_swapped(columns: pd.Index) -> None:
@@ -208,13 +216,14 @@ def _read_ids(column: pd.Series, label: str) -> np.ndarray:
 def _read_numbers(values: np.ndarray, label: str) -> np.ndarray:
     if values.dtype.kind == "c":
         raise ValueError(f"X, {label}: complex data not supported; give integer or string ids.")
-    if values.dtype.kind in "iub":
+    if values.dtype.kind in "iub" and not (values > np.iinfo(np.int64).max).any():
         return values.astype(np.int64, copy=False)
     values = values.astype(np.float64, copy=False)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise ValueError(f"X, {label}: row {row} is {values[row]} (inf); every row needs an id.")
-    whole = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # floats beyond int64 stay floats
+        whole = values.astype(np.int64)
     return whole if np.array_equal(whole, values) else values
 
 
@@ -271,5 +280,5 @@ def _warn_unused(names: list[Any]) -> None:
         f"X has columns that are not used: {names}. Context columns are those of a DataFrame "
         "named user_* or service_*, or those listed in user_features and service_features.",
         UnusedColumnsWarning,
-        stacklevel=6,
+        stacklevel=5,
     )

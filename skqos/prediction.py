@@ -75,10 +75,12 @@ def predict_interactions(
     score = module.score if score is None else score
     was_training = module.training
     module.eval()
-    with torch.inference_mode():
-        encoded = module.encode(interactions.new_users, interactions.new_services)
-        parts = [score(encoded, *batch).cpu() for batch in _batches(interactions, device)]
-    module.train(was_training)
+    try:
+        with torch.inference_mode():
+            encoded = module.encode(interactions.new_users, interactions.new_services)
+            parts = [score(encoded, *batch).cpu() for batch in _batches(interactions, device)]
+    finally:
+        module.train(was_training)
     return torch.cat(parts).numpy().astype(np.float64)
 
 

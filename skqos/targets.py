@@ -77,14 +77,23 @@ class TargetTransform:
             )
         if self.kind != "auto":
             return self.kind
-        heavy_tail = values.min() >= 0 and values.mean() > np.median(values)
+        heavy_tail = values.min() >= 0 and _mean(values) > np.median(values)
         return "log" if heavy_tail else "standard"
 
 
 def _shift_and_scale(kind: str | None, values: np.ndarray) -> tuple[float, float]:
     if kind is None:
         return 0.0, 1.0
+    largest = np.abs(values).max() or 1.0
+    if kind == "max":
+        return 0.0, largest
+    # Sums and squares of the values themselves may overflow or underflow.
+    small = values / largest
     if kind == "standard":
-        return values.mean(), values.std() or 1.0
-    size = values.mean() if kind == "log" else np.abs(values).max()
-    return 0.0, size or 1.0
+        return largest * small.mean(), (largest * small.std()) or 1.0
+    return 0.0, (largest * small.mean()) or 1.0
+
+
+def _mean(values: np.ndarray) -> float:
+    largest = np.abs(values).max() or 1.0
+    return largest * (values / largest).mean()

@@ -464,6 +464,11 @@ BAD_FITS = {
         {"service_features": ["user_country"]},
         "is in both user_features and service_features",
     ),
+    "two columns of one name": (
+        lambda d: (_joined(d).rename(columns={"user_as": "user_region"}), d.y),
+        {},
+        "several context columns named 'user_region'",
+    ),
     "swapped": (
         lambda d: (pd.DataFrame(d.X, columns=["service_id", "user_id"]), d.y),
         {},

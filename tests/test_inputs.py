@@ -103,7 +103,6 @@ def test_unused_columns_are_named_in_the_warning():
     assert layout == ContextLayout([2], [])
 
 
-@pytest.mark.xfail(reason="stacklevel in _warn_unused is one too many")
 def test_the_warning_points_at_the_call_of_fit():
     X = np.c_[np.indices((3, 3)).reshape(2, -1).T, np.zeros(9)]
     model = SAMoERegressor(max_epochs=1, refill_ratio=0, pseudo_label_ratio=0)
@@ -157,7 +156,6 @@ def test_a_prefixed_column_listed_for_the_other_side_is_in_both():
         locate(["user", "service", "service_as"], user_features=["service_as"])
 
 
-@pytest.mark.xfail(raises=TypeError, reason="a column listed twice fails in pandas, unexplained")
 def test_a_column_listed_twice_is_refused_with_a_reason():
     X = pd.DataFrame({"user": [1, 2], "service": [1, 2], "user_x": [1.0, 2.0]})
     with pytest.raises(ValueError, match="user_x"):
@@ -225,9 +223,6 @@ def test_ids_that_are_no_labels_are_refused(value):
         read_ids(pd.Series([value, value], dtype=object))
 
 
-@pytest.mark.xfail(
-    raises=RuntimeWarning, reason="the cast to int64 warns of ids that do not fit in it"
-)
 def test_floats_beyond_int64_are_ids_like_others():
     assert read_ids([1e300, 1.0]).tolist() == [1e300, 1.0]
 

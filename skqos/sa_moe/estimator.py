@@ -359,13 +359,14 @@ class SAMoERegressor(BaseQoSRegressor):
         result = predict_interactions(module, interactions, device, score=module.score_experts)
         alone, gate = result[:, 0], result[:, 1]
         predictions = self._target_transform.inverse_transform(alone.ravel()).reshape(alone.shape)
+        experts = list(self.module_.experts)
         best = np.abs(predictions - y[:, None]).argmin(axis=1)
         return pd.DataFrame(
             {
-                "best_share": np.bincount(best, minlength=len(self.experts)) / len(y),
+                "best_share": np.bincount(best, minlength=len(experts)) / len(y),
                 "mean_gate_weight": gate.mean(axis=0),
             },
-            index=pd.Index(list(self.experts), name="expert"),
+            index=pd.Index(experts, name="expert"),
         )
 
     def _check_parameters(self) -> None:
@@ -400,7 +401,14 @@ class SAMoERegressor(BaseQoSRegressor):
         pseudo_labels = self._predict_cells(
             first, self.pseudo_label_ratio, data, trainer.device, rng
         )
-        final = self._fit_stage("final", data, trainer, observed + refill, observed + pseudo_labels)
+        final = self._fit_stage(
+            "final",
+            data,
+            trainer,
+            observed + refill,
+            observed + pseudo_labels,
+            self.second_stage_batch_size if self.pseudo_label_ratio else None,
+        )
         return {"first": first, "final": final}, {}
 
     def _fit_stage(

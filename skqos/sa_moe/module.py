@@ -96,7 +96,7 @@ class EntityTower(nn.Module):
             inputs[known, k * width : (k + 1) * width] = embedding(column[known])
         if self.numeric_layer is not None:
             # Standardised: an unknown number is the mean, 0.
-            numerics = torch.as_tensor(np.nan_to_num(new.numerics), device=inputs.device)
+            numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(inputs)
             start = (1 + len(columns)) * width
             inputs[:, start : start + width] = self.numeric_layer(numerics)
         return inputs

@@ -306,7 +306,6 @@ def batch_sizes(stages):
     return [stage.net.batch_size for stage in stages]
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="_fit_networks does not pass it on")
 def test_the_second_stage_may_have_its_own_batch_size(qos, stages):
     make(batch_size=64, second_stage_batch_size=500).fit(qos.X, qos.y)
     assert batch_sizes(stages) == [64, 500]
@@ -512,7 +511,6 @@ def test_expert_shares_check_what_they_get(fitted):
         make().expert_shares(X, y)
 
 
-@pytest.mark.xfail(raises=ValueError, reason="the parameter is read in place of the network's own")
 def test_expert_shares_are_of_the_fitted_experts_whatever_the_parameter_now(qos):
     model = make(**MF_MOE).fit(qos.X, qos.y)
     expected = model.expert_shares(qos.X, qos.y)
