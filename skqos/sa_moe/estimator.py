@@ -72,7 +72,7 @@ class SAMoERegressor(BaseQoSRegressor):
     tower_dim : int, default=128
         Width of the user's and the service's vector u_i and s_j (eq. 11).
 
-    input_dropout : float, default=0.4
+    input_dropout : float, default=0.3
         Dropout of a tower's concatenated inputs. Ours, and what keeps the network from learning
         its sparse training rows by heart; the paper has none.
 
@@ -270,7 +270,7 @@ class SAMoERegressor(BaseQoSRegressor):
         fill_value: str = "mean",
         embedding_dim: int = 32,
         tower_dim: int = 128,
-        input_dropout: float = 0.4,
+        input_dropout: float = 0.3,
         mlp_hidden_sizes: Sequence[int] = (256, 128),
         n_heads: int = 2,
         attention_dropout: float = 0.5,
