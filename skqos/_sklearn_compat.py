@@ -4,5 +4,13 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_n_features as check_n_features
+from sklearn.utils.validation import _get_feature_names as get_feature_names
 
-__all__ = ["Interval", "StrOptions", "check_feature_names", "check_n_features", "fit_context"]
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "check_feature_names",
+    "check_n_features",
+    "fit_context",
+    "get_feature_names",
+]

@@ -22,6 +22,7 @@ from skqos._sklearn_compat import (
     check_feature_names,
     check_n_features,
     fit_context,
+    get_feature_names,
 )
 from skqos.entities import EntityEncoder, Interactions
 from skqos.inputs import Columns, ContextLayout, as_frame, locate_context, read_columns
@@ -117,6 +118,8 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
             If training diverges.
         """
         self._check_parameters()
+        # Refuses mixed names now; they are stored when all is done.
+        get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
         layout = locate_context(
             frame.columns, self._n_id_columns, self.user_features, self.service_features

@@ -254,7 +254,7 @@ class Trainer:
             criterion=criterion,
             optimizer=OPTIMIZERS[self.optimizer],
             optimizer__weight_decay=self.weight_decay,
-            # One kernel for all weights: a third of the step's time otherwise goes to Python.
+            # One kernel for all weights takes less than half the time of the default.
             optimizer__fused=True,
             lr=self.learning_rate,
             max_epochs=max_epochs,

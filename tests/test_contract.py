@@ -509,6 +509,15 @@ def test_bad_input_to_fit_raises_and_leaves_nothing_half_fitted(contract, qos, c
 
 
 @all_estimators
+def test_column_names_of_several_types_raise_ahead_of_training(contract, qos):
+    model = contract.make(callbacks=[Interrupt()])
+    before = dict(vars(model))
+    with pytest.raises(TypeError, match="all string"):
+        model.fit(pd.DataFrame(qos.X, columns=["user", 1]), qos.y)
+    assert vars(model) == before
+
+
+@all_estimators
 def test_a_failed_refit_keeps_the_earlier_model(contract, qos):
     model = contract.make().fit(_joined(qos), qos.y)
     before = dict(vars(model))
