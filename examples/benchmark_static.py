@@ -77,7 +77,7 @@ def make_models(data: Bunch, qos: str, seed: int) -> dict:
         "SAMoERegressor": sa_moe(),
         "MF-MoE": sa_moe(**NO_AUGMENTATION),
         # As many steps as the two stages of SAMoERegressor take: what is left is augmentation.
-        "MF-MoE, all steps": sa_moe(**NO_AUGMENTATION, max_epochs=60),
+        "MF-MoE, all steps": sa_moe(**NO_AUGMENTATION, max_epochs=55),
         "SA-MoE-": sa_moe(pseudo_label_ratio=0),
         "SA-MoE, no refill": sa_moe(refill_ratio=0),
         "SA-MoE, paper": sa_moe(**SAMoERegressor.PAPER_PARAMS),

@@ -103,7 +103,7 @@ class SAMoERegressor(BaseQoSRegressor):
         Whether the ratios are multiples of the observed cells, so that the cost of `fit` stays
         linear in the observations, or shares of the missing cells, as in the paper.
 
-    first_stage_epochs : int, default=20
+    first_stage_epochs : int, default=15
         Epochs of the first stage.
 
     max_epochs : int, default=20
@@ -279,7 +279,7 @@ class SAMoERegressor(BaseQoSRegressor):
         refill_ratio: float = 1.0,
         pseudo_label_ratio: float = 1.0,
         ratio_unit: str = "observed",
-        first_stage_epochs: int = 20,
+        first_stage_epochs: int = 15,
         max_epochs: int = 20,
         loss: str = "absolute_error",
         target_transform: str | None = "auto",
