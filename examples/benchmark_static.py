@@ -145,7 +145,8 @@ def summarise(rows: list[dict]) -> pd.DataFrame:
     """Average over seeds; MAE also relative to the baseline of the same run."""
     table = pd.DataFrame(rows).groupby(["qos", "model"], sort=False)
     result = table[["mae", "rmse", "fit_s", "pairs_per_s"]].mean()
-    result.insert(1, "mae_std", table["mae"].std(ddof=0))
+    result.insert(0, "seeds", table["seed"].nunique())
+    result.insert(2, "mae_std", table["mae"].std(ddof=0))
     for column, relative in (("mae", "mae / MLP"), ("fit_s", "fit_s / MLP")):
         baseline = result[column].unstack("qos").reindex(["embedding MLP"]).iloc[0]
         result[relative] = result[column] / baseline.reindex(result.index, level="qos")
@@ -159,16 +160,23 @@ MARKS = "<!-- results: begin -->", "<!-- results: end -->"
 def markdown(summary: pd.DataFrame) -> str:
     """Write the summary as the README's table."""
     lines = [
-        "| QoS | model | MAE (deviation over seeds) | RMSE | MAE / MLP | fit, s | fit / MLP |",
-        "|---|---|---|---|---|---|---|",
+        "| QoS | model | seeds | MAE (deviation) | RMSE | MAE / MLP | fit, s | fit / MLP |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (qos, model), row in summary.iterrows():
         unit, digits = UNITS[qos]
-        lines.append(
-            f"| {unit} | {model} | {row['mae']:.{digits}f} ({row['mae_std']:.{digits}f}) | "
-            f"{row['rmse']:.{digits}f} | {row['mae / MLP']:.3f} | {row['fit_s']:.0f} | "
-            f"{row['fit_s / MLP']:.1f} |"
-        )
+        mae, deviation, rmse = (f"{row[name]:.{digits}f}" for name in ("mae", "mae_std", "rmse"))
+        cells = [
+            unit,
+            model,
+            f"{row['seeds']:.0f}",
+            f"{mae} ({deviation})",
+            rmse,
+            f"{row['mae / MLP']:.3f}",
+            f"{row['fit_s']:.0f}",
+            f"{row['fit_s / MLP']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
