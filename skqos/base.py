@@ -306,7 +306,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         state = super().__getstate__().copy()
         if "module_" in state:
             state["_nets"] = None
-            if any(tensor.is_cuda for tensor in self.module_.state_dict().values()):
+            if any(part.device.type != "cpu" for part in self.module_.state_dict().values()):
                 state["module_"] = copy.deepcopy(self.module_).to("cpu")
         return state
 
