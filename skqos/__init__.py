@@ -2,7 +2,8 @@
 
 from skqos.exceptions import UnusedColumnsWarning
 from skqos.sa_moe.estimator import SAMoERegressor
+from skqos.sharp_qos.estimator import SharpQoSRegressor
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["SAMoERegressor", "UnusedColumnsWarning"]
+__all__ = ["SAMoERegressor", "SharpQoSRegressor", "UnusedColumnsWarning"]

@@ -103,7 +103,8 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Column 0 is the user id, column 1 the service id; further columns are context.
         y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit.
+            Measured QoS, finite, in any unit. Estimators that predict several QoS parameters at
+            once also take (n_samples, n_targets), with NaN for what was not observed.
 
         Returns
         -------
@@ -131,6 +132,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         nets, attributes = self._train(data)
         check_feature_names(self, X, reset=True)
         check_n_features(self, frame, reset=True)
+        self._target_shape = y.shape[1:]
         self._set_fitted(nets, layout, transform, data, attributes)
         return self
 
@@ -147,15 +149,15 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of float64 of shape (n_samples,)
-            Predictions in the unit of y.
+        ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
+            Predictions in the unit of y, shaped like it.
         """
         from skqos.prediction import predict_interactions, resolve_device
 
         interactions = self._interactions(X)
         device = resolve_device(self.device)
         z = predict_interactions(self.module_.to(device), interactions, device)
-        return self._target_transform.inverse_transform(z)
+        return self._target_transform.inverse_transform(z.reshape(len(z), *self._target_shape))
 
     @property
     def stage_nets_(self) -> dict[str, QoSNet]:
@@ -202,7 +204,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
     def _prepare(self, columns: Columns, y: np.ndarray) -> tuple[TargetTransform, TrainingData]:
         """Hold out validation rows, then learn ids, context and target scale from the rest."""
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
-        train, held_out = self._split_rows(len(y), seeds[0])
+        train, held_out = self._split_rows(y, seeds[0])
         rows = columns.take(train)
         users, services = EntityEncoder("user"), EntityEncoder("service")
         user_codes = users.fit(rows.users, rows.user_context)
@@ -227,8 +229,9 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         )
         return transform, data
 
-    def _split_rows(self, n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on and rows held out; the split looks at no value."""
+    def _split_rows(self, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows held out; the split looks at no value, only for NaN."""
+        n_rows = len(y)
         if not self.early_stopping:
             return np.arange(n_rows), np.arange(0)
         n_held_out = max(1, round(self.validation_fraction * n_rows))
@@ -238,7 +241,13 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
                 f"{n_rows - n_held_out} rows to train on; at least 2 are needed."
             )
         order = np.random.RandomState(seed).permutation(n_rows)
-        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+        observed = ~np.isnan(y[order].reshape(n_rows, -1))
+        # The last observation of every target stays in training.
+        kept = n_rows - 1 - observed[::-1].argmax(axis=0)
+        held_out = np.zeros(n_rows, dtype=bool)
+        held_out[:n_held_out] = True
+        held_out[kept] = False
+        return np.sort(order[~held_out]), np.sort(order[held_out])
 
     def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         from skqos.prediction import resolve_device

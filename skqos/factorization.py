@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy import sparse
+from sklearn.decomposition import NMF
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
+
+NMF_TOLERANCE = 1e-3
+NMF_MAX_ITER = 50
 
 
 def interaction_matrix(
@@ -58,3 +65,36 @@ def truncated_svd(
     left, singular, right = randomized_svd(matrix, rank, random_state=random_state)
     root = np.sqrt(singular)
     return left * root, right.T * root
+
+
+def nonnegative_factors(
+    matrix: sparse.csr_array, n_components: int, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factor a sparse matrix of non-negative values by NMF.
+
+    Parameters
+    ----------
+    matrix : csr_array of shape (n_users, n_services)
+        Cells that are not stored count as 0.
+    n_components : int
+        Rank; at most the smaller side of the matrix is returned.
+    random_state : int
+        Seed of the solver.
+
+    Returns
+    -------
+    user_factors, service_factors : ndarray of shape (n_users, rank), (n_services, rank)
+        Non-negative; their product approximates the matrix.
+    """
+    model = NMF(
+        min(n_components, *matrix.shape),
+        init="nndsvda",
+        tol=NMF_TOLERANCE,
+        max_iter=NMF_MAX_ITER,
+        random_state=random_state,
+    )
+    with warnings.catch_warnings():
+        # Features need no optimum.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        user_factors = model.fit_transform(sparse.csr_matrix(matrix))
+    return user_factors, model.components_.T

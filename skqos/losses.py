@@ -44,3 +44,93 @@ class ObservedLoss(nn.Module):
         # where, not indexing: shapes stay fixed, and NaN never meets the gradient.
         error = prediction - torch.where(observed, target, prediction.detach())
         return LOSSES[self.loss](error).sum() / observed.sum().clamp(min=1)
+
+
+TASK_WEIGHTINGS = ("ema", "dwa", "uncertainty", "equal")
+DWA_TEMPERATURE = 2.0
+
+
+class JointLoss(nn.Module):
+    """Weighted mean over tasks of an elementwise loss over each task's observed entries.
+
+    Weights sum to the number of tasks, except those of "uncertainty", which are learnt. In
+    evaluation mode tasks weigh the same.
+
+    Parameters
+    ----------
+    loss : str
+        The elementwise loss, one of ``LOSSES``.
+    n_tasks : int
+        Number of targets P.
+    weighting : {"ema", "dwa", "uncertainty", "equal"}
+        - "ema": inverse to the loss, smoothed over steps by an exponential moving average that
+          starts from the first loss (SHARP-QoS).
+        - "dwa": dynamic weight average, a softmax over the ratios of the last two epochs' losses
+          (Liu, Johns, Davison, CVPR 2019).
+        - "uncertainty": exp(-s) L + s with s learnt, the likelihood of Laplace noise (after
+          Kendall, Gal, Cipolla, CVPR 2018).
+        - "equal": 1.
+    ema_decay : float
+        Share of the old average in the new one (beta).
+    """
+
+    def __init__(self, loss: str, n_tasks: int, weighting: str, ema_decay: float) -> None:
+        super().__init__()
+        self.loss = loss
+        self.n_tasks = n_tasks
+        self.weighting = weighting
+        self.ema_decay = ema_decay
+        self.register_buffer("weights", torch.ones(n_tasks))
+        # Smoothed losses; 0 until a task is first observed.
+        self.register_buffer("smoothed", torch.zeros(n_tasks))
+        self.register_buffer("loss_sums", torch.zeros(n_tasks, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(n_tasks, dtype=torch.float64))
+        self.epoch_losses: list[Tensor] = []
+        if weighting == "uncertainty":
+            self.log_scale = nn.Parameter(torch.zeros(n_tasks))
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Average over targets of shape (n, n_tasks) that are not NaN; 0 if there is none."""
+        observed = ~target.isnan()
+        error = prediction - torch.where(observed, target, prediction.detach())
+        counts = observed.sum(0)
+        losses = LOSSES[self.loss](error).sum(0) / counts.clamp(min=1)
+        if not self.training:
+            return losses.sum() / (counts > 0).sum().clamp(min=1)
+        with torch.no_grad():
+            self._update(losses, counts)
+        if self.weighting == "uncertainty":
+            seen = counts > 0
+            return (torch.exp(-self.log_scale) * losses + seen * self.log_scale).sum() / self.n_tasks
+        return (self.weights * losses).sum() / self.n_tasks
+
+    def end_epoch(self) -> dict[str, float]:
+        """Close an epoch; return the loss and the weight of each task."""
+        losses = self.loss_sums / self.counts.clamp(min=1)
+        self.loss_sums.zero_()
+        self.counts.zero_()
+        record = {f"train_loss_{k}": value for k, value in enumerate(losses.tolist())}
+        record |= {f"task_weight_{k}": value for k, value in enumerate(self.weights.tolist())}
+        self.epoch_losses = [*self.epoch_losses[-1:], losses]
+        if self.weighting == "dwa" and len(self.epoch_losses) == 2:
+            before, last = self.epoch_losses
+            ratios = last / before.clamp(min=torch.finfo(before.dtype).tiny)
+            self.weights.copy_(self.n_tasks * torch.softmax(ratios / DWA_TEMPERATURE, dim=0))
+        return record
+
+    def _update(self, losses: Tensor, counts: Tensor) -> None:
+        """Keep account of the losses of a step; set the weights for it."""
+        self.loss_sums += losses * counts
+        self.counts += counts
+        if self.weighting == "uncertainty":
+            self.weights.copy_(torch.exp(-self.log_scale))
+        if self.weighting != "ema":
+            return
+        fresh = self.ema_decay * self.smoothed + (1 - self.ema_decay) * losses
+        fresh = torch.where(self.smoothed > 0, fresh, losses)
+        self.smoothed.copy_(torch.where(counts > 0, fresh, self.smoothed))
+        # A task not yet observed has no say in the weights of the others.
+        known = self.smoothed > 0
+        inverse = torch.where(known, 1 / self.smoothed.clamp(min=1e-12), 0)
+        share = inverse / inverse.sum().clamp(min=1e-12)
+        self.weights.copy_(torch.where(known, known.sum() * share, 1))

@@ -122,7 +122,11 @@ class QoSNet(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        return [("epoch_timer", EpochTimer()), ("divergence", StopOnDivergence())]
+        return [
+            ("epoch_timer", EpochTimer()),
+            ("divergence", StopOnDivergence()),
+            ("criterion", CriterionRecord()),
+        ]
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -140,11 +144,21 @@ class QoSNet(NeuralNet):
             self.notify("on_batch_end", batch=batch, training=training, **step)
         self.history.record(f"{prefix}_loss", (total / n_observed).item())
 
+    def get_loss(
+        self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
+    ) -> Tensor:
+        """Add a module's own penalty, if it has one, to the training loss."""
+        loss = self.criterion_(y_pred, y_true)
+        if training and hasattr(self.module_, "penalty"):
+            loss = loss + self.module_.penalty()
+        return loss
+
     def validation_step(self, batch: tuple[Interactions, Tensor], **_: Any) -> dict[str, Tensor]:
         """Score held-out rows as `predict` would."""
         interactions, target = batch
         prediction = predict_interactions(self.module_, interactions, torch.device(self.device))
         prediction = torch.as_tensor(prediction, dtype=torch.float32)
+        self.criterion_.eval()
         return {"loss": self.get_loss(prediction, target), "y_pred": prediction}
 
     def partial_fit(self, X: Dataset, y: None = None, **fit_params: Any) -> QoSNet:
@@ -188,6 +202,15 @@ class StopOnDivergence(Callback):
             f"Training diverged in stage {net.stage!r}, epoch {len(net.history)}: {what}. Try a "
             "smaller learning_rate, a larger batch_size, or another target_transform."
         )
+
+
+class CriterionRecord(Callback):
+    """Record what a criterion has to tell of an epoch, such as the weights of tasks."""
+
+    def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
+        """Ask it, if it can be asked."""
+        if hasattr(net.criterion_, "end_epoch"):
+            net.history.record("criterion", net.criterion_.end_epoch())
 
 
 class ProgressLine(Callback):
@@ -244,15 +267,20 @@ class Trainer:
         stage: str,
         max_epochs: int,
         batch_size: int | None = None,
+        optimizer: type[torch.optim.Optimizer] | None = None,
     ) -> QoSNet:
-        """Train a module on encoded rows; it ends on the CPU, in evaluation mode."""
+        """Train a module on encoded rows; it ends on the CPU, in evaluation mode.
+
+        An `optimizer` takes the place of the one that the parameter names, which it is given as
+        ``euclidean``.
+        """
         batch_size = self.batch_size if batch_size is None else batch_size
         n_steps = max_epochs * len(batch_starts(len(rows), batch_size))
         net = QoSNet(
             module,
             stage=stage,
             criterion=criterion,
-            optimizer=OPTIMIZERS[self.optimizer],
+            **self._optimizer(optimizer),
             optimizer__weight_decay=self.weight_decay,
             # One kernel for all weights takes less than half the time of the default.
             optimizer__fused=True,
@@ -269,6 +297,11 @@ class Trainer:
         net.fit(rows.to(self.device))
         net.module_.eval().to("cpu")
         return net
+
+    def _optimizer(self, optimizer: type[torch.optim.Optimizer] | None) -> dict[str, Any]:
+        if optimizer is None:
+            return {"optimizer": OPTIMIZERS[self.optimizer]}
+        return {"optimizer": optimizer, "optimizer__euclidean": OPTIMIZERS[self.optimizer]}
 
     def _callbacks(self, n_steps: int, has_validation: bool) -> list[Any]:
         callbacks: list[Any] = []
@@ -310,6 +343,7 @@ def history_frame(nets: dict[str, QoSNet]) -> pd.DataFrame:
                 "train_loss": row["train_loss"],
                 "valid_loss": row.get("valid_loss", np.nan),
                 "duration": row["dur"],
+                **row.get("criterion", {}),
             }
             for stage, net in nets.items()
             for row in net.history

@@ -1,0 +1,1 @@
+"""SHARP-QoS: sparsely gated hierarchical adaptive routing, several QoS parameters at once."""

@@ -1,0 +1,134 @@
+"""Context columns of users and services, matched by name, and autoencoder features for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from skqos.entities import EntityEncoder, EntityTable
+
+AUTOENCODER_STEPS = 300
+AUTOENCODER_LEARNING_RATE = 1e-2
+
+
+@dataclass(frozen=True)
+class ContextColumn:
+    """A categorical column of users, of services, or of both.
+
+    A category of users and one of services have codes of their own, the users' first: they may
+    mean different things to a network. Equal ones share a group.
+
+    Attributes
+    ----------
+    name : str
+        Without the prefix ``user_`` or ``service_``.
+    user_column, service_column : int or None
+        Position among the categorical columns of that side; None where it has no such column.
+    n_user_categories : int
+        Codes from here on are of services.
+    groups : ndarray of int64 of shape (n_codes,)
+        Group of each code; -1 for the category "unknown", which says nothing in common.
+    """
+
+    name: str
+    user_column: int | None
+    service_column: int | None
+    n_user_categories: int
+    groups: np.ndarray
+
+    def user_codes(self, users: EntityTable) -> np.ndarray:
+        """Code of each user; -1 where it is unknown or there is no such column."""
+        return _codes(users, self.user_column, 0)
+
+    def service_codes(self, services: EntityTable) -> np.ndarray:
+        """Code of each service; -1 where it is unknown or there is no such column."""
+        return _codes(services, self.service_column, self.n_user_categories)
+
+
+def _codes(table: EntityTable, column: int | None, offset: int) -> np.ndarray:
+    if column is None:
+        return np.full(len(table), -1)
+    codes = table.categories[:, column]
+    return np.where(codes < 0, -1, codes + offset)
+
+
+def match_columns(users: EntityEncoder, services: EntityEncoder) -> list[ContextColumn]:
+    """Match categorical columns named alike but for their prefix, such as ``user_as``.
+
+    Columns given by position, which have no such name, are matched with nothing.
+    """
+    user_names = {_without_prefix(name, "user_"): k for k, name in enumerate(users.categorical_)}
+    service_names = {
+        _without_prefix(name, "service_"): k for k, name in enumerate(services.categorical_)
+    }
+    columns = []
+    for name in [*user_names, *(name for name in service_names if name not in user_names)]:
+        user_column, service_column = user_names.get(name), service_names.get(name)
+        user_labels, service_labels = (
+            pd.Index([], dtype=object) if column is None else encoder.categories_[column]
+            for encoder, column in ((users, user_column), (services, service_column))
+        )
+        groups, _ = pd.factorize(pd.Index([*user_labels, *service_labels], dtype=object))
+        columns.append(
+            ContextColumn(
+                name=str(name[0]) if isinstance(name, tuple) else name,
+                user_column=user_column,
+                service_column=service_column,
+                n_user_categories=len(user_labels),
+                groups=groups.astype(np.int64),
+            )
+        )
+    return columns
+
+
+def _without_prefix(name: str, prefix: str) -> str | tuple[str, str]:
+    """The shared name of a column; a pair, which equals no other side's, if it has none."""
+    name = str(name)
+    return name.removeprefix(prefix) if name.startswith(prefix) else (name, prefix)
+
+
+def autoencode(counts: np.ndarray, n_components: int) -> np.ndarray:
+    """Compress the categories of a column by an autoencoder of one-hot rows.
+
+    Two tanh layers encode, a linear one decodes, the loss is the squared error over all entities.
+    With a linear decoder D the error of a row that is 1 at c needs no row:
+    ``|D h|^2 - 2 (D h)_c + 1``, and ``|D h|^2 = h^T (D^T D) h``. Seeded by torch's random state.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_codes,)
+        How many entities have each category.
+    n_components : int
+        Width of the code.
+
+    Returns
+    -------
+    ndarray of float32 of shape (n_codes, n_components)
+        Codes in (-1, 1).
+    """
+    n_codes = len(counts)
+    encoder = nn.Sequential(
+        nn.Embedding(n_codes, 2 * n_components),
+        nn.Tanh(),
+        nn.Linear(2 * n_components, n_components),
+        nn.Tanh(),
+    )
+    decoder = nn.Linear(n_components, n_codes, bias=False)
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=AUTOENCODER_LEARNING_RATE)
+    shares = torch.as_tensor(counts / counts.sum(), dtype=torch.float32)
+    rows = torch.arange(n_codes)
+    for _ in range(AUTOENCODER_STEPS):
+        hidden = encoder(rows)
+        squares = ((hidden @ (decoder.weight.T @ decoder.weight)) * hidden).sum(1)
+        loss = (shares * (squares - 2 * (decoder.weight * hidden).sum(1) + 1)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return encoder(rows).numpy()

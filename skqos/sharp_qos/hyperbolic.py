@@ -1,0 +1,215 @@
+"""Graph convolutions in the Poincare ball; all use of geoopt is here.
+
+Between layers, features stay in the tangent space at the origin: the exponential map that would end
+a layer and the logarithmic map that would start the next one cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import geoopt
+import torch
+from geoopt import PoincareBall
+from torch import Tensor, nn
+
+from skqos.graphs import BipartiteOperators, ContextGraph
+
+# How close to the boundary a point may come, as a share of the radius; geoopt's values.
+BOUNDARY = {torch.float32: 4e-3, torch.float64: 1e-5}
+# Below this share of the longest tangent vector that the ball can hold, nothing is limited.
+UNLIMITED_SHARE = 0.75
+
+
+def soft_limit(length: Tensor) -> Tensor:
+    """Limit the length of tangent vectors smoothly to what the ball can hold in floating point.
+
+    ``tanh`` of a length above 3 is 1 to single precision, up to the margin that keeps points inside
+    the ball: such a point would get no gradient along its radius. Here a length is left alone up to
+    three quarters of the limit, then approaches it as t / (1 + t) does, whose slope falls but
+    stays far from zero. Ours.
+
+    Parameters
+    ----------
+    length : Tensor
+        Lengths times the square root of the curvature, float32 or float64.
+
+    Returns
+    -------
+    Tensor of the shape of `length`
+        Less than artanh of the largest radius.
+    """
+    largest = math.atanh(1 - BOUNDARY[length.dtype])
+    start = UNLIMITED_SHARE * largest
+    excess = (length - start).clamp(min=0) / (largest - start)
+    return torch.where(length < start, length, start + (largest - start) * excess / (1 + excess))
+
+
+def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
+    """Translate points in the ball, given and returned as tangent vectors at the origin.
+
+    This is log0(exp0(v) (+) b) with Mobius addition (+). Both vectors appear in it only with
+    factors that depend on three inner products, so that the maps of geoopt, which it equals up to
+    `soft_limit`, need not be applied elementwise one after the other: they take six times as long.
+
+    Parameters
+    ----------
+    v : Tensor of shape (n, dim)
+        Tangent vectors.
+    bias : Tensor of shape (dim,)
+        A point of the ball.
+    c : Tensor, scalar
+        Curvature; the ball has radius 1 / sqrt(c).
+
+    Returns
+    -------
+    Tensor of shape (n, dim)
+    """
+    tiny = torch.finfo(v.dtype).tiny ** 0.5
+    root_c = c.sqrt()
+    vv = v.square().sum(1, keepdim=True)
+    length = root_c * vv.clamp(min=tiny).sqrt()
+    radius = torch.tanh(soft_limit(length))
+    # exp0(v) = to_ball * v
+    to_ball = radius / length
+    vb = (v @ bias).unsqueeze(1)
+    bb = bias.square().sum()
+    # The Mobius sum is (alpha * v + beta * b).
+    denominator = 1 + 2 * c * to_ball * vb + radius.square() * c * bb
+    alpha = (1 + 2 * c * to_ball * vb + c * bb) * to_ball / denominator
+    beta = (1 - radius.square()) / denominator
+    yy = alpha.square() * vv + 2 * alpha * beta * vb + beta.square() * bb
+    largest = 1 - BOUNDARY[v.dtype]
+    sum_radius = (root_c * yy.clamp(min=tiny).sqrt()).clamp(max=largest)
+    to_tangent = torch.atanh(sum_radius) / sum_radius
+    return (to_tangent * alpha) * v + (to_tangent * beta) * bias
+
+
+class HyperbolicLinear(nn.Module):
+    """Mobius matrix-vector product and addition of a bias (HGCN's linear layer).
+
+    Parameters
+    ----------
+    in_dim, out_dim : int
+        Width of the features.
+    ball : PoincareBall
+        Where the bias lives; its curvature is that of the features.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, ball: PoincareBall) -> None:
+        super().__init__()
+        self.ball = ball
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim))
+        nn.init.xavier_uniform_(self.weight, gain=math.sqrt(2))
+        self.bias = geoopt.ManifoldParameter(torch.zeros(out_dim), manifold=ball)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform tangent vectors at the origin; (n, out_dim)."""
+        # The Mobius product of a matrix and exp0(x) is exp0 of the plain product.
+        return mobius_translate(x @ self.weight.T, self.bias, self.ball.c)
+
+
+def make_linear(in_dim: int, out_dim: int, ball: PoincareBall | None) -> nn.Module:
+    """Make a linear layer of the ball, or of Euclidean space without one."""
+    if ball is None:
+        return nn.Linear(in_dim, out_dim)
+    return HyperbolicLinear(in_dim, out_dim, ball)
+
+
+class GraphConvolution(nn.Module):
+    """Transform features, average them over neighbours, activate: GCN, or HyGCN in the ball.
+
+    Averages and activation are taken in the tangent space at the origin, as HGCN does.
+
+    Parameters
+    ----------
+    in_dim, out_dim : int
+        Width of the features.
+    ball : PoincareBall or None
+        None makes a convolution in Euclidean space.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, ball: PoincareBall | None) -> None:
+        super().__init__()
+        self.linear = make_linear(in_dim, out_dim, ball)
+
+    def forward(self, x: Tensor, graph: BipartiteOperators | ContextGraph) -> Tensor:
+        """Convolve the features of all nodes, tangent vectors at the origin."""
+        return torch.relu(graph.convolve(self.linear(x)))
+
+
+class HypergraphConvolution(nn.Module):
+    """HHGCN: convolve over the QoS graph and over the hypergraphs of its second hops.
+
+    Each branch has weights of its own. The averages add up ahead of the activation; the summary
+    of the paper leaves open how branches are joined.
+
+    Parameters
+    ----------
+    in_dim, out_dim : int
+        Width of the features.
+    ball : PoincareBall or None
+        None makes a convolution in Euclidean space.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, ball: PoincareBall | None) -> None:
+        super().__init__()
+        self.linear = make_linear(in_dim, out_dim, ball)
+        self.user_linear = make_linear(in_dim, out_dim, ball)
+        self.service_linear = make_linear(in_dim, out_dim, ball)
+
+    def forward(self, x: Tensor, graph: BipartiteOperators) -> Tensor:
+        """Convolve the features of all nodes, tangent vectors at the origin."""
+        x_users, x_services = x.split(graph.sizes)
+        first_hop = graph.convolve(self.linear(x))
+        second_hop = graph.convolve_second_hop(
+            self.user_linear(x_users), self.service_linear(x_services)
+        )
+        return torch.relu(first_hop + second_hop)
+
+
+class RiemannianAdamW(torch.optim.Optimizer):
+    """Adam for parameters on a manifold by geoopt, torch's for all others.
+
+    Points of a manifold get no weight decay.
+
+    Parameters
+    ----------
+    params : iterable of dict
+        Groups of what to optimise, under "params".
+    lr : float
+        Learning rate.
+    weight_decay : float
+        Weight decay of the parameters that are not on a manifold.
+    euclidean : type
+        Optimiser of those.
+    **kwargs
+        Passed on to it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float,
+        euclidean: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        **kwargs: Any,
+    ) -> None:
+        parameters = [p for group in params for p in group["params"]]
+        points = [p for p in parameters if isinstance(p, geoopt.ManifoldParameter)]
+        others = [p for p in parameters if not isinstance(p, geoopt.ManifoldParameter)]
+        self.parts = [euclidean(others, lr=lr, weight_decay=weight_decay, **kwargs)]
+        if points:
+            self.parts.append(geoopt.optim.RiemannianAdam(points, lr=lr))
+        super().__init__(parameters, self.parts[0].defaults)
+        # The parts' own groups: what a scheduler changes here, it changes there.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step of either optimiser."""
+        loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss

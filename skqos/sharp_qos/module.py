@@ -1,0 +1,460 @@
+"""The network of SHARP-QoS: graph convolutions, routing, fusion, and a product of two sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skqos.entities import EntityTable
+from skqos.graphs import BipartiteGraph, ContextGraph
+from skqos.sharp_qos.context import ContextColumn
+from skqos.sharp_qos.hyperbolic import GraphConvolution, HypergraphConvolution, PoincareBall
+from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting
+
+# Features enter at this size: small ahead of what the layers make of them.
+FEATURE_STD = 0.05
+
+
+class ContextConvolution(nn.Module):
+    """One context graph: features of categories, convolved among the entities that share them.
+
+    Entities of a side with equal categories are equal here, and share a row.
+
+    Parameters
+    ----------
+    columns : list of ContextColumn
+        The columns of the graph: one, or all of a merged graph.
+    features : list of ndarray of shape (n_codes, feature_dim)
+        Features of the codes of each column.
+    users, services : EntityTable
+        The training entities.
+    dim : int
+        Width of the layers.
+    n_layers : int
+        Number of layers.
+    ball : PoincareBall or None
+        Where to convolve; None is Euclidean space.
+    fine_tune : bool
+        Whether the features are trained on.
+    """
+
+    def __init__(
+        self,
+        columns: list[ContextColumn],
+        features: list[np.ndarray],
+        users: EntityTable,
+        services: EntityTable,
+        dim: int,
+        n_layers: int,
+        ball: PoincareBall | None,
+        fine_tune: bool,
+    ) -> None:
+        super().__init__()
+        self.columns = columns
+        self.features = nn.ParameterList(
+            nn.Parameter(_scaled(feature), requires_grad=fine_tune) for feature in features
+        )
+        user_codes, service_codes = self._user_codes(users), self._service_codes(services)
+        rows, inverse, counts = np.unique(
+            np.concatenate([user_codes, service_codes]),
+            axis=0,
+            return_inverse=True,
+            return_counts=True,
+        )
+        user_rows, service_rows = np.split(inverse.reshape(-1), [len(users)])
+        self.register_buffer("rows", torch.tensor(rows))
+        self.register_buffer("counts", torch.tensor(counts))
+        self.register_buffer("user_rows", torch.tensor(user_rows))
+        self.register_buffer("service_rows", torch.tensor(service_rows))
+        self.graph = ContextGraph(self._groups(self.rows), self.counts)
+        widths = [sum(feature.shape[1] for feature in features)] + [dim] * n_layers
+        self.layers = nn.ModuleList(
+            GraphConvolution(n_in, n_out, ball)
+            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self) -> Tensor:
+        """Convolve among the training entities; (n_rows, dim)."""
+        return self._convolve(self.rows, self.graph)
+
+    def encode(self, new_users: EntityTable, new_services: EntityTable) -> tuple[Tensor, Tensor]:
+        """Represent all users and all services, the known ones first.
+
+        A newcomer receives messages from all entities and sends none. One without any category
+        known here is the average entity of its side.
+        """
+        known = self()
+        sides = []
+        for known_rows, new_codes in (
+            (self.user_rows, self._user_codes(new_users)),
+            (self.service_rows, self._service_codes(new_services)),
+        ):
+            new = known[known_rows].mean(0).repeat(len(new_codes), 1)
+            has_context = torch.as_tensor((new_codes >= 0).any(1), device=known.device)
+            if has_context.any():
+                codes = torch.as_tensor(new_codes, device=known.device)[has_context]
+                new[has_context] = self._encode_new(codes)
+            sides.append(torch.cat([known[known_rows], new]))
+        return tuple(sides)
+
+    def _encode_new(self, codes: Tensor) -> Tensor:
+        rows = torch.cat([self.rows, codes])
+        counts = torch.cat([self.counts, self.counts.new_zeros(len(codes))])
+        graph = ContextGraph(self._groups(rows), counts)
+        return self._convolve(rows, graph)[len(self.rows) :]
+
+    def _convolve(self, rows: Tensor, graph: ContextGraph) -> Tensor:
+        # -1 takes what is appended: the average of all codes.
+        x = torch.cat(
+            [
+                torch.cat([feature, feature.mean(0, keepdim=True)])[codes]
+                for feature, codes in zip(self.features, rows.unbind(1), strict=True)
+            ],
+            dim=1,
+        )
+        for layer in self.layers:
+            x = layer(x, graph)
+        return x
+
+    def _groups(self, rows: Tensor) -> Tensor:
+        # -1 takes what is appended: no group.
+        return torch.stack(
+            [
+                torch.as_tensor(np.append(column.groups, -1), device=rows.device)[codes]
+                for column, codes in zip(self.columns, rows.unbind(1), strict=True)
+            ],
+            dim=1,
+        )
+
+    def _user_codes(self, users: EntityTable) -> np.ndarray:
+        return np.column_stack([column.user_codes(users) for column in self.columns])
+
+    def _service_codes(self, services: EntityTable) -> np.ndarray:
+        return np.column_stack([column.service_codes(services) for column in self.columns])
+
+
+class NumericContext(nn.Module):
+    """Numeric context of one side, projected. Ours: the paper has categories only.
+
+    Parameters
+    ----------
+    table : EntityTable
+        The training entities, with none to many numbers; an unknown number is the mean, 0.
+    dim : int
+        Width of the projection.
+    """
+
+    def __init__(self, table: EntityTable, dim: int) -> None:
+        super().__init__()
+        n_numeric = table.numerics.shape[1]
+        self.register_buffer("numerics", torch.tensor(np.nan_to_num(table.numerics)))
+        self.weight = nn.Parameter(torch.randn(n_numeric, dim) / max(n_numeric, 1) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Represent known entities; (n, dim)."""
+        return self._project(self.numerics[codes])
+
+    def encode(self, new: EntityTable) -> Tensor:
+        """Represent all entities, the known ones first.
+
+        A newcomer of whom no number is known is the average entity.
+        """
+        known = self._project(self.numerics)
+        numbers = torch.as_tensor(np.nan_to_num(new.numerics)).to(known)
+        nothing = torch.as_tensor(np.isnan(new.numerics).all(1, keepdims=True))
+        projected = self._project(numbers)
+        return torch.cat([known, torch.where(nothing.to(known.device), known.mean(0), projected)])
+
+    def _project(self, numbers: Tensor) -> Tensor:
+        return torch.relu(numbers @ self.weight + self.bias)
+
+
+class QoSGraph(nn.Module):
+    """Structural features of all entities for one QoS parameter.
+
+    Features of the nodes go through the layers; the outputs of all layers, the features ahead of
+    them, stand side by side.
+
+    Parameters
+    ----------
+    graph : BipartiteGraph
+        Who was observed using what.
+    features : ndarray of shape (n_users + n_services, feature_dim)
+        Features of the nodes.
+    dim : int
+        Width of the layers.
+    n_layers : int
+        Number of layers.
+    convolution : {"hhgcn", "hygcn", "gcn", "none"}
+        With or without the hypergraphs, in the ball or in Euclidean space, or no layers.
+    ball : PoincareBall or None
+        None is Euclidean space.
+    dropout : float
+        Dropout of the features.
+    fine_tune : bool
+        Whether the features are trained on.
+    """
+
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        features: np.ndarray,
+        dim: int,
+        n_layers: int,
+        convolution: str,
+        ball: PoincareBall | None,
+        dropout: float,
+        fine_tune: bool,
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.features = nn.Parameter(_scaled(features), requires_grad=fine_tune)
+        self.dropout = nn.Dropout(dropout)
+        layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
+        widths = [features.shape[1]] + [dim] * (0 if convolution == "none" else n_layers)
+        self.layers = nn.ModuleList(
+            layer(n_in, n_out, ball) for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.out_dim = sum(widths)
+
+    def forward(self, held_out: Tensor | None = None) -> Tensor:
+        """Convolve.
+
+        Parameters
+        ----------
+        held_out : Tensor of int64, default=None
+            Edges that carry no messages, -1 for none; None is no edge.
+
+        Returns
+        -------
+        Tensor of shape (n_users + n_services, out_dim)
+        """
+        x = self.dropout(self.features)
+        outputs = [x]
+        if len(self.layers):
+            operators = self.graph(None if held_out is None else self._weights(held_out))
+            for layer in self.layers:
+                x = layer(x, operators)
+                outputs.append(x)
+        return torch.cat(outputs, dim=1)
+
+    def _weights(self, held_out: Tensor) -> Tensor:
+        """0 for edges held out, else 1; -1 falls on the one that is cut off again."""
+        weights = torch.ones(self.graph.n_edges + 1, device=held_out.device)
+        weights[held_out] = 0
+        return weights[:-1]
+
+
+class SharpQoSModule(nn.Module):
+    """Hierarchical features, shared features, fusion and joint prediction, top to bottom.
+
+    Parameters
+    ----------
+    graphs : list of QoSGraph
+        One per task, that is, per QoS parameter.
+    context_graphs : list of ContextConvolution
+        None to many.
+    numbers : tuple of NumericContext or None
+        Numeric context of users and of services.
+    n_users : int
+        Number of users known.
+    context_dim : int
+        Width of all context features together; 0 without context.
+    hidden_dim : int
+        Width of routed and of fused features.
+    out_dim : int
+        Width of the vectors whose product predicts.
+    routing, cross_routing : bool
+        Whether SNR and Cross-SNR take part.
+    n_blocks, n_cross_blocks : int
+        Number of blocks of either.
+    gate_temperature : float
+        Temperature of their gates.
+    l0_penalty : float
+        Weight of the expected number of open gates in the loss.
+    context_dropout : float
+        Dropout of the context features.
+    start : ndarray of shape (n_tasks,)
+        What the untrained network predicts, about.
+    """
+
+    def __init__(
+        self,
+        graphs: list[QoSGraph],
+        context_graphs: list[ContextConvolution],
+        numbers: tuple[NumericContext, NumericContext] | None,
+        *,
+        n_users: int,
+        context_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        routing: bool,
+        cross_routing: bool,
+        n_blocks: int,
+        n_cross_blocks: int,
+        gate_temperature: float,
+        l0_penalty: float,
+        context_dropout: float,
+        start: np.ndarray,
+    ) -> None:
+        super().__init__()
+        n_tasks, structural_dim = len(graphs), graphs[0].out_dim
+        self.n_users = n_users
+        self.l0_penalty = l0_penalty
+        self.graphs = nn.ModuleList(graphs)
+        self.context_graphs = nn.ModuleList(context_graphs)
+        self.numbers = None if numbers is None else nn.ModuleList(numbers)
+        self.context_dropout = nn.Dropout(context_dropout)
+        self.router = self.cross_router = None
+        shared_dim = context_dim
+        if routing and context_dim:
+            self.router = SubnetworkRouting(
+                context_dim, hidden_dim, n_tasks, n_blocks, gate_temperature
+            )
+            shared_dim = hidden_dim
+        if cross_routing and n_tasks > 1:
+            self.cross_router = CrossRouting(
+                structural_dim, hidden_dim, n_tasks, n_cross_blocks, gate_temperature
+            )
+            shared_dim += hidden_dim
+        self.fusions = nn.ModuleList(
+            GatedFusion(structural_dim, shared_dim, hidden_dim) for _ in graphs
+        )
+        self.user_heads = nn.ModuleList(_feed_forward(hidden_dim, out_dim) for _ in graphs)
+        self.service_heads = nn.ModuleList(_feed_forward(hidden_dim, out_dim) for _ in graphs)
+        self.bias = nn.Parameter(torch.tensor(start, dtype=torch.float32))
+
+    def forward(self, users: Tensor, services: Tensor, edges: Tensor | None = None) -> Tensor:
+        """Predict pairs of known entities.
+
+        Parameters
+        ----------
+        users, services : Tensor of int64 of shape (n,)
+            Codes.
+        edges : Tensor of int64 of shape (n, n_tasks), default=None
+            Edges of the QoS graphs that carry no messages, because these pairs are what the
+            network is to predict; -1 where there is none.
+
+        Returns
+        -------
+        Tensor of shape (n, n_tasks)
+        """
+        held_out = [None] * len(self.graphs) if edges is None else edges.unbind(1)
+        structural = [
+            graph(left_out) for graph, left_out in zip(self.graphs, held_out, strict=True)
+        ]
+        context = [graph() for graph in self.context_graphs]
+        user_context = [
+            x[graph.user_rows[users]] for x, graph in zip(context, self.context_graphs, strict=True)
+        ]
+        service_context = [
+            x[graph.service_rows[services]]
+            for x, graph in zip(context, self.context_graphs, strict=True)
+        ]
+        if self.numbers is not None:
+            user_context.append(self.numbers[0](users))
+            service_context.append(self.numbers[1](services))
+        return self._multiply(
+            self._represent(user_context, [y[users] for y in structural], self.user_heads),
+            self._represent(
+                service_context, [y[self.n_users + services] for y in structural], self.service_heads
+            ),
+        )
+
+    def encode(
+        self, new_users: EntityTable, new_services: EntityTable
+    ) -> tuple[Tensor, Tensor]:
+        """Represent all users and all services, the known ones first; (n, n_tasks, out_dim) each.
+
+        All edges carry messages. A newcomer has the structure of the average entity of its side.
+        """
+        structural = [graph() for graph in self.graphs]
+        context = [graph.encode(new_users, new_services) for graph in self.context_graphs]
+        if self.numbers is not None:
+            context.append((self.numbers[0].encode(new_users), self.numbers[1].encode(new_services)))
+        user_context, service_context = ([pair[side] for pair in context] for side in (0, 1))
+        return (
+            self._represent(
+                user_context,
+                [_append_average(y[: self.n_users], len(new_users)) for y in structural],
+                self.user_heads,
+            ),
+            self._represent(
+                service_context,
+                [_append_average(y[self.n_users :], len(new_services)) for y in structural],
+                self.service_heads,
+            ),
+        )
+
+    def score(self, encoded: tuple[Tensor, Tensor], users: Tensor, services: Tensor) -> Tensor:
+        """Predict pairs, given as positions into what `encode` returned; (n, n_tasks)."""
+        return self._multiply(encoded[0][users], encoded[1][services])
+
+    def penalty(self) -> Tensor:
+        """Weigh the expected number of open gates (L0)."""
+        probabilities = self.gate_probabilities().values()
+        return self.l0_penalty * sum(p.sum() for p in probabilities)
+
+    def gate_probabilities(self) -> dict[str, Tensor]:
+        """Probability that each gate is open: of SNR (task, block), of Cross-SNR
+        (task, other task, block); 0 between a task and itself.
+        """
+        found = {}
+        if self.router is not None:
+            found["snr"] = self.router.gates.probabilities()
+        if self.cross_router is not None:
+            router = self.cross_router
+            found["cross_snr"] = router.gates.probabilities() * router.others
+        return found
+
+    def active_shares(self) -> dict[str, np.ndarray]:
+        """Share of each task's gates that are not 0 at prediction, for either routing."""
+        found = {}
+        with torch.no_grad():
+            if self.router is not None:
+                found["snr"] = (self.router.gates.settled() > 0).float().mean(1).numpy()
+            if self.cross_router is not None:
+                open_gates = (self.cross_router.gates.settled() > 0) * self.cross_router.others
+                n_others = len(open_gates) - 1
+                found["cross_snr"] = (open_gates.sum(1) / n_others).mean(1).numpy()
+        return found
+
+    def _represent(
+        self, context: list[Tensor], structural: list[Tensor], heads: nn.ModuleList
+    ) -> Tensor:
+        """Route, fuse and project; (n, n_tasks, out_dim)."""
+        n_tasks = len(structural)
+        shared: list[list[Tensor]] = [[] for _ in range(n_tasks)]
+        if context:
+            joined = self.context_dropout(torch.cat(context, dim=1))
+            routed = [joined] * n_tasks if self.router is None else self.router(joined)
+            for parts, part in zip(shared, routed, strict=True):
+                parts.append(part)
+        if self.cross_router is not None:
+            for parts, part in zip(shared, self.cross_router(structural), strict=True):
+                parts.append(part)
+        fused = [
+            fusion(own, parts)
+            for fusion, own, parts in zip(self.fusions, structural, shared, strict=True)
+        ]
+        return torch.stack([head(z) for head, z in zip(heads, fused, strict=True)], dim=1)
+
+    def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
+        """Row-wise product of the two sides."""
+        return (users * services).sum(2) + self.bias
+
+
+def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
+
+
+def _append_average(x: Tensor, n: int) -> Tensor:
+    return torch.cat([x, x.mean(0).expand(n, -1)])
+
+
+def _scaled(features: np.ndarray) -> Tensor:
+    """Bring features to a common size."""
+    size = features.std() if features.size else 0.0
+    return torch.tensor(FEATURE_STD * features / (size or 1.0), dtype=torch.float32)
