@@ -12,7 +12,7 @@ from torch import nn
 
 from skqos.entities import EntityEncoder, EntityTable
 
-AUTOENCODER_STEPS = 300
+AUTOENCODER_STEPS = 100
 AUTOENCODER_LEARNING_RATE = 1e-2
 
 
@@ -120,7 +120,7 @@ def autoencode(counts: np.ndarray, n_components: int) -> np.ndarray:
     )
     decoder = nn.Linear(n_components, n_codes, bias=False)
     parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=AUTOENCODER_LEARNING_RATE)
+    optimizer = torch.optim.Adam(parameters, lr=AUTOENCODER_LEARNING_RATE, fused=True)
     shares = torch.as_tensor(counts / counts.sum(), dtype=torch.float32)
     rows = torch.arange(n_codes)
     for _ in range(AUTOENCODER_STEPS):

@@ -219,7 +219,7 @@ class QoSGraph(nn.Module):
         )
         self.out_dim = sum(widths)
 
-    def forward(self, held_out: Tensor | None = None) -> Tensor:
+    def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
         """Convolve.
 
         Parameters
@@ -229,7 +229,8 @@ class QoSGraph(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n_users + n_services, out_dim)
+        list of Tensor of shape (n_users + n_services, ...)
+            The features and the output of each layer.
         """
         x = self.dropout(self.features)
         outputs = [x]
@@ -238,7 +239,7 @@ class QoSGraph(nn.Module):
             for layer in self.layers:
                 x = layer(x, operators)
                 outputs.append(x)
-        return torch.cat(outputs, dim=1)
+        return outputs
 
     def _weights(self, held_out: Tensor) -> Tensor:
         """0 for edges held out, else 1; -1 falls on the one that is cut off again."""
@@ -346,22 +347,20 @@ class SharpQoSModule(nn.Module):
             graph(left_out) for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
         context = [graph() for graph in self.context_graphs]
-        user_context = [
-            x[graph.user_rows[users]] for x, graph in zip(context, self.context_graphs, strict=True)
-        ]
-        service_context = [
-            x[graph.service_rows[services]]
-            for x, graph in zip(context, self.context_graphs, strict=True)
-        ]
-        if self.numbers is not None:
-            user_context.append(self.numbers[0](users))
-            service_context.append(self.numbers[1](services))
-        return self._multiply(
-            self._represent(user_context, [y[users] for y in structural], self.user_heads),
-            self._represent(
-                service_context, [y[self.n_users + services] for y in structural], self.service_heads
-            ),
+        # Users and many services come up more than once in a batch.
+        users, user_positions = users.unique(return_inverse=True)
+        services, service_positions = services.unique(return_inverse=True)
+        z_users = self._represent(
+            self._context_of(context, "user_rows", users, 0),
+            [_take(layers, users) for layers in structural],
+            self.user_heads,
         )
+        z_services = self._represent(
+            self._context_of(context, "service_rows", services, 1),
+            [_take(layers, self.n_users + services) for layers in structural],
+            self.service_heads,
+        )
+        return self._multiply(z_users[user_positions], z_services[service_positions])
 
     def encode(
         self, new_users: EntityTable, new_services: EntityTable
@@ -370,7 +369,7 @@ class SharpQoSModule(nn.Module):
 
         All edges carry messages. A newcomer has the structure of the average entity of its side.
         """
-        structural = [graph() for graph in self.graphs]
+        structural = [torch.cat(graph(), dim=1) for graph in self.graphs]
         context = [graph.encode(new_users, new_services) for graph in self.context_graphs]
         if self.numbers is not None:
             context.append((self.numbers[0].encode(new_users), self.numbers[1].encode(new_services)))
@@ -441,6 +440,18 @@ class SharpQoSModule(nn.Module):
         ]
         return torch.stack([head(z) for head, z in zip(heads, fused, strict=True)], dim=1)
 
+    def _context_of(
+        self, context: list[Tensor], rows: str, codes: Tensor, side: int
+    ) -> list[Tensor]:
+        """Take the context features of known entities of a side."""
+        found = [
+            x[getattr(graph, rows)[codes]]
+            for x, graph in zip(context, self.context_graphs, strict=True)
+        ]
+        if self.numbers is not None:
+            found.append(self.numbers[side](codes))
+        return found
+
     def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
         """Row-wise product of the two sides."""
         return (users * services).sum(2) + self.bias
@@ -448,6 +459,11 @@ class SharpQoSModule(nn.Module):
 
 def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
+
+
+def _take(layers: list[Tensor], nodes: Tensor) -> Tensor:
+    """Outputs of all layers for some nodes, side by side."""
+    return torch.cat([x[nodes] for x in layers], dim=1)
 
 
 def _append_average(x: Tensor, n: int) -> Tensor:
