@@ -40,9 +40,9 @@ class _SparsePattern(nn.Module):
         self.shape = shape
         # Entries count from 1: scipy would drop a 0.
         order = sparse.coo_array((np.arange(1, len(rows) + 1), (rows, columns)), shape).tocsr()
-        self.register_buffer("row_starts", torch.tensor(order.indptr, dtype=torch.int64))
-        self.register_buffer("columns", torch.tensor(order.indices, dtype=torch.int64))
-        self.register_buffer("order", torch.tensor(order.data - 1, dtype=torch.int64))
+        self.register_buffer("row_starts", torch.tensor(order.indptr, dtype=torch.int32))
+        self.register_buffer("columns", torch.tensor(order.indices, dtype=torch.int32))
+        self.register_buffer("order", torch.tensor(order.data - 1, dtype=torch.int32))
 
     def fill(self, values: Tensor) -> Tensor:
         """Return the sparse matrix with these values in the order of the entries given."""
@@ -73,8 +73,8 @@ class BipartiteGraph(nn.Module):
         self, users: np.ndarray, services: np.ndarray, n_users: int, n_services: int
     ) -> None:
         super().__init__()
-        self.register_buffer("users", torch.tensor(users, dtype=torch.int64))
-        self.register_buffer("services", torch.tensor(services, dtype=torch.int64))
+        self.register_buffer("users", torch.tensor(users, dtype=torch.int32))
+        self.register_buffer("services", torch.tensor(services, dtype=torch.int32))
         self.by_user = _SparsePattern(users, services, (n_users, n_services))
         self.by_service = _SparsePattern(services, users, (n_services, n_users))
 

@@ -88,6 +88,7 @@ class JointLoss(nn.Module):
         self.epoch_losses: list[Tensor] = []
         if weighting == "uncertainty":
             self.log_scale = nn.Parameter(torch.zeros(n_tasks))
+            self.log_scale.no_weight_decay = True
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Average over targets of shape (n, n_tasks) that are not NaN; 0 if there is none."""
@@ -114,7 +115,7 @@ class JointLoss(nn.Module):
         self.epoch_losses = [*self.epoch_losses[-1:], losses]
         if self.weighting == "dwa" and len(self.epoch_losses) == 2:
             before, last = self.epoch_losses
-            ratios = last / before.clamp(min=torch.finfo(before.dtype).tiny)
+            ratios = torch.where(before > 0, last / before, 1).nan_to_num()
             self.weights.copy_(self.n_tasks * torch.softmax(ratios / DWA_TEMPERATURE, dim=0))
         return record
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skqos import SAMoERegressor
+from skqos import SAMoERegressor, SharpQoSRegressor
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,18 @@ class Contract:
 
     `tiny` settings train in a fraction of a second; `learning` ones, added to them, in seconds
     and well enough to beat a median; `expected_failed_checks` names the checks of scikit-learn's
-    suite that may fail, with the reason.
+    suite that may fail, with the reason. `history_columns` are what it adds to ``history_``,
+    `bytes_per_row` what a pickle keeps of a training row, and `predicts_with` the packages beside
+    torch that prediction imports.
     """
 
     estimator_class: type
     tiny: dict
     learning: dict
     expected_failed_checks: dict[str, str] = field(default_factory=dict)
+    history_columns: tuple[str, ...] = ()
+    bytes_per_row: int = 0
+    predicts_with: frozenset[str] = frozenset()
 
     def make(self, **params):
         """Return an unfitted estimator that trains in a fraction of a second."""
@@ -47,6 +52,34 @@ CONTRACTS = [
             "tower_dim": 16,
             "mlp_hidden_sizes": (32, 16),
         },
+    ),
+    Contract(
+        SharpQoSRegressor,
+        tiny={
+            "max_epochs": 3,
+            "n_factors": 3,
+            "context_dim": 4,
+            "autoencoder_epochs": 2,
+            "hidden_dim": 4,
+            "n_blocks": 2,
+            "n_cross_blocks": 2,
+            "routed_dim": 8,
+            "output_dim": 8,
+        },
+        learning={
+            "max_epochs": 20,
+            "learning_rate": 0.01,
+            "batch_size": 64,
+            "n_factors": 8,
+            "context_dim": 8,
+            "hidden_dim": 16,
+            "routed_dim": 16,
+            "output_dim": 16,
+        },
+        history_columns=("train_loss_0", "task_weight_0"),
+        # An edge, from either end.
+        bytes_per_row=32,
+        predicts_with=frozenset({"geoopt"}),
     ),
 ]
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from skqos.factorization import interaction_matrix, truncated_svd
+from skqos.factorization import interaction_matrix, nonnegative_factors, truncated_svd
 
 
 def low_rank(n_users=30, n_services=20, rank=3, seed=0):
@@ -108,3 +108,70 @@ def test_the_seed_decides():
     assert_array_equal(first[0], again[0])
     assert_array_equal(first[1], again[1])
     assert (first[0] != other[0]).any()
+
+
+# --- nonnegative_factors ------------------------------------------------------------------------
+
+
+def nonnegative(n_users=30, n_services=20, rank=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random(size=(n_users, rank)) @ rng.random(size=(rank, n_services))
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30)])
+def test_nonnegative_factors_approximate_a_matrix_of_their_rank(shape):
+    dense = nonnegative(*shape)
+    users, services = nonnegative_factors(sparse.csr_array(dense), 3, random_state=0)
+    assert users.shape == (shape[0], 3)
+    assert services.shape == (shape[1], 3)
+    error = np.linalg.norm(users @ services.T - dense)
+    assert error < 0.05 * np.linalg.norm(dense)
+
+
+def test_factors_of_a_sparse_matrix_are_nonnegative_and_close():
+    matrix = sparse.random_array((60, 50), density=0.2, rng=np.random.default_rng(0)).tocsr()
+    users, services = nonnegative_factors(matrix, 8, random_state=0)
+    assert min(users.min(), services.min()) >= 0
+    best = np.linalg.norm(np.linalg.svd(matrix.toarray(), compute_uv=False)[8:])
+    error = np.linalg.norm(matrix.toarray() - users @ services.T)
+    assert best <= error < 1.1 * best
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 9)])
+def test_a_nonnegative_rank_larger_than_the_matrix_is_cut(shape):
+    matrix = sparse.csr_array(nonnegative(*shape))
+    users, services = nonnegative_factors(matrix, 32, random_state=0)
+    assert users.shape == (shape[0], min(shape))
+    assert services.shape == (shape[1], min(shape))
+
+
+def test_a_matrix_of_zeros_has_finite_nonnegative_factors():
+    matrix = interaction_matrix(np.array([0]), np.array([0]), np.array([0.0]), (5, 4))
+    users, services = nonnegative_factors(matrix, 2, random_state=0)
+    assert users.shape == (5, 2)
+    assert services.shape == (4, 2)
+    assert_allclose(users @ services.T, np.zeros((5, 4)), atol=1e-12)
+
+
+def test_empty_rows_and_columns_have_finite_factors():
+    matrix = interaction_matrix(
+        np.array([0, 1, 1]), np.array([1, 0, 1]), np.array([1.0, 2.0, 0.5]), (6, 5)
+    )
+    users, services = nonnegative_factors(matrix, 2, random_state=0)
+    assert np.isfinite(users).all()
+    assert np.isfinite(services).all()
+    assert_allclose(users[2:] @ services.T, np.zeros((4, 5)), atol=1e-6)
+
+
+def test_the_seed_decides_nonnegative_factors():
+    matrix = sparse.random_array((60, 50), density=0.2, rng=np.random.default_rng(0)).tocsr()
+    first, again = (nonnegative_factors(matrix, 4, random_state=1) for _ in range(2))
+    assert_array_equal(first[0], again[0])
+    assert_array_equal(first[1], again[1])
+
+
+def test_the_callers_matrix_is_left_alone():
+    matrix = sparse.csr_array(nonnegative())
+    before = matrix.toarray()
+    nonnegative_factors(matrix, 3, random_state=0)
+    assert_array_equal(matrix.toarray(), before)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skqos.losses import LOSSES, ObservedLoss
+from skqos.losses import LOSSES, TASK_WEIGHTINGS, JointLoss, ObservedLoss
 
 FORMULAS = {
     "absolute_error": lambda e: abs(e),
@@ -80,3 +80,236 @@ def test_targets_get_no_gradient_through_the_prediction_in_their_place(name):
     target = torch.tensor([torch.nan, 0.5])
     losses = [ObservedLoss(name)(torch.tensor([p, 1.0]), target).item() for p in (-9.0, 9.0)]
     assert losses[0] == losses[1]
+
+
+# --- Joint loss ---------------------------------------------------------------------------------
+
+N_TASKS = 3
+every_weighting = pytest.mark.parametrize("weighting", TASK_WEIGHTINGS)
+
+
+def make_joint(weighting, name="absolute_error", n_tasks=N_TASKS, ema_decay=0.9):
+    return JointLoss(name, n_tasks, weighting, ema_decay).double()
+
+
+def task_losses(name, prediction, target):
+    """Mean over the observed entries of each task; 0 for a task without any."""
+    losses = []
+    for p, t in zip(prediction.T, target.T, strict=True):
+        found = [FORMULAS[name](a - b) for a, b in zip(p, t, strict=True) if not np.isnan(b)]
+        losses.append(sum(found) / max(len(found), 1))
+    return np.array(losses)
+
+
+def some_steps(n=6, missing_task=()):
+    """Batches whose tasks have losses of different size; some lack the second task."""
+    rng = np.random.default_rng(3)
+    for step in range(n):
+        prediction, target = rng.normal(size=(2, 20, N_TASKS)) * [1, 10, 0.1]
+        target[rng.random(target.shape) < 0.3] = np.nan
+        if step in missing_task:
+            target[:, 1] = np.nan
+        yield prediction, target
+
+
+def run_step(criterion, prediction, target):
+    return criterion(torch.tensor(prediction), torch.tensor(target)).item()
+
+
+@every_loss
+def test_equal_weights_average_the_means_of_the_tasks(name):
+    prediction, target = some_errors((20, N_TASKS))
+    expected = task_losses(name, prediction, target).mean()
+    assert run_step(make_joint("equal", name), prediction, target) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("ema_decay", [0.9, 0.99, 0.0])
+@pytest.mark.parametrize("missing_task", [(), (0, 1), (2, 4)], ids=["none", "early", "late"])
+def test_ema_weights_are_inverse_to_smoothed_losses(ema_decay, missing_task):
+    criterion = make_joint("ema", ema_decay=ema_decay)
+    smoothed = {}
+    for prediction, target in some_steps(missing_task=missing_task):
+        losses = task_losses("absolute_error", prediction, target)
+        for task in range(N_TASKS):
+            if np.isnan(target[:, task]).all():
+                continue
+            before = smoothed.get(task, losses[task])
+            smoothed[task] = ema_decay * before + (1 - ema_decay) * losses[task]
+        total = sum(1 / value for value in smoothed.values())
+        weights = [
+            len(smoothed) / smoothed[task] / total if task in smoothed else 1.0
+            for task in range(N_TASKS)
+        ]
+        found = run_step(criterion, prediction, target)
+        np.testing.assert_allclose(criterion.weights, weights, rtol=1e-10)
+        assert criterion.weights.sum().item() == pytest.approx(N_TASKS)
+        assert found == pytest.approx((weights * losses).sum() / N_TASKS)
+
+
+def test_ema_weights_get_no_gradient_through_the_losses():
+    prediction, target = next(some_steps())
+    criterion = make_joint("ema")
+    z = torch.tensor(prediction, requires_grad=True)
+    criterion(z, torch.tensor(target)).backward()
+    observed = ~np.isnan(target)
+    slopes = np.where(observed, np.sign(prediction - target), 0) / observed.sum(0)
+    np.testing.assert_allclose(z.grad, slopes * criterion.weights.numpy() / N_TASKS, rtol=1e-10)
+
+
+def test_dwa_weights_follow_the_ratio_of_the_last_two_epochs():
+    criterion = make_joint("dwa")
+    epochs = []
+    for epoch in range(4):
+        sums, counts = np.zeros(N_TASKS), np.zeros(N_TASKS)
+        weights = np.ones(N_TASKS)
+        if epoch >= 2:
+            ratios = epochs[-1] / epochs[-2]
+            weights = N_TASKS * np.exp(ratios / 2) / np.exp(ratios / 2).sum()
+        for step, (prediction, target) in enumerate(some_steps(3, missing_task=(1,))):
+            # Tasks learn at different speeds.
+            prediction = target.copy() + (1 + step) * np.array([0.5, 0.9, 1.1]) ** epoch
+            prediction[np.isnan(target)] = 7.0
+            losses = task_losses("absolute_error", prediction, target)
+            observed = (~np.isnan(target)).sum(0)
+            sums, counts = sums + losses * observed, counts + observed
+            found = run_step(criterion, prediction, target)
+            assert found == pytest.approx((weights * losses).sum() / N_TASKS)
+            np.testing.assert_allclose(criterion.weights, weights, rtol=1e-10)
+        criterion.end_epoch()
+        epochs.append(sums / counts)
+    assert np.ptp(weights) > 0.1
+    assert weights.sum() == pytest.approx(N_TASKS)
+
+
+def test_uncertainty_adds_a_learnt_scale():
+    prediction, target = next(some_steps())
+    criterion = make_joint("uncertainty")
+    scale = np.array([0.5, -1.0, 0.2])
+    with torch.no_grad():
+        criterion.log_scale.copy_(torch.tensor(scale))
+    losses = task_losses("absolute_error", prediction, target)
+    loss = criterion(torch.tensor(prediction), torch.tensor(target))
+    loss.backward()
+    expected = np.mean(np.exp(-scale) * losses + scale)
+    assert loss.item() == pytest.approx(expected)
+    gradient = (1 - np.exp(-scale) * losses) / N_TASKS
+    np.testing.assert_allclose(criterion.log_scale.grad, gradient, rtol=1e-10)
+    np.testing.assert_allclose(criterion.weights, np.exp(-scale), rtol=1e-10)
+
+
+def test_uncertainty_leaves_the_scale_of_a_task_alone_that_a_batch_lacks():
+    prediction, target = next(some_steps(missing_task=(0,)))
+    criterion = make_joint("uncertainty")
+    criterion(torch.tensor(prediction), torch.tensor(target)).backward()
+    assert ((criterion.log_scale.grad != 0).numpy() == [True, False, True]).all()
+
+
+def test_only_uncertainty_has_something_to_learn():
+    learnt = {name for name in TASK_WEIGHTINGS if list(make_joint(name).parameters())}
+    assert learnt == {"uncertainty"}
+
+
+@every_weighting
+def test_in_evaluation_tasks_weigh_the_same(weighting):
+    criterion = make_joint(weighting)
+    for prediction, target in some_steps(3):
+        run_step(criterion, prediction, target)
+    prediction, target = some_errors((20, N_TASKS))
+    expected = task_losses("absolute_error", prediction, target).mean()
+    assert run_step(criterion.eval(), prediction, target) == pytest.approx(expected)
+
+
+@every_weighting
+def test_in_evaluation_a_task_without_observations_does_not_count(weighting):
+    prediction, target = next(some_steps(missing_task=(0,)))
+    losses = task_losses("absolute_error", prediction, target)
+    found = run_step(make_joint(weighting).eval(), prediction, target)
+    assert found == pytest.approx(losses[[0, 2]].mean())
+
+
+@every_weighting
+def test_evaluation_leaves_no_trace(weighting):
+    criterion = make_joint(weighting)
+    steps = list(some_steps(4))
+    run_step(criterion, *steps[0])
+    before = {name: value.clone() for name, value in criterion.state_dict().items()}
+    run_step(criterion.eval(), *steps[1])
+    assert all(torch.equal(value, before[name]) for name, value in criterion.state_dict().items())
+
+
+@every_loss
+@every_weighting
+def test_a_single_task_costs_what_is_observed(weighting, name):
+    criterion = make_joint(weighting, name, n_tasks=1)
+    for prediction, target in some_steps(3):
+        prediction, target = prediction[:, :1], target[:, :1]
+        expected = ObservedLoss(name)(torch.tensor(prediction), torch.tensor(target)).item()
+        assert run_step(criterion, prediction, target) == pytest.approx(expected)
+    criterion.end_epoch()
+    assert run_step(criterion.eval(), prediction, target) == pytest.approx(expected)
+
+
+@every_weighting
+def test_an_epoch_records_losses_per_observed_entry_and_weights(weighting):
+    criterion = make_joint(weighting)
+    sums, counts = np.zeros(N_TASKS), np.zeros(N_TASKS)
+    for prediction, target in some_steps(4, missing_task=(2,)):
+        run_step(criterion, prediction, target)
+        observed = (~np.isnan(target)).sum(0)
+        sums += task_losses("absolute_error", prediction, target) * observed
+        counts += observed
+    weights = criterion.weights.tolist()
+    record = criterion.end_epoch()
+    expected = {f"train_loss_{k}": loss for k, loss in enumerate(sums / counts)}
+    expected |= {f"task_weight_{k}": weight for k, weight in enumerate(weights)}
+    assert record == pytest.approx(expected)
+
+
+def test_an_epoch_starts_its_record_anew():
+    criterion = make_joint("equal")
+    first, second = list(some_steps(2))
+    run_step(criterion, *first)
+    criterion.end_epoch()
+    run_step(criterion, *second)
+    losses = task_losses("absolute_error", *second)
+    record = criterion.end_epoch()
+    assert [record[f"train_loss_{k}"] for k in range(N_TASKS)] == pytest.approx(losses)
+
+
+@every_loss
+@every_weighting
+def test_gradients_are_finite_and_exactly_0_where_nothing_was_observed(weighting, name):
+    prediction, target = next(some_steps(missing_task=(0,)))
+    z = torch.tensor(prediction, requires_grad=True)
+    make_joint(weighting, name)(z, torch.tensor(target)).backward()
+    observed = ~np.isnan(target)
+    assert z.grad.isfinite().all()
+    assert (z.grad.numpy()[~observed] == 0).all()
+    assert (z.grad.numpy()[observed] != 0).all()
+
+
+@every_weighting
+def test_a_batch_without_observations_costs_nothing_and_changes_no_weight(weighting):
+    criterion = make_joint(weighting)
+    first, (prediction, _) = list(some_steps(2))
+    run_step(criterion, *first)
+    before = criterion.weights.clone()
+    z = torch.tensor(prediction, requires_grad=True)
+    loss = criterion(z, torch.full_like(z, torch.nan).detach())
+    loss.backward()
+    assert loss.item() == 0
+    assert (z.grad == 0).all()
+    assert torch.equal(criterion.weights, before)
+
+
+@every_weighting
+def test_perfect_tasks_keep_weights_finite(weighting):
+    """Over epochs in which a task's loss is 0 and then is not."""
+    criterion = make_joint(weighting)
+    for epoch in range(4):
+        for prediction, target in some_steps(2):
+            if epoch % 2 == 0:
+                prediction[:, 1] = np.nan_to_num(target[:, 1])
+            assert np.isfinite(run_step(criterion, prediction, target))
+        criterion.end_epoch()
+        assert criterion.weights.isfinite().all()

@@ -12,7 +12,6 @@ from torch import nn
 
 from skqos.entities import EntityEncoder, EntityTable
 
-AUTOENCODER_STEPS = 100
 AUTOENCODER_LEARNING_RATE = 1e-2
 
 
@@ -92,7 +91,7 @@ def _without_prefix(name: str, prefix: str) -> str | tuple[str, str]:
     return name.removeprefix(prefix) if name.startswith(prefix) else (name, prefix)
 
 
-def autoencode(counts: np.ndarray, n_components: int) -> np.ndarray:
+def autoencode(counts: np.ndarray, n_components: int, n_epochs: int) -> np.ndarray:
     """Compress the categories of a column by an autoencoder of one-hot rows.
 
     Two tanh layers encode, a linear one decodes, the loss is the squared error over all entities.
@@ -105,6 +104,8 @@ def autoencode(counts: np.ndarray, n_components: int) -> np.ndarray:
         How many entities have each category.
     n_components : int
         Width of the code.
+    n_epochs : int
+        Steps, each over all categories.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def autoencode(counts: np.ndarray, n_components: int) -> np.ndarray:
     optimizer = torch.optim.Adam(parameters, lr=AUTOENCODER_LEARNING_RATE, fused=True)
     shares = torch.as_tensor(counts / counts.sum(), dtype=torch.float32)
     rows = torch.arange(n_codes)
-    for _ in range(AUTOENCODER_STEPS):
+    for _ in range(n_epochs):
         hidden = encoder(rows)
         squares = ((hidden @ (decoder.weight.T @ decoder.weight)) * hidden).sum(1)
         loss = (shares * (squares - 2 * (decoder.weight * hidden).sum(1) + 1)).sum()

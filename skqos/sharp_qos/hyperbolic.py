@@ -51,8 +51,9 @@ def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
     """Translate points in the ball, given and returned as tangent vectors at the origin.
 
     This is log0(exp0(v) (+) b) with Mobius addition (+). Both vectors appear in it only with
-    factors that depend on three inner products, so that the maps of geoopt, which it equals up to
-    `soft_limit`, need not be applied elementwise one after the other: they take six times as long.
+    factors that depend on three inner products, so that the maps of geoopt need not be applied
+    elementwise one after the other, which takes six times as long. The result is theirs, but for
+    `soft_limit` of the length of v; as theirs, the sum is kept off the boundary.
 
     Parameters
     ----------
@@ -170,10 +171,17 @@ class HypergraphConvolution(nn.Module):
         return torch.relu(first_hop + second_hop)
 
 
+def make_ball(curvature: float, learnable: bool) -> PoincareBall:
+    """Make a Poincare ball, whose curvature is fixed or learnt but never decays."""
+    ball = PoincareBall(c=curvature, learnable=learnable)
+    ball.isp_c.no_weight_decay = True
+    return ball
+
+
 class RiemannianAdamW(torch.optim.Optimizer):
     """Adam for parameters on a manifold by geoopt, torch's for all others.
 
-    Points of a manifold get no weight decay.
+    Points of a manifold, and parameters marked by an attribute ``no_weight_decay``, get none.
 
     Parameters
     ----------
@@ -182,9 +190,9 @@ class RiemannianAdamW(torch.optim.Optimizer):
     lr : float
         Learning rate.
     weight_decay : float
-        Weight decay of the parameters that are not on a manifold.
+        Weight decay of all others.
     euclidean : type
-        Optimiser of those.
+        Optimiser of what is not on a manifold.
     **kwargs
         Passed on to it.
     """
@@ -200,12 +208,15 @@ class RiemannianAdamW(torch.optim.Optimizer):
         parameters = [p for group in params for p in group["params"]]
         points = [p for p in parameters if isinstance(p, geoopt.ManifoldParameter)]
         others = [p for p in parameters if not isinstance(p, geoopt.ManifoldParameter)]
-        self.parts = [euclidean(others, lr=lr, weight_decay=weight_decay, **kwargs)]
+        groups = [
+            {"params": [p for p in others if not hasattr(p, "no_weight_decay")]},
+            {"params": [p for p in others if hasattr(p, "no_weight_decay")], "weight_decay": 0.0},
+        ]
+        self.parts = [euclidean(groups, lr=lr, weight_decay=weight_decay, **kwargs)]
         if points:
             self.parts.append(geoopt.optim.RiemannianAdam(points, lr=lr))
         super().__init__(parameters, self.parts[0].defaults)
-        # The parts' own groups: what a scheduler changes here, it changes there.
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self._share_groups()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step of either optimiser."""
@@ -213,3 +224,17 @@ class RiemannianAdamW(torch.optim.Optimizer):
         for part in self.parts:
             part.step()
         return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both optimisers."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """Show the parts' own groups: what a scheduler changes here, it changes there."""
+        self.param_groups = [group for part in self.parts for group in part.param_groups]

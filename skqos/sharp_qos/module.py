@@ -277,6 +277,8 @@ class SharpQoSModule(nn.Module):
         Weight of the expected number of open gates in the loss.
     context_dropout : float
         Dropout of the context features.
+    newcomer_share : float
+        Share of a step's entities that are trained on as if they were new.
     start : ndarray of shape (n_tasks,)
         What the untrained network predicts, about.
     """
@@ -298,12 +300,14 @@ class SharpQoSModule(nn.Module):
         gate_temperature: float,
         l0_penalty: float,
         context_dropout: float,
+        newcomer_share: float,
         start: np.ndarray,
     ) -> None:
         super().__init__()
         n_tasks, structural_dim = len(graphs), graphs[0].out_dim
         self.n_users = n_users
         self.l0_penalty = l0_penalty
+        self.newcomer_share = newcomer_share
         self.graphs = nn.ModuleList(graphs)
         self.context_graphs = nn.ModuleList(context_graphs)
         self.numbers = None if numbers is None else nn.ModuleList(numbers)
@@ -352,12 +356,12 @@ class SharpQoSModule(nn.Module):
         services, service_positions = services.unique(return_inverse=True)
         z_users = self._represent(
             self._context_of(context, "user_rows", users, 0),
-            [_take(layers, users) for layers in structural],
+            self._structure_of(structural, users, slice(None, self.n_users)),
             self.user_heads,
         )
         z_services = self._represent(
             self._context_of(context, "service_rows", services, 1),
-            [_take(layers, self.n_users + services) for layers in structural],
+            self._structure_of(structural, services, slice(self.n_users, None)),
             self.service_heads,
         )
         return self._multiply(z_users[user_positions], z_services[service_positions])
@@ -452,6 +456,17 @@ class SharpQoSModule(nn.Module):
             found.append(self.numbers[side](codes))
         return found
 
+    def _structure_of(
+        self, structural: list[list[Tensor]], codes: Tensor, side: slice
+    ) -> list[Tensor]:
+        """Take the structural features of known entities of a side; make some newcomers."""
+        found = [torch.cat([x[side][codes] for x in layers], dim=1) for layers in structural]
+        if not (self.training and self.newcomer_share):
+            return found
+        is_new = torch.rand(len(codes), 1, device=codes.device) < self.newcomer_share
+        averages = [torch.cat([x[side].mean(0) for x in layers]) for layers in structural]
+        return [torch.where(is_new, mean, y) for mean, y in zip(averages, found, strict=True)]
+
     def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
         """Row-wise product of the two sides."""
         return (users * services).sum(2) + self.bias
@@ -459,11 +474,6 @@ class SharpQoSModule(nn.Module):
 
 def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
-
-
-def _take(layers: list[Tensor], nodes: Tensor) -> Tensor:
-    """Outputs of all layers for some nodes, side by side."""
-    return torch.cat([x[nodes] for x in layers], dim=1)
 
 
 def _append_average(x: Tensor, n: int) -> Tensor:

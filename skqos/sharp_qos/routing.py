@@ -32,6 +32,7 @@ class HardConcreteGates(nn.Module):
         super().__init__()
         self.temperature = temperature
         self.log_odds = nn.Parameter(0.01 * torch.randn(shape))
+        self.log_odds.no_weight_decay = True
 
     def forward(self) -> Tensor:
         """Draw the gates in training; else give their deterministic form."""

@@ -1,0 +1,443 @@
+"""Graph operators against dense NumPy matrices; none of them forms a dense matrix itself."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from skqos import SharpQoSRegressor
+from skqos.datasets import make_qos
+from skqos.graphs import BipartiteGraph, BipartiteOperators, ContextGraph
+from skqos.preprocessing import ContextJoiner
+
+N_USERS, N_SERVICES, DIM = 7, 9, 3
+N_NODES = N_USERS + N_SERVICES
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+# Normalisations of a context graph are float32.
+SINGLE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def some_edges(seed=0, n_users=N_USERS, n_services=N_SERVICES, share=0.4):
+    """Draw distinct pairs; the last user and the last two services have none."""
+    present = np.random.default_rng(seed).random((n_users, n_services)) < share
+    present[-1] = False
+    present[:, -2:] = False
+    return np.nonzero(present)
+
+
+def features(n, dim=DIM, seed=1):
+    return np.random.default_rng(seed).normal(size=(n, dim))
+
+
+def inverse(x, power=1.0):
+    """1 / x^power, and 0 where x is 0."""
+    return np.where(x > 0, np.where(x > 0, x, 1) ** -power, 0)
+
+
+def incidence(users, services, weights):
+    """Return the dense H of shape (n_users, n_services)."""
+    h = np.zeros((N_USERS, N_SERVICES))
+    for user, service, weight in zip(users, services, weights, strict=True):
+        h[user, service] = weight
+    return h
+
+
+def normalise(adjacency):
+    """D^-1/2 (A + I) D^-1/2."""
+    with_self = adjacency + np.eye(len(adjacency))
+    root = np.diag(with_self.sum(1) ** -0.5)
+    return root @ with_self @ root
+
+
+def dense_first_hop(h):
+    adjacency = np.zeros((N_NODES, N_NODES))
+    adjacency[:N_USERS, N_USERS:] = h
+    adjacency[N_USERS:, :N_USERS] = h.T
+    return normalise(adjacency)
+
+
+def dense_second_hop(h):
+    """D_v^-1/2 H D_e^-1 H^T D_v^-1/2, of users and of services on the diagonal."""
+    operator = np.zeros((N_NODES, N_NODES))
+    for part, side in ((slice(N_USERS), h), (slice(N_USERS, None), h.T)):
+        root = np.diag(inverse(side.sum(1), 0.5))
+        operator[part, part] = root @ side @ np.diag(inverse(side.sum(0))) @ side.T @ root
+    return operator
+
+
+def first_hop(operators, x):
+    return operators.convolve(x)
+
+
+def second_hop(operators, x):
+    return operators.convolve_second_hop(*x.split([N_USERS, N_SERVICES]))
+
+
+both_hops = pytest.mark.parametrize(
+    ("convolve", "dense"),
+    [(first_hop, dense_first_hop), (second_hop, dense_second_hop)],
+    ids=["first", "second"],
+)
+
+
+def some_weights(n_edges, carrying):
+    if carrying == "all":
+        return np.ones(n_edges)
+    return (np.random.default_rng(2).random(n_edges) < 0.5).astype(float)
+
+
+def make_operators(users, services, weights):
+    graph = BipartiteGraph(users, services, N_USERS, N_SERVICES)
+    return graph(torch.tensor(weights))
+
+
+# --- Bipartite graph and its hypergraphs --------------------------------------------------------
+
+
+@both_hops
+@pytest.mark.parametrize("carrying", ["all", "some"])
+def test_products_are_those_of_the_dense_operator(convolve, dense, carrying):
+    users, services = some_edges()
+    weights = some_weights(len(users), carrying)
+    x = features(N_NODES)
+    found = convolve(make_operators(users, services, weights), torch.tensor(x))
+    assert_allclose(found, dense(incidence(users, services, weights)) @ x, **EXACT)
+
+
+@both_hops
+@pytest.mark.parametrize("carrying", ["all", "some"])
+def test_gradients_are_those_of_the_dense_operator(convolve, dense, carrying):
+    users, services = some_edges()
+    weights = some_weights(len(users), carrying)
+    x = torch.tensor(features(N_NODES), requires_grad=True)
+    upstream = features(N_NODES, seed=3)
+    convolve(make_operators(users, services, weights), x).backward(torch.tensor(upstream))
+    assert_allclose(x.grad, dense(incidence(users, services, weights)).T @ upstream, **EXACT)
+
+
+@both_hops
+def test_gradients_pass_gradcheck(convolve, dense):
+    users, services = some_edges()
+    operators = make_operators(users, services, np.ones(len(users)))
+    x = torch.tensor(features(N_NODES, dim=2), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: convolve(operators, x), x)
+
+
+@both_hops
+def test_an_edge_of_weight_0_might_as_well_not_be_there(convolve, dense):
+    users, services = some_edges()
+    carries = some_weights(len(users), "some") == 1
+    assert 0 < carries.sum() < len(users)
+    x = torch.tensor(features(N_NODES))
+    left_out = make_operators(users, services, carries.astype(float))
+    built_without = make_operators(users[carries], services[carries], np.ones(carries.sum()))
+    assert_allclose(convolve(left_out, x), convolve(built_without, x), **EXACT)
+
+
+def test_degrees_count_edges_that_carry_messages():
+    users, services = some_edges()
+    weights = some_weights(len(users), "some")
+    operators = make_operators(users, services, weights)
+    h = incidence(users, services, weights)
+    assert_array_equal(operators.user_degrees, h.sum(1))
+    assert_array_equal(operators.service_degrees, h.sum(0))
+
+
+@both_hops
+def test_without_weights_all_edges_carry_messages(convolve, dense):
+    users, services = some_edges()
+    graph = BipartiteGraph(users, services, N_USERS, N_SERVICES)
+    x = torch.tensor(features(N_NODES), dtype=torch.float32)
+    assert torch.equal(convolve(graph(), x), convolve(graph(torch.ones(graph.n_edges)), x))
+
+
+@both_hops
+def test_the_order_of_edges_does_not_matter(convolve, dense):
+    users, services = some_edges()
+    weights = some_weights(len(users), "some")
+    order = np.random.default_rng(4).permutation(len(users))
+    x = torch.tensor(features(N_NODES))
+    found = [
+        convolve(make_operators(users[rows], services[rows], weights[rows]), x)
+        for rows in (slice(None), order)
+    ]
+    assert_allclose(found[0], found[1], **EXACT)
+
+
+def test_a_node_without_edges_keeps_its_features_in_the_first_hop():
+    users, services = some_edges()
+    x = torch.tensor(features(N_NODES))
+    found = make_operators(users, services, np.ones(len(users))).convolve(x)
+    lonely = [N_USERS - 1, N_NODES - 2, N_NODES - 1]
+    assert_allclose(found[lonely], x[lonely], **EXACT)
+
+
+def test_a_node_without_edges_gets_0_in_the_second_hop():
+    users, services = some_edges()
+    x = torch.tensor(features(N_NODES))
+    found = second_hop(make_operators(users, services, np.ones(len(users))), x)
+    lonely = [N_USERS - 1, N_NODES - 2, N_NODES - 1]
+    assert (found[lonely] == 0).all()
+
+
+@pytest.mark.parametrize("convolve", [first_hop, second_hop])
+def test_no_edge_at_all_gives_finite_products_and_gradients(convolve):
+    users, services = some_edges()
+    x = torch.tensor(features(N_NODES), requires_grad=True)
+    found = convolve(make_operators(users, services, np.zeros(len(users))), x)
+    found.sum().backward()
+    expected = x.detach() if convolve is first_hop else torch.zeros_like(x)
+    assert torch.equal(found, expected)
+    assert x.grad.isfinite().all()
+
+
+# --- Context graph ------------------------------------------------------------------------------
+
+# Codes of each row, and how many nodes it stands for.
+CONTEXTS = {
+    "one column": ([[0], [1], [2], [1], [0]], [2, 1, 3, 2, 1]),
+    "unknown": ([[0], [-1], [1], [-1], [0]], [2, 3, 1, 1, 2]),
+    "all unknown": ([[-1], [-1]], [2, 3]),
+    "two columns": ([[0, 1], [0, 0], [1, 1], [-1, 0], [1, -1], [-1, -1]], [2, 1, 3, 2, 1, 2]),
+    "three columns": ([[0, 0, 0], [0, 1, 0], [2, 1, 0], [1, 0, -1]], [3, 1, 2, 2]),
+    "newcomers": ([[0, 1], [1, 0], [0, 1], [0, -1], [-1, -1], [2, 1]], [2, 3, 0, 0, 0, 0]),
+}
+every_context = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS.keys())
+
+
+def dense_context(categories, counts):
+    """Return the operator among rows, by way of one among all nodes that they stand for."""
+    row_of_node, sends = [], []
+    for row, count in enumerate(counts):
+        row_of_node += [row] * max(count, 1)
+        sends += [count > 0] * max(count, 1)
+    n = len(row_of_node)
+    adjacency = np.zeros((n, n))
+    for column in np.transpose(categories):
+        for i in range(n):
+            for j in range(n):
+                ours, theirs = column[row_of_node[i]], column[row_of_node[j]]
+                if i != j and sends[j] and ours == theirs >= 0:
+                    adjacency[i, j] += 1
+    among_nodes = normalise_rows(adjacency)
+    spread = np.eye(len(counts))[row_of_node]
+    first_node = np.unique(row_of_node, return_index=True)[1]
+    return among_nodes[first_node] @ spread
+
+
+def normalise_rows(adjacency):
+    """D^-1/2 (A + I) D^-1/2 with degrees of what a node receives."""
+    degrees = adjacency.sum(1) + 1
+    return (adjacency + np.eye(len(adjacency))) / np.sqrt(np.outer(degrees, degrees))
+
+
+def make_context(categories, counts):
+    return ContextGraph(torch.tensor(categories), torch.tensor(counts))
+
+
+@every_context
+def test_a_context_graph_multiplies_as_the_dense_operator_among_all_nodes(context):
+    x = features(len(context[0]))
+    found = make_context(*context).convolve(torch.tensor(x))
+    assert_allclose(found, dense_context(*context) @ x, **SINGLE)
+
+
+@every_context
+def test_gradients_of_a_context_graph_are_those_of_the_dense_operator(context):
+    x = torch.tensor(features(len(context[0])), requires_grad=True)
+    upstream = features(len(context[0]), seed=3)
+    make_context(*context).convolve(x).backward(torch.tensor(upstream))
+    assert_allclose(x.grad, dense_context(*context).T @ upstream, **SINGLE)
+
+
+def test_gradients_of_a_context_graph_pass_gradcheck():
+    context = CONTEXTS["two columns"]
+    x = torch.tensor(features(len(context[0]), dim=2), requires_grad=True)
+    assert torch.autograd.gradcheck(make_context(*context).convolve, x)
+
+
+def test_one_row_stands_for_equal_nodes():
+    categories, counts = CONTEXTS["two columns"]
+    x = torch.tensor(features(len(counts)))
+    rows = np.repeat(np.arange(len(counts)), counts)
+    apart = make_context(np.array(categories)[rows], np.ones(len(rows), dtype=int))
+    together = make_context(categories, counts).convolve(x)
+    assert_allclose(apart.convolve(x[rows]), together[rows], **SINGLE)
+
+
+def test_a_row_that_stands_for_no_node_sends_nothing():
+    categories, counts = CONTEXTS["newcomers"]
+    known = [row for row, count in enumerate(counts) if count]
+    x = torch.tensor(features(len(counts)))
+    with_newcomers = make_context(categories, counts).convolve(x)
+    alone = make_context([categories[row] for row in known], [counts[row] for row in known])
+    assert_allclose(with_newcomers[known], alone.convolve(x[known]), **SINGLE)
+
+
+def test_a_row_without_categories_keeps_its_features():
+    categories, counts = CONTEXTS["two columns"]
+    x = torch.tensor(features(len(counts)))
+    assert_allclose(make_context(categories, counts).convolve(x)[-1], x[-1], **SINGLE)
+
+
+# --- Both ---------------------------------------------------------------------------------------
+
+
+def make_bipartite():
+    return BipartiteGraph(*some_edges(), N_USERS, N_SERVICES)
+
+
+@pytest.mark.parametrize("make", [make_bipartite, lambda: make_context(*CONTEXTS["two columns"])])
+def test_every_tensor_is_a_buffer(make):
+    graph = make()
+    assert len(list(graph.buffers())) > 0
+    for part in graph.modules():
+        loose = [name for name, value in vars(part).items() if holds_a_tensor(value)]
+        assert set(loose) <= {"_buffers"}
+
+
+def holds_a_tensor(value):
+    return any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(value))
+
+
+# --- Nothing over pairs of nodes ----------------------------------------------------------------
+
+
+class LargestTensor(TorchDispatchMode):
+    """Record the most numbers that any tensor made in here holds, backward passes included."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                self.size = max(self.size, stored_numbers(leaf))
+        return made
+
+
+def stored_numbers(tensor):
+    if tensor.layout == torch.sparse_csr:
+        parts = tensor.values(), tensor.col_indices(), tensor.crow_indices()
+        return sum(part.numel() for part in parts)
+    if tensor.layout == torch.sparse_coo:
+        return tensor._values().numel() + tensor._indices().numel()
+    assert tensor.layout == torch.strided
+    return tensor.numel()
+
+
+def dense_second_hop_product(operators, x_users, x_services):
+    """Do the work of `convolve_second_hop` the forbidden way."""
+    h = operators.graph.by_user.fill(operators.weights).to_dense()
+    user, service = operators.user_degrees.clamp(min=1), operators.service_degrees.clamp(min=1)
+    scaled = h / user.sqrt().unsqueeze(1)
+    users = scaled @ ((scaled.T @ x_users) / service.unsqueeze(1))
+    scaled = h / service.sqrt()
+    services = scaled.T @ ((scaled @ x_services) / user.unsqueeze(1))
+    return torch.cat([users, services])
+
+
+def convolve_with_gradient(name, n_users=300, n_services=400, dim=2):
+    """Return the largest tensor of a product and its gradient, and a bound that is linear."""
+    users, services = some_edges(n_users=n_users, n_services=n_services, share=0.01)
+    n_nodes = n_users + n_services
+    x = torch.randn(n_nodes, dim, requires_grad=True)
+    parts = n_users, n_services
+    context = torch.arange(n_nodes).unsqueeze(1) % torch.tensor([5, 3])
+    with LargestTensor() as largest:
+        if name == "context":
+            y = ContextGraph(context, torch.ones(n_nodes)).convolve(x)
+        elif name == "first hop":
+            y = BipartiteGraph(users, services, *parts)().convolve(x)
+        elif name == "second hop":
+            y = BipartiteGraph(users, services, *parts)().convolve_second_hop(*x.split(parts))
+        else:
+            operators = BipartiteGraph(users, services, *parts)()
+            y = dense_second_hop_product(operators, *x.split(parts))
+        y.square().sum().backward()
+    assert x.grad is not None
+    return largest.size, 2 * len(users) + 2 * n_nodes * dim
+
+
+@pytest.mark.parametrize("name", ["first hop", "second hop", "context"])
+def test_products_form_nothing_larger_than_edges_and_features(name):
+    size, linear = convolve_with_gradient(name)
+    assert linear < 300 * 400 / 10
+    assert 700 * 2 <= size <= linear
+
+
+def test_what_is_made_in_a_backward_pass_is_noticed():
+    x = torch.ones(1, requires_grad=True)
+    x.register_hook(lambda gradient: gradient * torch.ones(1000).sum())
+    with LargestTensor() as largest:
+        (2 * x).backward()
+    assert largest.size == 1000
+
+
+def test_a_dense_product_is_noticed():
+    size, _ = convolve_with_gradient("dense")
+    assert size >= 300 * 400
+
+
+@pytest.fixture(scope="module")
+def sparse_qos():
+    data = make_qos(300, 400, density=0.01, n_qos=2, random_state=0)
+    return ContextJoiner(data.users, data.services).fit_transform(data.X), data.y
+
+
+def fit_tiny(data):
+    """Fit for an epoch; return the largest tensor of it, and the fitted network."""
+    model = SharpQoSRegressor(
+        user_features=["user_as", "user_latitude"],
+        service_features=["service_as"],
+        max_epochs=1,
+        batch_size=256,
+        n_factors=2,
+        context_dim=2,
+        autoencoder_epochs=2,
+        hidden_dim=3,
+        n_blocks=2,
+        n_cross_blocks=2,
+        routed_dim=4,
+        output_dim=4,
+        random_state=0,
+    )
+    with LargestTensor() as largest:
+        model.fit(*data)
+    return largest.size, model
+
+
+def pairs_of(model):
+    """Number of pairs of a user and a service, fewer than those of any two nodes."""
+    n_users, n_services = model.module_.graphs[0].graph.by_user.shape
+    assert n_users * n_services > 100_000
+    return n_users * n_services
+
+
+@pytest.fixture(scope="module")
+def fitted(sparse_qos):
+    return fit_tiny(sparse_qos)
+
+
+def test_training_forms_no_matrix_over_pairs(fitted):
+    size, model = fitted
+    assert 0 < size < pairs_of(model) / 10
+
+
+def test_encoding_forms_no_matrix_over_pairs(fitted):
+    _, model = fitted
+    newcomers = model.users_.table_.take([0, 1]), model.services_.table_.take([0, 1, 2])
+    with LargestTensor() as largest, torch.no_grad():
+        users, services = model.module_.encode(*newcomers)
+    assert len(users) * len(services) > pairs_of(model)
+    assert 0 < largest.size < pairs_of(model) / 10
+
+
+def test_a_dense_product_in_training_is_noticed(sparse_qos, monkeypatch):
+    monkeypatch.setattr(BipartiteOperators, "convolve_second_hop", dense_second_hop_product)
+    size, model = fit_tiny(sparse_qos)
+    assert size >= pairs_of(model)
