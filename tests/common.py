@@ -68,8 +68,8 @@ CONTRACTS = [
         },
         learning={
             "max_epochs": 20,
-            "learning_rate": 0.01,
-            "batch_size": 64,
+            "learning_rate": 0.02,
+            "batch_size": 256,
             "n_factors": 8,
             "context_dim": 8,
             "hidden_dim": 16,
