@@ -130,9 +130,9 @@ class RegionalLatentStates(BaseEstimator):
         The threshold eta as a quantile of the QoS: independent of its unit. The mean above it, over
         the mean below it, is where w starts; with ``rate="printed"`` it is what w applies to.
 
-    n_restarts : int, default=4
-        Random starts for each number of states up to m. As many more start from a split of the
-        best solution with one state less.
+    n_restarts : int, default=3
+        Random starts for each number of states up to m; as many more start from a split of the
+        best solution with one state less. After some iterations only the best of each go on.
 
     max_iter : int, default=300
         Largest number of iterations.
@@ -218,7 +218,7 @@ class RegionalLatentStates(BaseEstimator):
         concentration: float = 1.0,
         rate: str = "matched",
         slow_quantile: float = 0.9,
-        n_restarts: int = 4,
+        n_restarts: int = 3,
         max_iter: int = 300,
         tol: float = 1e-5,
         random_state: int | np.random.RandomState | None = None,
@@ -331,15 +331,25 @@ class RegionalLatentStates(BaseEstimator):
         """Find m states from random starts and from splits of the solution with m - 1 states."""
         rng = np.random.RandomState([seed, m])
         neutral = _neutral_start(records)
-        starts = [
-            _random_start(neutral, m, records, eta, rng) for _ in range(self.n_restarts)
-        ] + [_split(smaller, rng) for _ in range(self.n_restarts)]
-        trials = [self._climb(start, records, eta, TRIAL_ITERATIONS) for start in starts]
-        trial, first = max(trials, key=lambda found: found[1][-1])
-        best, rest = self._climb(trial, records, eta, self.max_iter - TRIAL_ITERATIONS)
-        if rest[-1] < trace[-1] and self.concentration == 1:
-            # The smaller solution with an empty state is as good, and a solution with m states.
-            return _with_empty_state(smaller), trace
+        random = [_random_start(neutral, m, records, eta, rng) for _ in range(self.n_restarts)]
+        splits = [_split(smaller, rng) for _ in range(self.n_restarts)]
+        runs = [self._climb_best(group, records, eta) for group in (random, splits)]
+        best, longest = max(runs, key=lambda run: run[1][-1])
+        # The smaller solution with an empty state is one, too. The uniform prior of m frequencies
+        # has the density (m - 1)!; any other rules out an empty state.
+        gained = 2 * np.log(m - 1)
+        if self.concentration == 1 and longest[-1] < trace[-1] + gained:
+            return _with_empty_state(smaller), [value + gained for value in trace]
+        return best, longest
+
+    def _climb_best(
+        self, starts: list[Parameters], records: Records, eta: float
+    ) -> tuple[Parameters, list[float]]:
+        """Try all starts for some iterations, then go on from the best."""
+        n_trial = min(TRIAL_ITERATIONS, self.max_iter)
+        trials = [self._climb(start, records, eta, n_trial) for start in starts]
+        trial, first = max(trials, key=lambda run: run[1][-1])
+        best, rest = self._climb(trial, records, eta, self.max_iter - n_trial)
         return best, first[:-1] + rest
 
     def _climb(
