@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import sparse
 from scipy.special import gammaln
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
@@ -54,6 +55,13 @@ class Records:
     def per_pair(self, values: np.ndarray | None = None) -> np.ndarray:
         """Sum values of records, or count the records, over each pair."""
         return np.bincount(self.pair, values, minlength=len(self.pair_user))
+
+    def matrix(self, values: np.ndarray) -> sparse.csr_array:
+        """Arrange values of pairs as a matrix of user regions by service regions."""
+        shape = (self.n_user_regions, self.n_service_regions)
+        # Pairs are in the order of rows.
+        ends = np.searchsorted(self.pair_user, np.arange(self.n_user_regions + 1))
+        return sparse.csr_array((values, self.pair_service, ends), shape=shape)
 
     def per_user_region(self, values: np.ndarray) -> np.ndarray:
         """Sum values of pairs over each user region."""
@@ -130,7 +138,7 @@ class RegionalLatentStates(BaseEstimator):
         The threshold eta as a quantile of the QoS: independent of its unit. The mean above it, over
         the mean below it, is where w starts; with ``rate="printed"`` it is what w applies to.
 
-    n_restarts : int, default=3
+    n_restarts : int, default=2
         Random starts for each number of states up to m; as many more start from a split of the
         best solution with one state less. After some iterations only the best of each go on.
 
@@ -218,7 +226,7 @@ class RegionalLatentStates(BaseEstimator):
         concentration: float = 1.0,
         rate: str = "matched",
         slow_quantile: float = 0.9,
-        n_restarts: int = 3,
+        n_restarts: int = 2,
         max_iter: int = 300,
         tol: float = 1e-5,
         random_state: int | np.random.RandomState | None = None,
@@ -402,42 +410,35 @@ def iterate(
     user, service = parameters.user_joint, parameters.service_joint
     differs = 1.0 - np.eye(user.shape[1])
     user_share = user[records.pair_user]
-    match = user_share * service[records.pair_service]
-    differ = user_share * (service @ differs)[records.pair_service]
-    differ_service = service[records.pair_service] * (user @ differs)[records.pair_user]
-    matching, differing = match.sum(1), differ.sum(1)
+    matching = _row_products(user_share, service[records.pair_service])
+    differing = _row_products(user_share, (service @ differs)[records.pair_service])
     mean = parameters.user_level[records.pair_user] * parameters.service_level[records.pair_service]
-    ratio = records.qos / mean[records.pair]
-    with np.errstate(divide="ignore"):
-        log_match, log_differ = np.log(matching), np.log(differing)
-        log_mean, log_total = np.log(mean), np.log(matching + differing)
     w = parameters.mismatch
+    with np.errstate(divide="ignore"):
+        log_match, log_differ = np.log(matching / mean), np.log(differing / mean)
+    n = records.per_pair()
+    ratio = records.qos / mean[records.pair]
     if slow is None:
-        # Per record, the log of a density and of the probability of its states together.
+        # Of each record, the log of the density and of the probability of its states together.
         fast_part = log_match[records.pair] - ratio
         slow_part = (log_differ - np.log(w))[records.pair] - ratio / w
         log_density = np.logaddexp(fast_part, slow_part)
         mismatched = np.exp(slow_part - log_density)
         n_differ = records.per_pair(mismatched)
     else:
-        log_density = log_total[records.pair] - np.where(slow, ratio / w + np.log(w), ratio)
+        log_density = np.logaddexp(log_match, log_differ)[records.pair]
+        log_density = log_density - np.where(slow, ratio / w + np.log(w), ratio)
         mismatched = slow.astype(np.float64)
         # The density cancels: responsibilities are the probabilities of the states alone.
-        n_differ = records.per_pair() * np.exp(log_differ - log_total)
-    log_posterior = (log_density - log_mean[records.pair]).sum() + sum(
+        n_differ = n * differing / (matching + differing)
+    log_posterior = log_density.sum() + sum(
         _log_dirichlet(frequencies, concentration)
         for frequencies in (parameters.user_frequencies, parameters.service_frequencies)
     )
-    n_match = records.per_pair() - n_differ
-    n_match = n_match / np.where(matching > 0, matching, 1.0)
-    n_differ = n_differ / np.where(differing > 0, differing, 1.0)
-    match = match * n_match[:, None]
-    user_counts = _sum_rows(
-        match + differ * n_differ[:, None], records.pair_user, len(user)
-    )
-    service_counts = _sum_rows(
-        match + differ_service * n_differ[:, None], records.pair_service, len(service)
-    )
+    match = records.matrix((n - n_differ) / np.where(matching > 0, matching, 1.0))
+    differ = records.matrix(n_differ / np.where(differing > 0, differing, 1.0))
+    user_counts = user * (match @ service + differ @ (service @ differs))
+    service_counts = service * (match.T @ user + differ.T @ (user @ differs))
     user_frequencies, user = _maximise_states(user_counts, user, concentration)
     service_frequencies, service = _maximise_states(service_counts, service, concentration)
     rates = _maximise_rates(parameters, records, mismatched)
@@ -562,8 +563,8 @@ def _log_dirichlet(frequencies: np.ndarray, concentration: float) -> float:
     return float(constant + (concentration - 1) * np.log(frequencies).sum())
 
 
-def _sum_rows(rows: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
-    return np.column_stack([np.bincount(groups, column, minlength=n_groups) for column in rows.T])
+def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", left, right)
 
 
 def _labels(regions: ArrayLike) -> pd.Index:
