@@ -14,6 +14,8 @@ from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
 from skqos.entities import EntityTable
 
 KERNEL_WIDTHS = (1, 3, 5)
+# Columns beside the middle one of the widest kernel.
+MARGIN = KERNEL_WIDTHS[-1] // 2
 
 # Vectors of the known features (n, n_features, dim) and shares of the latent states (n, kinds, m).
 Rows = tuple[Tensor, Tensor]
@@ -146,52 +148,60 @@ class R2SLModule(nn.Module):
     def _convolve(self, rows: Rows, side: int) -> Tensor:
         """Convolve one side's rows with all kernels, flattened (eq. 24 and 25); (n, size)."""
         features, shares = rows
-        basis = self._state_maps(side)
-        padded = F.pad(features, (0, 0, 0, self.width - features.shape[1])).transpose(1, 2)
-        convolved = []
-        for kernel in self.kernels:
-            known = self._convolve_features(padded, kernel, side)
-            states = _same(basis, kernel).flatten(1)
-            total = torch.addmm(known.flatten(1), shares.flatten(1), states)
+        kernel = torch.cat(
+            [F.pad(k.weight, (MARGIN - k.kernel_size[1] // 2,) * 2) for k in self.kernels]
+        )
+        known = self._convolve_features(features, kernel, side)
+        states = self._convolve_states(kernel, side)
+        total = torch.addmm(known.flatten(1), shares.flatten(1), states.flatten(1))
+        if side == 1:
             # The bias belongs to the pair: the services' side has it.
-            convolved.append(total.unflatten(1, known.shape[1:]) + side * kernel.bias[:, None, None])
-        return torch.cat(convolved, dim=1).flatten(1)
+            bias = torch.cat([k.bias for k in self.kernels])
+            total = total + bias.repeat_interleave(self.n_rows * self.width)
+        return total
 
-    def _convolve_features(self, features: Tensor, kernel: nn.Conv2d, row: int) -> Tensor:
-        """Convolve a map that is 0 but for one row; (n, filters, rows, width).
+    def _convolve_features(self, features: Tensor, kernel: Tensor, row: int) -> Tensor:
+        """Convolve maps that are 0 but for a row; (n, filters, rows, width).
 
         The rows of the result are one-dimensional convolutions of that row, each with the row of
         the kernel that falls on it.
         """
-        height, width = kernel.kernel_size
-        above = (height - 1) // 2
-        on_row = [row + above - k for k in range(self.n_rows) if 0 <= row + above - k < height]
-        weight = kernel.weight[:, :, on_row].transpose(1, 2).flatten(0, 1)
-        convolved = F.conv1d(features, weight, padding=width // 2)
-        convolved = convolved.unflatten(1, (-1, len(on_row)))
-        first = max(0, row + above - height + 1)
+        height = kernel.shape[2]
+        first = max(0, row - height // 2)
+        result_rows = range(first, min(self.n_rows, row + (height - 1) // 2 + 1))
+        on_row = [row - k + (height - 1) // 2 for k in result_rows]
+        weight = kernel[:, :, on_row].transpose(1, 2).flatten(0, 1)
+        padded = F.pad(features, (0, 0, 0, self.width - features.shape[1])).transpose(1, 2)
+        convolved = F.conv1d(padded, weight, padding=MARGIN).unflatten(1, (-1, len(on_row)))
         return F.pad(convolved, (0, 0, first, self.n_rows - first - len(on_row)))
 
-    def _state_maps(self, side: int) -> Tensor:
-        """Return a map per latent state, 0 but for the state's vector; (kinds * m, dim, ...)."""
+    def _convolve_states(self, kernel: Tensor, side: int) -> Tensor:
+        """Convolve a map per state, 0 but for its vector; (kinds * m, filters, rows, width).
+
+        The result is the kernel, turned round, about the state's cell.
+        """
         vectors = self.sides[side].state_vectors
-        n_kinds, n_states, dim = vectors.shape
-        maps = vectors.new_zeros(n_kinds, n_states, dim, self.n_rows, self.width)
-        for kind in range(n_kinds):
-            for state in range(n_states):
-                maps[kind, state, :, 2 + 2 * kind + side, state] = vectors[kind, state]
-        return maps.flatten(0, 1)
+        height, below = kernel.shape[2], kernel.shape[2] // 2
+        taps = torch.einsum("kmc,fchw->kmhwf", vectors, kernel.flip(2, 3)).flatten(0, 1)
+        kind, state = (index.flatten()[:, None, None] for index in self._cells(vectors))
+        canvas = vectors.new_zeros(
+            len(taps), self.n_rows + height - 1, self.width + 2 * MARGIN, len(kernel)
+        )
+        canvas[
+            torch.arange(len(taps), device=taps.device)[:, None, None],
+            2 + 2 * kind + side + torch.arange(height, device=taps.device)[:, None],
+            state + torch.arange(2 * MARGIN + 1, device=taps.device),
+        ] = taps
+        canvas = canvas[:, below : below + self.n_rows, MARGIN : MARGIN + self.width]
+        return canvas.permute(0, 3, 1, 2)
+
+    def _cells(self, vectors: Tensor) -> tuple[Tensor, ...]:
+        """Kind and number of each state."""
+        sizes = (torch.arange(n, device=vectors.device) for n in vectors.shape[:2])
+        return torch.meshgrid(*sizes, indexing="ij")
 
     def _predict(self, hidden: Tensor) -> Tensor:
         """Go through the dense layers (eq. 26)."""
         for layer in self.layers:
             hidden = layer(F.relu(hidden))
         return hidden.squeeze(1)
-
-
-def _same(maps: Tensor, kernel: nn.Conv2d) -> Tensor:
-    """Convolve without bias; the result has the size of the maps ("same" of TensorFlow)."""
-    height, width = kernel.kernel_size
-    above, left = (height - 1) // 2, (width - 1) // 2
-    padded = F.pad(maps, (left, width // 2, above, height // 2))
-    return F.conv2d(padded, kernel.weight)
