@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skqos import SAMoERegressor
+from skqos import R2SLRegressor, SAMoERegressor
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,24 @@ CONTRACTS = [
             "embedding_dim": 8,
             "tower_dim": 16,
             "mlp_hidden_sizes": (32, 16),
+        },
+    ),
+    Contract(
+        R2SLRegressor,
+        tiny={
+            "max_epochs": 3,
+            "n_states": 2,
+            "embedding_dim": 4,
+            "n_filters": 2,
+            "hidden_size": 16,
+        },
+        learning={
+            "max_epochs": 20,
+            "learning_rate": 0.01,
+            "batch_size": 64,
+            "embedding_dim": 8,
+            "n_filters": 2,
+            "hidden_size": 64,
         },
     ),
 ]
