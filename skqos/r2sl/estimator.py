@@ -11,7 +11,6 @@ import pandas as pd
 
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos.base import BaseQoSRegressor, TrainingData
-from skqos.entities import EntityEncoder
 from skqos.r2sl.latent_states import RegionalLatentStates
 
 if TYPE_CHECKING:

@@ -366,7 +366,9 @@ class RegionalLatentStates(BaseEstimator):
         """Iterate until nothing is gained; return also the log posterior before each iteration."""
         trace: list[float] = []
         for _ in range(max_iter):
-            updated, before = iterate(parameters, records, self.concentration, self._slow(records, eta))
+            updated, before = iterate(
+                parameters, records, self.concentration, self._slow(records, eta)
+            )
             trace.append(before)
             if len(trace) > 1 and trace[-1] - trace[-2] < self.tol * len(records.qos):
                 return parameters, trace

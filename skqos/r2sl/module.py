@@ -88,7 +88,9 @@ class EntityRows(nn.Module):
             for k, column in enumerate(self.columns)
         ]
         n_kinds, n_states, _ = self.state_vectors.shape
-        stacked = torch.stack(shares, 1) if n_kinds else features.new_zeros(len(features), 0, n_states)
+        stacked = (
+            torch.stack(shares, 1) if n_kinds else features.new_zeros(len(features), 0, n_states)
+        )
         return features.unflatten(1, (self.features.n_features, -1)), stacked
 
 

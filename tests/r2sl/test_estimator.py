@@ -138,7 +138,9 @@ def test_the_network_has_each_entitys_states(joined):
         ("user", "service"), model.module_.sides, (model.users_, model.services_), strict=True
     ):
         regions = X.drop_duplicates(side).set_index(side)[f"{side}_region"].loc[encoder.ids_]
-        plain = table.loc[side].to_numpy()[table.loc[side].index.get_indexer(regions.astype(object))]
+        plain = table.loc[side].to_numpy()[
+            table.loc[side].index.get_indexer(regions.astype(object))
+        ]
         _, shares = rows.eval()(torch.arange(len(encoder.ids_)))
         expected = (plain - plain.mean(0)) / plain.std(0)
         assert_allclose(shares[:, 0].numpy(), expected, rtol=1e-3, atol=1e-4)

@@ -106,7 +106,9 @@ def slow_iteration(parameters, users, services, qos, alpha, slow=None):
     )
     unit = exp(sum(log(level) for level in level_u) / len(level_u))
     levels = np.array(level_u) / unit, np.array(level_s) * unit
-    return Parameters(*joints, *frequencies, *levels, max(1.0, ratio / sum(differing))), log_posterior
+    return Parameters(
+        *joints, *frequencies, *levels, max(1.0, ratio / sum(differing))
+    ), log_posterior
 
 
 def assert_same(fast, slow, rtol):
@@ -213,7 +215,10 @@ def test_printed_states_ignore_qos():
 def test_the_reported_log_posterior_is_that_of_the_fitted_parameters():
     users, services, qos, *_ = draw_regions(1, 2, 6, 7)
     states = RegionalLatentStates(2, random_state=0).fit(users * 10, services * 10, qos)
-    order = [states.user_regions_.get_indexer(users * 10), states.service_regions_.get_indexer(services * 10)]
+    order = [
+        names.get_indexer(regions * 10)
+        for names, regions in ((states.user_regions_, users), (states.service_regions_, services))
+    ]
     region_shares = [np.bincount(codes) / len(qos) for codes in order]
     parameters = Parameters(
         states.user_states_ * region_shares[0][:, None],
@@ -313,7 +318,7 @@ def test_bad_parameters_raise(params, message):
 
 def test_bad_records_raise():
     states = RegionalLatentStates(2)
-    with pytest.raises(ValueError, match="qos must be positive.*found 0.0. Shift it"):
+    with pytest.raises(ValueError, match=r"qos must be positive.*found 0\.0\. Shift it"):
         states.fit([0, 1], [0, 1], [1.0, 0.0])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         states.fit([0, 1], [0], [1.0, 2.0])
