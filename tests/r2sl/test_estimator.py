@@ -155,6 +155,12 @@ def test_latent_states_see_y_in_its_own_unit_and_no_validation_row(joined, state
     assert set(state_fits[1][2]) <= set(y)
 
 
+def test_the_unit_of_y_does_not_matter(joined):
+    X, y = joined
+    first, second = (make().fit(X, factor * y).predict(X) / factor for factor in (1, 1024))
+    assert_allclose(first, second, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [0.0, -5.0, -1e6])
 def test_targets_that_are_not_positive_are_shifted(joined, state_fits, shift):
     X, y = joined
