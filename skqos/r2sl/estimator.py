@@ -70,15 +70,15 @@ class R2SLRegressor(BaseQoSRegressor):
         leaves v open.
 
     loss : {"absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed"}, \
-            default="absolute_error"
+            default="e_huber"
         Training loss, in units of the transformed target. "e_huber" is continuous; the loss of the
         paper's eq. 27, "e_huber_printed", falls at its threshold.
 
-    loss_threshold : float, default=0.5
-        Where the Huber losses change from squares to lines.
+    loss_threshold : float, default=0.1
+        Where the Huber losses change from squares to lines. The paper has 0.5, in seconds.
 
-    tail_weight : float, default=0.05
-        Weight of the linear part of both E-Huber losses.
+    tail_weight : float, default=0.5
+        Weight of the linear part of both E-Huber losses. The paper has 0.05.
 
     max_epochs : int, default=20
         Epochs of training.
@@ -246,9 +246,9 @@ class R2SLRegressor(BaseQoSRegressor):
         input_dropout: float = 0.3,
         n_filters: int = 8,
         hidden_size: int = 256,
-        loss: str = "absolute_error",
-        loss_threshold: float = 0.5,
-        tail_weight: float = 0.05,
+        loss: str = "e_huber",
+        loss_threshold: float = 0.1,
+        tail_weight: float = 0.5,
         max_epochs: int = 20,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
