@@ -268,12 +268,12 @@ class RegionalLatentStates(BaseEstimator):
                 f"qos must be positive, as exponential variables are; found {qos.min()}. Shift it."
             )
         check_consistent_length(user_regions, service_regions, qos)
-        users, self.user_regions_ = pd.factorize(_labels(user_regions), use_na_sentinel=False)
+        users, self.user_regions_ = pd.factorize(pd.Index(user_regions), use_na_sentinel=False)
         services, self.service_regions_ = pd.factorize(
-            _labels(service_regions), use_na_sentinel=False
+            pd.Index(service_regions), use_na_sentinel=False
         )
-        # The mean as unit: neither very large nor very small values overflow.
-        unit = qos.mean()
+        # The mean as unit, whose sum must not overflow.
+        unit = qos.max() * (qos / qos.max()).mean()
         records = Records.arrange(users, services, qos / unit)
         eta = float(np.quantile(records.qos, self.slow_quantile))
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -323,7 +323,7 @@ class RegionalLatentStates(BaseEstimator):
             ),
         )
         return tuple(
-            np.vstack([states, frequencies])[known.get_indexer(_labels(regions))]
+            np.vstack([states, frequencies])[known.get_indexer(pd.Index(regions))]
             for regions, known, states, frequencies in sides
         )
 
@@ -513,15 +513,7 @@ def _random_start(
     ]
     # Matched pairs are one in m: the mean over all pairs stays.
     level = neutral.service_level / (1 / m + (1 - 1 / m) * w)
-    return replace(
-        neutral,
-        user_joint=joints[0],
-        service_joint=joints[1],
-        user_frequencies=joints[0].sum(0),
-        service_frequencies=joints[1].sum(0),
-        service_level=level,
-        mismatch=w,
-    )
+    return replace(_with_states(neutral, *joints), service_level=level, mismatch=w)
 
 
 def _split(smaller: Parameters, rng: np.random.RandomState) -> Parameters:
@@ -534,22 +526,21 @@ def _split(smaller: Parameters, rng: np.random.RandomState) -> Parameters:
         left = joint.copy()
         left[:, state] -= moved
         joints.append(np.column_stack([left, moved]))
-    return replace(
-        smaller,
-        user_joint=joints[0],
-        service_joint=joints[1],
-        user_frequencies=joints[0].sum(0),
-        service_frequencies=joints[1].sum(0),
-    )
+    return _with_states(smaller, *joints)
 
 
 def _with_empty_state(smaller: Parameters) -> Parameters:
+    joints = (smaller.user_joint, smaller.service_joint)
+    return _with_states(smaller, *(np.pad(joint, ((0, 0), (0, 1))) for joint in joints))
+
+
+def _with_states(parameters: Parameters, user: np.ndarray, service: np.ndarray) -> Parameters:
     return replace(
-        smaller,
-        user_joint=np.pad(smaller.user_joint, ((0, 0), (0, 1))),
-        service_joint=np.pad(smaller.service_joint, ((0, 0), (0, 1))),
-        user_frequencies=np.append(smaller.user_frequencies, 0.0),
-        service_frequencies=np.append(smaller.service_frequencies, 0.0),
+        parameters,
+        user_joint=user,
+        service_joint=service,
+        user_frequencies=user.sum(0),
+        service_frequencies=service.sum(0),
     )
 
 
@@ -567,7 +558,3 @@ def _log_dirichlet(frequencies: np.ndarray, concentration: float) -> float:
 
 def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", left, right)
-
-
-def _labels(regions: ArrayLike) -> pd.Index:
-    return pd.Index(regions)

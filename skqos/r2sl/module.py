@@ -16,6 +16,8 @@ from skqos.entities import EntityTable
 KERNEL_WIDTHS = (1, 3, 5)
 # Columns beside the middle one of the widest kernel.
 MARGIN = KERNEL_WIDTHS[-1] // 2
+# Shares that vary less are not blown up: a region unlike all others would be far out.
+MIN_DEVIATION = 0.1
 
 # Vectors of the known features (n, n_features, dim) and shares of the latent states (n, kinds, m).
 Rows = tuple[Tensor, Tensor]
@@ -67,7 +69,8 @@ class EntityRows(nn.Module):
         self.columns = [column for column, _ in states]
         for k, (column, shares) in enumerate(states):
             of_entities = shares[table.categories[:, column]]
-            scaled = (shares - of_entities.mean(0)) / np.maximum(of_entities.std(0), 1e-6)
+            deviation = np.maximum(of_entities.std(0), MIN_DEVIATION)
+            scaled = (shares - of_entities.mean(0)) / deviation
             self.register_buffer(f"shares_{k}", torch.tensor(scaled, dtype=torch.float32))
 
     def forward(self, codes: Tensor) -> Rows:

@@ -13,6 +13,7 @@ from skqos.datasets import make_qos
 from skqos.losses import LOSSES, ObservedLoss
 from skqos.preprocessing import ContextJoiner
 from skqos.r2sl.latent_states import RegionalLatentStates
+from skqos.r2sl.module import MIN_DEVIATION
 from skqos.training import Trainer
 
 TINY = {
@@ -142,7 +143,7 @@ def test_the_network_has_each_entitys_states(joined):
             table.loc[side].index.get_indexer(regions.astype(object))
         ]
         _, shares = rows.eval()(torch.arange(len(encoder.ids_)))
-        expected = (plain - plain.mean(0)) / plain.std(0)
+        expected = (plain - plain.mean(0)) / np.maximum(plain.std(0), MIN_DEVIATION)
         assert_allclose(shares[:, 0].numpy(), expected, rtol=1e-3, atol=1e-4)
 
 

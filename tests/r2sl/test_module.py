@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import predict_interactions
-from skqos.r2sl.module import KERNEL_WIDTHS, EntityRows, R2SLModule
+from skqos.r2sl.module import KERNEL_WIDTHS, MIN_DEVIATION, EntityRows, R2SLModule
 from skqos.training import seeded
 
 EMBED, FILTERS, N_USERS, N_SERVICES = 3, 2, 6, 9
@@ -127,14 +127,17 @@ def test_shares_are_standardised_over_entities():
     _, shares = rows(torch.arange(N_USERS))
     for kind, (column, probabilities) in enumerate(states):
         plain = probabilities[numpy(categories)[:, column]]
-        expected = (plain - plain.mean(0)) / plain.std(0)
+        expected = (plain - plain.mean(0)) / np.maximum(plain.std(0), MIN_DEVIATION)
         assert_allclose(numpy(shares)[:, kind], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_shares_that_do_not_vary_are_0():
+def test_shares_that_hardly_vary_are_not_blown_up():
+    """Neither those of known regions nor, at a new entity, those of an unknown one."""
     table = EntityTable(np.zeros((4, 1), dtype=np.int64), np.empty((4, 0)))
-    rows = EntityRows(table, [1], [(0, np.array([[0.3, 0.7], [0.3, 0.7]]))], 2, EMBED, 0.0)
+    rows = EntityRows(table, [1], [(0, np.array([[0.3, 0.7], [0.4, 0.6]]))], 2, EMBED, 0.0)
     assert_allclose(numpy(rows(torch.arange(4))[1]), 0)
+    _, shares = rows.encode(EntityTable(np.array([[UNKNOWN]]), np.empty((1, 0))))
+    assert_allclose(numpy(shares)[-1, 0], [0.1 / MIN_DEVIATION, -0.1 / MIN_DEVIATION], rtol=1e-5)
 
 
 def new_table(categories, numerics):
