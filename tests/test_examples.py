@@ -43,13 +43,16 @@ def example(monkeypatch):
 @pytest.fixture
 def tiny_regressors(monkeypatch):
     """Shrink every regressor that an example builds."""
-    for regressor, tiny in TINY.items():
-        original = regressor.__init__
 
-        def small(self, *, original=original, tiny=tiny, **params):
+    def shrink(original, tiny):
+        # A closure: scikit-learn takes named arguments of __init__ for parameters.
+        def small(self, **params):
             original(self, **{**params, **tiny})
 
-        monkeypatch.setattr(regressor, "__init__", small)
+        return small
+
+    for regressor, tiny in TINY.items():
+        monkeypatch.setattr(regressor, "__init__", shrink(regressor.__init__, tiny))
 
 
 def _write_list(path, head, rows):
