@@ -26,7 +26,7 @@ TINY = {
         "n_states": 2,
         "embedding_dim": 4,
         "n_filters": 2,
-        "hidden_size": 8,
+        "hidden_size": 32,
     },
 }
 
