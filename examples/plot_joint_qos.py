@@ -28,7 +28,7 @@ data = make_qos(100, 300, density=0.3, n_qos=2, missing_rate=0.5, random_state=0
 seen_at_all = ~np.isnan(data.y).all(axis=1)
 X, y = data.X[seen_at_all], data.y[seen_at_all]
 train = np.random.default_rng(0).random(len(y)) < 0.5
-pd.DataFrame(y[:4], columns=QOS)
+print(pd.DataFrame(y[:4], columns=QOS))
 
 # %%
 # Joint and alone
@@ -59,7 +59,7 @@ errors = pd.DataFrame(
     },
     index=QOS,
 )
-errors
+print(errors.round(3))
 
 # %%
 # The routing
@@ -89,4 +89,4 @@ plt.show()
 # The weight of a task is inverse to its smoothed loss, so that neither has the say by its scale
 # alone.
 active = joint[-1].active_shares_
-active.set_axis(QOS)
+print(active.set_axis(QOS))

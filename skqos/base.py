@@ -46,6 +46,8 @@ class TrainingData:
         Time steps of the training rows.
     target : ndarray of float64 of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
+    y : ndarray of float64, of the shape of `target`
+        The same in their own unit.
     validation : tuple of Interactions and ndarray, or None
         Held-out rows and their transformed targets.
     seed : int
@@ -58,6 +60,7 @@ class TrainingData:
     service_codes: np.ndarray
     times: np.ndarray | None
     target: np.ndarray
+    y: np.ndarray
     validation: tuple[Interactions, np.ndarray] | None
     seed: int
 
@@ -224,6 +227,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
             service_codes=service_codes,
             times=rows.times,
             target=transform.transform(y[train]),
+            y=y[train],
             validation=validation,
             seed=int(seeds[1]),
         )

@@ -19,7 +19,9 @@ class _SparseProduct(torch.autograd.Function):
     """A sparse matrix, whose transpose is at hand, times a dense one."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor, at: Tensor, x: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, a: Tensor, at: Tensor, x: Tensor
+    ) -> Tensor:
         """Multiply."""
         ctx.at = at
         return a @ x

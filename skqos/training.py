@@ -145,7 +145,7 @@ class QoSNet(NeuralNet):
         self.history.record(f"{prefix}_loss", (total / n_observed).item())
 
     def get_loss(
-        self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
+        self, y_pred: Tensor, y_true: Tensor, *, training: bool = False, **_: Any
     ) -> Tensor:
         """Add a module's own penalty, if it has one, to the training loss."""
         loss = self.criterion_(y_pred, y_true)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skqos import SAMoERegressor, SharpQoSRegressor
+from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,24 @@ CONTRACTS = [
         # An edge, from either end.
         bytes_per_row=32,
         predicts_with=frozenset({"geoopt"}),
+    ),
+    Contract(
+        R2SLRegressor,
+        tiny={
+            "max_epochs": 3,
+            "n_states": 2,
+            "embedding_dim": 4,
+            "n_filters": 2,
+            "hidden_size": 16,
+        },
+        learning={
+            "max_epochs": 20,
+            "learning_rate": 0.01,
+            "batch_size": 64,
+            "embedding_dim": 8,
+            "n_filters": 2,
+            "hidden_size": 64,
+        },
     ),
 ]
 

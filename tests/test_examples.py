@@ -1,6 +1,7 @@
 """The example scripts: they run, and the benchmark is honest."""
 
 import importlib
+import runpy
 import sys
 from pathlib import Path
 
@@ -8,16 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skqos import SAMoERegressor
+from skqos import R2SLRegressor, SAMoERegressor
 from skqos.datasets import make_qos
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TINY = {
-    "max_epochs": 2,
-    "first_stage_epochs": 2,
-    "embedding_dim": 4,
-    "tower_dim": 8,
-    "mlp_hidden_sizes": (8, 8),
+    SAMoERegressor: {
+        "max_epochs": 2,
+        "first_stage_epochs": 2,
+        "embedding_dim": 4,
+        "tower_dim": 8,
+        "mlp_hidden_sizes": (8, 8),
+    },
+    R2SLRegressor: {
+        "max_epochs": 2,
+        "n_states": 2,
+        "embedding_dim": 4,
+        "n_filters": 2,
+        "hidden_size": 32,
+    },
 }
 
 
@@ -31,14 +41,18 @@ def example(monkeypatch):
 
 
 @pytest.fixture
-def tiny_regressor(monkeypatch):
-    """Shrink every SAMoERegressor that an example builds."""
-    original = SAMoERegressor.__init__
+def tiny_regressors(monkeypatch):
+    """Shrink every regressor that an example builds."""
 
-    def small(self, **params):
-        original(self, **{**params, **TINY})
+    def shrink(original, tiny):
+        # A closure: scikit-learn takes named arguments of __init__ for parameters.
+        def small(self, **params):
+            original(self, **{**params, **tiny})
 
-    monkeypatch.setattr(SAMoERegressor, "__init__", small)
+        return small
+
+    for regressor, tiny in TINY.items():
+        monkeypatch.setattr(regressor, "__init__", shrink(regressor.__init__, tiny))
 
 
 def _write_list(path, head, rows):
@@ -75,10 +89,10 @@ def wsdream_folder(tmp_path):
     return tmp_path
 
 
-MODELS = ["service median", "embedding MLP", "SAMoERegressor"]
+MODELS = ["service median", "embedding MLP", "SAMoERegressor", "R2SLRegressor", "R2SL, no city"]
 
 
-@pytest.mark.usefixtures("tiny_regressor")
+@pytest.mark.usefixtures("tiny_regressors")
 def test_benchmark_predicts_the_same_from_permuted_test_labels(example, wsdream_folder, capsys):
     benchmark = example("benchmark_static")
     common = ["--data", str(wsdream_folder), "--qos", "rt", "--seeds", "0", "--models", *MODELS]
@@ -94,7 +108,7 @@ def test_benchmark_predicts_the_same_from_permuted_test_labels(example, wsdream_
     assert "embedding MLP" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("tiny_regressor")
+@pytest.mark.usefixtures("tiny_regressors")
 def test_benchmark_writes_its_table_into_the_readme(example, wsdream_folder):
     benchmark = example("benchmark_static")
     readme = wsdream_folder / "README.md"
@@ -113,7 +127,29 @@ def test_benchmark_writes_its_table_into_the_readme(example, wsdream_folder):
     assert f"| {measured:.3f} (" in mlp
 
 
-@pytest.mark.usefixtures("tiny_regressor")
+@pytest.mark.usefixtures("tiny_regressors")
+def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(example, wsdream_folder):
+    benchmark = example("benchmark_static")
+    out, page = wsdream_folder / "out", wsdream_folder / "page.md"
+    arguments = ["--qos", "rt", "--seeds", "0", "--models", "constant median", "embedding MLP"]
+    benchmark.main(["--data", str(wsdream_folder), *arguments, "--out", str(out)])
+    rows = pd.read_csv(out / "results.csv").set_index("model")
+    split = benchmark.read_split(wsdream_folder, "rt")
+    outliers = benchmark.flag_outliers(split)
+    assert 0 < outliers.sum() < len(outliers) / 5
+    prediction = np.load(out / "rt-embedding_MLP-0.npy")
+    expected = np.abs(prediction - split.y_test)[~outliers].mean()
+    assert rows.loc["embedding MLP", "mae_filtered"] == pytest.approx(expected)
+    assert rows.loc["embedding MLP", "mae"] == pytest.approx(
+        np.abs(prediction - split.y_test).mean()
+    )
+    page.write_text("<!-- filtered: begin -->\n<!-- filtered: end -->\n")
+    table = ["--table", str(out / "results.csv"), "--filtered", "--readme", str(page)]
+    benchmark.main(table)
+    assert f"| {expected:.3f} (" in page.read_text()
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys):
     cold_start = example("benchmark_cold_start")
     split = example("benchmark_static").read_split(wsdream_folder, "rt")
@@ -127,7 +163,7 @@ def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys
     assert "rt unknown services: SAMoERegressor" in output
 
 
-@pytest.mark.usefixtures("tiny_regressor")
+@pytest.mark.usefixtures("tiny_regressors")
 @pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
 def test_quickstart_runs(example, wsdream_folder, capsys, monkeypatch, real):
     quickstart = example("quickstart")
@@ -140,7 +176,7 @@ def test_quickstart_runs(example, wsdream_folder, capsys, monkeypatch, real):
     assert "final: epoch 2/2" in captured.err
 
 
-@pytest.mark.usefixtures("tiny_regressor")
+@pytest.mark.usefixtures("tiny_regressors")
 def test_speed_benchmark_runs(example, monkeypatch, capsys):
     benchmark = example("benchmark_speed")
     monkeypatch.setattr(benchmark, "load", lambda _: make_qos(20, 30, 0.5, random_state=0))
@@ -148,3 +184,15 @@ def test_speed_benchmark_runs(example, monkeypatch, capsys):
     output = capsys.readouterr().out
     assert "fit / bare loop at batch 256" in output
     assert "module alone / predict" in output
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
+def test_latent_states_are_drawn(wsdream_folder, monkeypatch, capsys, real):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    arguments = ["--out", str(wsdream_folder / "picture.png")]
+    arguments += ["--data", str(wsdream_folder)] if real else []
+    monkeypatch.setattr(sys, "argv", ["plot_latent_states.py", *arguments])
+    runpy.run_path(str(EXAMPLES / "plot_latent_states.py"))
+    assert (wsdream_folder / "picture.png").stat().st_size > 10_000
+    assert "log posterior" in capsys.readouterr().out

@@ -10,11 +10,15 @@ FORMULAS = {
     "absolute_error": lambda e: abs(e),
     "squared_error": lambda e: e * e / 2,
     "huber": lambda e: e * e / 2 if abs(e) <= 1 else abs(e) - 1 / 2,
+    "e_huber": lambda e: e * e / 2 if abs(e) < 0.5 else 0.125 + 0.025 * (abs(e) - 0.5),
+    "e_huber_printed": lambda e: e * e / 2 if abs(e) < 0.5 else 0.05 * (0.5 * abs(e) - 0.125),
 }
 SLOPES = {
     "absolute_error": np.sign,
     "squared_error": lambda e: e,
     "huber": lambda e: np.clip(e, -1, 1),
+    "e_huber": lambda e: np.where(abs(e) < 0.5, e, 0.025 * np.sign(e)),
+    "e_huber_printed": lambda e: np.where(abs(e) < 0.5, e, 0.025 * np.sign(e)),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -313,3 +317,30 @@ def test_perfect_tasks_keep_weights_finite(weighting):
             assert np.isfinite(run_step(criterion, prediction, target))
         criterion.end_epoch()
         assert criterion.weights.isfinite().all()
+
+
+def value(name, error, **constants):
+    return LOSSES[name](torch.tensor([error], dtype=torch.float64), **constants).item()
+
+
+def test_the_printed_e_huber_falls_at_its_threshold():
+    """With the paper's constants, 0.5 and 0.05."""
+    assert value("e_huber_printed", 0.5 - 1e-12) == pytest.approx(0.125)
+    assert value("e_huber_printed", 0.5) == pytest.approx(0.00625)
+    assert value("e_huber_printed", 5.25) == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("constants", [{}, {"threshold": 0.2, "tail_weight": 3.0}])
+def test_e_huber_is_continuous(constants):
+    threshold, weight = constants.get("threshold", 0.5), constants.get("tail_weight", 0.05)
+    below, above = (value("e_huber", threshold + step, **constants) for step in (-1e-9, 1e-9))
+    assert below == pytest.approx(above, rel=1e-6)
+    expected = threshold**2 / 2 + weight * threshold * (2 - threshold)
+    assert value("e_huber", -2.0, **constants) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["e_huber", "e_huber_printed"])
+@pytest.mark.parametrize("error", [-2.0, 0.1, 0.3, 0.31])
+def test_e_huber_with_weight_1_is_huber(name, error):
+    expected = value("huber", error, threshold=0.3)
+    assert value(name, error, threshold=0.3, tail_weight=1.0) == pytest.approx(expected)

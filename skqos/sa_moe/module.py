@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
 from skqos.entities import EntityTable
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
-
-# Small: a rare id or category adds little noise until it learns.
-EMBEDDING_STD = 0.05
 
 Encoded = tuple[list[Projection], list[Projection]]
 
@@ -20,9 +18,9 @@ Encoded = tuple[list[Projection], list[Projection]]
 class EntityTower(nn.Module):
     """One side's tower: id embedding, side features and factors, mixed linearly (eq. 11).
 
-    An entity that training did not see gets the average of the known entities for what it
-    lacks (id, factors, unknown context) and its own context for the rest. The mixer is linear,
-    so that a newcomer without context is the average entity.
+    An entity that training did not see gets the average of the known entities for its factors
+    and whatever else it lacks. The mixer is linear, so that a newcomer without context is the
+    average entity.
 
     Parameters
     ----------
@@ -50,56 +48,23 @@ class EntityTower(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        numerics = np.nan_to_num(table.numerics)
-        self.register_buffer("categories", torch.tensor(table.categories))
-        self.register_buffer("numerics", torch.tensor(numerics))
+        self.features = FeatureEmbedding(table, n_categories, embedding_dim)
         # At the size of a fresh embedding, so that no input drowns the others.
         factors = EMBEDDING_STD * factors / (factors.std() or 1.0) if factors.size else factors
         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32))
-        self.id_embedding = _embedding(len(table), embedding_dim)
-        self.category_embeddings = nn.ModuleList(_embedding(n, embedding_dim) for n in n_categories)
-        n_numeric = numerics.shape[1]
-        self.numeric_layer = nn.Linear(n_numeric, embedding_dim) if n_numeric else None
-        n_embedded = 1 + len(n_categories) + bool(n_numeric)
         self.dropout = nn.Dropout(dropout)
-        self.mixer = nn.Linear(n_embedded * embedding_dim + factors.shape[1], out_dim)
+        self.mixer = nn.Linear(self.features.out_dim + factors.shape[1], out_dim)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Represent known entities; (n, out_dim)."""
-        return self.mixer(self.dropout(self._inputs(codes)))
+        inputs = torch.cat([self.features(codes), self.factors[codes]], dim=1)
+        return self.mixer(self.dropout(inputs))
 
     def encode(self, new: EntityTable) -> Tensor:
         """Represent all known entities and then the new ones; (n_known + n_new, out_dim)."""
-        known = self._inputs(torch.arange(len(self.categories), device=self.categories.device))
-        return self.mixer(torch.cat([known, self._new_inputs(known.mean(0), new)]))
-
-    def _inputs(self, codes: Tensor) -> Tensor:
-        parts = [self.id_embedding(codes)]
-        columns = self.categories[codes].unbind(1)
-        parts += [
-            embedding(column)
-            for embedding, column in zip(self.category_embeddings, columns, strict=True)
-        ]
-        if self.numeric_layer is not None:
-            parts.append(self.numeric_layer(self.numerics[codes]))
-        parts.append(self.factors[codes])
-        return torch.cat(parts, dim=1)
-
-    def _new_inputs(self, average: Tensor, new: EntityTable) -> Tensor:
-        inputs = average.repeat(len(new), 1)
-        width = self.id_embedding.embedding_dim
-        columns = torch.as_tensor(new.categories, device=inputs.device).unbind(1)
-        for k, (embedding, column) in enumerate(
-            zip(self.category_embeddings, columns, strict=True), start=1
-        ):
-            known = column >= 0
-            inputs[known, k * width : (k + 1) * width] = embedding(column[known])
-        if self.numeric_layer is not None:
-            # Standardised: an unknown number is the mean, 0.
-            numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(inputs)
-            start = (1 + len(columns)) * width
-            inputs[:, start : start + width] = self.numeric_layer(numerics)
-        return inputs
+        new_factors = self.factors.mean(0).expand(len(new), -1)
+        factors = torch.cat([self.factors, new_factors])
+        return self.mixer(torch.cat([self.features.encode(new), factors], dim=1))
 
 
 class SAMoEModule(nn.Module):
@@ -212,9 +177,3 @@ class SAMoEModule(nn.Module):
 def _take(projections: list[Projection], rows: Tensor) -> list[Projection]:
     """Take the rows of pairs from the projections of all entities."""
     return [tuple(part.index_select(0, rows) for part in parts) for parts in projections]
-
-
-def _embedding(n: int, dim: int) -> nn.Embedding:
-    embedding = nn.Embedding(n, dim)
-    nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
-    return embedding

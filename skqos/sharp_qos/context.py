@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +85,7 @@ def match_columns(users: EntityEncoder, services: EntityEncoder) -> list[Context
 
 
 def _without_prefix(name: str, prefix: str) -> str | tuple[str, str]:
-    """The shared name of a column; a pair, which equals no other side's, if it has none."""
+    """Return the shared name of a column, or a pair, which equals no other side's."""
     name = str(name)
     return name.removeprefix(prefix) if name.startswith(prefix) else (name, prefix)
 

@@ -47,7 +47,7 @@ class Edges:
 
 
 class SharpQoSRegressor(BaseQoSRegressor):
-    """Joint prediction of several QoS parameters by routed hyperbolic graph convolutions (SHARP-QoS).
+    """Sparsely gated hierarchical adaptive routing (SHARP-QoS) for several QoS parameters at once.
 
     Each QoS parameter is a task with a graph of its own: users and services, joined where a value
     was observed. Convolutions over this graph and over the hypergraphs of its second hops, in the
@@ -66,11 +66,11 @@ class SharpQoSRegressor(BaseQoSRegressor):
         categorical, others numeric; NaN is "unknown". Categorical columns named alike but for the
         prefix make one context graph of users and services.
 
-    n_factors : int, default={n_factors}
+    n_factors : int, default=32
         Rank of the non-negative factors (NMF) of the interaction matrix, which are the features of
         the nodes of the QoS graph (F_p).
 
-    context_dim : int, default={context_dim}
+    context_dim : int, default=32
         Width of the autoencoder's code of a category (F_r, F_a).
 
     autoencoder_epochs : int, default=100
@@ -80,7 +80,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         Whether training goes on to change factors and codes. Ours; the summary of the paper does
         not say.
 
-    convolution : {{"hhgcn", "hygcn", "gcn", "none"}}, default="hhgcn"
+    convolution : {"hhgcn", "hygcn", "gcn", "none"}, default="hhgcn"
         "hhgcn" convolves over the QoS graph and both its hypergraphs, "hygcn" over the QoS graph,
         "gcn" does so in Euclidean space (as then do the context graphs), "none" leaves the
         factors as they are.
@@ -89,7 +89,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         Layers over the QoS graph. The structural features are the outputs of all, and the factors,
         side by side (ours).
 
-    hidden_dim : int, default={hidden_dim}
+    hidden_dim : int, default=32
         Width of the layers of all graphs.
 
     curvature : float, default=1.0
@@ -98,43 +98,43 @@ class SharpQoSRegressor(BaseQoSRegressor):
     learn_curvature : bool, default=False
         Whether the curvature is trained on, from `curvature`.
 
-    context_graphs : {{"separate", "merged"}}, default="separate"
+    context_graphs : {"separate", "merged"}, default="separate"
         One graph per categorical column, or one that joins entities by any of them.
 
-    n_context_layers : int, default={n_context_layers}
+    n_context_layers : int, default=1
         Layers over a context graph.
 
     routing : bool, default=True
         Whether context is routed to tasks by SNR; else each task gets all of it as it is.
 
-    n_blocks : int, default={n_blocks}
+    n_blocks : int, default=4
         Blocks of SNR (K_1).
 
     cross_routing : bool, default=True
         Whether features of the other tasks are routed to a task by Cross-SNR; else it gets none.
 
-    n_cross_blocks : int, default={n_cross_blocks}
+    n_cross_blocks : int, default=4
         Blocks of Cross-SNR for each other task (K_2).
 
     gate_temperature : float, default=2/3
         Temperature beta of the hard-concrete gates.
 
-    l0_penalty : float, default={l0_penalty}
+    l0_penalty : float, default=1e-5
         Weight lambda of the expected number of open gates in the loss.
 
-    routed_dim : int, default={routed_dim}
+    routed_dim : int, default=64
         Width of the blocks' outputs and of the blended features.
 
-    output_dim : int, default={output_dim}
+    output_dim : int, default=128
         Width of the vectors whose product predicts (Z_u, Z_s).
 
-    feature_dropout : float, default={feature_dropout}
+    feature_dropout : float, default=0.3
         Dropout of the factors. Ours.
 
-    context_dropout : float, default={context_dropout}
+    context_dropout : float, default=0.3
         Dropout of the context features. Ours.
 
-    newcomer_share : float, default={newcomer_share}
+    newcomer_share : float, default=0.1
         Share of a step's users and of its services whose structural features are replaced by the
         average, as those of an entity that is new at prediction will be. Ours.
 
@@ -143,32 +143,32 @@ class SharpQoSRegressor(BaseQoSRegressor):
         from the other edges, as it will predict pairs that have no edge. Else it reads its labels
         off its own edges. In `predict` all edges carry messages. Ours.
 
-    task_weighting : {{"ema", "dwa", "uncertainty", "equal"}}, default="ema"
+    task_weighting : {"ema", "dwa", "uncertainty", "equal"}, default="ema"
         Weights of the tasks' losses: inverse to an exponential moving average of the loss, dynamic
         weight average, learnt uncertainty, or all the same.
 
     ema_decay : float, default=0.99
         Share of the old average in the new one (beta), a step at a time.
 
-    loss : {{"absolute_error", "squared_error", "huber"}}, default="absolute_error"
+    loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Loss of each task, in units of the transformed target.
 
-    target_transform : {{"auto", "log", "max", "standard"}} or None, default="auto"
+    target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
         How each target is transformed ahead of training, learnt from the training rows alone. "log"
         is ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" centres
         and scales. "auto" takes "log" if no value is negative and their mean is above their median,
         else "standard".
 
-    max_epochs : int, default={max_epochs}
+    max_epochs : int, default=30
         Passes over the training rows.
 
-    optimizer : {{"adamw", "adam"}}, default="adamw"
+    optimizer : {"adamw", "adam"}, default="adamw"
         Optimiser of all but the biases in the ball, which take Riemannian Adam.
 
     learning_rate : float, default=3e-3
         Learning rate; the peak of the "one_cycle" schedule.
 
-    learning_rate_schedule : {{"one_cycle", "constant"}}, default="one_cycle"
+    learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
         Course of the learning rate.
 
     weight_decay : float, default=0.05
@@ -239,8 +239,9 @@ class SharpQoSRegressor(BaseQoSRegressor):
         Names of the columns of X in `fit`, if they are all strings.
 
     PAPER_PARAMS : dict
-        What the summary of the paper states (gates, penalty, weighting) or its authors' public code
-        of an earlier method suggests (constant Adam, widths); the rest of the recipe is ours.
+        What the summary of the paper states: convolution, graphs, penalty, loss and weighting, none
+        of our regularisers, and widths that come near its count of parameters. The rest of the
+        recipe, which it does not give, is ours.
 
     Notes
     -----
@@ -272,6 +273,23 @@ class SharpQoSRegressor(BaseQoSRegressor):
     """
 
     PAPER_PARAMS: ClassVar[dict[str, Any]] = {
+        "n_factors": 64,
+        "context_dim": 50,
+        "convolution": "hhgcn",
+        "hidden_dim": 64,
+        "context_graphs": "separate",
+        "n_context_layers": 2,
+        "l0_penalty": 1e-5,
+        "routed_dim": 64,
+        "output_dim": 64,
+        "feature_dropout": 0.0,
+        "context_dropout": 0.0,
+        "newcomer_share": 0.0,
+        "disjoint_supervision": False,
+        "task_weighting": "ema",
+        "ema_decay": 0.99,
+        "loss": "absolute_error",
+        "target_transform": "max",
     }
 
     _parameter_constraints: dict = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -70,8 +72,7 @@ class ContextConvolution(nn.Module):
         self.graph = ContextGraph(self._groups(self.rows), self.counts)
         widths = [sum(feature.shape[1] for feature in features)] + [dim] * n_layers
         self.layers = nn.ModuleList(
-            GraphConvolution(n_in, n_out, ball)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+            GraphConvolution(n_in, n_out, ball) for n_in, n_out in pairwise(widths)
         )
 
     def forward(self) -> Tensor:
@@ -214,9 +215,7 @@ class QoSGraph(nn.Module):
         self.dropout = nn.Dropout(dropout)
         layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
         widths = [features.shape[1]] + [dim] * (0 if convolution == "none" else n_layers)
-        self.layers = nn.ModuleList(
-            layer(n_in, n_out, ball) for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(layer(n_in, n_out, ball) for n_in, n_out in pairwise(widths))
         self.out_dim = sum(widths)
 
     def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
@@ -366,9 +365,7 @@ class SharpQoSModule(nn.Module):
         )
         return self._multiply(z_users[user_positions], z_services[service_positions])
 
-    def encode(
-        self, new_users: EntityTable, new_services: EntityTable
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, new_users: EntityTable, new_services: EntityTable) -> tuple[Tensor, Tensor]:
         """Represent all users and all services, the known ones first; (n, n_tasks, out_dim) each.
 
         All edges carry messages. A newcomer has the structure of the average entity of its side.
@@ -376,7 +373,9 @@ class SharpQoSModule(nn.Module):
         structural = [torch.cat(graph(), dim=1) for graph in self.graphs]
         context = [graph.encode(new_users, new_services) for graph in self.context_graphs]
         if self.numbers is not None:
-            context.append((self.numbers[0].encode(new_users), self.numbers[1].encode(new_services)))
+            context.append(
+                (self.numbers[0].encode(new_users), self.numbers[1].encode(new_services))
+            )
         user_context, service_context = ([pair[side] for pair in context] for side in (0, 1))
         return (
             self._represent(
@@ -401,8 +400,10 @@ class SharpQoSModule(nn.Module):
         return self.l0_penalty * sum(p.sum() for p in probabilities)
 
     def gate_probabilities(self) -> dict[str, Tensor]:
-        """Probability that each gate is open: of SNR (task, block), of Cross-SNR
-        (task, other task, block); 0 between a task and itself.
+        """Tell the probability that each gate is open.
+
+        Of SNR by task and block; of Cross-SNR by task, other task and block, and 0 between a task
+        and itself.
         """
         found = {}
         if self.router is not None:

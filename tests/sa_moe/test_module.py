@@ -89,13 +89,13 @@ NO_SERVICES = new_table(np.empty((0, 1)), np.empty((0, 1)))
 
 def slow_inputs(tower, code):
     """Return id embedding, one embedding per category, projected numbers and factors."""
-    parts = [numpy(tower.id_embedding.weight)[code]]
+    parts = [numpy(tower.features.id_embedding.weight)[code]]
     for embedding, category in zip(
-        tower.category_embeddings, numpy(tower.categories)[code], strict=True
+        tower.features.category_embeddings, numpy(tower.features.categories)[code], strict=True
     ):
         parts.append(numpy(embedding.weight)[category])
-    if tower.numeric_layer is not None:
-        parts.append(linear(tower.numeric_layer, numpy(tower.numerics)[code]))
+    if tower.features.numeric_layer is not None:
+        parts.append(linear(tower.features.numeric_layer, numpy(tower.features.numerics)[code]))
     return [*parts, numpy(tower.factors)[code]]
 
 
@@ -113,7 +113,7 @@ def test_towers_mix_concatenated_inputs_linearly(n_categories, n_numeric, rank):
 def test_unknown_numbers_count_as_the_mean():
     table = EntityTable(np.empty((3, 0), dtype=np.int64), np.array([[-1.0], [NAN], [1.0]]))
     tower = EntityTower(table, [], np.empty((3, 0)), EMBED, DIM, 0.0)
-    assert tower.numerics.tolist() == [[-1.0], [0.0], [1.0]]
+    assert tower.features.numerics.tolist() == [[-1.0], [0.0], [1.0]]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -134,12 +134,13 @@ def test_factors_of_a_matrix_of_zeros_stay_0():
 
 def test_factors_and_context_are_no_parameters():
     tower = make_tower()
-    assert {name for name, _ in tower.named_buffers()} == {"categories", "numerics", "factors"}
+    buffers = {name.split(".")[-1] for name, _ in tower.named_buffers()}
+    assert buffers == {"categories", "numerics", "factors"}
 
 
 def test_embeddings_start_small():
     table = EntityTable(np.empty((2000, 0), dtype=np.int64), np.empty((2000, 0)))
-    weight = EntityTower(table, [], np.empty((2000, 0)), 8, DIM, 0.0).id_embedding.weight
+    weight = EntityTower(table, [], np.empty((2000, 0)), 8, DIM, 0.0).features.id_embedding.weight
     assert weight.std().item() == pytest.approx(EMBEDDING_STD, rel=0.05)
 
 
@@ -187,8 +188,8 @@ def test_newcomers_use_what_context_they_have_and_the_average_for_the_rest():
         parts = list(averages)
         for k, code in enumerate(codes):
             if code != UNKNOWN:
-                parts[1 + k] = numpy(tower.category_embeddings[k].weight)[code]
-        parts[3] = linear(tower.numeric_layer, np.nan_to_num(numbers))
+                parts[1 + k] = numpy(tower.features.category_embeddings[k].weight)[code]
+        parts[3] = linear(tower.features.numeric_layer, np.nan_to_num(numbers))
         expected = linear(tower.mixer, np.concatenate(parts))
         assert_allclose(encoded[7 + row], expected, **EXACT)
 
@@ -197,8 +198,8 @@ def test_the_average_weighs_categories_by_how_many_entities_have_them():
     table = EntityTable(np.array([[0], [0], [0], [1]]), np.empty((4, 0)))
     tower = EntityTower(table, (2,), np.empty((4, 0)), EMBED, DIM, 0.0).double().eval()
     encoded = numpy(tower.encode(new_table([[UNKNOWN]], np.empty((1, 0)))))
-    ids = numpy(tower.id_embedding.weight).mean(0)
-    first, second = numpy(tower.category_embeddings[0].weight)
+    ids = numpy(tower.features.id_embedding.weight).mean(0)
+    first, second = numpy(tower.features.category_embeddings[0].weight)
     expected = linear(tower.mixer, np.concatenate([ids, 0.75 * first + 0.25 * second]))
     assert_allclose(encoded[-1], expected, **EXACT)
 

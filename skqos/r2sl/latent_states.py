@@ -1,0 +1,560 @@
+"""Latent states of regions, learnt from the QoS between them by expectation maximisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import sparse
+from scipy.special import gammaln
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.validation import check_is_fitted
+
+from skqos._sklearn_compat import Interval, StrOptions, fit_context
+
+# Iterations after which only the most promising start goes on.
+TRIAL_ITERATIONS = 20
+
+
+@dataclass(frozen=True)
+class Records:
+    """Measurements between regions, arranged for sums over pairs of regions.
+
+    Attributes
+    ----------
+    qos : ndarray of float64 of shape (n,)
+        Positive measurements.
+    pair : ndarray of int64 of shape (n,)
+        Which pair of regions a record belongs to.
+    pair_user, pair_service : ndarray of int64 of shape (n_pairs,)
+        The regions of each pair that has records.
+    n_user_regions, n_service_regions : int
+        Number of regions.
+    """
+
+    qos: np.ndarray
+    pair: np.ndarray
+    pair_user: np.ndarray
+    pair_service: np.ndarray
+    n_user_regions: int
+    n_service_regions: int
+
+    @classmethod
+    def arrange(cls, users: np.ndarray, services: np.ndarray, qos: np.ndarray) -> Records:
+        """Arrange records given by the code of their regions; every code occurs."""
+        n_services = int(services.max()) + 1
+        cells, pair = np.unique(users * n_services + services, return_inverse=True)
+        pair_user, pair_service = np.divmod(cells, n_services)
+        return cls(qos, pair, pair_user, pair_service, int(users.max()) + 1, n_services)
+
+    def per_pair(self, values: np.ndarray | None = None) -> np.ndarray:
+        """Sum values of records, or count the records, over each pair."""
+        return np.bincount(self.pair, values, minlength=len(self.pair_user))
+
+    def matrix(self, values: np.ndarray) -> sparse.csr_array:
+        """Arrange values of pairs as a matrix of user regions by service regions."""
+        shape = (self.n_user_regions, self.n_service_regions)
+        # Pairs are in the order of rows.
+        ends = np.searchsorted(self.pair_user, np.arange(self.n_user_regions + 1))
+        return sparse.csr_array((values, self.pair_service, ends), shape=shape)
+
+    def per_user_region(self, values: np.ndarray) -> np.ndarray:
+        """Sum values of pairs over each user region."""
+        return np.bincount(self.pair_user, values, minlength=self.n_user_regions)
+
+    def per_service_region(self, values: np.ndarray) -> np.ndarray:
+        """Sum values of pairs over each service region."""
+        return np.bincount(self.pair_service, values, minlength=self.n_service_regions)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What expectation maximisation estimates.
+
+    Attributes
+    ----------
+    user_joint, service_joint : ndarray of shape (n_regions, m)
+        Probability of state and region together: frequency of the state times share of the region
+        in it, Theta[j] beta[j, c].
+    user_frequencies, service_frequencies : ndarray of shape (m,)
+        Theta.
+    user_level, service_level : ndarray of shape (n_regions,)
+        W_u and W_s: the mean QoS of a pair whose states match is their product.
+    mismatch : float
+        w, by which the mean is larger where the states differ.
+    """
+
+    user_joint: np.ndarray
+    service_joint: np.ndarray
+    user_frequencies: np.ndarray
+    service_frequencies: np.ndarray
+    user_level: np.ndarray
+    service_level: np.ndarray
+    mismatch: float
+
+
+class RegionalLatentStates(BaseEstimator):
+    r"""Latent states of user and service regions, learnt from QoS (section 3.1 of R2SL [1]_).
+
+    Regions are cities, autonomous systems, countries: whatever users and services are grouped by.
+    A record, a measurement y between user region c and service region c', comes about so: a user
+    state j and a service state k are drawn with frequencies :math:`\Theta`, each draws a region
+    with probabilities :math:`\beta`, and
+
+    .. math::
+        y \sim \mathrm{Exponential}(\text{mean } W^u_c W^s_{c'} w^{[j \ne k]}), \quad w \ge 1,
+
+    so that a region's states tell with which regions of the other side it gets on well. The most
+    probable parameters are found by expectation maximisation. Its responsibilities are computed
+    in the log domain; with R a record's responsibility summed over :math:`j \ne k`, the rates are
+    maximised one after the other, each with the others already updated:
+
+    .. math::
+        W^u_c = \mathrm{mean}_{\text{records of } c}\; y (1 - R + R / w) / W^s_{c'}, \quad
+        W^s_{c'} \text{ likewise}, \quad
+        w = \max(1, \textstyle\sum R y / (W^u W^s) / \sum R),
+
+    and the geometric mean of :math:`W^u` is 1. The log posterior never decreases.
+
+    Parameters
+    ----------
+    n_states : int, default=5
+        Number m of states of each side.
+
+    concentration : float, default=1.0
+        Parameter alpha of the symmetric Dirichlet prior of the frequencies, at least 1. The paper
+        has 5. Only with 1, the uniform prior, may a state be empty, so that more states never
+        lower the log posterior.
+
+    rate : {"matched", "printed"}, default="matched"
+        "matched" is the model above; "printed" that of the paper's eq. 3, see Notes.
+
+    slow_quantile : float, default=0.9
+        The threshold eta as a quantile of the QoS: independent of its unit. The mean above it, over
+        the mean below it, is where w starts; with ``rate="printed"`` it is what w applies to.
+
+    n_restarts : int, default=2
+        Random starts for each number of states up to m; as many more start from a split of the
+        best solution with one state less. After some iterations only the best of each go on.
+
+    max_iter : int, default=300
+        Largest number of iterations.
+
+    tol : float, default=1e-5
+        Iterations end when they add less than this to the log posterior per record.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the starts.
+
+    Attributes
+    ----------
+    user_regions_, service_regions_ : Index of shape (n_regions,)
+        The regions seen in `fit`.
+
+    user_states_, service_states_ : ndarray of shape (n_regions, m)
+        P(state given region).
+
+    user_frequencies_, service_frequencies_ : ndarray of shape (m,)
+        Theta, P(state).
+
+    user_level_, service_level_ : ndarray of shape (n_regions,)
+        W_u, without unit, and W_s, in the unit of the QoS.
+
+    mismatch_ : float
+        w.
+
+    slow_threshold_ : float
+        eta, in the unit of the QoS.
+
+    log_posterior_ : ndarray of shape (n_iter_ + 1,)
+        Before the first and after each iteration of the run that won.
+
+    n_iter_ : int
+        Iterations of the run that won.
+
+    Notes
+    -----
+    Only products of state shares are identified, and states are numbered at random.
+
+    The paper prints a mean of W_u W_s if y < eta and W_u W_s w otherwise. That is the same for
+    all states j and k, so that it cancels when responsibilities are normalised:
+
+    .. math::
+        P(j, k \mid c, c', y) =
+        \frac{\Theta^u_j \beta^u_{jc} \Theta^s_k \beta^s_{kc'} \Phi(y)}
+             {\sum_{j'k'} \Theta^u_{j'} \beta^u_{j'c} \Theta^s_{k'} \beta^s_{k'c'} \Phi(y)}
+        = P(j \mid c) P(k \mid c').
+
+    No y is left: the expected counts are :math:`n_c P(j \mid c)`, whatever was measured, and states
+    stay as they were drawn, but for what the prior makes of them. ``rate="printed"`` shows it.
+
+    References
+    ----------
+    .. [1] Z. Wang, X. Zhang, M. Yan, "A Dual Latent State Learning Approach: Exploiting Regional
+       Network Similarities for QoS Prediction", arXiv:2310.05988, 2023.
+
+    Examples
+    --------
+    >>> from skqos.r2sl.latent_states import RegionalLatentStates
+    >>> states = RegionalLatentStates(n_states=2, random_state=0)
+    >>> states = states.fit(["north", "north", "south", "south"], ["a", "b"] * 2, [1, 9, 9, 1])
+    >>> users, services = states.transform(["north", "nowhere"], ["b"])
+    >>> users.shape, services.shape
+    ((2, 2), (1, 2))
+    """
+
+    _parameter_constraints: dict = {
+        "n_states": [Interval(Integral, 1, None, closed="left")],
+        "concentration": [Interval(Real, 1, None, closed="left")],
+        "rate": [StrOptions({"matched", "printed"})],
+        "slow_quantile": [Interval(Real, 0, 1, closed="neither")],
+        "n_restarts": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_states: int = 5,
+        *,
+        concentration: float = 1.0,
+        rate: str = "matched",
+        slow_quantile: float = 0.9,
+        n_restarts: int = 2,
+        max_iter: int = 300,
+        tol: float = 1e-5,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_states = n_states
+        self.concentration = concentration
+        self.rate = rate
+        self.slow_quantile = slow_quantile
+        self.n_restarts = n_restarts
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, user_regions: ArrayLike, service_regions: ArrayLike, qos: ArrayLike) -> Self:
+        """Learn the states of regions from records.
+
+        Parameters
+        ----------
+        user_regions, service_regions : array-like of shape (n_records,)
+            Region of each record's user and service: labels of any kind. A missing value is a
+            region of its own.
+        qos : array-like of shape (n_records,)
+            What was measured; positive.
+
+        Returns
+        -------
+        self : object
+            The fitted states.
+
+        Raises
+        ------
+        ValueError
+            If a value of `qos` is not positive and finite, or lengths differ.
+        """
+        qos = column_or_1d(check_array(qos, ensure_2d=False, dtype=np.float64, input_name="qos"))
+        if qos.min() <= 0:
+            raise ValueError(
+                f"qos must be positive, as exponential variables are; found {qos.min()}. Shift it."
+            )
+        check_consistent_length(user_regions, service_regions, qos)
+        users, self.user_regions_ = pd.factorize(pd.Index(user_regions), use_na_sentinel=False)
+        services, self.service_regions_ = pd.factorize(
+            pd.Index(service_regions), use_na_sentinel=False
+        )
+        # The mean as unit, whose sum must not overflow.
+        unit = qos.max() * (qos / qos.max()).mean()
+        records = Records.arrange(users, services, qos / unit)
+        eta = float(np.quantile(records.qos, self.slow_quantile))
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        if self.rate == "printed":
+            start = _random_start(_neutral_start(records), self.n_states, records, eta, seed)
+            best, trace = self._climb(start, records, eta, self.max_iter)
+        else:
+            best, trace = self._climb(_neutral_start(records), records, eta, self.max_iter)
+            for m in range(2, self.n_states + 1):
+                best, trace = self._add_state(best, trace, m, records, eta, seed)
+        self.log_posterior_ = np.array(trace) - len(qos) * np.log(unit)
+        self.n_iter_ = len(trace) - 1
+        self.slow_threshold_ = eta * unit
+        self.user_states_ = _given_region(best.user_joint)
+        self.service_states_ = _given_region(best.service_joint)
+        self.user_frequencies_ = best.user_frequencies
+        self.service_frequencies_ = best.service_frequencies
+        self.user_level_ = best.user_level
+        self.service_level_ = best.service_level * unit
+        self.mismatch_ = best.mismatch
+        return self
+
+    def transform(
+        self, user_regions: ArrayLike, service_regions: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return P(state given region) of the given regions.
+
+        Parameters
+        ----------
+        user_regions, service_regions : array-like of shape (n_users,), (n_services,)
+            Regions, not necessarily of the same records. One that `fit` did not see gets the
+            frequencies of the states, which is what they are a priori.
+
+        Returns
+        -------
+        user_states, service_states : ndarray of shape (n_users, m), (n_services, m)
+            Probabilities; rows add up to 1.
+        """
+        check_is_fitted(self)
+        sides = (
+            (user_regions, self.user_regions_, self.user_states_, self.user_frequencies_),
+            (
+                service_regions,
+                self.service_regions_,
+                self.service_states_,
+                self.service_frequencies_,
+            ),
+        )
+        return tuple(
+            np.vstack([states, frequencies])[known.get_indexer(pd.Index(regions))]
+            for regions, known, states, frequencies in sides
+        )
+
+    def _add_state(
+        self,
+        smaller: Parameters,
+        trace: list[float],
+        m: int,
+        records: Records,
+        eta: float,
+        seed: int,
+    ) -> tuple[Parameters, list[float]]:
+        """Find m states from random starts and from splits of the solution with m - 1 states."""
+        rng = np.random.RandomState([seed, m])
+        neutral = _neutral_start(records)
+        random = [_random_start(neutral, m, records, eta, rng) for _ in range(self.n_restarts)]
+        splits = [_split(smaller, rng) for _ in range(self.n_restarts)]
+        runs = [self._climb_best(group, records, eta) for group in (random, splits)]
+        best, longest = max(runs, key=lambda run: run[1][-1])
+        # The smaller solution with an empty state is one, too. The uniform prior of m frequencies
+        # has the density (m - 1)!; any other rules out an empty state.
+        gained = 2 * np.log(m - 1)
+        if self.concentration == 1 and longest[-1] < trace[-1] + gained:
+            return _with_empty_state(smaller), [value + gained for value in trace]
+        return best, longest
+
+    def _climb_best(
+        self, starts: list[Parameters], records: Records, eta: float
+    ) -> tuple[Parameters, list[float]]:
+        """Try all starts for some iterations, then go on from the best."""
+        n_trial = min(TRIAL_ITERATIONS, self.max_iter)
+        trials = [self._climb(start, records, eta, n_trial) for start in starts]
+        trial, first = max(trials, key=lambda run: run[1][-1])
+        best, rest = self._climb(trial, records, eta, self.max_iter - n_trial)
+        return best, first[:-1] + rest
+
+    def _climb(
+        self, parameters: Parameters, records: Records, eta: float, max_iter: int
+    ) -> tuple[Parameters, list[float]]:
+        """Iterate until nothing is gained; return also the log posterior before each iteration."""
+        trace: list[float] = []
+        for _ in range(max_iter):
+            updated, before = iterate(
+                parameters, records, self.concentration, self._slow(records, eta)
+            )
+            trace.append(before)
+            if len(trace) > 1 and trace[-1] - trace[-2] < self.tol * len(records.qos):
+                return parameters, trace
+            parameters = updated
+        _, last = iterate(parameters, records, self.concentration, self._slow(records, eta))
+        return parameters, [*trace, last]
+
+    def _slow(self, records: Records, eta: float) -> np.ndarray | None:
+        return records.qos >= eta if self.rate == "printed" else None
+
+
+def iterate(
+    parameters: Parameters,
+    records: Records,
+    concentration: float,
+    slow: np.ndarray | None = None,
+) -> tuple[Parameters, float]:
+    """One iteration of expectation maximisation.
+
+    A record's responsibilities depend on its states only through whether they match, so that
+    records are summed over pairs of regions first, and states are dealt with per pair.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        Before the iteration.
+    records : Records
+        What was measured.
+    concentration : float
+        Alpha of the Dirichlet prior.
+    slow : ndarray of bool of shape (n,), default=None
+        Which records w applies to, whatever their states: the printed rate. None is the matched.
+
+    Returns
+    -------
+    parameters : Parameters
+        After it.
+    log_posterior : float
+        Of the parameters before it.
+    """
+    user, service = parameters.user_joint, parameters.service_joint
+    differs = 1.0 - np.eye(user.shape[1])
+    user_share = user[records.pair_user]
+    matching = _row_products(user_share, service[records.pair_service])
+    differing = _row_products(user_share, (service @ differs)[records.pair_service])
+    mean = parameters.user_level[records.pair_user] * parameters.service_level[records.pair_service]
+    w = parameters.mismatch
+    with np.errstate(divide="ignore"):
+        log_match, log_differ = np.log(matching / mean), np.log(differing / mean)
+    n = records.per_pair()
+    ratio = records.qos / mean[records.pair]
+    if slow is None:
+        # Of each record, the log of the density and of the probability of its states together.
+        fast_part = log_match[records.pair] - ratio
+        slow_part = (log_differ - np.log(w))[records.pair] - ratio / w
+        log_density = np.logaddexp(fast_part, slow_part)
+        mismatched = np.exp(slow_part - log_density)
+        n_differ = records.per_pair(mismatched)
+    else:
+        log_density = np.logaddexp(log_match, log_differ)[records.pair]
+        log_density = log_density - np.where(slow, ratio / w + np.log(w), ratio)
+        mismatched = slow.astype(np.float64)
+        # The density cancels: responsibilities are the probabilities of the states alone.
+        n_differ = n * differing / (matching + differing)
+    log_posterior = log_density.sum() + sum(
+        _log_dirichlet(frequencies, concentration)
+        for frequencies in (parameters.user_frequencies, parameters.service_frequencies)
+    )
+    match = records.matrix((n - n_differ) / np.where(matching > 0, matching, 1.0))
+    differ = records.matrix(n_differ / np.where(differing > 0, differing, 1.0))
+    user_counts = user * (match @ service + differ @ (service @ differs))
+    service_counts = service * (match.T @ user + differ.T @ (user @ differs))
+    user_frequencies, user = _maximise_states(user_counts, user, concentration)
+    service_frequencies, service = _maximise_states(service_counts, service, concentration)
+    rates = _maximise_rates(parameters, records, mismatched)
+    return (
+        Parameters(user, service, user_frequencies, service_frequencies, *rates),
+        float(log_posterior),
+    )
+
+
+def _maximise_states(
+    counts: np.ndarray, joint: np.ndarray, concentration: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies of states, and their product with each region's share in a state."""
+    per_state = counts.sum(0)
+    frequencies = per_state + concentration - 1
+    frequencies = frequencies / frequencies.sum()
+    # An empty state keeps its regions.
+    counts = np.where(per_state > 0, counts, joint)
+    totals = counts.sum(0)
+    return frequencies, frequencies * counts / np.where(totals > 0, totals, 1.0)
+
+
+def _maximise_rates(
+    parameters: Parameters, records: Records, mismatched: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """W_u, W_s and w, each with the others already updated."""
+    total = records.per_pair(records.qos)
+    differing = records.per_pair(records.qos * mismatched)
+    reduced = total - differing + differing / parameters.mismatch
+    count = records.per_pair()
+    of_service = parameters.service_level[records.pair_service]
+    user_level = records.per_user_region(reduced / of_service) / records.per_user_region(count)
+    of_user = user_level[records.pair_user]
+    service_level = records.per_service_region(reduced / of_user)
+    service_level = service_level / records.per_service_region(count)
+    n_differing = mismatched.sum()
+    mismatch = parameters.mismatch
+    if n_differing > 0:
+        ratio = differing / (of_user * service_level[records.pair_service])
+        mismatch = max(1.0, float(ratio.sum() / n_differing))
+    unit = np.exp(np.log(user_level).mean())
+    return user_level / unit, service_level * unit, mismatch
+
+
+def _neutral_start(records: Records) -> Parameters:
+    """One state, all regions alike."""
+    count = records.per_pair()
+    n = count.sum()
+    return Parameters(
+        (records.per_user_region(count) / n)[:, None],
+        (records.per_service_region(count) / n)[:, None],
+        np.ones(1),
+        np.ones(1),
+        np.ones(records.n_user_regions),
+        np.full(records.n_service_regions, records.qos.mean()),
+        1.0,
+    )
+
+
+def _random_start(
+    neutral: Parameters, m: int, records: Records, eta: float, rng: Any
+) -> Parameters:
+    """Perturb the states of regions at random: a symmetric start would be a saddle."""
+    rng = check_random_state(rng)
+    slow = records.qos >= eta
+    w = max(1.0, records.qos[slow].mean() / records.qos[~slow].mean()) if (~slow).any() else 1.0
+    joints = [
+        joint * rng.dirichlet(np.ones(m), size=len(joint))
+        for joint in (neutral.user_joint, neutral.service_joint)
+    ]
+    # Matched pairs are one in m: the mean over all pairs stays.
+    level = neutral.service_level / (1 / m + (1 - 1 / m) * w)
+    return replace(_with_states(neutral, *joints), service_level=level, mismatch=w)
+
+
+def _split(smaller: Parameters, rng: np.random.RandomState) -> Parameters:
+    """Move a random share of one state, other for each region, into a new state."""
+    state = rng.randint(len(smaller.user_frequencies))
+    joints = []
+    for joint in (smaller.user_joint, smaller.service_joint):
+        share = rng.beta(0.5, 0.5, size=len(joint))
+        moved = share * joint[:, state]
+        left = joint.copy()
+        left[:, state] -= moved
+        joints.append(np.column_stack([left, moved]))
+    return _with_states(smaller, *joints)
+
+
+def _with_empty_state(smaller: Parameters) -> Parameters:
+    joints = (smaller.user_joint, smaller.service_joint)
+    return _with_states(smaller, *(np.pad(joint, ((0, 0), (0, 1))) for joint in joints))
+
+
+def _with_states(parameters: Parameters, user: np.ndarray, service: np.ndarray) -> Parameters:
+    return replace(
+        parameters,
+        user_joint=user,
+        service_joint=service,
+        user_frequencies=user.sum(0),
+        service_frequencies=service.sum(0),
+    )
+
+
+def _given_region(joint: np.ndarray) -> np.ndarray:
+    return joint / joint.sum(1, keepdims=True)
+
+
+def _log_dirichlet(frequencies: np.ndarray, concentration: float) -> float:
+    m = len(frequencies)
+    constant = gammaln(m * concentration) - m * gammaln(concentration)
+    if concentration == 1:
+        return float(constant)
+    return float(constant + (concentration - 1) * np.log(frequencies).sum())
+
+
+def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", left, right)

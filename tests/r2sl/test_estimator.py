@@ -1,0 +1,291 @@
+"""R2SLRegressor beyond the common contract: regions, latent states, losses, published settings."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skqos import R2SLRegressor
+from skqos.datasets import make_qos
+from skqos.losses import LOSSES, ObservedLoss
+from skqos.preprocessing import ContextJoiner
+from skqos.r2sl.latent_states import RegionalLatentStates
+from skqos.r2sl.module import MIN_DEVIATION
+from skqos.training import Trainer
+
+TINY = {
+    "max_epochs": 2,
+    "n_states": 2,
+    "embedding_dim": 4,
+    "n_filters": 2,
+    "hidden_size": 16,
+    "random_state": 0,
+}
+
+
+def make(**params):
+    return R2SLRegressor(**{**TINY, **params})
+
+
+@pytest.fixture(scope="module")
+def joined():
+    """Return rows with context; countries, AS and regions are on both sides."""
+    data = make_qos(30, 40, density=0.5, random_state=0)
+    return ContextJoiner(data.users, data.services).fit_transform(data.X), data.y
+
+
+@pytest.fixture
+def state_fits(monkeypatch):
+    """Record what latent states are learnt from."""
+    seen = []
+    original = RegionalLatentStates.fit
+
+    def spy(self, *args):
+        seen.append([np.asarray(part) for part in args])
+        return original(self, *args)
+
+    monkeypatch.setattr(RegionalLatentStates, "fit", spy)
+    return seen
+
+
+# --- Kinds of region ----------------------------------------------------------------------------
+
+
+def test_all_categorical_context_of_both_sides_is_a_kind_of_region(joined):
+    X, y = joined
+    model = make().fit(X, y)
+    assert "service_provider" in X
+    assert model.region_features_ == ["country", "as", "region"]
+    assert model.module_.n_rows == 8
+
+
+@pytest.mark.parametrize("kinds", [["as"], ("region", "as"), np.array(["country"]), []])
+def test_kinds_may_be_named(joined, kinds):
+    model = make(region_features=kinds).fit(*joined)
+    assert model.region_features_ == list(kinds)
+    assert list(model.latent_states_) == list(kinds)
+    assert model.module_.n_rows == 2 + 2 * len(kinds)
+
+
+@pytest.mark.parametrize("kind", ["city", "provider", "latitude", "user_as"])
+def test_a_named_kind_that_is_absent_raises(joined, kind):
+    """Absent, of one side only, numeric, or named with its prefix."""
+    message = f"region_features names '{kind}'.*'user_{kind}' and 'service_{kind}'.*'country'"
+    with pytest.raises(ValueError, match=message):
+        make(region_features=["as", kind]).fit(*joined)
+
+
+def test_a_kind_named_twice_raises(joined):
+    with pytest.raises(ValueError, match="region_features must name each kind once; got"):
+        make(region_features=["as", "as"]).fit(*joined)
+
+
+def test_without_context_latent_states_are_off(joined, recwarn):
+    X, y = joined
+    model = make().fit(X[["user", "service"]], y)
+    assert model.region_features_ == []
+    assert model.latent_states_ == {}
+    assert model.module_.n_rows == 2
+    assert not recwarn.list
+    with pytest.raises(ValueError, match=r"region_features names 'as'.*found: \[\]"):
+        make(region_features=["as"]).fit(X[["user", "service"]], y)
+
+
+@pytest.mark.parametrize("drop", [["latitude", "longitude"], ["country", "as", "region"]])
+def test_any_part_of_the_context_may_be_absent(joined, drop):
+    X, y = joined
+    X = X.drop(columns=[f"{side}_{name}" for side in ("user", "service") for name in drop])
+    model = make().fit(X, y)
+    assert len(model.region_features_) == (0 if "as" in drop else 3)
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_kind_of_which_nothing_is_known(joined):
+    X, y = joined
+    nothing = pd.Categorical([np.nan] * len(X), categories=["T"])
+    X = X.assign(user_city=nothing, service_city="T")
+    model = make(region_features=["city"]).fit(X, y)
+    assert np.isfinite(model.predict(X)).all()
+    assert len(model.latent_states_["city"]) == 2
+
+
+# --- Latent states ------------------------------------------------------------------------------
+
+
+def test_latent_states_come_by_region_name(joined):
+    X, y = joined
+    model = make(n_states=3).fit(X, y)
+    states = model.latent_states_["country"]
+    assert states.index.names == ["side", "country"]
+    assert set(states.loc["user"].index.dropna()) == set(X["user_country"].dropna())
+    assert set(states.loc["service"].index.dropna()) == set(X["service_country"].dropna())
+    assert_allclose(states.sum(axis=1), 1)
+    fitted = model.latent_state_models_["country"]
+    expected = RegionalLatentStates(3, random_state=fitted.random_state)
+    expected.fit(X["user_country"].astype(object), X["service_country"].astype(object), y)
+    assert_array_equal(expected.log_posterior_, fitted.log_posterior_)
+    names = expected.user_regions_
+    assert_array_equal(states.loc["user"].loc[names[:2]], expected.user_states_[:2])
+
+
+def test_the_network_has_each_entitys_states(joined):
+    X, y = joined
+    model = make(region_features=["region"]).fit(X, y)
+    table = model.latent_states_["region"]
+    for side, rows, encoder in zip(
+        ("user", "service"), model.module_.sides, (model.users_, model.services_), strict=True
+    ):
+        regions = X.drop_duplicates(side).set_index(side)[f"{side}_region"].loc[encoder.ids_]
+        plain = table.loc[side].to_numpy()[
+            table.loc[side].index.get_indexer(regions.astype(object))
+        ]
+        _, shares = rows.eval()(torch.arange(len(encoder.ids_)))
+        expected = (plain - plain.mean(0)) / np.maximum(plain.std(0), MIN_DEVIATION)
+        assert_allclose(shares[:, 0].numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_latent_states_see_y_in_its_own_unit_and_no_validation_row(joined, state_fits):
+    X, y = joined
+    make(region_features=["as"]).fit(X, y)
+    make(region_features=["as"], early_stopping="monitor").fit(X, y)
+    assert_array_equal(state_fits[0][2], y)
+    assert len(state_fits[1][2]) == len(y) - round(0.1 * len(y))
+    assert set(state_fits[1][2]) <= set(y)
+
+
+def test_the_unit_of_y_does_not_matter(joined):
+    X, y = joined
+    first, second = (make().fit(X, factor * y).predict(X) / factor for factor in (1, 1024))
+    assert_allclose(first, second, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, -5.0, -1e6])
+def test_targets_that_are_not_positive_are_shifted(joined, state_fits, shift):
+    X, y = joined
+    y = y - y.min() + shift
+    make(region_features=["as"]).fit(X, y)
+    seen = state_fits[0][2]
+    assert seen.min() > 0
+    assert_allclose(seen - seen.min(), y - y.min(), atol=1e-8)
+    assert seen.min() == pytest.approx(1e-3 * (y - y.min()).mean())
+
+
+def test_a_constant_target_of_0_is_shifted_too(joined, state_fits):
+    X, y = joined
+    make(region_features=["as"]).fit(X, np.zeros_like(y))
+    assert (state_fits[0][2] == 1).all()
+
+
+def test_parameters_reach_the_latent_states(joined):
+    params = {"n_states": 4, "concentration": 3.0, "rate": "printed", "slow_quantile": 0.6}
+    model = make(region_features=["as"], **params).fit(*joined)
+    fitted = model.latent_state_models_["as"].get_params()
+    assert {name: fitted[name] for name in params} == params
+
+
+def test_latent_states_change_predictions(joined):
+    predictions = [
+        make(region_features=kinds).fit(*joined).predict(joined[0]) for kinds in (None, [], ["as"])
+    ]
+    assert (predictions[0] != predictions[1]).any()
+    assert (predictions[0] != predictions[2]).any()
+
+
+def test_a_newcomer_has_the_states_of_its_region(joined):
+    """With regions as the only context, and known features dropped: only the states differ."""
+    X, y = joined
+    X = X[["user", "service", "user_as", "service_as"]]
+    model = make(region_features=["as"]).fit(X, y)
+    with torch.no_grad():
+        for rows in model.module_.sides:
+            for embedding in rows.features.category_embeddings:
+                embedding.weight.zero_()
+            rows.state_vectors.normal_()
+    newcomers = X.drop_duplicates("user_as").head(2).assign(user=-1, service=0)
+    newcomers["service_as"] = X.loc[X["service"] == 0, "service_as"].iloc[0]
+    unknown = newcomers.head(1).assign(user_as="nowhere")
+    predictions = model.predict(pd.concat([newcomers, unknown]))
+    assert len(set(predictions)) == 3
+
+
+# --- Losses, published settings, pickles --------------------------------------------------------
+
+
+def criterion_of(model, X, y, monkeypatch):
+    seen = []
+    original = Trainer.fit
+
+    def spy(self, module, criterion, *args, **kwargs):
+        seen.append(criterion)
+        return original(self, module, criterion, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "fit", spy)
+    model.fit(X, y)
+    return seen[0]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_has_its_constants(joined, loss, monkeypatch):
+    model = make(loss=loss, loss_threshold=0.3, tail_weight=0.7)
+    criterion = criterion_of(model, *joined, monkeypatch)
+    error = torch.tensor([-1.0, 0.2, 0.29, 0.31])
+    constants = {
+        "huber": {"threshold": 0.3},
+        "e_huber": {"threshold": 0.3, "tail_weight": 0.7},
+        "e_huber_printed": {"threshold": 0.3, "tail_weight": 0.7},
+    }.get(loss, {})
+    assert isinstance(criterion, ObservedLoss)
+    expected = LOSSES[loss](error, **constants).mean()
+    assert criterion(error, torch.zeros(4)) == pytest.approx(expected.item())
+
+
+def test_paper_params_are_parameters_of_their_own_values():
+    defaults = R2SLRegressor().get_params()
+    assert R2SLRegressor.PAPER_PARAMS.keys() <= defaults.keys()
+    assert all(R2SLRegressor.PAPER_PARAMS[name] != defaults[name] for name in ("loss", "rate"))
+
+
+def test_the_published_model_fits(joined):
+    X, y = joined
+    X = X.assign(user_city=X["user_region"], service_city=X["service_region"])
+    params = {**R2SLRegressor.PAPER_PARAMS, "max_epochs": 2, "random_state": 0}
+    model = R2SLRegressor(**params).fit(X, y)
+    assert model.region_features_ == ["city", "as"]
+    assert model.module_.n_rows == 6
+    assert np.isfinite(model.predict(X)).all()
+    with pytest.raises(ValueError, match="region_features names 'city'"):
+        R2SLRegressor(**params).fit(*joined)
+
+
+def test_latent_states_survive_pickling(joined):
+    model = make().fit(*joined)
+    loaded = pickle.loads(pickle.dumps(model))
+    for kind, states in model.latent_states_.items():
+        pd.testing.assert_frame_equal(loaded.latent_states_[kind], states)
+    assert len(pickle.dumps(model)) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_states": 0}, "n_states"),
+        ({"concentration": 0.9}, "concentration"),
+        ({"rate": "other"}, "rate"),
+        ({"slow_quantile": 0}, "slow_quantile"),
+        ({"region_features": "as"}, "region_features"),
+        ({"embedding_dim": 0}, "embedding_dim"),
+        ({"input_dropout": 1.0}, "input_dropout"),
+        ({"n_filters": 0}, "n_filters"),
+        ({"hidden_size": 3}, "hidden_size"),
+        ({"loss": "hinge"}, "loss"),
+        ({"loss_threshold": 0}, "loss_threshold"),
+        ({"tail_weight": -1}, "tail_weight"),
+    ],
+    ids=str,
+)
+def test_bad_parameters_raise(joined, params, message):
+    with pytest.raises(ValueError, match=f"'{message}' parameter of R2SLRegressor"):
+        make(**params).fit(*joined)
