@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from embedding_mlp import EmbeddingMLP, context_codes
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import Bunch
 
-from skqos import R2SLRegressor, SAMoERegressor
+from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.datasets import load_wsdream
 from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error, outlier_mask
 from skqos.preprocessing import ContextJoiner
@@ -41,6 +41,23 @@ CONTEXT = ["country", "as", "region", "city", "subnet", "latitude", "longitude"]
 # Context and kinds of region of the R2SL paper.
 R2SL_CONTEXT = ["as", "city", "latitude", "longitude"]
 NO_AUGMENTATION = {"refill_ratio": 0, "pseudo_label_ratio": 0}
+ABLATION_EPOCHS = 15
+SHARP_ABLATIONS = {
+    "15 epochs": {},
+    "GCN": {"convolution": "gcn"},
+    "HyGCN": {"convolution": "hygcn"},
+    "no convolution": {"convolution": "none"},
+    "merged context": {"context_graphs": "merged"},
+    "no SNR": {"routing": False},
+    "no Cross-SNR": {"cross_routing": False},
+    "head alone": {"convolution": "none", "routing": False, "cross_routing": False},
+    "DWA": {"task_weighting": "dwa"},
+    "uncertainty": {"task_weighting": "uncertainty"},
+    "equal": {"task_weighting": "equal"},
+    "messages from targets": {"disjoint_supervision": False},
+    "no newcomers": {"newcomer_share": 0.0},
+    "fixed features": {"fine_tune_features": False},
+}
 BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
 
 
@@ -78,6 +95,10 @@ def make_models(data: Bunch, qos: str, seed: int) -> dict:
         context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
         return make_pipeline(context, R2SLRegressor(random_state=seed, device="cpu", **params))
 
+    def sharp() -> object:
+        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
+        return make_pipeline(context, SharpQoSRegressor(random_state=seed, device="cpu"))
+
     kinds = [name for name in CONTEXT if name not in ("latitude", "longitude")]
     return {
         "constant median": ConstantMedian(),
@@ -109,6 +130,25 @@ def make_models(data: Bunch, qos: str, seed: int) -> dict:
             ContextJoiner(data.users[R2SL_CONTEXT], data.services[R2SL_CONTEXT]),
             R2SLRegressor(random_state=seed, device="cpu", **R2SLRegressor.PAPER_PARAMS),
         ),
+        "SHARP-QoS, one QoS": sharp(),
+    }
+
+
+def make_joint_models(data: Bunch, seed: int) -> dict:
+    """Name the models that are fitted to all QoS at once."""
+
+    def sharp(**params: object) -> object:
+        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
+        return make_pipeline(context, SharpQoSRegressor(random_state=seed, device="cpu", **params))
+
+    return {
+        "SharpQoSRegressor": sharp(),
+        "SHARP-QoS, paper": sharp(**SharpQoSRegressor.PAPER_PARAMS),
+        # Ablations share a shorter training, and are to be compared with one another.
+        **{
+            f"SHARP-QoS, {name}": sharp(max_epochs=ABLATION_EPOCHS, **params)
+            for name, params in SHARP_ABLATIONS.items()
+        },
     }
 
 
@@ -138,51 +178,85 @@ def flag_outliers(split: Split) -> np.ndarray:
     ]
 
 
-def run(
-    model: object, split: Split, outliers: np.ndarray | None = None
-) -> tuple[dict[str, float], np.ndarray]:
-    """Fit, predict and score one model, on all test cells and on those that are no outliers."""
-    start = time.perf_counter()
-    model.fit(split.X, split.y)
-    fitted = time.perf_counter()
-    prediction = model.predict(split.X_test)
-    predicted = time.perf_counter()
-    scores = {
+def join(splits: dict[str, Split]) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows of all QoS, NaN for what a row does not tell."""
+    X = np.concatenate([split.X for split in splits.values()])
+    y = np.full((len(X), len(splits)), np.nan)
+    start = 0
+    for k, split in enumerate(splits.values()):
+        y[start : start + len(split.y), k] = split.y
+        start += len(split.y)
+    return X, y
+
+
+def score(split: Split, prediction: np.ndarray, outliers: np.ndarray) -> dict[str, float]:
+    """Errors on all test cells, and on those that are no outliers."""
+    kept = split.y_test[~outliers], prediction[~outliers]
+    return {
         "mae": nan_mean_absolute_error(split.y_test, prediction),
         "rmse": nan_root_mean_squared_error(split.y_test, prediction),
-        "fit_s": fitted - start,
-        "pairs_per_s": len(prediction) / (predicted - fitted),
+        "mae_filtered": nan_mean_absolute_error(*kept),
+        "rmse_filtered": nan_root_mean_squared_error(*kept),
     }
-    if outliers is not None:
-        kept = split.y_test[~outliers], prediction[~outliers]
-        scores["mae_filtered"] = nan_mean_absolute_error(*kept)
-        scores["rmse_filtered"] = nan_root_mean_squared_error(*kept)
-    return scores, prediction
+
+
+def timed(task: Callable[[], object]) -> tuple[object, float]:
+    start = time.perf_counter()
+    result = task()
+    return result, time.perf_counter() - start
+
+
+def run_alone(model: object, qos: str, split: Split) -> Iterator[tuple[str, np.ndarray, dict]]:
+    """Fit and predict one QoS."""
+    _, fit_s = timed(lambda: model.fit(split.X, split.y))
+    prediction, predict_s = timed(lambda: model.predict(split.X_test))
+    yield qos, prediction, {"fit_s": fit_s, "pairs_per_s": len(prediction) / predict_s}
+
+
+def run_joint(model: object, splits: dict[str, Split]) -> Iterator[tuple[str, np.ndarray, dict]]:
+    """Fit all QoS at once and predict each; the time of the fit is shared out among them."""
+    X, y = join(splits)
+    _, fit_s = timed(lambda: model.fit(X, y))
+    for k, (qos, split) in enumerate(splits.items()):
+        prediction, predict_s = timed(lambda split=split: model.predict(split.X_test))
+        times = {"fit_s": fit_s / len(splits), "pairs_per_s": len(prediction) / predict_s}
+        yield qos, prediction[:, k], times
 
 
 def run_all(args: argparse.Namespace) -> Iterator[dict]:
     """Yield a row of the results as soon as it is there."""
-    for qos in args.qos:
-        split = read_split(args.data, qos)
-        data = load_wsdream(args.data, qos=qos)
-        if args.permute_test_labels:
+    splits = {qos: read_split(args.data, qos) for qos in args.qos}
+    data = load_wsdream(args.data, qos="rt")
+    if args.permute_test_labels:
+        for split in splits.values():
             np.random.default_rng(0).shuffle(split.y_test)
-        outliers = flag_outliers(split)
-        for seed in args.seeds:
-            for name, model in make_models(data, qos, seed).items():
-                if args.models and name not in args.models:
-                    continue
-                scores, prediction = run(model, split, outliers)
+    outliers = {qos: flag_outliers(split) for qos, split in splits.items()}
+    for seed in args.seeds:
+        runs = [
+            (name, lambda model=model, qos=qos: run_alone(model, qos, splits[qos]))
+            for qos in args.qos
+            for name, model in make_models(data, qos, seed).items()
+        ]
+        runs += [
+            (name, lambda model=model: run_joint(model, splits))
+            for name, model in make_joint_models(data, seed).items()
+        ]
+        for name, task in runs:
+            if args.models and name not in args.models:
+                continue
+            for qos, prediction, times in task():
                 if args.out:
                     np.save(
                         args.out / f"{qos}-{name.replace(',', '').replace(' ', '_')}-{seed}.npy",
                         prediction,
                     )
-                yield {"qos": qos, "model": name, "seed": seed, **scores}
+                scores = score(splits[qos], prediction, outliers[qos])
+                yield {"qos": qos, "model": name, "seed": seed, **scores, **times}
 
 
 def summarise(rows: list[dict]) -> pd.DataFrame:
     """Average over seeds; MAE also relative to the baseline of the same run."""
+    rows = sorted(rows, key=lambda row: row["qos"])
     table = pd.DataFrame(rows).groupby(["qos", "model"], sort=False)
     result = table[["mae", "rmse", "fit_s", "pairs_per_s"]].mean()
     result.insert(0, "seeds", table["seed"].nunique())

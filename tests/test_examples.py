@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skqos import R2SLRegressor, SAMoERegressor
+from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.datasets import make_qos
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -27,6 +27,14 @@ TINY = {
         "embedding_dim": 4,
         "n_filters": 2,
         "hidden_size": 32,
+    },
+    SharpQoSRegressor: {
+        "max_epochs": 2,
+        "n_factors": 2,
+        "autoencoder_epochs": 2,
+        "hidden_dim": 4,
+        "routed_dim": 4,
+        "output_dim": 4,
     },
 }
 
@@ -84,27 +92,32 @@ def wsdream_folder(tmp_path):
     rows = np.column_stack([data.X, np.maximum(data.y, 0.001).round(3)])
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
     (tmp_path / "splits").mkdir()
-    np.savetxt(tmp_path / "splits" / "rt_train_0.025.txt", rows[:200], fmt=["%d", "%d", "%.3f"])
-    np.savetxt(tmp_path / "splits" / "rt_test_0.025.txt", rows[200:], fmt=["%d", "%d", "%.3f"])
+    for qos, scale in (("rt", 1), ("tp", 10)):
+        for part, lines in (("train", rows[:200]), ("test", rows[200:])):
+            path = tmp_path / "splits" / f"{qos}_{part}_0.025.txt"
+            np.savetxt(path, lines * [1, 1, scale], fmt=["%d", "%d", "%.3f"])
+        rows = rows[::-1]
     return tmp_path
 
 
 MODELS = ["service median", "embedding MLP", "SAMoERegressor", "R2SLRegressor", "R2SL, no city"]
+JOINT_MODELS = ["SharpQoSRegressor", "SHARP-QoS, no SNR"]
 
 
 @pytest.mark.usefixtures("tiny_regressors")
 def test_benchmark_predicts_the_same_from_permuted_test_labels(example, wsdream_folder, capsys):
     benchmark = example("benchmark_static")
-    common = ["--data", str(wsdream_folder), "--qos", "rt", "--seeds", "0", "--models", *MODELS]
+    models = [*MODELS, *JOINT_MODELS]
+    common = ["--data", str(wsdream_folder), "--seeds", "0", "--models", *models]
     honest = benchmark.main([*common, "--out", str(wsdream_folder / "a")])
     permuted = benchmark.main(
         [*common, "--out", str(wsdream_folder / "b"), "--permute-test-labels"]
     )
     predictions = sorted((wsdream_folder / "a").glob("*.npy"))
-    assert len(predictions) == len(MODELS)
+    assert len(predictions) == 2 * len(models)
     for path in predictions:
         np.testing.assert_array_equal(np.load(path), np.load(wsdream_folder / "b" / path.name))
-    assert (honest["mae"] != permuted["mae"]).all()
+    assert (honest["mae"] != permuted["mae"]).loc["rt"].all()
     assert "embedding MLP" in capsys.readouterr().out
 
 
@@ -196,3 +209,16 @@ def test_latent_states_are_drawn(wsdream_folder, monkeypatch, capsys, real):
     runpy.run_path(str(EXAMPLES / "plot_latent_states.py"))
     assert (wsdream_folder / "picture.png").stat().st_size > 10_000
     assert "log posterior" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+def test_joint_prediction_is_drawn(capsys, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    result = runpy.run_path(str(EXAMPLES / "plot_joint_qos.py"))
+    assert np.isfinite(result["errors"].to_numpy()).all()
+    assert len(result["figure"].axes) == 4
+    pyplot.close("all")
+    assert "throughput" in capsys.readouterr().out
