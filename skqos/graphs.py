@@ -85,6 +85,15 @@ class BipartiteGraph(nn.Module):
         """Number of edges."""
         return len(self.users)
 
+    def connected(self) -> tuple[Tensor, Tensor]:
+        """Tell which users and which services have an edge; (n, 1) of bool each."""
+        sides = []
+        for n, nodes in zip(self.by_user.shape, (self.users, self.services), strict=True):
+            is_connected = torch.zeros(n, 1, dtype=torch.bool)
+            is_connected[nodes.long()] = True
+            sides.append(is_connected)
+        return tuple(sides)
+
     def forward(self, weights: Tensor | None = None) -> BipartiteOperators:
         """Make the operators of the graph.
 

@@ -119,7 +119,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
     gate_temperature : float, default=2/3
         Temperature beta of the hard-concrete gates.
 
-    l0_penalty : float, default=1e-5
+    l0_penalty : float, default=1e-3
         Weight lambda of the expected number of open gates in the loss.
 
     routed_dim : int, default=64
@@ -344,7 +344,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         cross_routing: bool = True,
         n_cross_blocks: int = 4,
         gate_temperature: float = 2 / 3,
-        l0_penalty: float = 1e-5,
+        l0_penalty: float = 1e-3,
         routed_dim: int = 64,
         output_dim: int = 128,
         feature_dropout: float = 0.3,
@@ -539,7 +539,6 @@ class SharpQoSRegressor(BaseQoSRegressor):
             ],
             context_graphs,
             numbers,
-            n_users=data.users.n_entities,
             context_dim=self.hidden_dim * (len(context_graphs) + (numbers is not None)),
             hidden_dim=self.routed_dim,
             out_dim=self.output_dim,

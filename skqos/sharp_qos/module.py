@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -172,6 +173,42 @@ class NumericContext(nn.Module):
         return torch.relu(numbers @ self.weight + self.bias)
 
 
+@dataclass(frozen=True)
+class Structure:
+    """Structural features of one side for one task.
+
+    Attributes
+    ----------
+    layers : list of Tensor of shape (n_entities, ...)
+        Outputs of the layers.
+    connected : Tensor of bool of shape (n_entities, 1)
+        Whether an entity has an edge. One that has none is new to this task: like a newcomer, it
+        is represented by the average of those that have.
+    """
+
+    layers: list[Tensor]
+    connected: Tensor
+
+    def average(self) -> Tensor:
+        """Average over connected entities; (out_dim,)."""
+        weights = self.connected.to(self.layers[0].dtype) / self.connected.sum()
+        return torch.cat([(weights * x).sum(0) for x in self.layers])
+
+    def take(self, codes: Tensor, is_new: Tensor | None = None) -> Tensor:
+        """Represent known entities, some of them as if they were new; (n, out_dim)."""
+        connected = self.connected[codes]
+        if is_new is not None:
+            connected = connected & ~is_new
+        found = torch.cat([x[codes] for x in self.layers], dim=1)
+        return torch.where(connected, found, self.average())
+
+    def encode(self, n_new: int) -> Tensor:
+        """Represent all known entities, then newcomers; (n_entities + n_new, out_dim)."""
+        average = self.average()
+        known = torch.where(self.connected, torch.cat(self.layers, dim=1), average)
+        return torch.cat([known, average.expand(n_new, -1)])
+
+
 class QoSGraph(nn.Module):
     """Structural features of all entities for one QoS parameter.
 
@@ -211,6 +248,9 @@ class QoSGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.graph = graph
+        users_connected, services_connected = graph.connected()
+        self.register_buffer("users_connected", users_connected)
+        self.register_buffer("services_connected", services_connected)
         self.features = nn.Parameter(_scaled(features), requires_grad=fine_tune)
         self.dropout = nn.Dropout(dropout)
         layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
@@ -240,6 +280,14 @@ class QoSGraph(nn.Module):
                 outputs.append(x)
         return outputs
 
+    def split(self, outputs: list[Tensor]) -> tuple[Structure, Structure]:
+        """Part the outputs of the layers into those of users and those of services."""
+        n_users = len(self.users_connected)
+        return (
+            Structure([x[:n_users] for x in outputs], self.users_connected),
+            Structure([x[n_users:] for x in outputs], self.services_connected),
+        )
+
     def _weights(self, held_out: Tensor) -> Tensor:
         """0 for edges held out, else 1; -1 falls on the one that is cut off again."""
         weights = torch.ones(self.graph.n_edges + 1, device=held_out.device)
@@ -258,8 +306,6 @@ class SharpQoSModule(nn.Module):
         None to many.
     numbers : tuple of NumericContext or None
         Numeric context of users and of services.
-    n_users : int
-        Number of users known.
     context_dim : int
         Width of all context features together; 0 without context.
     hidden_dim : int
@@ -288,7 +334,6 @@ class SharpQoSModule(nn.Module):
         context_graphs: list[ContextConvolution],
         numbers: tuple[NumericContext, NumericContext] | None,
         *,
-        n_users: int,
         context_dim: int,
         hidden_dim: int,
         out_dim: int,
@@ -304,7 +349,6 @@ class SharpQoSModule(nn.Module):
     ) -> None:
         super().__init__()
         n_tasks, structural_dim = len(graphs), graphs[0].out_dim
-        self.n_users = n_users
         self.l0_penalty = l0_penalty
         self.newcomer_share = newcomer_share
         self.graphs = nn.ModuleList(graphs)
@@ -347,7 +391,8 @@ class SharpQoSModule(nn.Module):
         """
         held_out = [None] * len(self.graphs) if edges is None else edges.unbind(1)
         structural = [
-            graph(left_out) for graph, left_out in zip(self.graphs, held_out, strict=True)
+            graph.split(graph(left_out))
+            for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
         context = [graph() for graph in self.context_graphs]
         # Users and many services come up more than once in a batch.
@@ -355,12 +400,12 @@ class SharpQoSModule(nn.Module):
         services, service_positions = services.unique(return_inverse=True)
         z_users = self._represent(
             self._context_of(context, "user_rows", users, 0),
-            self._structure_of(structural, users, slice(None, self.n_users)),
+            self._take([of_users for of_users, _ in structural], users),
             self.user_heads,
         )
         z_services = self._represent(
             self._context_of(context, "service_rows", services, 1),
-            self._structure_of(structural, services, slice(self.n_users, None)),
+            self._take([of_services for _, of_services in structural], services),
             self.service_heads,
         )
         return self._multiply(z_users[user_positions], z_services[service_positions])
@@ -370,7 +415,7 @@ class SharpQoSModule(nn.Module):
 
         All edges carry messages. A newcomer has the structure of the average entity of its side.
         """
-        structural = [torch.cat(graph(), dim=1) for graph in self.graphs]
+        structural = [graph.split(graph()) for graph in self.graphs]
         context = [graph.encode(new_users, new_services) for graph in self.context_graphs]
         if self.numbers is not None:
             context.append(
@@ -380,12 +425,12 @@ class SharpQoSModule(nn.Module):
         return (
             self._represent(
                 user_context,
-                [_append_average(y[: self.n_users], len(new_users)) for y in structural],
+                [of_users.encode(len(new_users)) for of_users, _ in structural],
                 self.user_heads,
             ),
             self._represent(
                 service_context,
-                [_append_average(y[self.n_users :], len(new_services)) for y in structural],
+                [of_services.encode(len(new_services)) for _, of_services in structural],
                 self.service_heads,
             ),
         )
@@ -457,16 +502,12 @@ class SharpQoSModule(nn.Module):
             found.append(self.numbers[side](codes))
         return found
 
-    def _structure_of(
-        self, structural: list[list[Tensor]], codes: Tensor, side: slice
-    ) -> list[Tensor]:
-        """Take the structural features of known entities of a side; make some newcomers."""
-        found = [torch.cat([x[side][codes] for x in layers], dim=1) for layers in structural]
-        if not (self.training and self.newcomer_share):
-            return found
-        is_new = torch.rand(len(codes), 1, device=codes.device) < self.newcomer_share
-        averages = [torch.cat([x[side].mean(0) for x in layers]) for layers in structural]
-        return [torch.where(is_new, mean, y) for mean, y in zip(averages, found, strict=True)]
+    def _take(self, structural: list[Structure], codes: Tensor) -> list[Tensor]:
+        """Take the structural features of known entities; in training, make some newcomers."""
+        is_new = None
+        if self.training and self.newcomer_share:
+            is_new = torch.rand(len(codes), 1, device=codes.device) < self.newcomer_share
+        return [structure.take(codes, is_new) for structure in structural]
 
     def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
         """Row-wise product of the two sides."""
@@ -475,10 +516,6 @@ class SharpQoSModule(nn.Module):
 
 def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
-
-
-def _append_average(x: Tensor, n: int) -> Tensor:
-    return torch.cat([x, x.mean(0).expand(n, -1)])
 
 
 def _scaled(features: np.ndarray) -> Tensor:
