@@ -134,7 +134,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
     context_dropout : float, default=0.3
         Dropout of the context features. Ours.
 
-    newcomer_share : float, default=0.1
+    newcomer_share : float, default=0.05
         Share of a step's users and of its services whose structural features are replaced by the
         average, as those of an entity that is new at prediction will be. Ours.
 
@@ -349,7 +349,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         output_dim: int = 128,
         feature_dropout: float = 0.3,
         context_dropout: float = 0.3,
-        newcomer_share: float = 0.1,
+        newcomer_share: float = 0.05,
         disjoint_supervision: bool = True,
         task_weighting: str = "ema",
         ema_decay: float = 0.99,
