@@ -99,6 +99,19 @@ class EntityEncoder:
         """Number of codes of each categorical context column."""
         return [len(categories) for categories in self.categories_]
 
+    @property
+    def shared_names(self) -> dict[str, int]:
+        """Position of each categorical column that is named for the side, by the rest of its name.
+
+        ``user_as`` of users and ``service_as`` of services are both "as".
+        """
+        prefix = f"{self.side}_"
+        return {
+            name.removeprefix(prefix): position
+            for position, name in enumerate(self.categorical_)
+            if isinstance(name, str) and name.startswith(prefix)
+        }
+
     def fit(self, ids: np.ndarray, context: pd.DataFrame) -> np.ndarray:
         """Learn ids, categories and scales; return the code of each row.
 

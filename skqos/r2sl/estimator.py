@@ -343,14 +343,7 @@ class R2SLRegressor(BaseQoSRegressor):
 
     def _region_columns(self, data: TrainingData) -> dict[str, tuple[int, int]]:
         """Find the categorical columns of users and services for each kind of region."""
-        users, services = (
-            {
-                name.removeprefix(prefix): position
-                for position, name in enumerate(encoder.categorical_)
-                if isinstance(name, str) and name.startswith(prefix)
-            }
-            for encoder, prefix in ((data.users, "user_"), (data.services, "service_"))
-        )
+        users, services = data.users.shared_names, data.services.shared_names
         found = [kind for kind in users if kind in services]
         kinds = found if self.region_features is None else list(self.region_features)
         for kind in kinds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,6 @@ class ContextColumn:
 
     Attributes
     ----------
-    name : str
-        Without the prefix ``user_`` or ``service_``.
     user_column, service_column : int or None
         Position among the categorical columns of that side; None where it has no such column.
     n_user_categories : int
@@ -33,7 +32,6 @@ class ContextColumn:
         Group of each code; -1 for the category "unknown", which says nothing in common.
     """
 
-    name: str
     user_column: int | None
     service_column: int | None
     n_user_categories: int
@@ -58,36 +56,37 @@ def _codes(table: EntityTable, column: int | None, offset: int) -> np.ndarray:
 def match_columns(users: EntityEncoder, services: EntityEncoder) -> list[ContextColumn]:
     """Match categorical columns named alike but for their prefix, such as ``user_as``.
 
-    Columns given by position, which have no such name, are matched with nothing.
+    Columns that are not named for their side, as are those given by position, match nothing.
     """
-    user_names = {_without_prefix(name, "user_"): k for k, name in enumerate(users.categorical_)}
-    service_names = {
-        _without_prefix(name, "service_"): k for k, name in enumerate(services.categorical_)
-    }
-    columns = []
-    for name in [*user_names, *(name for name in service_names if name not in user_names)]:
-        user_column, service_column = user_names.get(name), service_names.get(name)
-        user_labels, service_labels = (
-            pd.Index([], dtype=object) if column is None else encoder.categories_[column]
-            for encoder, column in ((users, user_column), (services, service_column))
-        )
-        groups, _ = pd.factorize(pd.Index([*user_labels, *service_labels], dtype=object))
-        columns.append(
-            ContextColumn(
-                name=str(name[0]) if isinstance(name, tuple) else name,
-                user_column=user_column,
-                service_column=service_column,
-                n_user_categories=len(user_labels),
-                groups=groups.astype(np.int64),
-            )
-        )
-    return columns
+    positions = [
+        (position, services.shared_names.get(name)) for name, position in _by_name(users).items()
+    ]
+    positions += [
+        (None, position)
+        for name, position in _by_name(services).items()
+        if name not in users.shared_names
+    ]
+    return [_match(users, user_column, services, column) for user_column, column in positions]
 
 
-def _without_prefix(name: str, prefix: str) -> str | tuple[str, str]:
-    """Return the shared name of a column, or a pair, which equals no other side's."""
-    name = str(name)
-    return name.removeprefix(prefix) if name.startswith(prefix) else (name, prefix)
+def _by_name(encoder: EntityEncoder) -> dict[Any, int]:
+    """Position of each column, by its shared name or else a name that is none."""
+    named = {position: name for name, position in encoder.shared_names.items()}
+    return {named.get(k, (k,)): k for k in range(len(encoder.categorical_))}
+
+
+def _match(
+    users: EntityEncoder,
+    user_column: int | None,
+    services: EntityEncoder,
+    service_column: int | None,
+) -> ContextColumn:
+    user_labels, service_labels = (
+        [] if column is None else list(encoder.categories_[column])
+        for encoder, column in ((users, user_column), (services, service_column))
+    )
+    groups, _ = pd.factorize(pd.Index([*user_labels, *service_labels], dtype=object))
+    return ContextColumn(user_column, service_column, len(user_labels), groups.astype(np.int64))
 
 
 def autoencode(counts: np.ndarray, n_components: int, n_epochs: int) -> np.ndarray:
