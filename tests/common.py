@@ -67,7 +67,8 @@ CONTRACTS = [
             "output_dim": 8,
         },
         learning={
-            "max_epochs": 20,
+            "max_epochs": 30,
+            "newcomer_share": 0.1,
             "learning_rate": 0.02,
             "batch_size": 256,
             "n_factors": 8,
