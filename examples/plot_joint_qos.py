@@ -34,8 +34,8 @@ print(pd.DataFrame(y[:4], columns=QOS))
 # Joint and alone
 # ---------------
 # The same estimator, once for both parameters and once for each. A two-dimensional ``y`` is all
-# that joint prediction takes. A high learning rate, and twice the usual penalty on open gates, move the
-# gates far in a short training.
+# that joint prediction takes. A high learning rate, and twice the usual penalty on open gates, move
+# the gates far in a short training.
 
 
 def fit(y: np.ndarray) -> object:

@@ -444,7 +444,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         """
         check_is_fitted(self)
         probabilities = self.module_.gate_probabilities()
-        return {name: p.detach().numpy() for name, p in probabilities.items()}
+        return {name: p.detach().cpu().numpy() for name, p in probabilities.items()}
 
     @property
     def active_shares_(self) -> pd.DataFrame:

@@ -463,11 +463,11 @@ class SharpQoSModule(nn.Module):
         found = {}
         with torch.no_grad():
             if self.router is not None:
-                found["snr"] = (self.router.gates.settled() > 0).float().mean(1).numpy()
+                found["snr"] = (self.router.gates.settled() > 0).float().mean(1).cpu().numpy()
             if self.cross_router is not None:
                 open_gates = (self.cross_router.gates.settled() > 0) * self.cross_router.others
                 n_others = len(open_gates) - 1
-                found["cross_snr"] = (open_gates.sum(1) / n_others).mean(1).numpy()
+                found["cross_snr"] = (open_gates.sum(1) / n_others).mean(1).cpu().numpy()
         return found
 
     def _represent(
