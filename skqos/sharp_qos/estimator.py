@@ -248,8 +248,12 @@ class SharpQoSRegressor(BaseQoSRegressor):
     Only a summary of the paper was at hand. What it leaves open is decided here as follows: NMF
     of the zero-filled matrix; autoencoders of one-hot categories; context graphs in which the
     entities of a category form a clique; branches of HHGCN that add up ahead of the activation; a
-    ReLU in each block; gates that are drawn once per step; a sigmoid gate over each dimension in
-    the fusion; networks of one hidden layer per task and side; a constant per task.
+    ReLU in each block; gates that are drawn once for the users and once for the services of a step;
+    a sigmoid gate over each dimension in the fusion; networks of one hidden layer per task and
+    side; a constant per task.
+
+    The factors are those of all training values: where `disjoint_supervision` keeps a pair's edge
+    from its prediction, its share in the factors stays.
 
     A HyGCN layer at the origin differs from a GCN layer in the Mobius addition of its bias alone:
     expect small differences.
