@@ -249,8 +249,14 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         # The last observation of every target stays in training.
         kept = n_rows - 1 - observed[::-1].argmax(axis=0)
         held_out = np.zeros(n_rows, dtype=bool)
-        held_out[:n_held_out] = True
+        # Rows in which nothing was observed cannot validate.
+        held_out[np.flatnonzero(observed.any(axis=1))[:n_held_out]] = True
         held_out[kept] = False
+        if not held_out.any():
+            raise ValueError(
+                f"y has too few observations to hold any out of training, as early_stopping="
+                f"{self.early_stopping!r} asks: every target has to keep one there."
+            )
         return np.sort(order[~held_out]), np.sort(order[held_out])
 
     def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:

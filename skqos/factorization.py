@@ -94,7 +94,9 @@ def nonnegative_factors(
         random_state=random_state,
     )
     with warnings.catch_warnings():
-        # Features need no optimum.
+        # Features need no optimum, and where the matrix has few components more than those of
+        # its start are none (sqrt of a negative rounding error).
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
         user_factors = model.fit_transform(sparse.csr_matrix(matrix))
     return user_factors, model.components_.T

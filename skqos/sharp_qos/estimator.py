@@ -457,7 +457,8 @@ class SharpQoSRegressor(BaseQoSRegressor):
         One row a target, one column a routing that takes part.
         """
         check_is_fitted(self)
-        return pd.DataFrame(self.module_.active_shares()).rename_axis("target")
+        targets = pd.RangeIndex(len(self.module_.graphs), name="target")
+        return pd.DataFrame(self.module_.active_shares(), index=targets)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
