@@ -84,20 +84,20 @@ class ServiceMedian(ConstantMedian):
         return self.medians_.reindex(X[:, 1]).fillna(self.median_).to_numpy()
 
 
+def with_context(data: Bunch, regressor: object) -> object:
+    """Give a regressor all context of the benchmark."""
+    context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
+    return make_pipeline(context, regressor)
+
+
 def make_models(data: Bunch, qos: str, seed: int) -> dict:
     """Name every model of the benchmark; ours get nothing that depends on the QoS."""
 
     def sa_moe(**params: object) -> object:
-        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
-        return make_pipeline(context, SAMoERegressor(random_state=seed, device="cpu", **params))
+        return with_context(data, SAMoERegressor(random_state=seed, device="cpu", **params))
 
     def r2sl(**params: object) -> object:
-        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
-        return make_pipeline(context, R2SLRegressor(random_state=seed, device="cpu", **params))
-
-    def sharp() -> object:
-        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
-        return make_pipeline(context, SharpQoSRegressor(random_state=seed, device="cpu"))
+        return with_context(data, R2SLRegressor(random_state=seed, device="cpu", **params))
 
     kinds = [name for name in CONTEXT if name not in ("latitude", "longitude")]
     return {
@@ -130,7 +130,9 @@ def make_models(data: Bunch, qos: str, seed: int) -> dict:
             ContextJoiner(data.users[R2SL_CONTEXT], data.services[R2SL_CONTEXT]),
             R2SLRegressor(random_state=seed, device="cpu", **R2SLRegressor.PAPER_PARAMS),
         ),
-        "SHARP-QoS, one QoS": sharp(),
+        "SHARP-QoS, one QoS": with_context(
+            data, SharpQoSRegressor(random_state=seed, device="cpu")
+        ),
     }
 
 
@@ -138,8 +140,7 @@ def make_joint_models(data: Bunch, seed: int) -> dict:
     """Name the models that are fitted to all QoS at once."""
 
     def sharp(**params: object) -> object:
-        context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
-        return make_pipeline(context, SharpQoSRegressor(random_state=seed, device="cpu", **params))
+        return with_context(data, SharpQoSRegressor(random_state=seed, device="cpu", **params))
 
     return {
         "SharpQoSRegressor": sharp(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -140,14 +141,10 @@ class BipartiteOperators:
         -------
         Tensor of the shape of `x`
         """
-        graph = self.graph
-        scale_u = (self.user_degrees + 1).rsqrt()
-        scale_s = (self.service_degrees + 1).rsqrt()
-        weights = self.weights * scale_u[graph.users] * scale_s[graph.services]
-        a, at = graph.by_user.fill(weights), graph.by_service.fill(weights)
+        a, at = self._adjacency
         x_u, x_s = x.split(self.sizes)
         neighbours = torch.cat([_SparseProduct.apply(a, at, x_s), _SparseProduct.apply(at, a, x_u)])
-        return neighbours + torch.cat([scale_u, scale_s]).square().unsqueeze(1) * x
+        return neighbours + torch.cat(self._scales).square().unsqueeze(1) * x
 
     def convolve_second_hop(self, x_users: Tensor, x_services: Tensor) -> Tensor:
         """Average over users who share services, and over services that share users.
@@ -167,14 +164,35 @@ class BipartiteOperators:
         -------
         Tensor of shape (n_users + n_services, dim)
         """
-        h = self.graph.by_user.fill(self.weights)
-        ht = self.graph.by_service.fill(self.weights)
+        h, ht = self._incidence
         return torch.cat(
             [
                 _through_hyperedges(h, ht, self.user_degrees, self.service_degrees, x_users),
                 _through_hyperedges(ht, h, self.service_degrees, self.user_degrees, x_services),
             ]
         )
+
+    # Every layer of a network multiplies by the same matrices.
+
+    @cached_property
+    def _scales(self) -> tuple[Tensor, Tensor]:
+        """D^-1/2 of users and of services, self-loops counted."""
+        return (self.user_degrees + 1).rsqrt(), (self.service_degrees + 1).rsqrt()
+
+    @cached_property
+    def _adjacency(self) -> tuple[Tensor, Tensor]:
+        """Normalised adjacency by users, and by services."""
+        scale_u, scale_s = self._scales
+        graph = self.graph
+        return self._fill(self.weights * scale_u[graph.users] * scale_s[graph.services])
+
+    @cached_property
+    def _incidence(self) -> tuple[Tensor, Tensor]:
+        """Incidence matrix by users, and by services."""
+        return self._fill(self.weights)
+
+    def _fill(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.graph.by_user.fill(values), self.graph.by_service.fill(values)
 
 
 def _through_hyperedges(
