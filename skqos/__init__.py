@@ -4,7 +4,14 @@ from skqos.exceptions import UnusedColumnsWarning
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
+from skqos.tpmcf.estimator import TPMCFRegressor
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["R2SLRegressor", "SAMoERegressor", "SharpQoSRegressor", "UnusedColumnsWarning"]
+__all__ = [
+    "R2SLRegressor",
+    "SAMoERegressor",
+    "SharpQoSRegressor",
+    "TPMCFRegressor",
+    "UnusedColumnsWarning",
+]

@@ -249,7 +249,8 @@ def _as_time_steps(values: np.ndarray) -> np.ndarray:
             else "X, column 2 (time) must hold integer-valued time steps; found "
             f"{values[values != np.floor(values)][0]}."
         )
-    return values
+    # A copy: torch does not take what must not be written to.
+    return values.copy()
 
 
 def _prefixed(columns: pd.Index, prefix: str, n_id_columns: int) -> list[int]:

@@ -45,8 +45,14 @@ def e_huber_printed(error: Tensor, threshold: float = 0.5, tail_weight: float = 
     return torch.where(size < threshold, 0.5 * size.square(), tail)
 
 
+def cauchy(error: Tensor, scale: float = 1.0) -> Tensor:
+    r"""Cauchy loss :math:`\log(1 + (e / \gamma)^2)`, elementwise (TPMCF, eq. 9 and 10)."""
+    return torch.log1p((error / scale).square())
+
+
 LOSSES = {
     "absolute_error": absolute_error,
+    "cauchy": cauchy,
     "squared_error": squared_error,
     "huber": huber,
     "e_huber": e_huber,
@@ -59,7 +65,7 @@ class ObservedLoss(nn.Module):
 
     Parameters
     ----------
-    loss : {"absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed"}
+    loss : {"absolute_error", "cauchy", "squared_error", "huber", "e_huber", "e_huber_printed"}
         The elementwise loss.
     **constants : float
         Of that loss.

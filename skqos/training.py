@@ -38,9 +38,14 @@ class InteractionDataset(Dataset):
         Arguments of the module's ``forward``.
     target : ndarray of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
+    one_per_batch : str, default=None
+        Name of an input of which a batch holds one value only.
     """
 
-    def __init__(self, inputs: dict[str, np.ndarray], target: np.ndarray) -> None:
+    def __init__(
+        self, inputs: dict[str, np.ndarray], target: np.ndarray, one_per_batch: str | None = None
+    ) -> None:
+        self.one_per_batch = one_per_batch
         self.inputs = {name: torch.as_tensor(values) for name, values in inputs.items()}
         self.target = torch.as_tensor(target, dtype=torch.float32)
 
@@ -71,20 +76,31 @@ class ValidationDataset(Dataset):
 class ShuffledBatches:
     """Batches of an `InteractionDataset`, cut from one permutation per epoch.
 
-    A last batch of a single row joins the one before: batch normalisation needs two.
+    A last batch of a single row joins the one before: batch normalisation needs two. Where a batch
+    may hold one value of an input only, each value's rows are cut on their own.
     """
 
     def __init__(self, dataset: InteractionDataset, batch_size: int) -> None:
         self.dataset = dataset
-        self.starts = batch_starts(len(dataset), batch_size)
+        self.groups = _rows_by_value(dataset)
+        self.starts = [batch_starts(len(rows), batch_size) for rows in self.groups]
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return sum(map(len, self.starts))
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        rows = torch.randperm(len(self.dataset)).to(self.dataset.target.device)
-        for start, stop in zip(self.starts, [*self.starts[1:], len(rows)], strict=True):
-            yield self.dataset[rows[start:stop]]
+        for rows, starts in zip(self.groups, self.starts, strict=True):
+            shuffled = rows[torch.randperm(len(rows)).to(rows.device)]
+            for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+                yield self.dataset[shuffled[start:stop]]
+
+
+def _rows_by_value(dataset: InteractionDataset) -> list[Tensor]:
+    """Rows that may share a batch."""
+    if dataset.one_per_batch is None:
+        return [torch.arange(len(dataset), device=dataset.target.device)]
+    values = dataset.inputs[dataset.one_per_batch]
+    return [torch.nonzero(values == value).squeeze(1) for value in values.unique()]
 
 
 class WholeDataset:
@@ -267,15 +283,18 @@ class Trainer:
         stage: str,
         max_epochs: int,
         batch_size: int | None = None,
+        learning_rate: float | None = None,
         optimizer: type[torch.optim.Optimizer] | None = None,
     ) -> QoSNet:
         """Train a module on encoded rows; it ends on the CPU, in evaluation mode.
 
-        An `optimizer` takes the place of the one that the parameter names, which it is given as
-        ``euclidean``.
+        `batch_size` and `learning_rate` take the place of the parameters of that name in a stage
+        that has its own. An `optimizer` takes the place of the one that the parameter names, which
+        it is given as ``euclidean``.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
-        n_steps = max_epochs * len(batch_starts(len(rows), batch_size))
+        learning_rate = self.learning_rate if learning_rate is None else learning_rate
+        n_steps = max_epochs * len(ShuffledBatches(rows, batch_size))
         net = QoSNet(
             module,
             stage=stage,
@@ -284,13 +303,13 @@ class Trainer:
             optimizer__weight_decay=self.weight_decay,
             # One kernel for all weights takes less than half the time of the default.
             optimizer__fused=True,
-            lr=self.learning_rate,
+            lr=learning_rate,
             max_epochs=max_epochs,
             batch_size=batch_size,
             iterator_train=ShuffledBatches,
             iterator_valid=WholeDataset,
             train_split=None if validation is None else predefined_split(validation),
-            callbacks=self._callbacks(n_steps, validation is not None),
+            callbacks=self._callbacks(n_steps, learning_rate, validation is not None),
             device=self.device,
             verbose=0,
         )
@@ -303,13 +322,13 @@ class Trainer:
             return {"optimizer": OPTIMIZERS[self.optimizer]}
         return {"optimizer": optimizer, "optimizer__euclidean": OPTIMIZERS[self.optimizer]}
 
-    def _callbacks(self, n_steps: int, has_validation: bool) -> list[Any]:
+    def _callbacks(self, n_steps: int, learning_rate: float, has_validation: bool) -> list[Any]:
         callbacks: list[Any] = []
         if self.learning_rate_schedule == "one_cycle":
             callbacks.append(
                 LRScheduler(
                     torch.optim.lr_scheduler.OneCycleLR,
-                    max_lr=self.learning_rate,
+                    max_lr=learning_rate,
                     total_steps=n_steps,
                     step_every="batch",
                     event_name=None,

@@ -1,0 +1,1 @@
+"""TPMCF: temporal prediction with graph convolution and a predictive transformer encoder."""

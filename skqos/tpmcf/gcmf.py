@@ -1,0 +1,203 @@
+"""Graph convolutional matrix factorisation (CSFE): spatial features of all steps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skqos.entities import EntityTable
+from skqos.graphs import BipartiteGraph, BipartiteOperators
+from skqos.tpmcf.features import Sides, StepCells
+
+# Features of both sides: (n_steps, n_users, width) and (n_steps, n_services, width).
+TensorSides = Sequence[Tensor]
+
+
+class GraphUnit(nn.Module):
+    """A GCMF unit without its convolution: ReLU(F W + b), by steps.
+
+    Parameters
+    ----------
+    in_dim, out_dim : int
+        Widths.
+    n_weights : int
+        1 for weights that all steps share, the number of steps for own weights of each.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, n_weights: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_weights, in_dim, out_dim))
+        self.bias = nn.Parameter(torch.zeros(n_weights, 1, out_dim))
+        for weight in self.weight:
+            nn.init.xavier_uniform_(weight)
+
+    def forward(self, convolved: Tensor) -> Tensor:
+        """Transform convolved features of shape (n_steps, n, in_dim)."""
+        return F.relu(convolved @ self.weight + self.bias)
+
+
+class GCMF(nn.Module):
+    """Two graph-convolution units whose outputs, side by side, embed every node at every step.
+
+    The graphs of all steps are one graph without edges between steps, so that one sparse product
+    convolves them all. A user's and a service's embedding of the step, multiplied, predict (the
+    matrix factorisation that the units are trained by).
+
+    Parameters
+    ----------
+    times : ndarray of int64 of shape (n_steps,)
+        The time steps, ascending.
+    cells : StepCells
+        The training cells: the edges.
+    folds : ndarray of int64 of shape (n_cells,)
+        Fold of each.
+    features : tuple of ndarray of shape (n_tables, n_steps, n, width)
+        Initial features of users and services (F_0), one table without the cells of each fold; a
+        single table is of all cells.
+    hidden_dim : int
+        Width of each unit (f').
+    own_weights : bool
+        Whether each step has weights of its own (the paper) or all share them.
+    whole_self : bool
+        Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
+        of 1 / (degree + 1) (the paper).
+    start : float
+        What is predicted at first; learnt on.
+    """
+
+    def __init__(
+        self,
+        times: np.ndarray,
+        cells: StepCells,
+        folds: np.ndarray,
+        features: Sides,
+        *,
+        hidden_dim: int,
+        own_weights: bool,
+        whole_self: bool,
+        start: float,
+    ) -> None:
+        super().__init__()
+        n_steps, n_users, n_services = cells.shape
+        in_dim = features[0].shape[-1]
+        self.whole_self = whole_self
+        self.register_buffer("times", torch.tensor(times))
+        self.register_buffer("folds", torch.tensor(folds, dtype=torch.int32))
+        self.graph = BipartiteGraph(
+            cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
+        )
+        n_weights = n_steps if own_weights else 1
+        self.units = nn.ModuleList(
+            GraphUnit(n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
+        )
+        self.start = nn.Parameter(torch.tensor(float(start)))
+        self.n_tables = len(features[0])
+        # The first unit convolves what never changes: once is enough.
+        convolved = [
+            convolve_steps(
+                self._operators(k), [torch.tensor(side[k]) for side in features], whole_self
+            )
+            for k in range(self.n_tables)
+        ]
+        for name, side in zip(("user", "service"), zip(*convolved, strict=True), strict=True):
+            self.register_buffer(f"{name}_convolved", torch.stack(side))
+            self.register_buffer(f"{name}_frozen", None)
+
+    def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
+        """Predict training rows, all of one fold, from the cells of the others; (n,)."""
+        return self._multiply(self.embed(int(tables[0])), users, services, steps)
+
+    def encode(self, new_users: EntityTable, new_services: EntityTable) -> list[Tensor]:
+        """Embed all nodes at all steps, the known ones first; new ones are the average node."""
+        return [
+            torch.cat([known, known.mean(1, keepdim=True).expand(-1, len(new), -1)], dim=1)
+            for known, new in zip(
+                self.prediction_embeddings(), (new_users, new_services), strict=True
+            )
+        ]
+
+    def score(
+        self, encoded: list[Tensor], users: Tensor, services: Tensor, times: Tensor
+    ) -> Tensor:
+        """Predict pairs, given as positions into what `encode` returned, at any times; (n,)."""
+        return self._multiply(encoded, users, services, last_steps(self.times, times))
+
+    def embed(self, table: int) -> TensorSides:
+        """Embeddings of all nodes at all steps, both units' outputs side by side."""
+        first = [
+            self.units[0](side[table]) for side in (self.user_convolved, self.service_convolved)
+        ]
+        convolved = convolve_steps(self._operators(table), first, self.whole_self)
+        second = [self.units[1](side) for side in convolved]
+        return [torch.cat(outputs, dim=2) for outputs in zip(first, second, strict=True)]
+
+    @torch.no_grad()
+    def embed_all(self) -> TensorSides:
+        """Embeddings without each fold; (n_tables, n_steps, n, 2 * hidden_dim) of both sides."""
+        tables = [self.embed(table) for table in range(self.n_tables)]
+        return [torch.stack(side) for side in zip(*tables, strict=True)]
+
+    def prediction_embeddings(self) -> TensorSides:
+        """Average the embeddings over the folds: they are what training has seen."""
+        if self.user_frozen is not None:
+            return [self.user_frozen, self.service_frozen]
+        return [side.mean(0) for side in self.embed_all()]
+
+    def freeze(self) -> None:
+        """Keep what prediction needs: the embeddings, no graph and no features."""
+        self.user_frozen, self.service_frozen = self.prediction_embeddings()
+        self.graph = None
+        self.folds = self.user_convolved = self.service_convolved = None
+
+    def _operators(self, table: int) -> BipartiteOperators:
+        """Operators of the graph without a fold's edges, or of the whole graph."""
+        return self.graph(None if self.n_tables == 1 else (self.folds != table).float())
+
+    def _multiply(
+        self, embedded: TensorSides, users: Tensor, services: Tensor, steps: Tensor
+    ) -> Tensor:
+        of_users, of_services = (
+            side[steps, codes] for side, codes in zip(embedded, (users, services), strict=True)
+        )
+        return self.start + (of_users * of_services).sum(1) / of_users.shape[1] ** 0.5
+
+
+def last_steps(times: Tensor, targets: Tensor) -> Tensor:
+    """Position of the last of the ascending times that is not after each target, at least 0."""
+    return (torch.searchsorted(times, targets, right=True) - 1).clamp(min=0)
+
+
+def convolve_steps(
+    operators: BipartiteOperators, sides: TensorSides, whole_self: bool
+) -> TensorSides:
+    """Convolve all steps: normalised adjacency with self-loops times features (eq. 2 to 4).
+
+    Nodes stand in the order of the graph: the users of all steps, then the services of all steps.
+
+    Parameters
+    ----------
+    operators : BipartiteOperators
+        Of the graph of all steps.
+    sides : tuple of Tensor of shape (n_steps, n, width)
+        Features of users and services.
+    whole_self : bool
+        Whether a node's own features keep weight 1, in place of 1 / (degree + 1).
+    """
+    nodes = torch.cat([side.flatten(0, 1) for side in sides])
+    convolved = operators.convolve(nodes)
+    if whole_self:
+        degrees = torch.cat([operators.user_degrees, operators.service_degrees])
+        convolved = convolved + (degrees / (degrees + 1)).unsqueeze(1) * nodes
+    parts = convolved.split([len(side.flatten(0, 1)) for side in sides])
+    return [part.unflatten(0, side.shape[:2]) for part, side in zip(parts, sides, strict=True)]
+
+
+def standardise(values: Tensor) -> Tensor:
+    """Centre and scale each feature (the last axis); constant ones become 0."""
+    everything = tuple(range(values.ndim - 1))
+    deviation, mean = torch.std_mean(values, everything, correction=0)
+    return (values - mean) / torch.where(deviation > 0, deviation, 1)

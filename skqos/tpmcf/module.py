@@ -1,0 +1,297 @@
+"""The network of TPMCF: sequences of a pair's features, an encoder over time, dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
+from skqos.entities import EntityTable
+from skqos.tpmcf.gcmf import TensorSides, last_steps
+from skqos.tpmcf.transformer import pool
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The last steps up to a target step, by position into the steps seen in training.
+
+    Attributes
+    ----------
+    steps : Tensor of int64 of shape (n, window)
+        The steps, in order of time; 0 where padded.
+    present : Tensor of bool of shape (n, window)
+        False for padding, which comes first.
+    ahead : Tensor of int64 of shape (n,)
+        0 if the last step is the target step, 1 if the target step comes later.
+    """
+
+    steps: Tensor
+    present: Tensor
+    ahead: Tensor
+
+    @classmethod
+    def ending_at(cls, ends: Tensor, window: int, ahead: Tensor) -> Windows:
+        """Take the last `window` steps up to each end."""
+        steps = ends.unsqueeze(1) + torch.arange(1 - window, 1, device=ends.device)
+        return cls(steps.clamp(min=0), steps >= 0, ahead)
+
+
+@dataclass(frozen=True)
+class EncodedNodes:
+    """What is known of all nodes: the known ones, then the new ones.
+
+    Attributes
+    ----------
+    features : list of Tensor of shape (n_steps, n, width)
+        Of users and of services at every step.
+    mixed : list of Tensor of shape (n_steps, n, dim)
+        The same, mixed for the sequence.
+    vectors : list of Tensor of shape (n, dim)
+        Of users and of services, the same at every step; none if there are no vectors.
+    """
+
+    features: list[Tensor]
+    mixed: list[Tensor]
+    vectors: list[Tensor]
+
+
+class TPMCFModule(nn.Module):
+    """Predict a user's QoS of a service at a time step from both their last steps.
+
+    A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
+    linearly, plus what both are at every step (id and context), which step it is and how far back.
+    The encoder goes over the sequence, the maximum over time summarises it, dense layers predict.
+
+    Parameters
+    ----------
+    times : ndarray of int64 of shape (n_steps,)
+        The time steps seen in training, ascending.
+    features : sequence of Tensor of shape (n_tables, n_steps, n, width)
+        Features of users and of services without the cells of each fold. Prediction takes their
+        average over the folds.
+    vectors : tuple of FeatureEmbedding, or None
+        Of users and of services.
+    encoder : Module
+        From sequences and their masks to sequences.
+    token_dim : int or None
+        Width of a step of the sequence; None takes the features as they are, side by side.
+    window : int
+        Steps of a sequence.
+    hidden_sizes : sequence of int
+        Widths of the dense layers but the last.
+    pooling : {"max", "mean", "last"}
+        How the sequence is summarised.
+    step_encoding : bool
+        Whether a step tells its time and its distance from the target step.
+    target_features : bool
+        Whether the dense layers see features and vectors of the last step beside the summary.
+    vector_dropout : float
+        Dropout of the vectors in training.
+    newcomer_share : float
+        Share of the users and of the services of training rows that are given as newcomers.
+    forecast_share : float
+        Share of the training rows that are predicted from the steps before their own.
+    start : float
+        What is predicted at first; learnt on.
+    """
+
+    def __init__(
+        self,
+        times: np.ndarray,
+        features: TensorSides,
+        vectors: tuple[FeatureEmbedding, FeatureEmbedding] | None,
+        encoder: nn.Module,
+        *,
+        token_dim: int | None,
+        window: int,
+        hidden_sizes: Sequence[int],
+        pooling: str,
+        step_encoding: bool,
+        target_features: bool,
+        vector_dropout: float,
+        newcomer_share: float,
+        forecast_share: float,
+        start: float,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.pooling = pooling
+        self.target_features = target_features
+        self.newcomer_share = newcomer_share
+        self.forecast_share = forecast_share
+        self.register_buffer("times", torch.tensor(times))
+        for name, side in zip(("user", "service"), features, strict=True):
+            self.register_buffer(f"{name}_tables", side)
+            self.register_buffer(f"{name}_averages", side.mean(2))
+            self.register_buffer(f"{name}_features", side.mean(0))
+        self.vectors = None if vectors is None else nn.ModuleList(vectors)
+        self.vector_dropout = nn.Dropout(vector_dropout)
+        self.encoder = encoder
+        widths = [side.shape[-1] for side in features]
+        vector_widths = [side.out_dim for side in vectors or ()]
+        dim = sum(widths) if token_dim is None else token_dim
+        self.mix_features = _mixers(widths, token_dim)
+        self.mix_vectors = None if vectors is None else _mixers(vector_widths, dim)
+        self.step_vectors = self.position_vectors = None
+        if step_encoding:
+            self.step_vectors = _vectors(len(times), dim)
+            self.position_vectors = _vectors(window, dim)
+        # One for a window that ends at the target step, one for a window that ends before it.
+        self.ahead_vectors = _vectors(2, dim)
+        in_dim = dim + (sum(widths) + sum(vector_widths)) * target_features
+        self.layers = nn.ModuleList(
+            nn.Linear(n, next_n) for n, next_n in pairwise([in_dim, *hidden_sizes, 1])
+        )
+        nn.init.constant_(self.layers[-1].bias, start)
+
+    def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
+        """Predict training rows; (n,).
+
+        Parameters
+        ----------
+        users, services, steps : Tensor of int64 of shape (n,)
+            Codes.
+        tables : Tensor of int64 of shape (n,)
+            Which table of features holds those without the row's own value.
+        """
+        windows = self._training_windows(steps)
+        features, vectors = [], []
+        for k, codes in enumerate((users, services)):
+            is_new = torch.rand(codes.shape, device=codes.device) < self.newcomer_share
+            features.append(self._features_of(k, codes, is_new, windows, tables.unsqueeze(1)))
+            if self.vectors is not None:
+                vectors.append(self._vectors_of(k, codes, is_new))
+        mixed = sum(mix(side) for mix, side in zip(self.mix_features, features, strict=True))
+        return self._predict(mixed, [side[:, -1] for side in features], vectors, windows)
+
+    def encode(self, new_users: EntityTable, new_services: EntityTable) -> EncodedNodes:
+        """Gather what is known of every node, the known ones first; mix its features once."""
+        features, mixed, vectors = [], [], []
+        for k, new in enumerate((new_users, new_services)):
+            known = (self.user_features, self.service_features)[k]
+            newcomers = known.mean(1, keepdim=True).expand(-1, len(new), -1)
+            features.append(torch.cat([known, newcomers], dim=1))
+            mixed.append(self.mix_features[k](features[k]))
+            if self.vectors is not None:
+                vectors.append(self.vectors[k].encode(new))
+        return EncodedNodes(features, mixed, vectors)
+
+    def score(
+        self, encoded: EncodedNodes, users: Tensor, services: Tensor, times: Tensor
+    ) -> Tensor:
+        """Predict pairs, given as positions into what `encode` returned, at any times; (n,)."""
+        return self._predict(*self._gather(encoded, users, services, times))
+
+    def attention_weights(
+        self, encoded: EncodedNodes, users: Tensor, services: Tensor, times: Tensor
+    ) -> Tensor:
+        """Attention of each step of a window to each; (n, n_blocks, n_heads, window, window)."""
+        mixed, _, vectors, windows = self._gather(encoded, users, services, times)
+        sequence = self._sequence(mixed, vectors, windows)
+        return self.encoder.attention_weights(sequence, windows.present)
+
+    def windows(self, times: Tensor) -> Windows:
+        """Find the window of each time: it ends at the time, or at the last step before it.
+
+        A time before all steps has the first step alone.
+        """
+        ends = last_steps(self.times, times)
+        return Windows.ending_at(ends, self.window, (self.times[ends] != times).long())
+
+    def forget_training_tables(self) -> None:
+        """Keep what prediction needs."""
+        self.user_tables = self.service_tables = None
+        self.user_averages = self.service_averages = None
+
+    def _training_windows(self, steps: Tensor) -> Windows:
+        """End windows at the rows' own steps; those of a share of the rows a step earlier."""
+        ahead = torch.rand(steps.shape, device=steps.device) < self.forecast_share
+        ahead = (ahead & (steps > 0)).long()
+        return Windows.ending_at(steps - ahead, self.window, ahead)
+
+    def _features_of(
+        self, side: int, codes: Tensor, is_new: Tensor, windows: Windows, tables: Tensor
+    ) -> Tensor:
+        """Sequences of features; those of newcomers are of the average entity."""
+        values = (self.user_tables, self.service_tables)[side]
+        averages = (self.user_averages, self.service_averages)[side]
+        known = values[tables, windows.steps, codes.unsqueeze(1)]
+        average = averages[tables, windows.steps]
+        return torch.where(is_new[:, None, None], average, known)
+
+    def _vectors_of(self, side: int, codes: Tensor, is_new: Tensor) -> Tensor:
+        """Vectors of ids and context; the ids of newcomers are the average id."""
+        embedding = self.vectors[side]
+        vectors = embedding(codes)
+        ids = embedding.id_embedding.weight
+        width = ids.shape[1]
+        of_ids = torch.where(is_new.unsqueeze(1), ids.mean(0), vectors[:, :width])
+        return self.vector_dropout(torch.cat([of_ids, vectors[:, width:]], dim=1))
+
+    def _gather(
+        self, encoded: EncodedNodes, users: Tensor, services: Tensor, times: Tensor
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], Windows]:
+        windows = self.windows(times)
+        sides = users, services
+        mixed = sum(
+            side[windows.steps, codes.unsqueeze(1)]
+            for side, codes in zip(encoded.mixed, sides, strict=True)
+        )
+        last = [
+            side[windows.steps[:, -1], codes]
+            for side, codes in zip(encoded.features, sides, strict=True)
+        ]
+        vectors = [side[codes] for side, codes in zip(encoded.vectors, sides)]  # noqa: B905
+        return mixed, last, vectors, windows
+
+    def _sequence(self, mixed: Tensor, vectors: list[Tensor], windows: Windows) -> Tensor:
+        """Add what holds at every step, and which step it is; 0 where padded (eq. 7)."""
+        constant = self.ahead_vectors[windows.ahead]
+        if vectors:
+            constant = constant + sum(
+                mix(side) for mix, side in zip(self.mix_vectors, vectors, strict=True)
+            )
+        sequence = mixed + constant.unsqueeze(1)
+        if self.step_vectors is not None:
+            sequence = sequence + self.step_vectors[windows.steps] + self.position_vectors
+        return sequence * windows.present.unsqueeze(2)
+
+    def _predict(
+        self, mixed: Tensor, last: list[Tensor], vectors: list[Tensor], windows: Windows
+    ) -> Tensor:
+        """Encode the sequence, summarise it, go through the dense layers."""
+        sequence = self._sequence(mixed, vectors, windows)
+        summary = pool(self.encoder(sequence, windows.present), windows.present, self.pooling)
+        hidden = torch.cat([summary, *last, *vectors], dim=1) if self.target_features else summary
+        for layer in self.layers[:-1]:
+            hidden = torch.relu(layer(hidden))
+        return self.layers[-1](hidden).squeeze(1)
+
+
+class FeaturePlacement(nn.Module):
+    """Lay the features of users and services side by side without mixing them (the paper)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.margins = before, after
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Put features of shape (..., width) among zeros, to be summed with the other side's."""
+        return nn.functional.pad(features, self.margins)
+
+
+def _mixers(widths: list[int], dim: int | None) -> nn.ModuleList:
+    """Map both sides to the width of a step; their sum is the step."""
+    if dim is None:
+        user_width, service_width = widths
+        return nn.ModuleList([FeaturePlacement(0, service_width), FeaturePlacement(user_width, 0)])
+    return nn.ModuleList(nn.Linear(width, dim) for width in widths)
+
+
+def _vectors(n: int, dim: int) -> nn.Parameter:
+    return nn.Parameter(EMBEDDING_STD * torch.randn(n, dim))
