@@ -24,6 +24,8 @@ FAMILIES = ("statistics", "factors", "similarity")
 STATISTICS = ("minimum", "maximum", "median", "mean", "standard deviation")
 # Features whose deviation is smaller, relative to their size, are constant but for rounding.
 MIN_DEVIATION = 1e-6
+# Directions whose singular value is smaller, relative to the largest, are noise.
+MIN_SINGULAR_VALUE = 1e-3
 
 # One array per side: (n_steps, n_users, width) and (n_steps, n_services, width).
 Sides = tuple[np.ndarray, np.ndarray]
@@ -187,13 +189,13 @@ def fill_unobserved(values: np.ndarray, observed: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of the shape of `values`
-        An entity that was never measured takes the average entity.
+        An entity that was never measured takes the average entity, or 0 where nothing was.
     """
     weights = observed[:, :, None]
     count = observed.sum(axis=0)[:, None]
     sums = (values * weights).sum(axis=0)
     means = sums / np.maximum(count, 1)
-    overall = means[count[:, 0] > 0].mean(axis=0)
+    overall = means.sum(axis=0) / max(np.count_nonzero(count), 1)
     return np.where(weights, values, np.where(count > 0, means, overall))
 
 
@@ -203,7 +205,8 @@ class MatrixFactors:
     The paper factors each step alone, so that the same coordinate means something else in every
     step. Here U S V^T approximates the matrix of the means over all steps, and the factors of a
     step's matrix Q are Q V S^(-1/2) of users and Q^T U S^(-1/2) of services: those of the means
-    are U S^(1/2) and V S^(1/2).
+    are U S^(1/2) and V S^(1/2). Directions with next to no singular value are left at 0: the
+    division would blow them up as soon as Q is not the matrix that they come from.
 
     Parameters
     ----------
@@ -222,9 +225,10 @@ class MatrixFactors:
         means = interaction_matrix(cells.users, cells.services, cells.values, cells.shape[1:])
         factors = truncated_svd(means, self.n_factors, self.random_state)
         # The columns of U S^(1/2) have the squared norm S.
-        self.bases_ = [
-            side / np.maximum((side**2).sum(axis=0), np.finfo(float).tiny) for side in factors
-        ]
+        singular = (factors[0] ** 2).sum(axis=0)
+        is_kept = singular > MIN_SINGULAR_VALUE * singular.max()
+        inverse = np.divide(1, singular, out=np.zeros_like(singular), where=is_kept)
+        self.bases_ = [side * inverse for side in factors]
         return self
 
     def transform(self, cells: StepCells) -> Sides:
@@ -245,7 +249,7 @@ class SimilarityFactors:
     Parameters
     ----------
     dim : int
-        Width (f_c).
+        Width (f_c); at most the number of users or of services, whichever is smaller.
     random_state : int
         Seed of the decomposition.
     """
@@ -257,15 +261,15 @@ class SimilarityFactors:
     def fit(self, cells: StepCells) -> SimilarityFactors:
         """Find the projections of both sides."""
         self.projections_ = []
+        # Both sides go through the same weights of the graph convolution.
+        rank = min(self.dim, *cells.shape[1:])
         for rows, n in zip(normalised_rows(cells), cells.shape[1:], strict=True):
             # Block (t, t) moves to block (0, t): entities by everything they were measured with.
             entries = rows.tocoo()
             wide = sparse.csr_array(
                 (entries.data, (entries.row % n, entries.col)), shape=(n, rows.shape[1])
             )
-            left, _, _ = randomized_svd(
-                wide, min(self.dim, n, rows.shape[1]), random_state=self.random_state
-            )
+            left, _, _ = randomized_svd(wide, rank, random_state=self.random_state)
             self.projections_.append(left)
         return self
 
