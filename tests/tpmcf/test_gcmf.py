@@ -1,0 +1,415 @@
+"""Graph convolution of all steps against dense matrices of each; folds; freezing; newcomers."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from skqos.entities import EntityTable
+from skqos.graphs import BipartiteGraph
+from skqos.tpmcf.features import (
+    MatrixFactors,
+    NodeFeatures,
+    SimilarityFactors,
+    Statistics,
+    StepCells,
+    draw_folds,
+    without_folds,
+)
+from skqos.tpmcf.gcmf import GCMF, convolve_steps, last_steps, standardise
+from skqos.training import seeded
+from tests.tpmcf.test_features import N_SERVICES, N_STEPS, N_USERS, NAN, cells_of, some_values
+
+IN_DIM, HIDDEN, N_FOLDS = 4, 3, 3
+TIMES = np.array([2, 5, 9])
+SINGLE = {"rtol": 1e-4, "atol": 1e-5}
+both_loops = pytest.mark.parametrize("whole_self", [False, True], ids=["normalised", "whole"])
+both_weights = pytest.mark.parametrize("own_weights", [False, True], ids=["shared", "own"])
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    with seeded(0, torch.device("cpu")):
+        yield
+
+
+def numpy(tensor):
+    return tensor.detach().numpy()
+
+
+def nobody(n):
+    return EntityTable(np.empty((n, 0), dtype=np.int64), np.empty((n, 0), dtype="f"))
+
+
+def random_features(n_tables, dim=IN_DIM, seed=1):
+    rng = np.random.default_rng(seed)
+    return tuple(
+        rng.normal(size=(n_tables, N_STEPS, n, dim)).astype("f") for n in (N_USERS, N_SERVICES)
+    )
+
+
+def make_gcmf(cells=None, folds=None, features=None, n_folds=N_FOLDS, own=False, whole=False):
+    """Return the same weights for the same shapes; no bias is 0."""
+    torch.manual_seed(0)
+    cells = cells_of(some_values()) if cells is None else cells
+    if folds is None:
+        folds = draw_folds(len(cells), n_folds, np.random.RandomState(0))
+    if features is None:
+        features = random_features(n_folds or 1)
+    gcmf = GCMF(
+        TIMES,
+        cells,
+        folds,
+        features,
+        hidden_dim=HIDDEN,
+        own_weights=own,
+        whole_self=whole,
+        start=0.3,
+    )
+    with torch.no_grad():
+        for unit in gcmf.units:
+            unit.bias.uniform_(0.0, 0.5)
+    return gcmf
+
+
+# --- The convolution ----------------------------------------------------------------------------
+
+
+def dense_operator(cells, step, whole_self):
+    """D^-1/2 (A + I) D^-1/2 of one step, users first; or with 1 on the diagonal."""
+    n_users, n_services = cells.shape[1:]
+    n = n_users + n_services
+    adjacency = np.zeros((n, n))
+    for at, user, service in zip(cells.steps, cells.users, cells.services, strict=True):
+        if at == step:
+            adjacency[user, n_users + service] = adjacency[n_users + service, user] = 1
+    degrees = np.diag(1 + adjacency.sum(axis=1))
+    root = np.linalg.inv(np.sqrt(degrees))
+    if whole_self:
+        return root @ adjacency @ root + np.eye(n)
+    return root @ (adjacency + np.eye(n)) @ root
+
+
+def operators_of(cells):
+    n_steps, n_users, n_services = cells.shape
+    graph = BipartiteGraph(
+        cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
+    )
+    return graph(torch.ones(len(cells), dtype=torch.float64))
+
+
+@both_loops
+def test_steps_are_convolved_by_the_dense_operator_of_each(whole_self):
+    cells = cells_of(some_values())
+    users, services = (side[0].astype(float) for side in random_features(1))
+    found = convolve_steps(
+        operators_of(cells), [torch.tensor(users), torch.tensor(services)], whole_self
+    )
+    for step in range(N_STEPS):
+        operator = dense_operator(cells, step, whole_self)
+        # Some nodes have no edge.
+        assert ((operator != 0).sum(axis=1) == 1).any()
+        expected = operator @ np.concatenate([users[step], services[step]])
+        assert_allclose(numpy(found[0][step]), expected[:N_USERS], rtol=1e-12, atol=1e-12)
+        assert_allclose(numpy(found[1][step]), expected[N_USERS:], rtol=1e-12, atol=1e-12)
+
+
+@both_loops
+def test_a_node_hears_of_itself_and_of_those_it_was_measured_with_in_the_step(whole_self):
+    """Each node says its name, so that rows of graph and features in two orders would show."""
+    measured = {0: [(0, 2), (0, 0), (3, 1)], 1: [(1, 0)], 2: []}
+    values = np.full((3, 4, 3), NAN)
+    for step, pairs in measured.items():
+        for user, service in pairs:
+            values[step, user, service] = 1.0
+    names = torch.eye(3 * (4 + 3), dtype=torch.float64)
+    sides = names[:12].unflatten(0, (3, 4)), names[12:].unflatten(0, (3, 3))
+    of_users, of_services = convolve_steps(operators_of(cells_of(values)), sides, whole_self)
+    for step, pairs in measured.items():
+        for user in range(4):
+            heard = {4 * step + user} | {12 + 3 * step + s for u, s in pairs if u == user}
+            assert set(of_users[step, user].nonzero().flatten().tolist()) == heard
+        for service in range(3):
+            heard = {12 + 3 * step + service} | {4 * step + u for u, s in pairs if s == service}
+            assert set(of_services[step, service].nonzero().flatten().tolist()) == heard
+
+
+@both_loops
+def test_a_node_without_edges_keeps_its_features(whole_self):
+    cells = cells_of(some_values())
+    sides = [torch.tensor(side[0], dtype=torch.float64) for side in random_features(1)]
+    found = convolve_steps(operators_of(cells), sides, whole_self)
+    for before, after, observed in zip(sides, found, cells.observed(), strict=True):
+        assert not observed.all()
+        assert_allclose(after[~observed], before[~observed])
+
+
+# --- Embeddings ---------------------------------------------------------------------------------
+
+
+def dense_embeddings(gcmf, cells, features, table, whole_self):
+    """Both units step by step: ReLU(A F W + b), their outputs side by side."""
+    embedded = []
+    for step in range(N_STEPS):
+        operator = dense_operator(cells, step, whole_self)
+        layer = np.concatenate([side[table, step] for side in features]).astype(float)
+        outputs = []
+        for unit in gcmf.units:
+            weight, bias = (
+                numpy(values)[step if len(values) > 1 else 0] for values in unit.parameters()
+            )
+            layer = np.maximum(operator @ layer @ weight + bias, 0)
+            outputs.append(layer)
+        embedded.append(np.concatenate(outputs, axis=1))
+    embedded = np.stack(embedded)
+    return embedded[:, :N_USERS], embedded[:, N_USERS:]
+
+
+@both_loops
+@both_weights
+@pytest.mark.parametrize("n_folds", [None, N_FOLDS])
+def test_embeddings_are_those_of_dense_units_on_the_other_folds_edges(
+    whole_self, own_weights, n_folds
+):
+    cells = cells_of(some_values())
+    folds = draw_folds(len(cells), n_folds, np.random.RandomState(0))
+    features = random_features(n_folds or 1)
+    gcmf = make_gcmf(cells, folds, features, n_folds, own_weights, whole_self)
+    assert [len(unit.weight) for unit in gcmf.units] == [N_STEPS if own_weights else 1] * 2
+    for table in range(n_folds or 1):
+        edges = cells if n_folds is None else cells.take(folds != table)
+        expected = dense_embeddings(gcmf, edges, features, table, whole_self)
+        for side, of_side in zip(gcmf.embed(table), expected, strict=True):
+            assert side.shape[2] == 2 * HIDDEN
+            # Both units say something, and the ReLU of both cuts something off.
+            for part in np.split(of_side, 2, axis=2):
+                assert 0.1 < (part > 0).mean() < 1
+            assert_allclose(numpy(side), of_side, **SINGLE)
+
+
+def test_steps_have_one_start_of_their_own_weights_each():
+    weight = make_gcmf(own=True).units[0].weight
+    assert weight.shape == (N_STEPS, IN_DIM, HIDDEN)
+    assert np.abs(numpy(weight[0] - weight[1])).min() > 0
+    # Glorot's bound is that of a matrix, not of the whole stack.
+    bound = (6 / (IN_DIM + HIDDEN)) ** 0.5
+    assert 0.7 * bound < np.abs(numpy(weight)).max() <= bound
+
+
+@both_weights
+def test_steps_do_not_influence_one_another(own_weights):
+    features = random_features(N_FOLDS)
+    changed = [side.copy() for side in features]
+    for side in changed:
+        side[:, 1] += 1
+    before = make_gcmf(features=features, own=own_weights).embed(0)
+    after = make_gcmf(features=changed, own=own_weights).embed(0)
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old[[0, 2]], new[[0, 2]])
+        assert (old[1] - new[1]).abs().max() > 0.1
+
+
+def test_own_weights_of_a_step_are_of_that_step_alone():
+    gcmf = make_gcmf(own=True)
+    before = gcmf.embed(0)
+    with torch.no_grad():
+        for unit in gcmf.units:
+            unit.weight[1] *= -1
+    for old, new in zip(before, gcmf.embed(0), strict=True):
+        assert torch.equal(old[[0, 2]], new[[0, 2]])
+        assert (old[1] - new[1]).abs().max() > 0.1
+
+
+def test_permuted_codes_permute_graph_features_and_outputs_alike():
+    """The codes of users and services are arbitrary: nothing may hang on their order."""
+    values = some_values(share=0.9)
+    rng = np.random.default_rng(0)
+    users, services = rng.permutation(N_USERS), rng.permutation(N_SERVICES)
+    outputs = []
+    for array in (values, values[:, users][:, :, services]):
+        cells = cells_of(array)
+        families = [Statistics(), MatrixFactors(2, 0), SimilarityFactors(2, 0)]
+        features = NodeFeatures(families).fit(cells)
+        tables = without_folds(features.transform, cells, np.zeros(len(cells), int), None)
+        gcmf = make_gcmf(cells, features=tables, n_folds=None)
+        outputs.append([numpy(side) for side in gcmf.embed(0)])
+    (of_users, of_services), permuted = outputs
+    assert_allclose(permuted[0], of_users[:, users], **SINGLE)
+    assert_allclose(permuted[1], of_services[:, services], **SINGLE)
+    assert np.abs(permuted[0] - of_users).max() > 0.1
+
+
+def test_a_fold_is_predicted_without_its_own_cells():
+    """Neither from their values nor from their edges: put other cells in their place."""
+    values = some_values()
+    cells = cells_of(values)
+    folds = draw_folds(len(cells), N_FOLDS, np.random.RandomState(0))
+    features = NodeFeatures([Statistics()]).fit(cells)
+    of_fold = np.flatnonzero(folds == 1)
+    codes = np.stack([cells.steps, cells.users, cells.services])
+    codes[:, of_fold] = np.argwhere(np.isnan(values))[::3][: len(of_fold)].T
+    others = StepCells(*codes, cells.values + 10 * (folds == 1), cells.shape)
+    before, after = (
+        make_gcmf(edges, folds, without_folds(features.transform, edges, folds, N_FOLDS))
+        for edges in (cells, others)
+    )
+    for old, new in zip(before.embed(1), after.embed(1), strict=True):
+        assert_allclose(numpy(old), numpy(new), rtol=1e-5, atol=1e-6)
+    for old, new in zip(before.embed(0), after.embed(0), strict=True):
+        assert (old - new).abs().max() > 0.1
+
+
+# --- Prediction ---------------------------------------------------------------------------------
+
+
+def some_rows(n=20, seed=0):
+    rng = np.random.default_rng(seed)
+    return [torch.tensor(rng.integers(size, size=n)) for size in (N_USERS, N_SERVICES, N_STEPS)]
+
+
+def slow_products(embedded, users, services, steps, start):
+    """A start, and the mean of the products that varies as one product does."""
+    of_users, of_services = (numpy(side) for side in embedded)
+    return [
+        start + of_users[step, user] @ of_services[step, service] / np.sqrt(of_users.shape[2])
+        for user, service, step in zip(*map(numpy, (users, services, steps)), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("table", range(N_FOLDS))
+def test_training_rows_are_products_of_the_embeddings_of_their_table(table):
+    gcmf = make_gcmf()
+    rows = some_rows()
+    expected = slow_products(gcmf.embed(table), *rows, 0.3)
+    assert np.ptp(expected) > 0.1
+    found = gcmf(*rows, torch.full((20,), table))
+    assert_allclose(numpy(found), expected, **SINGLE)
+
+
+def test_prediction_takes_the_mean_of_the_embeddings_over_folds():
+    gcmf = make_gcmf()
+    tables = [gcmf.embed(table) for table in range(N_FOLDS)]
+    for k, (every, mean) in enumerate(
+        zip(gcmf.embed_all(), gcmf.prediction_embeddings(), strict=True)
+    ):
+        expected = np.stack([numpy(table[k]) for table in tables])
+        assert np.ptp(expected, axis=0).max() > 0.1
+        assert_allclose(numpy(every), expected)
+        assert_allclose(numpy(mean), expected.mean(axis=0), **SINGLE)
+        assert not every.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("target", "step"),
+    [(-7, 0), (1, 0), (2, 0), (4, 0), (5, 1), (8, 1), (9, 2), (10, 2), (10**12, 2)],
+)
+def test_the_last_step_not_after_a_time(target, step):
+    assert last_steps(torch.tensor(TIMES), torch.tensor([target])).tolist() == [step]
+
+
+def test_scores_are_products_at_the_last_step_not_after_the_time():
+    gcmf = make_gcmf()
+    users, services, _ = some_rows(6)
+    times = torch.tensor([0, 2, 3, 5, 9, 30])
+    encoded = gcmf.encode(nobody(0), nobody(0))
+    steps = torch.tensor([0, 0, 0, 1, 2, 2])
+    expected = slow_products(gcmf.prediction_embeddings(), users, services, steps, 0.3)
+    assert_allclose(numpy(gcmf.score(encoded, users, services, times)), expected, **SINGLE)
+
+
+def test_without_folds_training_and_prediction_are_the_same():
+    gcmf = make_gcmf(n_folds=None)
+    users, services, steps = some_rows()
+    encoded = gcmf.encode(nobody(0), nobody(0))
+    found = gcmf.score(encoded, users, services, torch.tensor(TIMES)[steps])
+    expected = gcmf(users, services, steps, torch.zeros(20, dtype=torch.int64))
+    assert_allclose(numpy(found), numpy(expected), **SINGLE)
+
+
+def test_newcomers_are_the_average_node_of_each_step():
+    gcmf = make_gcmf()
+    known = gcmf.prediction_embeddings()
+    encoded = gcmf.encode(nobody(2), nobody(1))
+    for side, before, n_new in zip(encoded, known, (2, 1), strict=True):
+        n = before.shape[1]
+        assert side.shape[1] == n + n_new
+        assert torch.equal(side[:, :n], before)
+        for newcomer in range(n, n + n_new):
+            expected = numpy(before).mean(axis=1)
+            assert np.ptp(expected, axis=0).max() > 0.01
+            assert_allclose(numpy(side[:, newcomer]), expected, **SINGLE)
+
+
+@pytest.mark.parametrize("n_folds", [None, N_FOLDS])
+def test_a_frozen_network_predicts_the_same_to_the_last_bit(n_folds):
+    gcmf = make_gcmf(n_folds=n_folds).eval()
+    users, services, steps = some_rows()
+    times = torch.tensor(TIMES)[steps]
+    newcomers = nobody(2), nobody(1)
+    users[:2], services[1:3] = N_USERS + 1, N_SERVICES
+    before = gcmf.score(gcmf.encode(*newcomers), users, services, times)
+    gcmf.freeze()
+    assert torch.equal(gcmf.score(gcmf.encode(*newcomers), users, services, times), before)
+    assert dict(gcmf.named_buffers()).keys() == {"times", "user_frozen", "service_frozen"}
+    assert not gcmf.user_frozen.requires_grad
+    assert not any(name.startswith("graph") for name in gcmf.state_dict())
+
+
+# --- As a module --------------------------------------------------------------------------------
+
+
+@both_weights
+@both_loops
+def test_every_parameter_gets_a_gradient(own_weights, whole_self):
+    gcmf = make_gcmf(own=own_weights, whole=whole_self)
+    rows = some_rows(200)
+    gcmf(*rows, torch.ones(200, dtype=torch.int64)).square().sum().backward()
+    for name, parameter in gcmf.named_parameters():
+        of_each_step = parameter.grad.reshape(len(parameter) if parameter.ndim else 1, -1)
+        assert of_each_step.abs().sum(1).min() > 0, name
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_tensor_is_a_parameter_or_a_buffer(frozen):
+    gcmf = make_gcmf()
+    gcmf(*some_rows(), torch.zeros(20, dtype=torch.int64))
+    if frozen:
+        gcmf.freeze()
+    for part in gcmf.modules():
+        assert not loose_tensors(part)
+
+
+def loose_tensors(part):
+    """Names of tensors, or of lists and tuples of them, that `.to(device)` would not move."""
+    found = []
+    for name, value in vars(part).items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, torch.Tensor) for one in values):
+            found.append(name)
+    return found
+
+
+def test_a_loose_tensor_is_noticed():
+    gcmf = make_gcmf()
+    gcmf.kept = [torch.ones(1)]
+    assert loose_tensors(gcmf) == ["kept"]
+
+
+# --- Standardising ------------------------------------------------------------------------------
+
+
+def test_features_are_standardised_over_everything_but_the_last_axis():
+    values = np.random.default_rng(0).normal(3, 5, size=(2, 3, 40, 4))
+    found = standardise(torch.tensor(values))
+    rows = values.reshape(-1, 4)
+    expected = (rows - rows.mean(0)) / rows.std(0)
+    assert_allclose(numpy(found), expected.reshape(values.shape), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 7e5])
+def test_constant_features_become_0(value):
+    values = torch.randn(2, 3, 41, 2)
+    values[..., 1] = value
+    found = standardise(values)
+    assert_allclose(numpy(found[..., 1]), 0, atol=1e-5)
+    assert_allclose(numpy(found[..., 0]).std(), 1, rtol=1e-4)
