@@ -14,13 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark_static import (
-    ConstantMedian,
-    ServiceMedian,
-    Split,
-    make_models,
-    read_split,
-)
+from _benchmark import ConstantMedian, ServiceMedian, Split
+from benchmark_static import make_models, read_split
 
 from skqos.datasets import load_wsdream
 from skqos.metrics import nan_mean_absolute_error

@@ -20,21 +20,35 @@ worse than the figures below is not a fair run.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _benchmark import (
+    ConstantMedian,
+    ServiceMedian,
+    Split,
+    file_name,
+    fit_and_predict,
+    flag_outliers,
+    make_parser,
+    markdown,
+    read_results,
+    score,
+    summarise,
+    take_errors,
+    tell,
+    timed,
+    write_into,
+)
 from embedding_mlp import EmbeddingMLP, context_codes
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.datasets import load_wsdream
-from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error, outlier_mask
 from skqos.preprocessing import ContextJoiner
 
 CONTEXT = ["country", "as", "region", "city", "subnet", "latitude", "longitude"]
@@ -59,29 +73,6 @@ SHARP_ABLATIONS = {
     "fixed features": {"fine_tune_features": False},
 }
 BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
-
-
-class ConstantMedian:
-    """The median of all training values."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ConstantMedian:  # noqa: ARG002
-        self.median_ = np.median(y)
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return np.full(len(X), self.median_)
-
-
-class ServiceMedian(ConstantMedian):
-    """The median of the service's training values, else of all."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ServiceMedian:
-        super().fit(X, y)
-        self.medians_ = pd.Series(y).groupby(X[:, 1]).median()
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.medians_.reindex(X[:, 1]).fillna(self.median_).to_numpy()
 
 
 def with_context(data: Bunch, regressor: object) -> object:
@@ -153,30 +144,12 @@ def make_joint_models(data: Bunch, seed: int) -> dict:
     }
 
 
-@dataclass(frozen=True)
-class Split:
-    """Training and test rows of one QoS."""
-
-    X: np.ndarray
-    y: np.ndarray
-    X_test: np.ndarray
-    y_test: np.ndarray
-
-
 def read_split(path: Path, qos: str) -> Split:
     parts = []
     for part in ("train", "test"):
         rows = np.loadtxt(path / "splits" / f"{qos}_{part}_0.025.txt")
         parts += [rows[:, :2].astype(np.int64), rows[:, 2]]
     return Split(*parts)
-
-
-def flag_outliers(split: Split) -> np.ndarray:
-    """Mark the test cells that the filtered protocol leaves out; it looks at their labels."""
-    values = np.concatenate([split.y, split.y_test])
-    return outlier_mask(values, contamination=0.1, max_samples="all", random_state=42)[
-        len(split.y) :
-    ]
 
 
 def join(splits: dict[str, Split]) -> tuple[np.ndarray, np.ndarray]:
@@ -190,28 +163,9 @@ def join(splits: dict[str, Split]) -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
-def score(split: Split, prediction: np.ndarray, outliers: np.ndarray) -> dict[str, float]:
-    """Errors on all test cells, and on those that are no outliers."""
-    kept = split.y_test[~outliers], prediction[~outliers]
-    return {
-        "mae": nan_mean_absolute_error(split.y_test, prediction),
-        "rmse": nan_root_mean_squared_error(split.y_test, prediction),
-        "mae_filtered": nan_mean_absolute_error(*kept),
-        "rmse_filtered": nan_root_mean_squared_error(*kept),
-    }
-
-
-def timed(task: Callable[[], object]) -> tuple[object, float]:
-    start = time.perf_counter()
-    result = task()
-    return result, time.perf_counter() - start
-
-
 def run_alone(model: object, qos: str, split: Split) -> Iterator[tuple[str, np.ndarray, dict]]:
     """Fit and predict one QoS."""
-    _, fit_s = timed(lambda: model.fit(split.X, split.y))
-    prediction, predict_s = timed(lambda: model.predict(split.X_test))
-    yield qos, prediction, {"fit_s": fit_s, "pairs_per_s": len(prediction) / predict_s}
+    yield qos, *fit_and_predict(model, split)
 
 
 def run_joint(model: object, splits: dict[str, Split]) -> Iterator[tuple[str, np.ndarray, dict]]:
@@ -247,76 +201,34 @@ def run_all(args: argparse.Namespace) -> Iterator[dict]:
                 continue
             for qos, prediction, times in task():
                 if args.out:
-                    np.save(
-                        args.out / f"{qos}-{name.replace(',', '').replace(' ', '_')}-{seed}.npy",
-                        prediction,
-                    )
-                scores = score(splits[qos], prediction, outliers[qos])
+                    np.save(args.out / f"{qos}-{file_name(name)}-{seed}.npy", prediction)
+                scores = score(splits[qos], prediction, {"_filtered": ~outliers[qos]})
                 yield {"qos": qos, "model": name, "seed": seed, **scores, **times}
-
-
-def summarise(rows: list[dict]) -> pd.DataFrame:
-    """Average over seeds; MAE and time also relative to the baseline of the same run.
-
-    A run without the baseline is compared with the baseline of all others.
-    """
-    frame = pd.DataFrame(sorted(rows, key=lambda row: row["qos"]))
-    if "run" not in frame:
-        frame["run"] = ""
-    baseline = frame[frame["model"] == "embedding MLP"]
-    for column in ("mae", "fit_s"):
-        everywhere = frame["qos"].map(baseline.groupby("qos")[column].mean())
-        in_run = baseline.groupby(["qos", "run"])[column].mean().rename("baseline")
-        own = frame.join(in_run, on=["qos", "run"])["baseline"]
-        frame[f"{column} / MLP"] = frame[column] / own.fillna(everywhere)
-    table = frame.groupby(["qos", "model"], sort=False)
-    result = table[["mae", "rmse", "fit_s", "pairs_per_s", "mae / MLP", "fit_s / MLP"]].mean()
-    result.insert(0, "seeds", table["seed"].nunique())
-    result.insert(2, "mae_std", table["mae"].std(ddof=0))
-    return result
 
 
 UNITS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
 
 
-def markdown(summary: pd.DataFrame) -> str:
+def make_table(summary: pd.DataFrame) -> str:
     """Write the summary as the README's table."""
-    lines = [
-        "| QoS | model | seeds | MAE (deviation) | RMSE | MAE / MLP | fit, s | fit / MLP |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for (qos, model), row in summary.iterrows():
         unit, digits = UNITS[qos]
         mae, deviation, rmse = (f"{row[name]:.{digits}f}" for name in ("mae", "mae_std", "rmse"))
-        cells = [
-            unit,
-            model,
-            f"{row['seeds']:.0f}",
-            f"{mae} ({deviation})",
-            rmse,
-            f"{row['mae / MLP']:.3f}",
-            f"{row['fit_s']:.0f}",
-            f"{row['fit_s / MLP']:.1f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def write_into(path: Path, table: str, name: str) -> None:
-    """Replace what stands between the marks of that name."""
-    begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
-    before, rest = path.read_text().split(begin)
-    _, after = rest.split(end)
-    path.write_text(f"{before}{begin}\n{table}\n{end}{after}")
-
-
-def keep_filtered(rows: list[dict]) -> list[dict]:
-    """Put the errors of the filtered protocol in the place of the others, where there are any."""
-    return [
-        {**row, "mae": row["mae_filtered"], "rmse": row["rmse_filtered"]}
-        for row in rows
-        if not np.isnan(row.get("mae_filtered", np.nan))
-    ]
+        rows.append(
+            [
+                unit,
+                model,
+                f"{row['seeds']:.0f}",
+                f"{mae} ({deviation})",
+                rmse,
+                f"{row['mae / MLP']:.3f}",
+                f"{row['fit_s']:.0f}",
+                f"{row['fit_s / MLP']:.1f}",
+            ]
+        )
+    head = ["QoS", "model", "seeds", "MAE (deviation)", "RMSE", "MAE / MLP", "fit, s", "fit / MLP"]
+    return markdown(head, rows)
 
 
 def measure(args: argparse.Namespace) -> list[dict]:
@@ -326,47 +238,26 @@ def measure(args: argparse.Namespace) -> list[dict]:
     rows = []
     for row in run_all(args):
         rows.append(row)
-        print(
-            f"{row['qos']} {row['model']:18s} seed {row['seed']}  MAE {row['mae']:.4f}  "
-            f"RMSE {row['rmse']:.4f}  fit {row['fit_s']:.1f} s",
-            flush=True,
-        )
+        tell(row, "qos")
         if args.out:
             pd.DataFrame(rows).to_csv(args.out / "results.csv", index=False)
     return rows
 
 
 def main(argv: list[str] | None = None) -> pd.DataFrame:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
-    source.add_argument("--table", type=Path, nargs="+", help="results.csv of earlier runs")
+    parser = make_parser(__doc__.split("\n")[0], data_set=1)
     parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--models", nargs="+", help="names of the table; all by default")
-    parser.add_argument("--out", type=Path, help="folder for results.csv and predictions")
-    parser.add_argument("--readme", type=Path, help="file to put the table into")
-    parser.add_argument("--filtered", action="store_true", help="errors without outliers")
-    parser.add_argument("--permute-test-labels", action="store_true")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    if args.table:
-        rows = [
-            {**row, "run": str(path)}
-            for path in args.table
-            for row in pd.read_csv(path).to_dict("records")
-        ]
-    else:
-        rows = measure(args)
-    summary = summarise(keep_filtered(rows) if args.filtered else rows)
+    rows = read_results(args.table) if args.table else measure(args)
+    summary = summarise(take_errors(rows, "_filtered") if args.filtered else rows, by="qos")
     print(summary.to_string(float_format="{:.4g}".format))
     for qos, reference in BASELINE_MAE.items():
         if (qos, "embedding MLP") in summary.index and not args.filtered:
             mae = summary.loc[(qos, "embedding MLP"), "mae"]
             print(f"{qos}: baseline {mae:.4g}, {mae / reference:.3f} of the reference {reference}")
     if args.readme:
-        write_into(args.readme, markdown(summary), "filtered" if args.filtered else "results")
+        write_into(args.readme, make_table(summary), "filtered" if args.filtered else "results")
     return summary
 
 

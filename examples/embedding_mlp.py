@@ -7,6 +7,11 @@ absolute error on log(1 + y) or y / max(y); AdamW with decoupled weight decay, o
     from embedding_mlp import EmbeddingMLP, context_codes
     model = EmbeddingMLP(context_codes(data.users, data.services), log=True, seed=0)
     model.fit(X, y).predict(X_test)
+
+Without context, and with time steps, as `benchmark_temporal.py` has it:
+
+    tables = [np.arange(n)[:, np.newaxis] for n in (n_users, n_services, n_steps)]
+    model = EmbeddingMLP(tables, log=True, seed=0, max_epochs=12, batch_size=512)
 """
 
 from __future__ import annotations
@@ -30,12 +35,11 @@ def context_codes(users: pd.DataFrame, services: pd.DataFrame) -> list[np.ndarra
 
 
 class EmbeddingNet(nn.Module):
-    """Embeddings of all codes of a user and a service, then a dense head."""
+    """Embeddings of all codes of a row's ids, then a dense head."""
 
     def __init__(self, tables: list[np.ndarray], dim: int, dropout: float) -> None:
         super().__init__()
-        for side, table in zip(("users", "services"), tables, strict=True):
-            self.register_buffer(side, torch.as_tensor(table))
+        self.tables = [torch.as_tensor(table) for table in tables]
         self.embeddings = nn.ModuleList(
             nn.Embedding(int(column.max()) + 1, dim) for table in tables for column in table.T
         )
@@ -50,8 +54,10 @@ class EmbeddingNet(nn.Module):
             nn.Linear(128, 1),
         )
 
-    def forward(self, pairs: torch.Tensor) -> torch.Tensor:
-        codes = torch.cat([self.users[pairs[:, 0]], self.services[pairs[:, 1]]], dim=1)
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        codes = torch.cat(
+            [table[column] for table, column in zip(self.tables, ids.unbind(1), strict=True)], dim=1
+        )
         vectors = [
             embedding(column)
             for embedding, column in zip(self.embeddings, codes.unbind(1), strict=True)
@@ -60,7 +66,7 @@ class EmbeddingNet(nn.Module):
 
 
 class EmbeddingMLP:
-    """The baseline with `fit` and `predict`; ids are positions in the tables."""
+    """The baseline with `fit` and `predict`; ids are positions in the tables, one a column."""
 
     def __init__(
         self,
@@ -89,19 +95,19 @@ class EmbeddingMLP:
         torch.manual_seed(self.seed)
         self.scale_ = float(np.max(y))
         target = torch.as_tensor(np.log1p(y) if self.log else y / self.scale_).float()
-        pairs = torch.as_tensor(X)
+        ids = torch.as_tensor(X)
         self.net_ = EmbeddingNet(self.tables, self.embedding_dim, self.dropout).train()
         optimizer = torch.optim.AdamW(
             self.net_.parameters(), self.learning_rate, weight_decay=self.weight_decay
         )
-        n_steps = self.max_epochs * -(-len(pairs) // self.batch_size)
+        n_steps = self.max_epochs * -(-len(ids) // self.batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=n_steps
         )
         for _ in range(self.max_epochs):
-            for rows in torch.randperm(len(pairs)).split(self.batch_size):
+            for rows in torch.randperm(len(ids)).split(self.batch_size):
                 optimizer.zero_grad()
-                (self.net_(pairs[rows]) - target[rows]).abs().mean().backward()
+                (self.net_(ids[rows]) - target[rows]).abs().mean().backward()
                 optimizer.step()
                 schedule.step()
         return self
