@@ -149,16 +149,28 @@ def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) 
         If an id is missing or infinite, ids of one column are of several kinds, or a time step
         is not an integer.
     """
-    ids = [
-        _read_ids(frame.iloc[:, k], f"column {k} ({ID_COLUMNS[k]})") for k in range(n_id_columns)
-    ]
+    users, services = (_read_id_column(frame, k) for k in range(2))
     return Columns(
-        users=ids[0],
-        services=ids[1],
-        times=_as_time_steps(ids[2]) if n_id_columns == 3 else None,
+        users=users,
+        services=services,
+        times=read_time_steps(frame) if n_id_columns == 3 else None,
         user_context=_context(frame, layout.user_columns),
         service_context=_context(frame, layout.service_columns),
     )
+
+
+def read_time_steps(frame: pd.DataFrame) -> np.ndarray:
+    """Take the time steps of X, its third column, as int64; raise ValueError if they are not."""
+    values = _read_id_column(frame, 2)
+    if values.dtype.kind != "i":
+        raise ValueError(
+            f"X, column 2 (time) must hold integer-valued time steps; found {values[0]!r}"
+            if values.dtype == object
+            else "X, column 2 (time) must hold integer-valued time steps; found "
+            f"{values[values != np.floor(values)][0]}."
+        )
+    # A copy: torch does not take what must not be written to.
+    return values.copy()
 
 
 def id_kind(ids: np.ndarray) -> str:
@@ -198,8 +210,9 @@ def _entity_of(name: Any) -> str | None:
     return match.group(1) if match else None
 
 
-def _read_ids(column: pd.Series, label: str) -> np.ndarray:
+def _read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
     """Ids as int64 where they are whole numbers, float64 for other numbers, else object."""
+    column, label = frame.iloc[:, k], f"column {k} ({ID_COLUMNS[k]})"
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0])
         raise ValueError(f"X, {label}: row {row} is NaN; every row needs an id.")
@@ -239,18 +252,6 @@ def _check_one_kind(values: np.ndarray, label: str) -> None:
             f"X, {label}: argument must be a string or a number, not {kinds.pop()}; ids must be "
             "sortable labels."
         )
-
-
-def _as_time_steps(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind != "i":
-        raise ValueError(
-            f"X, column 2 (time) must hold integer-valued time steps; found {values[0]!r}"
-            if values.dtype == object
-            else "X, column 2 (time) must hold integer-valued time steps; found "
-            f"{values[values != np.floor(values)][0]}."
-        )
-    # A copy: torch does not take what must not be written to.
-    return values.copy()
 
 
 def _prefixed(columns: pd.Index, prefix: str, n_id_columns: int) -> list[int]:

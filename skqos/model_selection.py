@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseShuffleSplit
 from sklearn.utils import check_random_state, indexable
 
-__all__ = ["DensitySplit"]
+from skqos.inputs import read_time_steps
+
+__all__ = ["DensitySplit", "SlotSplit"]
 
 _ID_NAMES = ("user", "service", "time step")
 
@@ -131,7 +133,8 @@ class DensitySplit(BaseShuffleSplit):
         X, _ = indexable(X, y)
         self._check_parameters()
         X = _id_columns(X, 2 if self.n_time_steps is None else 3)
-        n_train = self._train_size(len(X), self._count_cells(X))
+        n_cells = _count_cells(self, X)
+        n_train = _train_size(self.density, n_cells, len(X), "X", n_left=1)
         n_test = self._test_size(len(X) - n_train)
         random_state = check_random_state(self.random_state)
         for _ in range(self.n_splits):
@@ -144,8 +147,7 @@ class DensitySplit(BaseShuffleSplit):
         for name in ("n_users", "n_services", "n_time_steps"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
-        if not (isinstance(self.density, Real) and 0 < self.density < 1):
-            raise ValueError(f"density must be a float in (0, 1); got {self.density!r}.")
+        _check_density(self.density)
         self._check_test_size()
 
     def _check_test_size(self) -> None:
@@ -157,28 +159,6 @@ class DensitySplit(BaseShuffleSplit):
                 f"test_size must be None, an int >= 1 (a count of rows) or a float in (0, 1] "
                 f"(a share of the rows that do not train); got {size!r}."
             )
-
-    def _count_cells(self, X: pd.DataFrame) -> int:
-        names = ["n_users", "n_services", "n_time_steps"][: X.shape[1]]
-        return math.prod(
-            _matrix_size(name, getattr(self, name), X.iloc[:, position])
-            for position, name in enumerate(names)
-        )
-
-    def _train_size(self, n_rows: int, n_cells: int) -> int:
-        n_train = round(self.density * n_cells)
-        if n_train == 0:
-            raise ValueError(
-                f"density={self.density} of {n_cells} cells is less than one row to train on; "
-                f"it must be at least {1 / n_cells:.4g}."
-            )
-        if n_train >= n_rows:
-            raise ValueError(
-                f"density={self.density} of {n_cells} cells asks for {n_train} training rows, but "
-                f"X has {n_rows} rows and at least one must be left to test on; the largest "
-                f"possible density is {_round_down((n_rows - 1) / n_cells)}."
-            )
-        return n_train
 
     def _test_size(self, n_rest: int) -> int:
         if self.test_size is None:
@@ -192,6 +172,187 @@ class DensitySplit(BaseShuffleSplit):
         return int(self.test_size)
 
 
+class SlotSplit(BaseShuffleSplit):
+    """Train on a window of time slots, test on one slot.
+
+    The protocol of temporal QoS prediction. The last split tests on the last time slot of X, the
+    split before it on the slot before, and so on. Two tasks are told apart:
+
+    - *Imputation* predicts what was not measured in a slot. Training rows are drawn from the window
+      that ends with the tested slot, and the rows of that slot that were not drawn are the test.
+    - A *forecast* predicts a slot of which nothing is known yet. Training rows are those of the
+      window ahead of the tested slot, and all rows of that slot are the test.
+
+    Parameters
+    ----------
+    n_splits : int, default=1
+        Number of slots to test on, each in a split of its own.
+
+    window : int, default=8
+        Number of slots to train on. Slots without a row in X are not counted.
+
+    density : float or None, default=None
+        Share of all cells of the window, users x services x slots, to train on, in (0, 1): as many
+        rows are drawn uniformly without replacement. None takes all rows of the window, which only
+        a forecast can do: imputation needs a density.
+
+    forecast : bool, default=False
+        Whether the window ends ahead of the tested slot.
+
+    n_users : int or None, default=None
+        Number of users of the matrix. None counts the distinct ids in the first column of X.
+
+    n_services : int or None, default=None
+        Number of services of the matrix. None counts the distinct ids in the second column of X.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the draws. Pass an int for the same splits at every call.
+
+    See Also
+    --------
+    DensitySplit : Draws training rows from all slots and tests on all others.
+    sklearn.model_selection.TimeSeriesSplit : Cuts rows that are in order of time.
+
+    Notes
+    -----
+    A test row may name a user or a service without a training row. Rows after the tested slot and
+    ahead of the window are in neither part.
+
+    References
+    ----------
+    .. [1] S. Kumar, S. Chattopadhyay, C. Adak, "TPMCF: Temporal QoS Prediction Using Multi-Source
+       Collaborative Features", IEEE Transactions on Network and Service Management 21(4), 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqos.model_selection import SlotSplit
+    >>> X = np.array([[u, s, t] for u in range(5) for s in range(20) for t in range(6)])
+    >>> splitter = SlotSplit(n_splits=2, window=3, density=0.1, random_state=0)
+    >>> for train, test in splitter.split(X):
+    ...     print(np.unique(X[train, 2]), len(train), np.unique(X[test, 2]), len(test))
+    [2 3 4] 30 [4] 89
+    [3 4 5] 30 [5] 92
+    >>> splitter = SlotSplit(n_splits=2, window=3, forecast=True)
+    >>> for train, test in splitter.split(X):
+    ...     print(np.unique(X[train, 2]), len(train), np.unique(X[test, 2]), len(test))
+    [1 2 3] 300 [4] 100
+    [2 3 4] 300 [5] 100
+    """
+
+    def __init__(
+        self,
+        n_splits: int = 1,
+        *,
+        window: int = 8,
+        density: float | None = None,
+        forecast: bool = False,
+        n_users: int | None = None,
+        n_services: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_splits = n_splits
+        self.window = window
+        self.density = density
+        self.forecast = forecast
+        self.n_users = n_users
+        self.n_services = n_services
+        self.random_state = random_state
+
+    def split(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        groups: Any = None,  # noqa: ARG002  (part of the splitter interface)
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Generate row indices that split X into training and test rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_columns)
+            User ids in column 0, service ids in column 1, time slots in column 2, in any order of
+            rows. Ids are of any kind, slots are integers.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Ignored, exists for API compatibility.
+
+        groups : object, default=None
+            Ignored, exists for API compatibility.
+
+        Yields
+        ------
+        train : ndarray of shape (n_train,), dtype intp
+            Training rows, ascending.
+
+        test : ndarray of shape (n_test,), dtype intp
+            Test rows, ascending.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, X has too few slots, its slots are not integers, it
+            holds more ids than `n_users` or `n_services` say, or too few rows for `density`.
+        """
+        X, _ = indexable(X, y)
+        self._check_parameters()
+        X = _id_columns(X, 3)
+        times = read_time_steps(X)
+        slots = np.unique(times)
+        self._check_enough_slots(len(slots))
+        n_cells = self.window * _count_cells(self, X.iloc[:, :2])
+        random_state = check_random_state(self.random_state)
+        for tested in range(len(slots) - self.n_splits, len(slots)):
+            stop = tested if self.forecast else tested + 1
+            rows = np.flatnonzero(np.isin(times, slots[stop - self.window : stop]))
+            train = self._draw(rows, n_cells, random_state)
+            test = np.setdiff1d(np.flatnonzero(times == slots[tested]), train)
+            if len(test) == 0:
+                raise ValueError(
+                    f"density={self.density} drew all rows of time slot {slots[tested]} to train "
+                    "on, and left none to test on; it must be smaller."
+                )
+            yield train, test
+
+    def _check_parameters(self) -> None:
+        for name in ("n_splits", "window"):
+            _check_count(name, getattr(self, name))
+        for name in ("n_users", "n_services"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        if not isinstance(self.forecast, bool | np.bool_):
+            raise ValueError(f"forecast must be True or False; got {self.forecast!r}.")
+        if self.density is not None:
+            _check_density(self.density)
+        elif not self.forecast:
+            raise ValueError(
+                "density=None trains on all rows of the window, the tested slot among them, and "
+                "leaves none to test on; give a float in (0, 1), or set forecast=True."
+            )
+
+    def _check_enough_slots(self, n_slots: int) -> None:
+        largest = n_slots - self.n_splits + (not self.forecast)
+        if self.window > largest:
+            possible = (
+                f"the largest possible window is {largest}"
+                if largest > 0
+                else f"n_splits must be at most {n_slots - self.forecast}"
+            )
+            raise ValueError(
+                f"window={self.window} with n_splits={self.n_splits} and forecast={self.forecast} "
+                f"needs {self.window - largest + n_slots} time slots, but column 2 of X holds "
+                f"{n_slots}; {possible}."
+            )
+
+    def _draw(
+        self, rows: NDArray[np.intp], n_cells: int, random_state: np.random.RandomState
+    ) -> NDArray[np.intp]:
+        if self.density is None:
+            return rows
+        n_left = 0 if self.forecast else 1
+        n_train = _train_size(self.density, n_cells, len(rows), "the window", n_left)
+        return np.sort(random_state.permutation(rows)[:n_train])
+
+
 def _id_columns(X: ArrayLike, n_columns: int) -> pd.DataFrame:
     """Return the first columns of X, or raise if X has fewer."""
     X = X if isinstance(X, pd.DataFrame) else np.asarray(X)
@@ -203,6 +364,15 @@ def _id_columns(X: ArrayLike, n_columns: int) -> pd.DataFrame:
     return pd.DataFrame(X).iloc[:, :n_columns]
 
 
+def _count_cells(splitter: DensitySplit | SlotSplit, X: pd.DataFrame) -> int:
+    """Multiply the numbers of users, services and steps that the columns of X stand for."""
+    names = ["n_users", "n_services", "n_time_steps"][: X.shape[1]]
+    return math.prod(
+        _matrix_size(name, getattr(splitter, name), X.iloc[:, position])
+        for position, name in enumerate(names)
+    )
+
+
 def _matrix_size(name: str, given: int | None, ids: pd.Series) -> int:
     found = ids.nunique(dropna=False)
     if given is None:
@@ -210,6 +380,29 @@ def _matrix_size(name: str, given: int | None, ids: pd.Series) -> int:
     if found > given:
         raise ValueError(f"{name}={given}, but its column of X holds {found} distinct values.")
     return int(given)
+
+
+def _train_size(density: float, n_cells: int, n_rows: int, source: str, n_left: int) -> int:
+    """Count the rows that are `density` of the cells, of which `n_left` at least must be left."""
+    n_train = round(density * n_cells)
+    if n_train == 0:
+        raise ValueError(
+            f"density={density} of {n_cells} cells is less than one row to train on; "
+            f"it must be at least {1 / n_cells:.4g}."
+        )
+    if n_train > n_rows - n_left:
+        kept = " and at least one must be left to test on" if n_left else ""
+        raise ValueError(
+            f"density={density} of {n_cells} cells asks for {n_train} training rows, but "
+            f"{source} has {n_rows} rows{kept}; the largest possible density is "
+            f"{_round_down((n_rows - n_left) / n_cells)}."
+        )
+    return n_train
+
+
+def _check_density(density: object) -> None:
+    if not (isinstance(density, Real) and 0 < density < 1):
+        raise ValueError(f"density must be a float in (0, 1); got {density!r}.")
 
 
 def _check_count(name: str, value: object) -> None:

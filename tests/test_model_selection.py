@@ -1,12 +1,12 @@
-"""DensitySplit: how many rows train, which ones test, and what it refuses."""
+"""The splitters: how many rows train, which ones test, and what they refuse."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyRegressor
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_validate
 
-from skqos.model_selection import DensitySplit
+from skqos.model_selection import DensitySplit, SlotSplit
 
 
 @pytest.fixture
@@ -153,3 +153,202 @@ def test_ids_alone_are_needed():
 def test_y_of_another_length_raises(X):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         next(DensitySplit().split(X, np.zeros(3)))
+
+
+# --- SlotSplit ----------------------------------------------------------------------------------
+
+SLOTS = np.array([-4, 0, 1, 2, 5, 6, 7, 9, 10, 11])
+
+
+@pytest.fixture
+def timed():
+    """60 % of the cells of 10 users x 20 services in 10 slots with gaps, shuffled: 1200 rows."""
+    rng = np.random.default_rng(0)
+    cells = rng.permutation(2000)[:1200]
+    users, services, slots = np.unravel_index(cells, (10, 20, 10))
+    return np.column_stack([users, services, SLOTS[slots]])
+
+
+def slot_splits(X, n_splits=1, **params):
+    return list(SlotSplit(n_splits, **{"window": 4, "random_state": 0, **params}).split(X))
+
+
+def test_imputation_draws_from_the_window_and_tests_the_rest_of_its_last_slot(timed):
+    ((train, test),) = slot_splits(timed, density=0.3)
+    assert len(train) == round(0.3 * 10 * 20 * 4)
+    assert set(timed[train, 2]) == {7, 9, 10, 11}
+    at_last = np.flatnonzero(timed[:, 2] == 11)
+    np.testing.assert_array_equal(np.union1d(test, np.intersect1d(train, at_last)), at_last)
+    assert not np.intersect1d(train, test).size
+    assert np.all(np.diff(train) > 0)
+    assert np.all(np.diff(test) > 0)
+
+
+def test_the_last_split_tests_the_last_slot(timed):
+    tested = [set(timed[test, 2]) for _, test in slot_splits(timed, 3, density=0.1)]
+    assert tested == [{9}, {10}, {11}]
+    trained = [set(timed[train, 2]) for train, _ in slot_splits(timed, 3, density=0.1)]
+    assert trained == [{5, 6, 7, 9}, {6, 7, 9, 10}, {7, 9, 10, 11}]
+
+
+@pytest.mark.parametrize("density", [None, 0.2])
+def test_a_forecast_trains_on_the_slots_ahead_and_tests_all_rows(timed, density):
+    splits = slot_splits(timed, 2, density=density, forecast=True)
+    for (train, test), window, tested in zip(
+        splits, ([5, 6, 7, 9], [6, 7, 9, 10]), (10, 11), strict=True
+    ):
+        rows = np.flatnonzero(np.isin(timed[:, 2], window))
+        if density is None:
+            np.testing.assert_array_equal(train, rows)
+        else:
+            assert len(train) == 160
+            assert np.isin(train, rows).all()
+        np.testing.assert_array_equal(test, np.flatnonzero(timed[:, 2] == tested))
+
+
+def test_one_slot_is_a_window(timed):
+    ((train, test),) = slot_splits(timed, window=1, density=0.1)
+    assert (len(train), set(timed[train, 2]), set(timed[test, 2])) == (20, {11}, {11})
+    ((train, test),) = slot_splits(timed, window=1, forecast=True)
+    assert set(timed[train, 2]) == {10}
+
+
+def test_as_many_slots_as_there_are(timed):
+    assert set(timed[slot_splits(timed, window=10, density=0.1)[0][0], 2]) == set(SLOTS)
+    assert len(slot_splits(timed, 10, window=1, density=0.1)) == 10
+    assert set(timed[slot_splits(timed, window=9, forecast=True)[0][0], 2]) == set(SLOTS[:-1])
+
+
+def test_given_matrix_size_counts_ids_absent_from_the_slots(timed):
+    ((train, _),) = slot_splits(timed, density=0.1, n_users=15, n_services=30)
+    assert len(train) == 180
+    of_one_user = timed[(timed[:, 0] == 3) | (timed[:, 2] < 5)]
+    ((train, _),) = slot_splits(of_one_user, density=0.02)
+    assert len(train) == 16, "the other users are in X, if not in the window"
+
+
+def test_every_row_of_the_window_is_drawn_equally_often(timed):
+    counts = np.zeros(len(timed))
+    splitter = SlotSplit(window=4, density=0.15, random_state=np.random.RandomState(0))
+    for _ in range(300):
+        ((train, _),) = splitter.split(timed)
+        counts[train] += 1
+    counts = counts[timed[:, 2] >= 7]
+    # Each count is binomial(300, p).
+    p = 120 / len(counts)
+    assert counts.mean() == pytest.approx(300 * p)
+    assert counts.std() == pytest.approx(np.sqrt(300 * p * (1 - p)), rel=0.15)
+
+
+def test_slot_draws_are_repeatable_and_seeded(timed):
+    first, again = (slot_splits(timed, 2, density=0.1) for _ in range(2))
+    for rows, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(rows[0], same[0])
+        np.testing.assert_array_equal(rows[1], same[1])
+    other = slot_splits(timed, 2, density=0.1, random_state=1)
+    assert not np.array_equal(first[0][0], other[0][0])
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X: X.astype(float),
+        lambda X: X.astype(object),
+        lambda X: X.tolist(),
+        lambda X: pd.DataFrame(X, columns=["user", "service", "time"], index=X[:, 0]),
+        lambda X: pd.DataFrame(X).assign(user_as="AS1").astype({0: str, 1: str}),
+    ],
+    ids=["float", "object", "list", "DataFrame", "string ids and context"],
+)
+def test_slots_of_other_containers(timed, convert):
+    expected = slot_splits(timed, density=0.1)
+    for rows, same in zip(slot_splits(convert(timed), density=0.1), expected, strict=True):
+        np.testing.assert_array_equal(rows[0], same[0])
+        np.testing.assert_array_equal(rows[1], same[1])
+
+
+def test_slot_split_works_as_cv(timed):
+    y = timed[:, 1] / 10.0
+    cv = SlotSplit(2, window=3, forecast=True)
+    assert cv.get_n_splits(timed) == cv.get_n_splits() == 2
+    results = cross_validate(DummyRegressor(), timed, y, cv=cv, return_indices=True)
+    for rows, slots in zip(results["indices"]["train"], ({6, 7, 9}, {7, 9, 10}), strict=True):
+        assert set(timed[rows, 2]) == slots
+    grid = {"strategy": ["mean", "median"]}
+    cv = SlotSplit(3, window=3, density=0.1, random_state=0)
+    assert GridSearchCV(DummyRegressor(), grid, cv=cv).fit(timed, y).n_splits_ == 3
+
+
+def test_slot_split_has_the_interface_of_time_series_split():
+    names = {name for name in dir(TimeSeriesSplit()) if not name.startswith("_")}
+    assert names - set(vars(TimeSeriesSplit())) <= set(dir(SlotSplit()))
+    assert repr(SlotSplit(2)).startswith("SlotSplit(density=None, forecast=False, n_services=None")
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"density": None}, "density=None trains on all rows .* or set forecast=True"),
+        ({"density": 0.0}, r"density must be a float in \(0, 1\); got 0.0"),
+        ({"density": 1}, "density must be"),
+        ({"density": 1e-4}, "density=0.0001 of 800 cells is less than one row .* at least 0.00125"),
+        ({"density": 0.7}, "560 training rows, but the window has 476 rows and at least one must"),
+        ({"window": 0}, "window must be an int >= 1; got 0"),
+        ({"window": 2.0}, "window must be an int >= 1; got 2.0"),
+        ({"window": 11}, "needs 11 time slots, but column 2 of X holds 10; .* window is 10"),
+        ({"window": 8, "n_splits": 4}, "needs 11 time slots.* largest possible window is 7"),
+        (
+            {"window": 10, "forecast": True},
+            "window=10 with n_splits=1 and forecast=True needs 11 time slots.* window is 9",
+        ),
+        ({"n_splits": 11}, "needs 14 time slots.* n_splits must be at most 10"),
+        ({"n_splits": 10, "forecast": True}, "n_splits must be at most 9"),
+        ({"n_splits": 0}, "n_splits must be an int >= 1; got 0"),
+        ({"forecast": "yes"}, "forecast must be True or False; got 'yes'"),
+        ({"n_users": 9}, "n_users=9, but its column of X holds 10 distinct"),
+        ({"n_services": 0}, "n_services must be an int >= 1; got 0"),
+    ],
+    ids=str,
+)
+def test_slot_split_errors_name_the_parameter(timed, params, match):
+    with pytest.raises(ValueError, match=match):
+        slot_splits(timed, **{"density": 0.1, **params})
+
+
+def test_named_density_of_a_forecast_takes_all_rows(timed):
+    n_rows = np.isin(timed[:, 2], [6, 7, 9, 10]).sum()
+    match = f"520 training rows, but the window has {n_rows} rows; the largest possible"
+    with pytest.raises(ValueError, match=match) as error:
+        slot_splits(timed, density=0.65, forecast=True)
+    density = float(str(error.value).rstrip(".").split()[-1])
+    assert len(slot_splits(timed, density=density, forecast=True)[0][0]) == n_rows
+
+
+def test_a_slot_that_all_trains_raises(timed):
+    """Its only row is all but certain to be drawn."""
+    X = timed[(timed[:, 2] < 11) | (np.cumsum(timed[:, 2] == 11) == 1)]
+    n_rows = np.isin(X[:, 2], [7, 9, 10, 11]).sum()
+    with pytest.raises(ValueError, match=r"drew all rows of time slot 11 .* must be smaller"):
+        slot_splits(X, density=(n_rows - 1) / 800)
+
+
+@pytest.mark.parametrize(
+    ("time", "match"),
+    [
+        (3.5, r"column 2 \(time\) must hold integer-valued time steps; found 3\.5"),
+        (np.nan, r"column 2 \(time\): row 4 is NaN"),
+        ("3", r"column 2 \(time\) mixes ids of type int, str"),
+    ],
+)
+def test_slots_must_be_integers(timed, time, match):
+    X = timed.astype(object if isinstance(time, str) else float)
+    X[4, 2] = time
+    with pytest.raises(ValueError, match=match):
+        slot_splits(X, density=0.1)
+
+
+def test_slots_are_needed(timed):
+    with pytest.raises(ValueError, match=r"X must have at least 3 columns.*\(1200, 2\)"):
+        slot_splits(timed[:, :2], density=0.1)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        next(SlotSplit(density=0.1).split(timed, np.zeros(3)))
