@@ -381,10 +381,13 @@ def test_every_tensor_is_a_parameter_or_a_buffer(frozen):
 
 def loose_tensors(part):
     """Names of tensors, or of lists and tuples of them, that `.to(device)` would not move."""
+    # torch's recurrent layers keep a list of their parameters.
+    registered = {id(parameter) for parameter in part.parameters()}
     found = []
     for name, value in vars(part).items():
         values = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(one, torch.Tensor) for one in values):
+        tensors = [one for one in values if isinstance(one, torch.Tensor)]
+        if any(id(tensor) not in registered for tensor in tensors):
             found.append(name)
     return found
 
