@@ -122,6 +122,7 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
             If training diverges.
         """
         self._check_parameters()
+        y = self._check_target(y)
         # Refuses mixed names now; they are stored when all is done.
         get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
@@ -129,7 +130,6 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
             frame.columns, self._n_id_columns, self.user_features, self.service_features
         )
         columns = read_columns(frame, self._n_id_columns, layout)
-        y = self._check_target(y)
         check_consistent_length(frame, y)
         transform, data = self._prepare(columns, y)
         nets, attributes = self._train(data)

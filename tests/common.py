@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
-from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
+from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos.datasets import make_qos
+from skqos.inputs import ID_COLUMNS
+
+N_TIME_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -13,15 +18,16 @@ class Contract:
 
     `tiny` settings train in a fraction of a second; `learning` ones, added to them, in seconds
     and well enough to beat a median; `expected_failed_checks` names the checks of scikit-learn's
-    suite that may fail, with the reason. `history_columns` are what it adds to ``history_``,
-    `bytes_per_row` what a pickle keeps of a training row, and `predicts_with` the packages beside
-    torch that prediction imports.
+    suite that may fail, with the reason. `temporal` says that a third column of X is the time step,
+    `history_columns` are what it adds to ``history_``, `bytes_per_row` what a pickle keeps of a
+    training row, and `predicts_with` the packages beside torch that prediction imports.
     """
 
     estimator_class: type
     tiny: dict
     learning: dict
     expected_failed_checks: dict[str, str] = field(default_factory=dict)
+    temporal: bool = False
     history_columns: tuple[str, ...] = ()
     bytes_per_row: int = 0
     predicts_with: frozenset[str] = frozenset()
@@ -29,6 +35,22 @@ class Contract:
     def make(self, **params):
         """Return an unfitted estimator that trains in a fraction of a second."""
         return self.estimator_class(**{"random_state": 0, **self.tiny, **params})
+
+    @property
+    def id_columns(self):
+        """Names of the first columns of X: user, service and perhaps time."""
+        return list(ID_COLUMNS[: 2 + self.temporal])
+
+    def make_data(self, *args, density, **params):
+        """Return what `make_qos` makes, spread over time steps where there are some."""
+        if self.temporal:
+            params["n_time_steps"] = N_TIME_STEPS
+            density /= N_TIME_STEPS
+        return make_qos(*args, density=density, random_state=0, **params)
+
+    def rows(self, pairs):
+        """Return rows of X for users and services, all at one time step."""
+        return np.pad(pairs, ((0, 0), (0, self.temporal)), constant_values=2)
 
 
 CONTRACTS = [
@@ -100,8 +122,52 @@ CONTRACTS = [
             "hidden_size": 64,
         },
     ),
+    Contract(
+        TPMCFRegressor,
+        tiny={
+            "max_epochs": 3,
+            "gcmf_epochs": 2,
+            "features": ("statistics", "factors", "similarity"),
+            "n_factors": 3,
+            "similarity_dim": 3,
+            "n_folds": 2,
+            "gcmf_dim": 4,
+            "entity_dim": 4,
+            "window": 3,
+            "token_dim": 8,
+            "head_dim": 4,
+            "n_filters": 8,
+            "hidden_sizes": (8,),
+        },
+        learning={
+            "max_epochs": 20,
+            "batch_size": 128,
+            "entity_dim": 8,
+            "token_dim": 16,
+            "n_filters": 16,
+            "hidden_sizes": (32, 16),
+        },
+        expected_failed_checks=dict.fromkeys(
+            (
+                "check_estimators_overwrite_params",
+                "check_estimators_fit_returns_self",
+                "check_readonly_memmap_input",
+                "check_fit_idempotent",
+                "check_fit_check_is_fitted",
+                "check_n_features_in",
+            ),
+            "generates 2-column X; time is a required third column",
+        ),
+        temporal=True,
+    ),
 ]
 
-all_estimators = pytest.mark.parametrize(
-    "contract", CONTRACTS, ids=lambda contract: contract.estimator_class.__name__
-)
+
+def _each(contracts):
+    return pytest.mark.parametrize(
+        "contract", contracts, ids=lambda contract: contract.estimator_class.__name__
+    )
+
+
+all_estimators = _each(CONTRACTS)
+temporal_estimators = _each([contract for contract in CONTRACTS if contract.temporal])

@@ -19,9 +19,14 @@ from skorch.callbacks import Callback, EarlyStopping
 
 from skqos import UnusedColumnsWarning
 from skqos.base import BaseQoSRegressor
-from skqos.datasets import make_qos
 from skqos.preprocessing import ContextJoiner
-from tests.common import CONTRACTS, all_estimators
+from tests.common import CONTRACTS, all_estimators, temporal_estimators
+
+
+@pytest.fixture
+def qos(contract):
+    """Return measurements with context: 30 users, 40 services, 600 rows, with times if needed."""
+    return contract.make_data(30, 40, density=0.5)
 
 
 def _expected_failures(estimator):
@@ -73,11 +78,9 @@ def test_cross_validate_returns_usable_estimators(contract, qos):
 
 @all_estimators
 def test_string_ids_give_the_same_model_as_numbers(contract, qos):
-    as_strings = pd.DataFrame(
-        {
-            "user": [f"u{user:03d}" for user in qos.X[:, 0]],
-            "service": [f"s{service:03d}" for service in qos.X[:, 1]],
-        }
+    as_strings = pd.DataFrame(qos.X, columns=contract.id_columns).assign(
+        user=[f"u{user:03d}" for user in qos.X[:, 0]],
+        service=[f"s{service:03d}" for service in qos.X[:, 1]],
     )
     expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
     np.testing.assert_array_equal(
@@ -89,7 +92,7 @@ def test_string_ids_give_the_same_model_as_numbers(contract, qos):
 def test_context_columns_of_an_array_by_position(contract, qos):
     country = qos.users["country"].astype(str).to_numpy()[qos.X[:, 0]]
     X = np.column_stack([qos.X.astype(object), country])
-    model = contract.make(user_features=[2]).fit(X, qos.y)
+    model = contract.make(user_features=[qos.X.shape[1]]).fit(X, qos.y)
     assert model.users_.n_categories == [len(set(country))]
     assert np.isfinite(model.predict(X)).all()
 
@@ -129,7 +132,9 @@ def test_targets_of_any_sign_and_size(contract, qos, transform):
 @all_estimators
 def test_unknown_ids_never_raise(contract, qos):
     model = contract.make().fit(qos.X, qos.y)
-    prediction = model.predict([[10**6, 3], [5, 10**7], [10**6, 10**7], [10**6 + 1, 3]])
+    prediction = model.predict(
+        contract.rows([[10**6, 3], [5, 10**7], [10**6, 10**7], [10**6 + 1, 3]])
+    )
     assert np.isfinite(prediction).all()
     assert prediction[0] == prediction[3], "without context all unknown users are the same"
 
@@ -139,7 +144,7 @@ def test_unknown_ids_are_told_apart_by_context(contract, qos):
     joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
     model = contract.make().fit(joined, qos.y)
     newcomers = joined.drop_duplicates("user_country").head(2).assign(user=[-1, -1], service=0)
-    for column in [name for name in joined if name.startswith("service_")]:
+    for column in [name for name in joined if not name.startswith("user")]:
         newcomers[column] = newcomers[column].iloc[0]
     first, second = model.predict(newcomers)
     assert first != second
@@ -157,7 +162,7 @@ def test_a_known_id_keeps_its_context(contract, qos):
 @pytest.mark.parametrize("column", [0, 1], ids=["users", "services"])
 def test_cold_start_beats_the_median(contract, column):
     """A fifth of the users, then of the services, is held out, context and all."""
-    data = make_qos(60, 400, density=0.2, n_regions=5, n_as=12, timeout_rate=0.0, random_state=0)
+    data = contract.make_data(60, 400, density=0.2, n_regions=5, n_as=12, timeout_rate=0.0)
     ids = np.unique(data.X[:, column])
     held_out = np.random.default_rng(0).permutation(ids)[: len(ids) // 5]
     test = np.isin(data.X[:, column], held_out)
@@ -218,7 +223,7 @@ def test_training_rows_do_change_the_model(contract, qos, held_out_rows):
 def test_ids_of_validation_rows_are_unknown(contract, qos, held_out_rows):
     contract.make(early_stopping="monitor").fit(qos.X, qos.y)
     X = qos.X.copy()
-    X[held_out_rows()[0]] = 777, 888
+    X[held_out_rows()[0], :2] = 777, 888
     model = contract.make(early_stopping="monitor").fit(X, qos.y)
     assert 777 not in model.users_.ids_
     assert 888 not in model.services_.ids_
@@ -262,15 +267,17 @@ def test_fit_leaves_the_global_random_states_alone(contract, qos):
 
 @all_estimators
 def test_predictions_do_not_depend_on_order_or_batches(contract, qos, monkeypatch):
-    X = np.vstack([qos.X, [[10**6, 3], [5, 10**7]]])
+    X = np.vstack([qos.X, contract.rows([[10**6, 3], [5, 10**7]])])
     model = contract.make().fit(qos.X, qos.y)
     expected = model.predict(X)
+    # Rounding to float32 is relative to the largest terms of a sum, which may cancel.
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
     order = np.random.default_rng(0).permutation(len(X))
-    np.testing.assert_allclose(model.predict(X[order]), expected[order], rtol=1e-5)
+    np.testing.assert_allclose(model.predict(X[order]), expected[order], **tolerance)
     one_by_one = np.concatenate([model.predict(X[k : k + 1]) for k in range(0, len(X), 7)])
-    np.testing.assert_allclose(one_by_one, expected[::7], rtol=1e-5)
+    np.testing.assert_allclose(one_by_one, expected[::7], **tolerance)
     monkeypatch.setattr("skqos.prediction.PAIRS_PER_BATCH", 17)
-    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(X), expected, **tolerance)
 
 
 @all_estimators
@@ -320,8 +327,8 @@ def test_the_pickle_holds_weights_but_no_data(contract):
     """Ten times the rows over the same entities: the same size but for what must be kept."""
     sizes, n_rows = [], []
     for density in (0.08, 0.8):
-        data = make_qos(30, 40, density=density, random_state=0)
-        data.X[:40] = np.column_stack([np.arange(40) % 30, np.arange(40)])
+        data = contract.make_data(30, 40, density=density)
+        data.X[:40, :2] = np.column_stack([np.arange(40) % 30, np.arange(40)])
         sizes.append(len(pickle.dumps(contract.make().fit(data.X, data.y))))
         n_rows.append(len(data.y))
     assert sizes[1] < 1.05 * sizes[0] + contract.bytes_per_row * (n_rows[1] - n_rows[0])
@@ -369,8 +376,9 @@ def test_constructing_imports_no_deep_learning_package(contract):
 def test_predicting_with_a_loaded_model_imports_no_skorch(contract, qos, tmp_path):
     joblib.dump(contract.make().fit(qos.X, qos.y), tmp_path / "model.joblib")
     imported = _modules_imported_by(
-        "import sys, joblib; joblib.load(sys.argv[1]).predict([[1, 2]])",
+        "import sys, joblib, json; joblib.load(sys.argv[1]).predict(json.loads(sys.argv[2]))",
         str(tmp_path / "model.joblib"),
+        str(contract.rows([[1, 2]]).tolist()),
     )
     assert "torch" in imported
     assert not imported & ({"skorch", "torch_geometric", "geoopt"} - contract.predicts_with)
@@ -436,7 +444,7 @@ def _with(X, row, column, value):
 
 
 BAD_FITS = {
-    "one column": (lambda d: (d.X[:, :1], d.y), {}, "minimum of 2 is required"),
+    "one column": (lambda d: (d.X[:, :1], d.y), {}, "minimum of {n_ids} is required"),
     "NaN id": (lambda d: (_with(d.X, 3, 0, np.nan), d.y), {}, r"column 0 \(user\): row 3 is NaN"),
     "inf id": (
         lambda d: (_with(d.X, 3, 1, np.inf), d.y),
@@ -448,8 +456,8 @@ BAD_FITS = {
     "no y": (lambda d: (d.X, None), {}, "requires y to be passed"),
     "lengths": (lambda d: (d.X, d.y[:-1]), {}, "inconsistent numbers of samples"),
     "one row": (lambda d: (d.X[:1], d.y[:1]), {}, "n_samples=1"),
-    "one user": (lambda d: (d.X * [0, 1], d.y), {}, "n_users=1"),
-    "one service": (lambda d: (d.X * [1, 0], d.y), {}, "n_services=1"),
+    "one user": (lambda d: (_with(d.X, slice(None), 0, 0), d.y), {}, "n_users=1"),
+    "one service": (lambda d: (_with(d.X, slice(None), 1, 0), d.y), {}, "n_services=1"),
     "mixed ids": (lambda d: (_with(d.X, 0, 0, "a"), d.y), {}, "mixes ids of type int, str"),
     "unknown context": (
         lambda d: (_joined(d), d.y),
@@ -472,7 +480,10 @@ BAD_FITS = {
         "'user_region'",
     ),
     "swapped": (
-        lambda d: (pd.DataFrame(d.X, columns=["service_id", "user_id"]), d.y),
+        lambda d: (
+            pd.DataFrame(d.X, columns=["service_id", "user_id", "time"][: d.X.shape[1]]),
+            d.y,
+        ),
         {},
         "must be user, then service. Swap them",
     ),
@@ -498,14 +509,39 @@ BAD_FITS = {
     ),
 }
 
+BAD_TIMES = {
+    "two columns": (lambda d: d.X[:, :2], "minimum of 3 is required"),
+    "NaN": (lambda d: _with(d.X, 3, 2, np.nan), r"column 2 \(time\): row 3 is NaN"),
+    "inf": (lambda d: _with(d.X, 3, 2, np.inf), r"column 2 \(time\): row 3 is inf"),
+    "between two steps": (
+        lambda d: _with(d.X, 3, 2, 3.5),
+        r"column 2 \(time\) must hold integer-valued time steps; found 3\.5",
+    ),
+    "strings": (
+        lambda d: _with(d.X, slice(None), 2, "3"),
+        r"column 2 \(time\) must hold integer-valued time steps; found '3'",
+    ),
+    "a string": (lambda d: _with(d.X, 0, 2, "3"), r"column 2 \(time\) mixes ids of type int, str"),
+}
+
 
 @all_estimators
 @pytest.mark.parametrize("case", BAD_FITS)
 def test_bad_input_to_fit_raises_and_leaves_nothing_half_fitted(contract, qos, case):
-    make_data, params, message = BAD_FITS[case]
+    _assert_fit_raises(contract, qos, *BAD_FITS[case])
+
+
+@temporal_estimators
+@pytest.mark.parametrize("case", BAD_TIMES)
+def test_bad_times_at_fit_raise_and_leave_nothing_half_fitted(contract, qos, case):
+    make_X, message = BAD_TIMES[case]
+    _assert_fit_raises(contract, qos, lambda d: (make_X(d), d.y), {}, message)
+
+
+def _assert_fit_raises(contract, qos, make_data, params, message):
     model = contract.make(**params)
     before = dict(vars(model))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.format(n_ids=len(contract.id_columns))):
         model.fit(*make_data(qos))
     assert vars(model) == before
 
@@ -515,7 +551,7 @@ def test_column_names_of_several_types_raise_ahead_of_training(contract, qos):
     model = contract.make(callbacks=[Interrupt()])
     before = dict(vars(model))
     with pytest.raises(TypeError, match="string names"):
-        model.fit(pd.DataFrame(qos.X, columns=["user", 1]), qos.y)
+        model.fit(pd.DataFrame(qos.X, columns=[*contract.id_columns[:-1], 1]), qos.y)
     assert vars(model) == before
 
 
@@ -528,9 +564,16 @@ def test_a_failed_refit_keeps_the_earlier_model(contract, qos):
     assert vars(model) == before
 
 
+def _with_text_ids(X):
+    return np.column_stack([X[:, :2].astype(str), *X.T[2:].astype(object)])
+
+
 BAD_PREDICTS = {
-    "other id kind": (lambda d: d.X.astype(str), "user ids are of kind string .* fit saw"),
-    "other columns": (lambda d: np.c_[d.X, d.X], "X has 4 features, but .* is expecting 2"),
+    "other id kind": (lambda d: _with_text_ids(d.X), "user ids are of kind string .* fit saw"),
+    "other columns": (
+        lambda d: np.c_[d.X, d.X],
+        "X has {n_columns} features, but .* is expecting {n_ids}",
+    ),
     "NaN id": (lambda d: _with(d.X, 0, 1, np.nan), "row 0 is NaN"),
 }
 
@@ -538,10 +581,32 @@ BAD_PREDICTS = {
 @all_estimators
 @pytest.mark.parametrize("case", BAD_PREDICTS)
 def test_bad_input_to_predict_raises(contract, qos, case):
-    make_X, message = BAD_PREDICTS[case]
+    _assert_predict_raises(contract, qos, *BAD_PREDICTS[case])
+
+
+@temporal_estimators
+@pytest.mark.parametrize("case", BAD_TIMES)
+def test_bad_times_at_predict_raise(contract, qos, case):
+    make_X, message = BAD_TIMES[case]
+    # A column too few is found by its number, as for all estimators.
+    message = "has 2 features, but .* is expecting 3" if case == "two columns" else message
+    _assert_predict_raises(contract, qos, make_X, message)
+
+
+def _assert_predict_raises(contract, qos, make_X, message):
+    n_ids = len(contract.id_columns)
     model = contract.make().fit(qos.X, qos.y)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.format(n_ids=n_ids, n_columns=2 * n_ids)):
         model.predict(make_X(qos))
+
+
+@temporal_estimators
+def test_whole_numbers_of_any_type_are_time_steps(contract, qos):
+    expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
+    for X in (qos.X.astype(float), qos.X.astype(object), qos.X.astype("int8")):
+        model = contract.make().fit(X, qos.y)
+        np.testing.assert_array_equal(model.predict(X), expected)
+        np.testing.assert_array_equal(model.predict(qos.X), expected)
 
 
 @all_estimators
@@ -569,10 +634,10 @@ def test_predict_before_fit_raises(contract, qos):
 
 @all_estimators
 def test_unused_columns_warn_once_at_fit(contract, qos):
-    X = np.c_[qos.X, qos.X]
-    with pytest.warns(UnusedColumnsWarning, match=r"\[2, 3\]"):
+    X, n_ids = np.c_[qos.X, qos.X[:, :2]], len(contract.id_columns)
+    with pytest.warns(UnusedColumnsWarning, match=rf"\[{n_ids}, {n_ids + 1}\]"):
         model = contract.make().fit(X, qos.y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(X)
-        contract.make(user_features=[2], service_features=[3]).fit(X, qos.y)
+        contract.make(user_features=[n_ids], service_features=[n_ids + 1]).fit(X, qos.y)
