@@ -245,6 +245,20 @@ def test_times_are_read_from_the_third_column_only_where_there_is_one():
     assert times.tolist() == [3, 5]
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float64])
+def test_times_are_a_copy_that_may_be_written_to(dtype):
+    """X may be read-only, as joblib's memory maps are; torch wants contiguous times besides."""
+    X = np.array([[0, 1, 3], [1, 0, 5], [2, 0, 4]], dtype=dtype)
+    X.flags.writeable = False
+    times = read_columns(as_frame(X, 3, SAMoERegressor()), 3, NO_CONTEXT).times
+    assert times.dtype == np.int64
+    assert times.flags.writeable
+    assert times.flags.c_contiguous
+    assert not np.shares_memory(times, X)
+    times[0] = 9
+    assert X[:, 2].tolist() == [3, 5, 4]
+
+
 @pytest.mark.parametrize(("value", "found"), [(3.5, "3.5"), ("noon", "'noon'")])
 def test_times_must_be_whole_numbers(value, found):
     frame = pd.DataFrame({"user": [0, 1], "service": [0, 1], "time": [value, value]})

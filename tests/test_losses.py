@@ -8,6 +8,7 @@ from skqos.losses import LOSSES, TASK_WEIGHTINGS, JointLoss, ObservedLoss
 
 FORMULAS = {
     "absolute_error": lambda e: abs(e),
+    "cauchy": lambda e: np.log(1 + e * e),
     "squared_error": lambda e: e * e / 2,
     "huber": lambda e: e * e / 2 if abs(e) <= 1 else abs(e) - 1 / 2,
     "e_huber": lambda e: e * e / 2 if abs(e) < 0.5 else 0.125 + 0.025 * (abs(e) - 0.5),
@@ -15,6 +16,7 @@ FORMULAS = {
 }
 SLOPES = {
     "absolute_error": np.sign,
+    "cauchy": lambda e: 2 * e / (1 + e * e),
     "squared_error": lambda e: e,
     "huber": lambda e: np.clip(e, -1, 1),
     "e_huber": lambda e: np.where(abs(e) < 0.5, e, 0.025 * np.sign(e)),
@@ -321,6 +323,13 @@ def test_perfect_tasks_keep_weights_finite(weighting):
 
 def value(name, error, **constants):
     return LOSSES[name](torch.tensor([error], dtype=torch.float64), **constants).item()
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5, 3.0])
+@pytest.mark.parametrize("error", [-20.0, -0.3, 0.0, 1e-9, 2.0])
+def test_the_scale_of_the_cauchy_loss_divides_the_error(scale, error):
+    expected = np.log1p((error / scale) ** 2)
+    assert value("cauchy", error, scale=scale) == pytest.approx(expected, rel=1e-12, abs=0)
 
 
 def test_the_printed_e_huber_falls_at_its_threshold():

@@ -178,6 +178,40 @@ def test_each_epoch_has_its_own_order_and_the_seed_decides_it():
     assert not torch.equal(orders[0][0], orders[2][0])
 
 
+def grouped(tables):
+    """Return rows that know their number, of which a batch may hold one table only."""
+    codes = np.arange(len(tables))
+    inputs = {"rows": codes, "tables": np.array(tables)}
+    return InteractionDataset(inputs, codes.astype(float), one_per_batch="tables")
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 50])
+def test_batches_may_hold_one_value_of_an_input_only(batch_size):
+    tables = np.random.default_rng(0).choice([0, 1, 4], p=[0.6, 0.3, 0.1], size=60)
+    sizes = np.bincount(tables)[[0, 1, 4]]
+    batches = ShuffledBatches(grouped(tables), batch_size)
+    seen, starts = [], []
+    for inputs, target in batches:
+        assert len(inputs["tables"].unique()) == 1
+        assert torch.equal(inputs["rows"].float(), target)
+        assert (inputs["tables"].numpy() == tables[inputs["rows"]]).all()
+        assert 2 <= len(target) <= batch_size + 1
+        seen += inputs["rows"].tolist()
+        starts.append(len(target))
+    assert sorted(seen) == list(range(60))
+    assert seen != sorted(seen, key=lambda row: (tables[row], row))
+    assert len(starts) == len(batches) == sum(len(batch_starts(n, batch_size)) for n in sizes)
+
+
+def test_without_a_value_to_a_batch_one_permutation_shuffles_all_rows():
+    codes = np.arange(40)
+    rows = InteractionDataset({"rows": codes, "tables": codes % 3}, codes)
+    with seeded(3, CPU):
+        found = torch.cat([inputs["rows"] for inputs, _ in ShuffledBatches(rows, 16)])
+    with seeded(3, CPU):
+        assert torch.equal(found, torch.randperm(40))
+
+
 def test_datasets_hold_float32_targets_and_integer_codes():
     rows = dataset(*some_rows(5, n_targets=2)).to(CPU)
     inputs, target = rows[torch.tensor([4, 0])]
@@ -302,6 +336,27 @@ def test_one_cycle_counts_the_steps_of_ragged_epochs(n_rows, spy):
     assert spy.seen[-1]["lr"] < 0.05 / 1000
 
 
+class OfTable(Biases):
+    """Takes what rows are grouped by, and wants one value of it."""
+
+    def forward(self, users, services, tables):
+        assert len(tables.unique()) == 1
+        return super().forward(users, services)
+
+
+def test_one_cycle_counts_the_batches_of_every_group(spy):
+    users, services, target = some_rows(50)
+    inputs = {"users": users, "services": services, "tables": np.arange(50) % 5 % 3}
+    trainer = replace(TRAINER, learning_rate_schedule="one_cycle", callbacks=(spy(),))
+    rows = InteractionDataset(inputs, target, one_per_batch="tables")
+    criterion = ObservedLoss("absolute_error")
+    trainer.fit(OfTable(), criterion, rows, None, stage="final", max_epochs=4)
+    # Two groups of 20 rows and one of 10, at 16 rows a batch.
+    assert sorted(batch["rows"] for batch in spy.seen[:5]) == [4, 4, 10, 16, 16]
+    assert len(spy.seen) == 4 * 5
+    assert spy.seen[-1]["lr"] < 0.05 / 1000
+
+
 def test_a_constant_rate_stays(spy):
     train(replace(TRAINER, callbacks=(spy(),)))
     assert {batch["lr"] for batch in spy.seen} == {0.05}
@@ -321,6 +376,15 @@ def test_a_stage_may_have_its_own_batch_size_and_callbacks_read_its_name(spy):
     train(trainer, max_epochs=1, batch_size=25, stage="first")
     assert [batch["rows"] for batch in spy.seen] == [25, 25]
     assert spy.seen[0]["net"].stage == "first"
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_a_stage_may_have_its_own_learning_rate(schedule, spy):
+    trainer = replace(TRAINER, learning_rate_schedule=schedule, callbacks=(spy(),))
+    train(trainer, max_epochs=10, learning_rate=0.2)
+    rates = [batch["lr"] for batch in spy.seen]
+    assert max(rates) == pytest.approx(0.2, rel=0.01)
+    assert (min(rates) < 0.2 / 1000) == (schedule == "one_cycle")
 
 
 def test_early_stopping_restores_the_weights_of_the_best_epoch():
