@@ -36,7 +36,254 @@ LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
 class TPMCFRegressor(BaseQoSRegressor):
-    """PLACEHOLDER."""
+    """Temporal prediction with graph convolution and a predictive transformer encoder (TPMCF).
+
+    Every user and service is described at every time step by what was measured there: statistics,
+    factors of the interaction matrix, similarities to others. Graph convolutions over the pairs
+    measured in a step (GCMF) give spatial features. The features of a user and a service over the
+    last steps are a sequence; a transformer encoder goes over it, the maximum over time summarises
+    it, and dense layers predict the QoS at the target step [1]_.
+
+    X has a third column, the time step. A step that training has not seen is predicted from the
+    last window ahead of it: that is a forecast where it comes after all others.
+
+    Parameters
+    ----------
+    user_features, service_features : list of str or int, default=None
+        Context columns of X, by name or position. None takes the columns of a DataFrame that are
+        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
+        categorical, others numeric; NaN is "unknown".
+
+    features : list of {"statistics", "factors", "similarity"}, default=("statistics",)
+        Families of initial features of users and services at each step: minimum, maximum, median,
+        mean and standard deviation (F_S); factors of the interaction matrix (F_Q); compressed rows
+        of cosine similarity (F_C).
+
+    n_factors : int, default=16
+        Width of the factors (f_q).
+
+    similarity_dim : int, default=16
+        Width of the compressed similarities (f_c).
+
+    similarity : {"factors", "autoencoder"}, default="factors"
+        What compresses the similarities: a truncated factor of the normalised matrix, or a stacked
+        autoencoder per side, whose time grows with the square of the number of entities.
+
+    autoencoder_epochs : int, default=20
+        Passes of the autoencoders over the rows of all steps.
+
+    n_folds : int or None, default=5
+        Training pairs are predicted from features that the pairs of their own fold are no part of;
+        `predict` takes the average over the folds. With None, as in the paper, the features of a
+        training pair contain its own value, which the network then learns to read off.
+
+    modules : {"both", "gcmf", "pte"}, default="both"
+        "gcmf" predicts by the product of the graph convolution's embeddings, "pte" encodes
+        sequences of the initial features.
+
+    gcmf_dim : int, default=8
+        Width of each of the two graph-convolution units (f').
+
+    step_weights : {"shared", "own"}, default="shared"
+        Whether all steps share the weights of the units, or each has its own, as in the paper:
+        then their embeddings have nothing in common from step to step.
+
+    self_loops : {"whole", "normalised"}, default="whole"
+        Weight of a node's own features in the convolution: 1, as in the authors' code, or
+        1 / (degree + 1) (eq. 2 to 4), which leaves a user next to nothing of its own.
+
+    gcmf_epochs : int, default=40
+        Passes of the graph convolution over the training rows; each takes one step per fold.
+
+    gcmf_learning_rate : float, default=1e-2
+        Its learning rate.
+
+    gcmf_loss_scale : float, default=0.25
+        Scale of its loss, as `loss_scale` is (gamma_s).
+
+    bounded_embeddings : bool, default=True
+        Whether the embeddings of the graph convolution are standardised and bounded (tanh) before
+        they enter the sequences (ours): few of them are very large.
+
+    initial_features : bool, default=True
+        Whether the sequences hold the initial features beside the spatial ones (ours).
+
+    entity_dim : int or None, default=32
+        Width of the vectors of each user's and service's id and context columns, which are the
+        same at every step (ours). None leaves ids and context out.
+
+    window : int, default=8
+        Steps of a sequence.
+
+    token_dim : int or None, default=32
+        Width to which the features of a step of the sequence are mixed. None takes them as they
+        are, side by side (eq. 7).
+
+    temporal : {"transformer", "gru", "lstm"}, default="transformer"
+        What encodes the sequence.
+
+    n_blocks : int, default=1
+        Blocks of the encoder (C_1), or layers of the recurrent network.
+
+    n_heads : int, default=2
+        Heads of the attention (h).
+
+    head_dim : int, default=16
+        Width of a head's queries, keys and values (d_k, d_v).
+
+    convolution : {"time", "paper"}, default="time"
+        Direction of a block's convolutions: along time over the features, or along the features
+        with the steps as channels. "paper" pads windows that are not full with zeros.
+
+    n_filters : int, default=64
+        Filters of the first of a block's two convolutions.
+
+    dropout : float, default=0.0
+        Dropout between these two.
+
+    pooling : {"max", "mean", "last"}, default="max"
+        How the encoded sequence is summarised: by its largest values, as in the paper, by the
+        average, or by the last step.
+
+    step_encoding : bool, default=True
+        Whether a step of the sequence tells its time and its distance from the last (ours).
+
+    target_features : bool, default=True
+        Whether the dense layers see features and vectors of the last step beside the summary
+        (ours).
+
+    hidden_sizes : list of int, default=(256, 128)
+        Widths of the dense layers but the last (C_2 - 1 of them).
+
+    entity_dropout : float, default=0.0
+        Dropout of the vectors of ids and context. Ours.
+
+    newcomer_share : float, default=0.02
+        Share of the training rows whose user, and whose service, is given as one that is new at
+        prediction will be: by its context and the average of all else. Ours.
+
+    forecast_share : float, default=0.05
+        Share of the training rows that are predicted from the steps before their own, as steps
+        after the last will be. Ours.
+
+    target_steps : list of int, "last" or None, default=None
+        Time steps whose rows the sequence encoder learns to predict: all, the last one, as in the
+        paper, or those listed. Features are of all rows in any case.
+
+    loss : {"cauchy", "absolute_error", "squared_error", "huber"}, default="absolute_error"
+        Loss of both stages, in units of the transformed target.
+
+    loss_scale : float, default=0.25
+        Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss.
+
+    target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
+        How the target is transformed ahead of training, learnt from the training rows alone. "log"
+        is ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" centres
+        and scales. "auto" takes "log" if no value is negative and their mean is above their median,
+        else "standard".
+
+    max_epochs : int, default=12
+        Passes of the sequence encoder over its training rows.
+
+    optimizer : {"adamw", "adam"}, default="adamw"
+        Optimiser of both stages.
+
+    learning_rate : float, default=3e-3
+        Learning rate; the peak of the "one_cycle" schedule.
+
+    learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
+        Course of the learning rate.
+
+    weight_decay : float, default=0.05
+        Weight decay; an L2 penalty with ``optimizer="adam"``.
+
+    batch_size : int, default=512
+        Rows per step of the sequence encoder. A step of the graph convolution takes all rows of a
+        fold.
+
+    early_stopping : bool or "monitor", default=False
+        True holds out validation rows before anything is learnt from them, ends each stage when
+        their loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
+        "monitor" holds them out and records their loss, but changes nothing else.
+
+    validation_fraction : float, default=0.1
+        Share of the rows held out, with `early_stopping`.
+
+    n_iter_no_change : int, default=10
+        Epochs without improvement that end a stage, with ``early_stopping=True``.
+
+    device : str, default="auto"
+        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+
+    callbacks : list of skorch callbacks, default=None
+        Run in both stages. They are cloned.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds weights, dropout, batches, folds, factors and the validation split. Threads share
+        torch's random state, so that fits in several threads are not reproducible.
+
+    verbose : int, default=0
+        1 shows a line per stage on stderr: epoch, losses, time left.
+
+    Attributes
+    ----------
+    module_ : TPMCFModule or GCMF
+        The network, on the CPU after `fit`.
+
+    net_ : QoSNet
+        Its skorch net.
+
+    stage_nets_ : dict of str to QoSNet
+        The nets of the stages "gcmf" and "final".
+
+    history_ : DataFrame
+        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows) and
+        duration in seconds. Losses are in units of the transformed target.
+
+    n_iter_ : int
+        Epochs of the final stage.
+
+    users_, services_ : EntityEncoder
+        Ids, context categories and scales seen in `fit`.
+
+    n_features_in_ : int
+        Number of columns of X in `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X in `fit`, if they are all strings.
+
+    PAPER_PARAMS : dict
+        The published sizes and form. What the paper does not state (epochs, batch size, learning
+        rates, dropout, the autoencoder's epochs) is as in the authors' code, but for 1000 epochs of
+        GCMF, where the code has up to 10000. Its scales of the loss are in the unit of y.
+
+    Notes
+    -----
+    What the paper leaves open or what is not sound in it is decided as follows. Factors of all
+    steps share a basis and one autoencoder serves all steps: bases of their own, which the paper
+    has, make the features of different steps incomparable. An entity without a measurement in a
+    step takes the statistics of its other steps. The product of GCMF has a constant and is divided
+    by the root of its width. Convolutions of the encoder run along time, and padded steps, which
+    come first where a window is not full, take part in nothing. Bases and scales of the features
+    are those of all training values, folds or not.
+
+    A pickle holds weights, the features of every user and service at every step and the entity
+    tables; no graph, no target values, no optimiser state.
+
+    References
+    ----------
+    .. [1] S. Kumar, S. Chattopadhyay, C. Adak, "TPMCF: Temporal QoS Prediction Using Multi-Source
+       Collaborative Features", IEEE Transactions on Network and Service Management 21(4), 2024.
+
+    Examples
+    --------
+    >>> from skqos import TPMCFRegressor
+    >>> from skqos.datasets import make_qos
+    >>> data = make_qos(20, 30, density=0.2, n_time_steps=4, random_state=0)
+    >>> model = TPMCFRegressor(max_epochs=2, gcmf_epochs=2, random_state=0).fit(data.X, data.y)
+    >>> model.predict([[3, 17, 2], [3, 17, 4]]).shape
+    (2,)
+    """
 
     PAPER_PARAMS: ClassVar[dict[str, Any]] = {
         "features": FAMILIES,
@@ -51,6 +298,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "gcmf_epochs": 1000,
         "gcmf_learning_rate": 1e-3,
         "gcmf_loss_scale": 0.5,
+        "bounded_embeddings": False,
         "initial_features": False,
         "entity_dim": None,
         "window": 8,
@@ -95,6 +343,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
         "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
         "gcmf_loss_scale": [Interval(Real, 0, None, closed="neither")],
+        "bounded_embeddings": ["boolean"],
         "initial_features": ["boolean"],
         "entity_dim": [Interval(Integral, 1, None, closed="left"), None],
         "window": [Interval(Integral, 1, None, closed="left")],
@@ -123,19 +372,20 @@ class TPMCFRegressor(BaseQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        features: Sequence[str] = FAMILIES,
+        features: Sequence[str] = ("statistics",),
         n_factors: int = 16,
         similarity_dim: int = 16,
         similarity: str = "factors",
         autoencoder_epochs: int = 20,
         n_folds: int | None = 5,
         modules: str = "both",
-        gcmf_dim: int = 32,
+        gcmf_dim: int = 8,
         step_weights: str = "shared",
         self_loops: str = "whole",
         gcmf_epochs: int = 40,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
+        bounded_embeddings: bool = True,
         initial_features: bool = True,
         entity_dim: int | None = 32,
         window: int = 8,
@@ -152,8 +402,8 @@ class TPMCFRegressor(BaseQoSRegressor):
         target_features: bool = True,
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
-        newcomer_share: float = 0.05,
-        forecast_share: float = 0.1,
+        newcomer_share: float = 0.02,
+        forecast_share: float = 0.05,
         target_steps: Sequence[int] | str | None = None,
         loss: str = "absolute_error",
         loss_scale: float = 0.25,
@@ -187,6 +437,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
         self.gcmf_loss_scale = gcmf_loss_scale
+        self.bounded_embeddings = bounded_embeddings
         self.initial_features = initial_features
         self.entity_dim = entity_dim
         self.window = window
@@ -394,7 +645,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         if gcmf is None or self.initial_features:
             parts.append([torch.as_tensor(side) for side in initial])
         if gcmf is not None:
-            parts.append([standardise(side) for side in gcmf.module_.embed_all()])
+            embedded = gcmf.module_.embed_all()
+            if self.bounded_embeddings:
+                embedded = [torch.tanh(standardise(side)) for side in embedded]
+            parts.append(embedded)
             gcmf.module_.freeze()
         return [torch.cat(side, dim=3) for side in zip(*parts, strict=True)]
 
