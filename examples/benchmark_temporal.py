@@ -62,7 +62,7 @@ from skqos import TPMCFRegressor
 
 TIMEOUT = 19.9
 FAMILIES = ("statistics", "factors", "similarity")
-ABLATION_EPOCHS = 6
+ABLATION_EPOCHS = 4
 # Each changes one thing; they share a shorter training, and are to be compared with one another.
 ABLATIONS = {
     f"{ABLATION_EPOCHS} epochs": {},

@@ -246,7 +246,8 @@ class TPMCFModule(nn.Module):
             side[windows.steps[:, -1], codes]
             for side, codes in zip(encoded.features, sides, strict=True)
         ]
-        vectors = [side[codes] for side, codes in zip(encoded.vectors, sides)]  # noqa: B905
+        # There may be no vectors.
+        vectors = [side[codes] for side, codes in zip(encoded.vectors, sides, strict=False)]
         return mixed, last, vectors, windows
 
     def _sequence(self, mixed: Tensor, vectors: list[Tensor], windows: Windows) -> Tensor:
