@@ -3,13 +3,14 @@
 import importlib
 import runpy
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
+from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
 from skqos.datasets import make_qos
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -35,6 +36,17 @@ TINY = {
         "hidden_dim": 4,
         "routed_dim": 4,
         "output_dim": 4,
+    },
+    TPMCFRegressor: {
+        "max_epochs": 1,
+        "gcmf_epochs": 1,
+        "gcmf_dim": 4,
+        "entity_dim": 4,
+        "token_dim": 8,
+        "head_dim": 4,
+        "n_filters": 4,
+        "window": 3,
+        "hidden_sizes": (8,),
     },
 }
 
@@ -100,6 +112,16 @@ def wsdream_folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def temporal_folder(tmp_path):
+    """Made-up measurements in the file of WS-DREAM data set 2, in no order."""
+    data = make_qos(20, 30, density=0.4, n_time_steps=6, timeout_rate=0.1, random_state=0)
+    rows = np.column_stack([data.X, np.maximum(data.y, 0.001)])
+    rows = rows[np.random.default_rng(0).permutation(len(rows))]
+    np.savetxt(tmp_path / "rtdata.txt", rows, fmt=["%d", "%d", "%d", "%.3f"])
+    return tmp_path
+
+
 MODELS = ["service median", "embedding MLP", "SAMoERegressor", "R2SLRegressor", "R2SL, no city"]
 JOINT_MODELS = ["SharpQoSRegressor", "SHARP-QoS, no SNR"]
 
@@ -162,6 +184,115 @@ def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(exampl
     assert f"| {expected:.3f} (" in page.read_text()
 
 
+TEMPORAL_MODELS = ["pair median", "embedding MLP", "TPMCFRegressor", "TPMCF, GRU"]
+TEMPORAL_SPLIT = ["--slot", "5", "--window", "4", "--density", "0.2", "--given-share", "0.4"]
+
+
+def _temporal_rows(folder):
+    return np.loadtxt(folder / "rtdata.txt")
+
+
+def test_temporal_benchmark_draws_the_cells_of_the_baseline(example, temporal_folder):
+    benchmark = example("benchmark_temporal")
+    cells = benchmark.read_cells(temporal_folder)
+    options = Namespace(slot=5, window=4, density=0.2, given_share=0.4, protocol="imputation")
+    split = benchmark.make_split(cells, options)
+    rows = _temporal_rows(temporal_folder)
+    rows = rows[(rows[:, 2] > 5 - 4) & (rows[:, 2] <= 5)]
+    keep = np.random.default_rng(0).random(len(rows)) < 0.2 / 0.4
+    test = ~keep & (rows[:, 2] == 5)
+    np.testing.assert_array_equal(np.column_stack([split.X, split.y]), rows[keep])
+    np.testing.assert_array_equal(np.column_stack([split.X_test, split.y_test]), rows[test])
+    for protocol, share in (("forecast", 0.5), ("forecast_all", 1)):
+        options.protocol = protocol
+        forecast = benchmark.make_split(cells, options)
+        np.testing.assert_array_equal(forecast.X_test, split.X_test)
+        assert set(forecast.X[:, 2]) == {1, 2, 3, 4}
+        n_past = np.isin(cells.X[:, 2], [1, 2, 3, 4]).sum()
+        assert len(forecast.y) == pytest.approx(share * n_past, rel=0.1)
+
+
+def test_pair_median_falls_back_to_the_service_then_to_all(example):
+    X = np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
+    model = example("benchmark_temporal").PairMedian().fit(X, np.array([1.0, 2.0, 4.0, 8.0]))
+    prediction = model.predict(np.array([[0, 0, 2], [2, 0, 2], [0, 2, 2]]))
+    np.testing.assert_array_equal(prediction, [1.5, 2.0, 3.0])
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+@pytest.mark.parametrize("protocol", ["imputation", "forecast"])
+def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(
+    example, temporal_folder, protocol
+):
+    benchmark = example("benchmark_temporal")
+    common = ["--data", str(temporal_folder), *TEMPORAL_SPLIT, "--protocol", protocol]
+    common += ["--seeds", "0", "--models", *TEMPORAL_MODELS]
+    a, b = temporal_folder / "a", temporal_folder / "b"
+    honest = benchmark.main([*common, "--out", str(a)])
+    permuted = benchmark.main([*common, "--out", str(b), "--permute-test-labels"])
+    predictions = sorted(a.glob("*.npy"))
+    assert len(predictions) == len(TEMPORAL_MODELS)
+    for path in predictions:
+        np.testing.assert_array_equal(np.load(path), np.load(b / path.name))
+    assert (honest["rmse"] != permuted["rmse"]).all()
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+def test_temporal_benchmark_adds_results_and_makes_each_table(example, temporal_folder):
+    benchmark = example("benchmark_temporal")
+    out, page = temporal_folder / "out", temporal_folder / "page.md"
+    run = ["--data", str(temporal_folder), *TEMPORAL_SPLIT, "--out", str(out)]
+    benchmark.main([*run, "--seeds", "0", "--models", "embedding MLP"])
+    benchmark.main([*run, "--seeds", "0", "--models", "TPMCFRegressor", "--epochs", "2"])
+    rows = pd.read_csv(out / "results.csv").set_index("model")
+    assert list(rows.index) == ["embedding MLP", "TPMCFRegressor (2 epochs)"]
+    errors = np.abs(
+        np.load(next(out.glob("*embedding_MLP-0.npy"))) - _test_values(benchmark, temporal_folder)
+    )
+    answered = _test_values(benchmark, temporal_folder) < 19.9
+    assert 0 < answered.sum() < len(answered)
+    row = rows.loc["embedding MLP"]
+    assert row["mae"] == pytest.approx(errors.mean())
+    assert row["mae_answered"] == pytest.approx(errors[answered].mean())
+    for options, name, column in (
+        ([], "temporal", "mae"),
+        (["--filtered"], "temporal filtered", "mae_filtered"),
+        (["--drop-timeouts"], "temporal answered", "mae_answered"),
+    ):
+        page.write_text(f"before\n<!-- {name}: begin -->\nold\n<!-- {name}: end -->\nafter\n")
+        benchmark.main(["--table", str(out / "results.csv"), "--readme", str(page), *options])
+        text = page.read_text()
+        assert text.startswith(f"before\n<!-- {name}: begin -->\n| task | model |")
+        assert "old" not in text
+        mlp = next(line for line in text.splitlines() if "embedding MLP" in line)
+        assert f"| {row[column]:.3f} (0.000) |" in mlp
+        assert "| 1.000 | 1.000 |" in mlp
+
+
+def _test_values(benchmark, folder):
+    options = Namespace(slot=5, window=4, density=0.2, given_share=0.4, protocol="imputation")
+    return benchmark.make_split(benchmark.read_cells(folder), options).y_test
+
+
+def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
+    benchmark = example("benchmark_temporal")
+    row = {"task": benchmark.BASELINE_TASK, "model": "embedding MLP", "seed": 0}
+    benchmark.warn_unless_fair([{**row, "mae": 0.86, "rmse": 2.8}])
+    assert "WARNING" not in capsys.readouterr().out
+    benchmark.warn_unless_fair([{**row, "mae": 0.88, "rmse": 2.8}])
+    assert "WARNING" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+def test_temporal_scale_is_measured(example, temporal_folder):
+    scale = example("benchmark_temporal_scale")
+    result = scale.measure(temporal_folder, share=0.5, threads=1)
+    assert result["rows"] == pytest.approx(len(_temporal_rows(temporal_folder)) / 2, rel=0.1)
+    assert 0.05 < result["read_gb"] <= result["peak_gb"] < 20
+    assert result["gcmf_epoch_s"] > 0
+    assert result["final_epoch_s"] > 0
+
+
 @pytest.mark.usefixtures("tiny_regressors")
 def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys):
     cold_start = example("benchmark_cold_start")
@@ -222,3 +353,18 @@ def test_joint_prediction_is_drawn(capsys, monkeypatch):
     assert len(result["figure"].axes) == 4
     pyplot.close("all")
     assert "throughput" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+@pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
+def test_course_and_attention_are_drawn(temporal_folder, monkeypatch, capsys, real):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    arguments = ["--out", str(temporal_folder / "picture.png")]
+    arguments += ["--data", str(temporal_folder)] if real else []
+    monkeypatch.setattr(sys, "argv", ["plot_temporal.py", *arguments])
+    result = runpy.run_path(str(EXAMPLES / "plot_temporal.py"))
+    assert (temporal_folder / "picture.png").stat().st_size > 10_000
+    assert result["model"].attention_weights([[0, 0, 1]]).shape[-1] == len(result["window"])
+    importlib.import_module("matplotlib.pyplot").close("all")
+    assert "one step ahead: MAE" in capsys.readouterr().out

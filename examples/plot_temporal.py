@@ -1,0 +1,115 @@
+"""
+QoS over time
+=============
+
+`TPMCFRegressor` predicts the response time of a user's request to a service at a time step, from
+what was measured there at that step and at those before it.
+
+    python examples/plot_temporal.py               made-up data
+    python examples/plot_temporal.py --data DIR    a part of WS-DREAM data set 2
+"""
+
+# %%
+# Measurements over time
+# ----------------------
+# Pairs drift, and each region has its busy periods. X has a third column, the time step. Training
+# takes half of the cells of all steps but the last one, which is to be forecast.
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from skqos import TPMCFRegressor
+from skqos.datasets import load_wsdream, make_qos
+from skqos.metrics import nan_mean_absolute_error
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 2")
+parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+args = parser.parse_args()
+
+if args.data:
+    data = load_wsdream(args.data, qos="rt")
+    user, service, step = data.X.T
+    part = (user < 60) & (service < 400) & (step > step.max() - 24)
+    X, y = data.X[part], data.y[part]
+else:
+    data = make_qos(
+        30, 60, density=0.5, n_time_steps=24, noise=0.05, timeout_rate=0, random_state=0
+    )
+    X, y = data.X, data.y
+last = X[:, 2].max()
+train = (np.random.default_rng(0).random(len(y)) < 0.5) & (X[:, 2] < last)
+print(f"{train.sum():,} cells train, {(~train).sum():,} do not")
+
+# %%
+# Fit and predict
+# ---------------
+# The last step is one that training has not seen: it is predicted from the window before it.
+
+model = TPMCFRegressor(max_epochs=20, random_state=0).fit(X[train], y[train])
+for name, rows in (
+    ("unseen cells of steps that train", ~train & (X[:, 2] < last)),
+    ("one step ahead", X[:, 2] == last),
+):
+    mae = nan_mean_absolute_error(y[rows], model.predict(X[rows]))
+    median = nan_mean_absolute_error(y[rows], np.full(rows.sum(), np.median(y[train])))
+    print(f"{name}: MAE {mae:.3f} s, of the constant median {median:.3f} s")
+
+# %%
+# The course of a pair
+# --------------------
+# Of the pairs that were measured at most steps, the one whose response time varies most.
+
+pairs, pair_of_row, counts = np.unique(X[:, :2], axis=0, return_inverse=True, return_counts=True)
+often = np.flatnonzero(counts >= np.quantile(counts, 0.9))
+pair = max(often, key=lambda k: np.std(np.log1p(y[pair_of_row == k])))
+user, service = pairs[pair]
+of_pair = pair_of_row == pair
+steps = np.arange(X[:, 2].min(), last + 1)
+course = model.predict(np.column_stack([np.full((len(steps), 2), pairs[pair]), steps]))
+
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(11, 4), width_ratios=[1.7, 1], layout="constrained"
+)
+for rows, label, style in (
+    (of_pair & train, "measured, trains", {"color": "C0"}),
+    (of_pair & ~train, "measured, held out", {"facecolor": "none", "edgecolor": "C0"}),
+):
+    left.scatter(X[rows, 2], y[rows], label=label, zorder=3, **style)
+left.plot(steps[:-1], course[:-1], color="C1", label="predicted")
+left.plot(steps[-2:], course[-2:], color="C1", linestyle=":")
+left.scatter(steps[-1], course[-1], color="C1", marker="D", label="predicted one step ahead")
+left.axvspan(last - 0.5, last + 0.5, color="0.92", zorder=0)
+left.set(
+    title=f"user {user}, service {service}",
+    xlabel="time step",
+    ylabel="response time, s",
+    xlim=(steps[0] - 0.5, last + 0.5),
+)
+left.set_ylim(bottom=0)
+left.xaxis.set_major_locator(MaxNLocator(integer=True))
+left.legend(frameon=False)
+
+# %%
+# Which steps attend to which
+# ---------------------------
+# The window that ends before the forecast step. A row is a step, and tells where its own new
+# features come from; heads of the last block, averaged.
+
+attention = model.attention_weights([[user, service, last]])[0, -1].mean(axis=0)
+window = np.arange(last - len(attention), last)
+image = right.imshow(attention, cmap="viridis", vmin=0)
+right.set(title="attention", xlabel="to time step", ylabel="of time step")
+right.set_xticks(range(len(window)), window)
+right.set_yticks(range(len(window)), window)
+figure.colorbar(image, ax=right, label="weight")
+if args.out:
+    figure.savefig(args.out, dpi=110)
+else:
+    plt.show()
