@@ -145,11 +145,13 @@ def test_dropout_falls_between_the_convolutions_in_training_only(make):
     convolution = make(n, n, 0.5).double()
     with torch.no_grad():
         convolution.second.weight[:] = torch.eye(n).unsqueeze(2)
-        convolution.second.bias.zero_()
+        # Dropout after the second would fall on its bias, too.
+        convolution.second.bias.fill_(5)
     x = torch.randn(8, n, n, dtype=torch.float64)
-    dropped, whole = convolution.train()(x), convolution.eval()(x)
+    dropped, whole = convolution.train()(x) - 5, convolution.eval()(x) - 5
     active = whole > 0
     kept = dropped[active] != 0
+    assert (dropped[~active] == 0).all()
     assert 0.4 < kept.double().mean() < 0.6
     assert_allclose(numpy(dropped[active][kept]), 2 * numpy(whole[active][kept]))
 
