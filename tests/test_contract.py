@@ -36,7 +36,6 @@ def _expected_failures(estimator):
 @parametrize_with_checks(
     [contract.make() for contract in CONTRACTS],
     expected_failed_checks=_expected_failures,
-    xfail_strict=True,
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
