@@ -361,7 +361,7 @@ def test_constructing_imports_no_deep_learning_package(contract):
     name = contract.estimator_class.__name__
     imported = _modules_imported_by(f"from skqos import {name}; {name}()")
     assert "skqos" in imported
-    assert not imported & {"torch", "skorch", "torch_geometric", "geoopt"}
+    assert not imported & {"torch", "skorch", "torch_geometric", "geoopt", "optuna"}
 
 
 @all_estimators
