@@ -94,6 +94,17 @@ def measure_imports(repeats: int) -> dict[str, float]:
     return {name: min(run[name] for run in runs) for name in steps}
 
 
+def measure_worker() -> dict[str, float]:
+    """Time a process of joblib's from its start to the end of a first fit, and the next fit."""
+    get_reusable_executor().shutdown(wait=True)
+    found = {}
+    for name in ("joblib worker, first fit", "joblib worker, next"):
+        start = time.perf_counter()
+        get_reusable_executor(max_workers=1).submit(exec, FIRST_FIT, {}).result()
+        found[name] = time.perf_counter() - start
+    return found
+
+
 def main(argv: list[str] | None = None) -> pd.Series:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="folder of WS-DREAM data set 1; made-up data without it")
@@ -106,7 +117,7 @@ def main(argv: list[str] | None = None) -> pd.Series:
     searches = pd.Series(measure_searches(data, args.epochs, args.jobs))
     for name, seconds in searches.items():
         print(f"{name:24s} {seconds:8.1f} s  {searches.iloc[0] / seconds:5.2f} times as fast")
-    imports = pd.Series(measure_imports(args.repeats))
+    imports = pd.Series(measure_imports(args.repeats) | measure_worker())
     print("\nstart of a worker, seconds")
     print(imports.round(2).to_string())
     return pd.concat([searches, imports])
