@@ -4,6 +4,7 @@ import contextlib
 import glob
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -29,7 +30,17 @@ def reason_to_skip():
         return "needs PostgreSQL's initdb and postgres, such as Debian's package postgresql"
     if importlib.util.find_spec("psycopg") is None:
         return "needs psycopg"
+    if os.geteuid() == 0 and not _has_account():
+        return f"needs an account named {ACCOUNT}: PostgreSQL does not run as root"
     return None
+
+
+def _has_account():
+    try:
+        pwd.getpwnam(ACCOUNT)
+    except KeyError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
