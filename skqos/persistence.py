@@ -40,8 +40,8 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        If the model holds something that is no data, such as callbacks, a ``RandomState``, or a
-        step of another package.
+        If `estimator` is none, or holds something that is no data, such as callbacks, a
+        ``RandomState``, or a step of another package.
     OSError
         If the file cannot be written; an earlier one is as it was.
 
@@ -73,6 +73,10 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     import skqos
     from skqos._plain import to_plain
 
+    if not isinstance(estimator, BaseEstimator):
+        raise TypeError(
+            f"estimator must be an estimator of skqos or a Pipeline; got {estimator!r:.60}."
+        )
     file = io.BytesIO()
     torch.save(
         {
@@ -132,9 +136,12 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             raise ValueError("it has no such head")
         if content["format_version"] > FORMAT_VERSION:
             raise ValueError(f"a newer skqos, {content['skqos_version']}, wrote it")
-        return from_plain(content["model"])
+        model = from_plain(content["model"])
+        if not isinstance(model, BaseEstimator):
+            raise ValueError(f"it holds {model!r:.60}")
     except (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is no model that this skqos saved: {error}.") from error
+    return model
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:

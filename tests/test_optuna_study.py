@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # A trial takes about half a second: long enough to be killed in.
 TINY = ["--epochs", "3", "--n-users", "30", "--n-services", "40"]
+# Seconds, for a machine that is busy with other things.
+PATIENCE = 120
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def worker(arguments, log):
 
 def kill_in_a_trial(process, study, lock=None):
     """Kill a worker once a trial of its own has reported an epoch; return the trial."""
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         if open_trial(process, study):
             # Stopped first, so that neither the trial ends nor a lock is taken ahead of the kill.
@@ -80,14 +82,14 @@ def check_made_up_for(study, killed, n_trials):
 
 def test_on_postgresql_a_killed_trial_is_run_again(example, postgresql_url, tmp_path):
     arguments = [*TINY, "--storage", postgresql_url, "--study", "killed", "--trials", "16"]
-    arguments += ["--heartbeat", "1"]
+    arguments += ["--heartbeat", "2"]
     study = example.open_study(example.parse(arguments))
     log = tmp_path / "log"
     with worker(arguments, log) as first, worker(arguments, log) as second:
         killed = kill_in_a_trial(second, study)
         with worker(arguments, log) as restarted:
-            assert first.wait(50) == 0, log.read_text()
-            assert restarted.wait(50) == 0, log.read_text()
+            assert first.wait(PATIENCE) == 0, log.read_text()
+            assert restarted.wait(PATIENCE) == 0, log.read_text()
     check_made_up_for(study, killed, 16)
     workers = {trial.user_attrs["worker"] for trial in study.trials}
     assert workers == {first.pid, second.pid, restarted.pid}, "all three had a share"
@@ -105,7 +107,7 @@ def test_on_a_journal_resuming_runs_the_killed_trials_again(example, tmp_path):
         killed = [kill_in_a_trial(process, study, lock) for process in (first, second)]
     assert [t.state for t in study.trials].count(TrialState.RUNNING) == 2
     with worker([*arguments, "--resume"], log) as resumed:
-        assert resumed.wait(50) == 0, log.read_text()
+        assert resumed.wait(PATIENCE) == 0, log.read_text()
     assert "2 open trial(s) of an earlier run are run again" in log.read_text()
     assert "best trial  MAE" in log.read_text()
     for trial in killed:

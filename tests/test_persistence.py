@@ -264,6 +264,15 @@ def test_what_is_no_data_cannot_be_saved(path, attribute, value, message):
     assert not path.exists()
 
 
+def test_what_is_no_model_is_neither_saved_nor_loaded(model, path):
+    with pytest.raises(TypeError, match=r"estimator must be an estimator of skqos .* got \[1, 2\]"):
+        save_model([1, 2], path)
+    save_model(model, path)
+    torch.save({**torch.load(path), "model": [1, 2]}, path)
+    with pytest.raises(ValueError, match=r"it holds \[1, 2\]"):
+        load_model(path)
+
+
 def test_other_packages_cannot_be_saved(path):
     with pytest.raises(
         TypeError, match=r"Pipeline.steps\[0\]\[1\] is of type sklearn.linear_model"
@@ -559,7 +568,7 @@ def test_a_search_that_is_killed_leaves_nothing_in_the_way_of_the_next(tmp_path)
     assert names <= {"search.py", "joblib", "__pycache__"}
 
 
-def wait_until(condition, seconds=40):
+def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
