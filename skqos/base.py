@@ -7,6 +7,7 @@ X, y -> ids and context (`inputs`) -> codes and entity tables (`entities`) -> tr
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+import skqos
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -25,6 +27,7 @@ from skqos._sklearn_compat import (
     get_feature_names,
 )
 from skqos.entities import EntityEncoder, Interactions
+from skqos.exceptions import InconsistentVersionWarning
 from skqos.inputs import Columns, ContextLayout, as_frame, locate_context, read_columns
 from skqos.targets import TRANSFORMS, TargetTransform
 
@@ -327,7 +330,21 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
             state["_nets"] = None
             if any(part.device.type != "cpu" for part in self.module_.state_dict().values()):
                 state["module_"] = copy.deepcopy(self.module_).to("cpu")
+        state["_skqos_version"] = skqos.__version__
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Warn if another version saved the model."""
+        saved = state.get("_skqos_version", "unknown")
+        if saved != skqos.__version__:
+            warnings.warn(
+                f"{type(self).__name__} was saved by skqos {saved} and is loaded by "
+                f"{skqos.__version__}: it may fail or predict wrongly. Fit it again, or load it "
+                "with the version that saved it.",
+                InconsistentVersionWarning,
+                stacklevel=2,
+            )
+        super().__setstate__({k: v for k, v in state.items() if k != "_skqos_version"})
 
 
 def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:

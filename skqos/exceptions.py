@@ -1,6 +1,6 @@
 """Warnings that skqos raises and a user may want to filter by name."""
 
-__all__ = ["UnusedColumnsWarning"]
+__all__ = ["InconsistentVersionWarning", "UnusedColumnsWarning"]
 
 
 class UnusedColumnsWarning(UserWarning):
@@ -16,4 +16,16 @@ class UnusedColumnsWarning(UserWarning):
     >>> from skqos.exceptions import UnusedColumnsWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore", category=UnusedColumnsWarning)
+    """
+
+
+class InconsistentVersionWarning(UserWarning):
+    """A model is loaded that another version of skqos saved.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import InconsistentVersionWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", category=InconsistentVersionWarning)
     """

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 from scipy import sparse
-from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
 
@@ -86,6 +85,9 @@ def nonnegative_factors(
     user_factors, service_factors : ndarray of shape (n_users, rank), (n_services, rank)
         Non-negative; their product approximates the matrix.
     """
+    # Imported here: it would be half of what `import skqos` takes beside scikit-learn's own.
+    from sklearn.decomposition import NMF
+
     model = NMF(
         min(n_components, *matrix.shape),
         init="nndsvda",

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.ensemble import IsolationForest
 from sklearn.metrics import make_scorer, mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.utils import check_array, check_consistent_length
 
@@ -296,6 +295,9 @@ def _isolated(
     max_samples: int | str,
     random_state: int | np.random.RandomState | None,
 ) -> NDArray[np.bool_]:
+    # Imported here: few need it, and every worker of a search would pay for it.
+    from sklearn.ensemble import IsolationForest
+
     forest = IsolationForest(
         contamination=contamination,
         max_samples=len(values) if max_samples == "all" else max_samples,

@@ -41,3 +41,14 @@ def qos():
     from skqos.datasets import make_qos
 
     return make_qos(30, 40, density=0.5, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url():
+    """Return the URL of a database on a server of our own."""
+    from tests import postgres
+
+    if reason := postgres.reason_to_skip():
+        pytest.skip(reason)
+    with postgres.server() as url:
+        yield url

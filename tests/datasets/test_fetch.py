@@ -3,7 +3,9 @@
 import hashlib
 import http.server
 import io
+import os
 import socket
+import tempfile
 import threading
 import zipfile
 from dataclasses import replace
@@ -294,6 +296,31 @@ def test_a_full_disk_leaves_nothing_behind(server, tmp_path, monkeypatch):
         patch.setattr("skqos.datasets._download._extract", fail)
         assert "No space left" in refusal(server, tmp_path, n_retries=3)
     assert len(fetch(server, tmp_path).y) == 3
+
+
+def test_a_fetch_that_was_killed_is_completed_by_the_next(server, tmp_path, monkeypatch):
+    """Killed between two files, it leaves one of them, whole, and its working folder."""
+    server.answers["/data.zip"] = [(200, make_zip(FILES), 0)]
+    replace_file = os.replace
+
+    def replace_one(*names):
+        replace_file(*names)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(wsdream.os, "replace", replace_one)
+        killed.setattr(
+            tempfile.TemporaryDirectory, "cleanup", lambda self: self._finalizer.detach()
+        )
+        with pytest.raises(KeyboardInterrupt):
+            fetch(server, tmp_path)
+    (left,) = (tmp_path / "wsdream1").iterdir()
+    assert left.read_text() == FILES[left.name]
+    assert list(tmp_path.glob(".wsdream1-*"))
+
+    fetch(server, tmp_path)
+    found = {path.name: path.read_text() for path in (tmp_path / "wsdream1").iterdir()}
+    assert found == FILES
 
 
 def test_data_home_by_environment_and_default(monkeypatch, tmp_path):

@@ -1,0 +1,335 @@
+"""Tuning with Optuna: a search space for every estimator, and a callback that prunes trials."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+from skorch.callbacks import Callback
+
+from skqos.r2sl.estimator import R2SLRegressor
+from skqos.sa_moe.estimator import SAMoERegressor
+from skqos.sharp_qos.estimator import SharpQoSRegressor
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+    from skqos.training import QoSNet
+
+__all__ = ["SEARCH_SPACES", "Choice", "FloatRange", "IntRange", "OptunaPruning", "suggest_params"]
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Floats from `low` to `high`, drawn evenly or evenly in their logarithm.
+
+    Attributes
+    ----------
+    low, high : float
+        Both are included.
+    log : bool
+        Whether to draw evenly in the logarithm.
+
+    Examples
+    --------
+    >>> from skqos.tuning import FloatRange
+    >>> 0.003 in FloatRange(1e-4, 1e-2, log=True)
+    True
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: BaseTrial, name: str) -> float:
+        """Let a trial draw a value."""
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+    def __contains__(self, value: object) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + (", logarithmic" if self.log else "")
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Integers from `low` to `high`, drawn evenly or evenly in their logarithm.
+
+    Attributes
+    ----------
+    low, high : int
+        Both are included.
+    log : bool
+        Whether to draw evenly in the logarithm.
+
+    Examples
+    --------
+    >>> from skqos.tuning import IntRange
+    >>> str(IntRange(1, 3))
+    '1 to 3'
+    """
+
+    low: int
+    high: int
+    log: bool = False
+
+    def suggest(self, trial: BaseTrial, name: str) -> int:
+        """Let a trial draw a value."""
+        return trial.suggest_int(name, self.low, self.high, log=self.log)
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}" + (", logarithmic" if self.log else "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values.
+
+    Attributes
+    ----------
+    values : tuple
+        What to choose from; None, bool, int, float or str.
+
+    Examples
+    --------
+    >>> from skqos.tuning import Choice
+    >>> str(Choice((64, 128, 256)))
+    '64, 128, 256'
+    """
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: BaseTrial, name: str) -> Any:
+        """Let a trial choose a value."""
+        return trial.suggest_categorical(name, self.values)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.values
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.values))
+
+
+SearchSpace = Mapping[str, FloatRange | IntRange | Choice]
+
+# What all of them train with.
+_TRAINING: SearchSpace = {
+    "learning_rate": FloatRange(3e-4, 2e-2, log=True),
+    "weight_decay": FloatRange(1e-3, 0.5, log=True),
+}
+_BATCHES: SearchSpace = {"batch_size": Choice((128, 256, 512, 1024))}
+
+# No loss and no target transform: they change the unit of the validation loss, by which trials are
+# compared. No number of epochs: it is the budget, and the one-cycle schedule stretches over it.
+SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
+    SAMoERegressor: {
+        **_TRAINING,
+        **_BATCHES,
+        "n_factors": IntRange(8, 64, log=True),
+        "embedding_dim": IntRange(16, 64, log=True),
+        "tower_dim": Choice((64, 128, 256)),
+        "input_dropout": FloatRange(0.1, 0.6),
+        "attention_dropout": FloatRange(0.0, 0.6),
+        "pseudo_label_ratio": FloatRange(0.25, 3.0),
+    },
+    R2SLRegressor: {
+        **_TRAINING,
+        **_BATCHES,
+        "n_states": IntRange(2, 5),
+        "concentration": FloatRange(1.0, 10.0, log=True),
+        "slow_quantile": FloatRange(0.8, 0.98),
+        "embedding_dim": IntRange(16, 64, log=True),
+        "input_dropout": FloatRange(0.1, 0.6),
+        "n_filters": IntRange(4, 16, log=True),
+        "hidden_size": Choice((128, 256, 512)),
+    },
+    SharpQoSRegressor: {
+        **_TRAINING,
+        "n_factors": IntRange(8, 64, log=True),
+        "context_dim": IntRange(8, 64, log=True),
+        "n_layers": IntRange(1, 3),
+        "hidden_dim": IntRange(16, 64, log=True),
+        "n_context_layers": IntRange(1, 2),
+        "n_blocks": IntRange(2, 8),
+        "n_cross_blocks": IntRange(2, 8),
+        "l0_penalty": FloatRange(1e-5, 1e-2, log=True),
+        "routed_dim": IntRange(32, 128, log=True),
+        "output_dim": IntRange(64, 256, log=True),
+        "feature_dropout": FloatRange(0.1, 0.6),
+        "context_dropout": FloatRange(0.1, 0.6),
+        "newcomer_share": FloatRange(0.0, 0.2),
+    },
+}
+
+
+def suggest_params(
+    estimator: BaseEstimator, trial: BaseTrial, *, prefix: str = ""
+) -> dict[str, Any]:
+    """Let a trial draw parameters for an estimator of this package.
+
+    Parameters
+    ----------
+    estimator : estimator or Pipeline
+        An estimator of this package, or a pipeline whose last step is one.
+    trial : optuna.trial.BaseTrial
+        Draws them, each under its full name, so that ``study.best_params`` has these names, too.
+    prefix : str, default=""
+        Put ahead of every name, such as ``"estimator__"`` for an estimator inside another.
+
+    Returns
+    -------
+    dict of str to object
+        What ``estimator.set_params`` takes (without `prefix`, else the outer estimator's). In a
+        pipeline the names start with that of the step.
+
+    Raises
+    ------
+    TypeError
+        If there is no search space for the estimator.
+
+    Notes
+    -----
+    The spaces are in `SEARCH_SPACES`. They are made for the default values of the parameters that
+    are not in them: a `SAMoERegressor` with ``n_heads=3``, say, cannot have the widths of its
+    space.
+
+    Examples
+    --------
+    >>> import optuna
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skqos import R2SLRegressor
+    >>> from skqos.preprocessing import ContextJoiner
+    >>> from skqos.tuning import suggest_params
+    >>> pipeline = make_pipeline(ContextJoiner(), R2SLRegressor())
+    >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+    >>> study = optuna.create_study()
+    >>> study.enqueue_trial({"r2slregressor__n_states": 4})
+    >>> params = suggest_params(pipeline, study.ask())
+    >>> pipeline.set_params(**params)["r2slregressor"].n_states
+    4
+    """
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        return suggest_params(last, trial, prefix=f"{prefix}{name}__")
+    return {
+        f"{prefix}{name}": values.suggest(trial, f"{prefix}{name}")
+        for name, values in _search_space(estimator).items()
+    }
+
+
+def _search_space(estimator: BaseEstimator) -> SearchSpace:
+    for kind in type(estimator).__mro__:
+        if kind in SEARCH_SPACES:
+            return SEARCH_SPACES[kind]
+    known = ", ".join(kind.__name__ for kind in SEARCH_SPACES)
+    raise TypeError(
+        f"estimator must be one of {known}, or a Pipeline that ends with one; got "
+        f"{type(estimator).__name__}."
+    )
+
+
+class OptunaPruning(Callback):
+    """Report an epoch's loss to an Optuna trial, and prune the trial when its pruner says so.
+
+    Goes into `callbacks` of an estimator. Only the final stage reports: the losses of an earlier
+    one are of another network. Pruning raises ``optuna.TrialPruned`` out of `fit`, which leaves
+    the estimator as it was.
+
+    Parameters
+    ----------
+    trial : optuna.trial.Trial or None
+        The trial that is running. None reports nothing, and warns of it.
+
+    monitor : str, default="valid_loss"
+        What to report: an entry of the history. "valid_loss" needs an estimator with
+        ``early_stopping`` of "monitor" or True.
+
+    Notes
+    -----
+    Give ``error_score="raise"`` to `cross_validate` and the like: else they take
+    ``optuna.TrialPruned`` for a fit that failed, and the trial is not pruned.
+
+    Clones report to the same trial, each fit at steps of its own: the k-th (from 0) reports epoch e
+    at step ``k * max_epochs + e - 1``, so that a step stands for the same fold and epoch in every
+    trial.
+
+    A trial cannot leave its process: a pickle does without it. Hence fits of other processes, as
+    with ``n_jobs=2``, do not prune, and warn. Run several workers on one study instead.
+
+    Examples
+    --------
+    >>> import optuna
+    >>> from skqos import SAMoERegressor
+    >>> from skqos.datasets import make_qos
+    >>> from skqos.tuning import OptunaPruning
+    >>> data = make_qos(20, 30, density=0.3, random_state=0)
+    >>> model = SAMoERegressor(
+    ...     max_epochs=2, first_stage_epochs=1, early_stopping="monitor", random_state=0
+    ... )
+    >>> def objective(trial):
+    ...     model.set_params(callbacks=[OptunaPruning(trial)]).fit(data.X, data.y)
+    ...     return model.history_["valid_loss"].iloc[-1]
+    >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+    >>> study = optuna.create_study()
+    >>> study.optimize(objective, n_trials=1)
+    >>> sorted(study.trials[0].intermediate_values)
+    [0, 1]
+    """
+
+    def __init__(self, trial: BaseTrial | None, monitor: str = "valid_loss") -> None:
+        self.trial = trial
+        self.monitor = monitor
+        # Skorch takes names without a last underscore for parameters.
+        self.fits_ = itertools.count()
+
+    def on_train_begin(self, net: QoSNet, *_: Any, **__: Any) -> None:
+        """Count the fits of the trial, or warn that there is none to report to."""
+        if net.stage != "final":
+            return
+        if self.trial is None:
+            warnings.warn(
+                "OptunaPruning has no trial here, because a pickle does without: this fit will "
+                "not be pruned. Fit in the process of the trial, with n_jobs=1.",
+                stacklevel=2,
+            )
+            return
+        self.first_step_ = next(self.fits_) * net.max_epochs
+
+    def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
+        """Report, and prune."""
+        if net.stage != "final" or self.trial is None:
+            return
+        step = self.first_step_ + len(net.history) - 1
+        self.trial.report(self._value(net), step)
+        if self.trial.should_prune():
+            from optuna import TrialPruned
+
+            raise TrialPruned(f"Pruned at step {step}, epoch {len(net.history)}.")
+
+    def _value(self, net: QoSNet) -> float:
+        last = net.history[-1]
+        if self.monitor not in last:
+            found = sorted(name for name, value in last.items() if isinstance(value, float))
+            raise ValueError(
+                f"monitor={self.monitor!r} is not in the history, which has {found}. "
+                "'valid_loss' needs an estimator with early_stopping='monitor' or True."
+            )
+        return last[self.monitor]
+
+    def __sklearn_clone__(self) -> Self:
+        # The default would copy the trial, and report to a copy that no study knows.
+        clone = type(self)(self.trial, self.monitor)
+        clone.fits_ = self.fits_
+        return clone
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "trial": None, "fits_": None}
