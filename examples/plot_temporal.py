@@ -52,7 +52,7 @@ print(f"{train.sum():,} cells train, {(~train).sum():,} do not")
 # batches, and narrower layers than usual, make the most of so few rows.
 
 model = TPMCFRegressor(
-    max_epochs=12,
+    max_epochs=15,
     batch_size=128,
     learning_rate=6e-3,
     n_filters=16,

@@ -15,6 +15,7 @@ from skorch.callbacks import Callback
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
+from skqos.tpmcf.estimator import TPMCFRegressor
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -167,6 +168,24 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         "feature_dropout": FloatRange(0.1, 0.6),
         "context_dropout": FloatRange(0.1, 0.6),
         "newcomer_share": FloatRange(0.0, 0.2),
+    },
+    TPMCFRegressor: {
+        **_TRAINING,
+        "batch_size": Choice((256, 512, 1024, 2048)),
+        "n_folds": IntRange(3, 10),
+        "gcmf_dim": IntRange(4, 32, log=True),
+        "gcmf_learning_rate": FloatRange(1e-3, 3e-2, log=True),
+        "entity_dim": IntRange(16, 64, log=True),
+        "window": IntRange(2, 16, log=True),
+        "token_dim": Choice((16, 32, 64)),
+        "n_blocks": IntRange(1, 3),
+        "n_heads": IntRange(1, 4),
+        "head_dim": Choice((8, 16, 32)),
+        "n_filters": IntRange(16, 128, log=True),
+        "pooling": Choice(("max", "mean", "last")),
+        "entity_dropout": FloatRange(0.0, 0.3),
+        "newcomer_share": FloatRange(0.0, 0.2),
+        "forecast_share": FloatRange(0.0, 0.3),
     },
 }
 

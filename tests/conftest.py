@@ -35,11 +35,16 @@ def wsdream2_path():
     return path
 
 
-@pytest.fixture(scope="session")
-def qos():
-    """Return measurements with context: 30 users, 40 services, 600 rows."""
+@pytest.fixture
+def qos(request):
+    """Return measurements with context: 30 users, 40 services, 600 rows.
+
+    In a test of an estimator's contract they have times if the estimator needs them.
+    """
     from skqos.datasets import make_qos
 
+    if "contract" in request.fixturenames:
+        return request.getfixturevalue("contract").make_data(30, 40, density=0.5)
     return make_qos(30, 40, density=0.5, random_state=0)
 
 

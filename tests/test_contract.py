@@ -23,12 +23,6 @@ from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, all_estimators, temporal_estimators
 
 
-@pytest.fixture
-def qos(contract):
-    """Return measurements with context: 30 users, 40 services, 600 rows, with times if needed."""
-    return contract.make_data(30, 40, density=0.5)
-
-
 def _expected_failures(estimator):
     return next(
         contract.expected_failed_checks

@@ -40,7 +40,7 @@ def path(tmp_path):
     return tmp_path / "model.skqos"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(qos):
     return TINY[R2SLRegressor]().fit(qos.X, qos.y)
 
@@ -63,7 +63,7 @@ def saved_and_loaded(model, path):
 def test_a_pipeline_predicts_the_same_after_loading(contract, qos, path):
     pipeline = joined(qos, contract.make(early_stopping="monitor")).fit(qos.X, qos.y)
     loaded = saved_and_loaded(pipeline, path)
-    X = np.vstack([qos.X, [[10**6, 3], [5, 10**7]]])
+    X = np.vstack([qos.X, contract.rows([[10**6, 3], [5, 10**7]])])
     np.testing.assert_array_equal(loaded.predict(X), pipeline.predict(X))
     before, after = pipeline[-1], loaded[-1]
     assert after.get_params() == before.get_params()

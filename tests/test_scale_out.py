@@ -55,7 +55,7 @@ def client(example):
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data(qos):
     """Return X with context, and y."""
     return ContextJoiner(qos.users, qos.services).fit_transform(qos.X), qos.y
