@@ -557,6 +557,8 @@ class TPMCFRegressor(BaseQoSRegressor):
             nets["final"] = self._train_module(
                 module, rows, data.target, targets, trainer, validation
             )
+        else:
+            gcmf.freeze()
         return nets, {}
 
     def _target_rows(self, times: np.ndarray) -> np.ndarray:

@@ -601,11 +601,7 @@ def test_ctrl_c_in_the_second_stage_leaves_the_earlier_model(data):
 
 @pytest.mark.parametrize(
     "modules",
-    [
-        "both",
-        "pte",
-        pytest.param("gcmf", marks=pytest.mark.xfail(reason="keeps graph and training features")),
-    ],
+    ["both", "pte", "gcmf"],
 )
 def test_a_pickle_grows_with_entities_and_steps_but_not_with_rows(modules):
     sizes = []
