@@ -162,7 +162,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         Share of the training rows whose user, and whose service, is given as one that is new at
         prediction will be: by its context and the average of all else. Ours.
 
-    forecast_share : float, default=0.05
+    forecast_share : float, default=0.2
         Share of the training rows that are predicted from the steps before their own, as steps
         after the last will be. Ours.
 
@@ -403,7 +403,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
-        forecast_share: float = 0.05,
+        forecast_share: float = 0.2,
         target_steps: Sequence[int] | str | None = None,
         loss: str = "absolute_error",
         loss_scale: float = 0.25,
