@@ -129,7 +129,10 @@ def test_unknown_ids_never_raise(contract, qos):
         contract.rows([[10**6, 3], [5, 10**7], [10**6, 10**7], [10**6 + 1, 3]])
     )
     assert np.isfinite(prediction).all()
-    assert prediction[0] == prediction[3], "without context all unknown users are the same"
+    # Up to rounding, which depends on the place in a batch.
+    np.testing.assert_allclose(
+        prediction[0], prediction[3], rtol=1e-5, err_msg="without context unknown users are alike"
+    )
 
 
 @all_estimators

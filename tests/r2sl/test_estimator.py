@@ -12,6 +12,7 @@ from skqos import R2SLRegressor
 from skqos.datasets import make_qos
 from skqos.losses import LOSSES, ObservedLoss
 from skqos.preprocessing import ContextJoiner
+from skqos.r2sl.estimator import LOSS_NAMES
 from skqos.r2sl.latent_states import RegionalLatentStates
 from skqos.r2sl.module import MIN_DEVIATION
 from skqos.training import Trainer
@@ -227,7 +228,7 @@ def criterion_of(model, X, y, monkeypatch):
     return seen[0]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_the_loss_has_its_constants(joined, loss, monkeypatch):
     model = make(loss=loss, loss_threshold=0.3, tail_weight=0.7)
     criterion = criterion_of(model, *joined, monkeypatch)

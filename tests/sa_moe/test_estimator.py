@@ -427,7 +427,7 @@ def test_heads_matter_to_the_attention_expert_only(qos):
 # --- expert_shares ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fitted(qos):
     X = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
     model = make(max_epochs=5, learning_rate=0.02, batch_size=64, **MF_MOE).fit(X, qos.y)
