@@ -60,10 +60,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         of cosine similarity (F_C).
 
     n_factors : int, default=16
-        Width of the factors (f_q).
+        Width of the factors (f_q), with "factors" among the `features`.
 
     similarity_dim : int, default=16
-        Width of the compressed similarities (f_c).
+        Width of the compressed similarities (f_c), with "similarity" among the `features`.
 
     similarity : {"factors", "autoencoder"}, default="factors"
         What compresses the similarities: a truncated factor of the normalised matrix, or a stacked

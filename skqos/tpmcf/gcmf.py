@@ -114,7 +114,7 @@ class GCMF(nn.Module):
     def encode(self, new_users: EntityTable, new_services: EntityTable) -> list[Tensor]:
         """Embed all nodes at all steps, the known ones first; new ones are the average node."""
         return [
-            torch.cat([known, known.mean(1, keepdim=True).expand(-1, len(new), -1)], dim=1)
+            append_newcomers(known, len(new))
             for known, new in zip(
                 self.prediction_embeddings(), (new_users, new_services), strict=True
             )
@@ -164,6 +164,11 @@ class GCMF(nn.Module):
             side[steps, codes] for side, codes in zip(embedded, (users, services), strict=True)
         )
         return self.start + (of_users * of_services).sum(1) / of_users.shape[1] ** 0.5
+
+
+def append_newcomers(known: Tensor, n_new: int) -> Tensor:
+    """Put average nodes after the known ones at every step; (n_steps, n + n_new, width)."""
+    return torch.cat([known, known.mean(1, keepdim=True).expand(-1, n_new, -1)], dim=1)
 
 
 def last_steps(times: Tensor, targets: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
 from skqos.entities import EntityTable
-from skqos.tpmcf.gcmf import TensorSides, last_steps
+from skqos.tpmcf.gcmf import TensorSides, append_newcomers, last_steps
 from skqos.tpmcf.transformer import pool
 
 
@@ -174,8 +174,7 @@ class TPMCFModule(nn.Module):
         features, mixed, vectors = [], [], []
         for k, new in enumerate((new_users, new_services)):
             known = (self.user_features, self.service_features)[k]
-            newcomers = known.mean(1, keepdim=True).expand(-1, len(new), -1)
-            features.append(torch.cat([known, newcomers], dim=1))
+            features.append(append_newcomers(known, len(new)))
             mixed.append(self.mix_features[k](features[k]))
             if self.vectors is not None:
                 vectors.append(self.vectors[k].encode(new))
