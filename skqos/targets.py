@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-TRANSFORMS = ("auto", "log", "max", "standard")
+TRANSFORMS = ("auto", "sqrt", "log", "max", "standard")
 
 
 class TargetTransform:
@@ -12,14 +12,16 @@ class TargetTransform:
 
     Parameters
     ----------
-    kind : {"auto", "log", "max", "standard"} or None
+    kind : {"auto", "sqrt", "log", "max", "standard"} or None
+        - "sqrt": ``sign(y) sqrt(abs(y) / m)`` with m the mean of abs(y). Differences between large
+          values count for less than between small ones, but for more than under "log".
         - "log": ``log(1 + y / m)`` with m the mean of y; for targets that are never negative.
           Dividing by the mean makes the result independent of the unit: seconds and
           milliseconds are learnt alike.
         - "max": y divided by the largest absolute value.
         - "standard": y minus its mean, divided by its standard deviation.
         - None: y as it is.
-        - "auto": "log" for a target that is never negative and has a heavy right tail (its mean
+        - "auto": "sqrt" for a target that is never negative and has a heavy right tail (its mean
           is above its median), else "standard".
 
     Attributes
@@ -50,6 +52,7 @@ class TargetTransform:
         ]
         self.shift_, self.scale_ = np.array(pairs, dtype=np.float64).T
         self._is_log = np.array([kind == "log" for kind in self.kinds_])
+        self._is_sqrt = np.array([kind == "sqrt" for kind in self.kinds_])
         return self
 
     def transform(self, y: np.ndarray) -> np.ndarray:
@@ -57,6 +60,8 @@ class TargetTransform:
         z = (y.reshape(len(y), -1) - self.shift_) / self.scale_
         # Validation targets may lie below what training has seen; log1p needs more than -1.
         z[:, self._is_log] = np.log1p(np.maximum(z[:, self._is_log], 0.0))
+        roots = z[:, self._is_sqrt]
+        z[:, self._is_sqrt] = np.copysign(np.sqrt(np.abs(roots)), roots)
         return z.reshape(y.shape)
 
     def inverse_transform(self, z: np.ndarray) -> np.ndarray:
@@ -66,6 +71,7 @@ class TargetTransform:
         y[:, self._is_log] = np.expm1(np.minimum(y[:, self._is_log], 700.0))
         limit = np.finfo(np.float64).max
         with np.errstate(over="ignore"):
+            y[:, self._is_sqrt] *= np.abs(y[:, self._is_sqrt])
             y = np.clip(y * self.scale_ + self.shift_, -limit, limit)
         return y.reshape(z.shape)
 
@@ -78,7 +84,7 @@ class TargetTransform:
         if self.kind != "auto":
             return self.kind
         heavy_tail = values.min() >= 0 and _mean(values) > np.median(values)
-        return "log" if heavy_tail else "standard"
+        return "sqrt" if heavy_tail else "standard"
 
 
 def _shift_and_scale(kind: str | None, values: np.ndarray) -> tuple[float, float]:
@@ -91,7 +97,7 @@ def _shift_and_scale(kind: str | None, values: np.ndarray) -> tuple[float, float
     small = values / largest
     if kind == "standard":
         return largest * small.mean(), (largest * small.std()) or 1.0
-    return 0.0, (largest * small.mean()) or 1.0
+    return 0.0, (largest * np.abs(small).mean()) or 1.0
 
 
 def _mean(values: np.ndarray) -> float:

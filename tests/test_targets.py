@@ -53,6 +53,7 @@ def test_transforms_are_increasing(kind):
 def test_formulas():
     y = np.array([1.0, 2.0, 9.0])
     expected = {
+        "sqrt": np.sqrt(y / 4),
         "log": np.log(1 + y / 4),
         "max": y / 9,
         "standard": (y - 4) / np.std(y),
@@ -67,7 +68,7 @@ def test_max_is_the_largest_absolute_value():
     assert z.tolist() == [-1.0, 0.5]
 
 
-@pytest.mark.parametrize("kind", ["log", "max", "standard", "auto"])
+@pytest.mark.parametrize("kind", ["sqrt", "log", "max", "standard", "auto"])
 @pytest.mark.parametrize("unit", [1000.0, 1e-9])
 def test_transforms_do_not_depend_on_the_unit(kind, unit):
     first = TargetTransform(kind).fit(SKEWED).transform(SKEWED)
@@ -78,7 +79,7 @@ def test_transforms_do_not_depend_on_the_unit(kind, unit):
 def test_each_target_has_its_own_map_learnt_from_its_observed_entries():
     y = np.array([[1.0, NAN, 5.0], [2.0, -3.0, 5.0], [9.0, 1.0, NAN]])
     together = TargetTransform("auto").fit(y)
-    assert together.kinds_ == ["log", "standard", "standard"]
+    assert together.kinds_ == ["sqrt", "standard", "standard"]
     for column, z in zip(y.T, together.transform(y).T, strict=True):
         observed = column[~np.isnan(column)]
         alone = TargetTransform("auto").fit(observed)
@@ -88,9 +89,9 @@ def test_each_target_has_its_own_map_learnt_from_its_observed_entries():
 @pytest.mark.parametrize(
     ("y", "chosen"),
     [
-        ([0.1, 0.2, 0.3, 9.0], "log"),
-        ([0.0, 0.0, 0.0, 1.0], "log"),
-        ([NAN, 0.1, 0.2, 9.0], "log"),
+        ([0.1, 0.2, 0.3, 9.0], "sqrt"),
+        ([0.0, 0.0, 0.0, 1.0], "sqrt"),
+        ([NAN, 0.1, 0.2, 9.0], "sqrt"),
         ([-0.1, 0.2, 0.3, 9.0], "standard"),
         ([1.0, 8.0, 9.0, 9.5], "standard"),
         ([1.0, 2.0, 3.0], "standard"),
@@ -131,7 +132,7 @@ def test_the_inverse_is_finite_for_any_finite_prediction(kind, y):
     assert (np.diff(result) >= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["auto", "log", "standard"])
+@pytest.mark.parametrize("kind", ["auto", "sqrt", "log", "standard"])
 def test_huge_targets(kind):
     y = np.array([1e300, 1e308, 1.5e308])
     transform = TargetTransform(kind).fit(y)
@@ -147,3 +148,8 @@ def test_predictions_below_zero_are_not_cut():
     """A prediction of a log target may be slightly negative; only the caller can say if it may."""
     transform = TargetTransform("log").fit(SKEWED)
     assert_allclose(transform.inverse_transform(np.array([-0.1])), SKEWED.mean() * np.expm1(-0.1))
+
+
+def test_the_root_of_targets_of_any_sign_keeps_the_sign():
+    z = TargetTransform("sqrt").fit(np.array([-4.0, 1.0, 1.0])).transform(np.array([-8.0, 0.5]))
+    assert_allclose(z, [-2.0, 0.5])

@@ -43,6 +43,7 @@ _CATEGORICAL_HEADERS = {
 }
 _COORDINATE_HEADERS = {"latitude": "latitude", "longitude": "longitude"}
 _IP_HEADER = "ip address"
+_ADDRESS_HEADER = "wsdl address"
 _UNKNOWN = frozenset({"", "-", "n/a", "nan", "none", "null", "unknown"})
 _IPV4 = re.compile(r"(\d{1,3}\.\d{1,3})\.\d{1,3}\.\d{1,3}")
 
@@ -108,9 +109,11 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
             value. A value of -1 or 0 in the files counts as not measured.
         users : DataFrame of n_users rows
             The context by user id: those of ``country``, ``continent``, ``as``,
-            ``region``, ``city``, ``provider``, ``subnet`` (first two octets of the
-            IP address; these are categorical), ``latitude`` and ``longitude`` (in
-            degrees) that the files fill. NaN is unknown. No column for set 2.
+            ``region``, ``city``, ``provider``, ``wsdl`` (last part of the path of the
+            service's address: the same software at many places), ``subnet`` (first two
+            octets of the IP address; these are categorical), ``latitude`` and
+            ``longitude`` (in degrees) that the files fill. NaN is unknown. No column
+            for set 2.
         services : DataFrame of n_services rows
             The same by service id.
         frame : DataFrame of n rows
@@ -405,7 +408,7 @@ def _read_context(
         for column, values in _context_columns(path.name, table).items():
             if column not in context and values.notna().any():
                 context[column] = values.set_axis(context.index)
-    order = [*_CATEGORICAL_HEADERS, "subnet", *_COORDINATE_HEADERS]
+    order = [*_CATEGORICAL_HEADERS, "wsdl", "subnet", *_COORDINATE_HEADERS]
     return context[[column for column in order if column in context]]
 
 
@@ -449,6 +452,8 @@ def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
         for name, header in _CATEGORICAL_HEADERS.items()
         if header in known
     }
+    if _ADDRESS_HEADER in known:
+        columns["wsdl"] = _last_of_path(known[_ADDRESS_HEADER]).astype("category")
     if _IP_HEADER in known:
         subnet = known[_IP_HEADER].str.extract(f"^{_IPV4.pattern}$", expand=False)
         columns["subnet"] = subnet.astype("category")
@@ -456,6 +461,12 @@ def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
         if header in known:
             columns[name] = _to_degrees(file, name, known[header])
     return columns
+
+
+def _last_of_path(addresses: pd.Series) -> pd.Series:
+    """Take "people.asmx" from "http://a.org/_vti_bin/People.asmx?WSDL"."""
+    path = addresses.str.replace(r"^[a-z]+://|[?#].*$", "", case=False, regex=True)
+    return path.str.extract(r"/([^/]+)/?$", expand=False).str.lower()
 
 
 def _is_unknown(column: pd.Series) -> pd.Series:

@@ -113,11 +113,11 @@ class SAMoERegressor(BaseQoSRegressor):
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
 
-    target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone. "log" is
-        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" centres
-        and scales. "auto" takes "log" if no y is negative and their mean is above their median,
-        else "standard".
+    target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
+        How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
+        ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
+        value, "standard" centres and scales. "auto" takes "sqrt" if no y is negative and their mean
+        is above their median, else "standard".
 
     optimizer : {"adamw", "adam"}, default="adamw"
         With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.

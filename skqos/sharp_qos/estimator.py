@@ -153,11 +153,11 @@ class SharpQoSRegressor(BaseQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Loss of each task, in units of the transformed target.
 
-    target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
-        How each target is transformed ahead of training, learnt from the training rows alone. "log"
-        is ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" centres
-        and scales. "auto" takes "log" if no value is negative and their mean is above their median,
-        else "standard".
+    target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
+        How each target is transformed ahead of training, learnt from the training rows alone.
+        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
+        largest absolute value, "standard" centres and scales. "auto" takes "sqrt" if no value is
+        negative and their mean is above their median, else "standard".
 
     max_epochs : int, default=30
         Passes over the training rows.

@@ -176,11 +176,11 @@ class TPMCFRegressor(BaseQoSRegressor):
     loss_scale : float, default=0.25
         Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss.
 
-    target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
-        How the target is transformed ahead of training, learnt from the training rows alone. "log"
-        is ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" centres
-        and scales. "auto" takes "log" if no value is negative and their mean is above their median,
-        else "standard".
+    target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
+        How the target is transformed ahead of training, learnt from the training rows alone. "sqrt"
+        is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest
+        absolute value, "standard" centres and scales. "auto" takes "sqrt" if no value is negative
+        and their mean is above their median, else "standard".
 
     max_epochs : int, default=12
         Passes of the sequence encoder over its training rows.

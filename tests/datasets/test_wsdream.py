@@ -21,9 +21,9 @@ SERVICES = (
     "[Service ID]\t[WSDL Address]\t[Service Provider]\t[IP Address]\t[Country]\t[AS]"
     "\t[Latitude]\t[Longitude]\r\n"
     "=====\t\t\t\t\t\t\t\r\n"
-    '0\thttp://a?WSDL\ta.org\t8.23.224.110\tFran\xe7a\tAS1 "A\t1.5\t2.5\r\n'
+    '0\thttp://a/b/Foo.asmx?WSDL\ta.org\t8.23.224.110\tFran\xe7a\tAS1 "A\t1.5\t2.5\r\n'
     "7\thttp://b\tb.org\t8.23.1.1\tNone\tnull\t0\t0\r\n"
-    "7\thttp://c\ta.org\t9.1.1.1\tSp\x85in\tAS1 #B\t-1.5\t3\r\n"
+    "7\thttps://c:80/foo.ASMX/#x\ta.org\t9.1.1.1\tSp\x85in\tAS1 #B\t-1.5\t3\r\n"
 )
 SERVICES_2014 = (
     "[Service ID]\t[Country]\t[Continent]\t [Region]\t[City]\t[Latitude]\r\n"
@@ -104,6 +104,8 @@ def test_the_position_of_a_row_is_its_id_and_latin1_is_kept(tmp_path):
 
     assert services.index.tolist() == [0, 1, 2]
     assert services["provider"].tolist() == ["a.org", "b.org", "a.org"]
+    assert services["wsdl"].tolist() == ["foo.asmx", np.nan, "foo.asmx"]
+    assert services["wsdl"].dtype == "category"
     assert services["country"].astype(object).where(services["country"].notna(), None).tolist() == [
         "Fran\xe7a",
         None,
@@ -129,6 +131,7 @@ def test_the_2014_list_adds_only_what_the_current_one_lacks(tmp_path):
         "as",
         "region",
         "provider",
+        "wsdl",
         "subnet",
         "latitude",
         "longitude",
@@ -223,7 +226,7 @@ def test_the_two_matrices_must_agree(tmp_path):
         ),
         (
             "wslist.txt",
-            SERVICES[: SERVICES.index("7\thttp://c")],
+            SERVICES[: SERVICES.index("7\thttps://c")],
             "wslist.txt: 3 services expected, one for each column of rtMatrix.txt, found 2.",
         ),
         (
@@ -391,7 +394,7 @@ def test_real_set_1_has_its_context(set1):
     columns = ["country", "continent", "as", "region", "city", "subnet", "latitude", "longitude"]
     assert set1.users.columns.tolist() == columns
     assert set1.users.notna().all(axis=None)
-    assert set1.services.columns.tolist() == [*columns[:5], "provider", *columns[5:]]
+    assert set1.services.columns.tolist() == [*columns[:5], "provider", "wsdl", *columns[5:]]
     known = set1.services.notna().sum()
     assert known[["country", "as", "subnet", "latitude"]].tolist() == [5825, 4613, 5008, 5004]
     level_3 = set1.services["as"].cat.categories.str.startswith("AS3356 ")

@@ -474,9 +474,9 @@ def test_expert_shares_by_brute_force(fitted):
 
 
 def test_expert_shares_are_told_in_the_unit_of_y(fitted):
-    """Targets are logarithms here: which expert is closest may differ there."""
+    """Targets are roots here: which expert is closest may differ there."""
     model, X, y = fitted
-    assert model._target_transform.kinds_ == ["log"]
+    assert model._target_transform.kinds_ == ["sqrt"]
     low, high = model.expert_shares(X, 0 * y), model.expert_shares(X, 1e6 + y)
     assert_allclose(low["mean_gate_weight"], high["mean_gate_weight"])
     assert (low["best_share"] != high["best_share"]).any()
