@@ -82,7 +82,7 @@ class SAMoERegressor(BaseQoSRegressor):
     n_heads : int, default=2
         Heads of the attention expert; must divide `tower_dim`.
 
-    attention_dropout : float, default=0.5
+    attention_dropout : float, default=0.0
         Dropout of the attention weights.
 
     experts : sequence of {"attention", "lhuc", "mlp"}, default=("attention", "lhuc", "mlp")
@@ -273,7 +273,7 @@ class SAMoERegressor(BaseQoSRegressor):
         input_dropout: float = 0.3,
         mlp_hidden_sizes: Sequence[int] = (256, 128),
         n_heads: int = 2,
-        attention_dropout: float = 0.5,
+        attention_dropout: float = 0.0,
         experts: Sequence[str] = EXPERTS,
         mixture_activation: str = "relu",
         refill_ratio: float = 1.0,
