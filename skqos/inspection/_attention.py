@@ -42,8 +42,8 @@ class AttentionDisplay:
         As given.
 
     attention_ : DataFrame of shape (window, window), or (window, n_heads)
-        What is drawn, see `plot`. Labels of steps are their times if all rows have the same window,
-        else their distance from its last step.
+        What is drawn, see `plot`. Labels of steps are their times if all rows have the same full
+        window, else their distance from its last step. NaN of steps that no row has.
 
     ax_ : Axes
         Where it is drawn.
@@ -170,7 +170,7 @@ class AttentionDisplay:
         if head is not None:
             _check_position("head", head, n_heads)
             heads = [heads[head]]
-        averaged = self._average(block)[heads]
+        averaged = self._average(self.weights[:, block])[heads]
         labels = self._step_labels()
         (self.ax_,) = prepare_axes(ax, 1, (4.5, 3.6))
         self.image_ = self.lines_ = None
@@ -184,23 +184,33 @@ class AttentionDisplay:
         self.figure_ = self.ax_.figure
         return self
 
-    def _average(self, block: int) -> np.ndarray:
-        """Average over rows; (n_heads, window, window), NaN for steps that no row has."""
-        weights = self.weights[:, block]
-        if self.window_times is None:
-            return weights.mean(axis=0)
-        present = ~np.isnan(self.window_times)
-        n_present = present.sum(axis=0)
+    def _average(self, weights: np.ndarray) -> np.ndarray:
+        """Average weights (n, n_heads, window, window) over rows; NaN for steps that no row has."""
+        present = self._present()
         total = np.einsum("nhij,ni->hij", weights, present)
         with np.errstate(invalid="ignore"):
-            return total / n_present[:, None]
+            return total / present.sum(axis=0)[:, None]
+
+    def _present(self) -> np.ndarray:
+        """Tell which steps of each row's window there are."""
+        if self.window_times is None:
+            return np.ones((len(self.weights), self.weights.shape[-1]), dtype=bool)
+        return ~np.isnan(self.window_times)
+
+    def _uniform(self) -> np.ndarray:
+        """Attention that each step of these windows would receive if all attended to all alike."""
+        present = self._present()
+        alike = present / present.sum(axis=1, keepdims=True)
+        return np.nanmean(
+            self._average(np.repeat(alike[:, None, None], alike.shape[1], axis=2))[0], axis=0
+        )
 
     def _step_labels(self) -> pd.Index:
         times = self.window_times
         if times is not None and (times == times[0]).all():
             return pd.Index(times[0].astype(np.int64), name="time step")
         window = self.weights.shape[-1]
-        return pd.RangeIndex(1 - window, 1, name="step, counted from the last of the window")
+        return pd.RangeIndex(1 - window, 1, name="step (0 is the last)")
 
     def _draw_matrix(self, colorbar: bool, im_kw: dict[str, Any] | None) -> None:
         self.image_, _ = draw_heat_map(
@@ -226,11 +236,13 @@ class AttentionDisplay:
                 "label": label,
             }
             self.lines_ += self.ax_.plot(steps, received, **style(Line2D, options, line_kw))
-        self.ax_.axhline(1 / len(steps), color="0.6", linewidth=1, zorder=0)
+        uniform = self._uniform()
+        self.ax_.plot(steps, uniform, color="0.6", linewidth=1, zorder=0, label="uniform")
         self.ax_.set(xlabel=steps.name, ylabel="attention received")
-        self.ax_.set_ylim(bottom=0)
+        # Room for the legend above the lines.
+        self.ax_.set_ylim(0, 1.4 * max(uniform.max(), self.attention_.to_numpy().max()))
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
-        self.ax_.legend(frameon=False)
+        self.ax_.legend(frameon=False, loc="upper left", ncols=min(len(self.lines_) + 1, 4))
 
 
 def _check_position(name: str, position: int, n: int) -> None:

@@ -359,10 +359,12 @@ class GroupErrorDisplay:
         self.line_.set_label("all rows")
         if include_values:
             labels = [
-                f"{error:.3g} (n={n:,})"
+                f"{_as_text(error)} (n={n:,})"
                 for error, n in zip(errors, self.errors["n_rows"], strict=True)
             ]
-            texts = self.ax_.bar_label(self.bars_, labels, padding=3, fontsize=8)
+            # Legible on the line of all rows, too.
+            blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            texts = self.ax_.bar_label(self.bars_, labels, padding=3, fontsize=8, bbox=blank)
             self.text_ = np.array(texts, dtype=object)
             # Room for the longest.
             self.ax_.set_xlim(right=1.3 * max(errors.max(), self.mean_absolute_error))
@@ -442,5 +444,11 @@ def _cell_texts(values: pd.DataFrame, counts: pd.DataFrame) -> np.ndarray:
     """Error and number of rows of each cell; empty where it has none."""
     texts = np.full(values.shape, "", dtype=object)
     for row, column in np.argwhere(values.notna().to_numpy()):
-        texts[row, column] = f"{values.iat[row, column]:.3g}\nn={counts.iat[row, column]:,.0f}"
+        error, n = values.iat[row, column], counts.iat[row, column]
+        texts[row, column] = f"{_as_text(error)}\nn={n:,.0f}"
     return texts
+
+
+def _as_text(error: float) -> str:
+    """Write three digits, and no power of ten for a large error."""
+    return f"{error:#.3g}" if error < 99.5 else f"{error:,.0f}"

@@ -21,7 +21,7 @@ from skqos.inspection._common import (
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
 
-TITLES = {"snr": "of the context (SNR)", "cross_snr": "of the other targets (Cross-SNR)"}
+TITLES = {"snr": "context (SNR)", "cross_snr": "other targets (Cross-SNR)"}
 LABELS = {"best_share": "share of pairs it is best on", "mean_gate_weight": "mean gate weight"}
 BAR_WIDTH = 0.38
 

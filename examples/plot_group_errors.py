@@ -1,0 +1,87 @@
+"""
+Whom a model serves well
+========================
+
+A mean error over all pairs hides who bears it. `GroupErrorDisplay` splits it up by group of users
+and of services, for any regressor.
+
+    python examples/plot_group_errors.py               made-up data
+    python examples/plot_group_errors.py --data DIR    a part of WS-DREAM data set 1
+"""
+
+# %%
+# Fit
+# ---
+# Some of the measurements train, others tell the error. The context of users and services is joined
+# in the pipeline, so that X holds ids alone.
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import make_pipeline
+
+from skqos import SAMoERegressor
+from skqos.datasets import load_wsdream, make_qos
+from skqos.inspection import GroupErrorDisplay, group_errors
+from skqos.preprocessing import ContextJoiner
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
+parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+args = parser.parse_args()
+
+if args.data:
+    data = load_wsdream(args.data)
+    kind = "country"
+else:
+    data = make_qos(80, 200, density=0.5, random_state=0)
+    kind = "region"
+order = np.random.default_rng(0).permutation(len(data.y))
+train, test = order[:3_000], order[3_000:8_000]
+model = make_pipeline(
+    ContextJoiner(data.users, data.services),
+    SAMoERegressor(first_stage_epochs=8, max_epochs=10, random_state=0),
+)
+model.fit(data.X[train], data.y[train])
+
+# %%
+# Errors by group
+# ---------------
+# Groups are columns of the context, or any label for each row. Small groups are merged: an error of
+# a few rows says little. The worst stand first.
+
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(12, 4.6), width_ratios=[1.6, 1], layout="constrained"
+)
+GroupErrorDisplay.from_estimator(
+    model,
+    data.X[test],
+    data.y[test],
+    user_groups=f"user_{kind}",
+    service_groups=f"service_{kind}",
+    max_groups=8,
+    ax=left,
+)
+GroupErrorDisplay.from_estimator(
+    model, data.X[test], data.y[test], service_groups="service_as", ax=right
+)
+if args.out:
+    figure.savefig(args.out, dpi=110)
+else:
+    plt.show()
+
+# %%
+# `group_errors` gives the numbers alone, without matplotlib. A group need not be a column of the
+# context: here it is how well the user is known.
+n_measured = np.bincount(data.X[train, 0], minlength=len(data.users))[data.X[test, 0]]
+errors = group_errors(
+    data.y[test],
+    model.predict(data.X[test]),
+    user_groups=pd.cut(n_measured, [-1, 30, 40, np.inf], labels=["to 30", "to 40", "over 40"]),
+)
+print(errors.round(3))
