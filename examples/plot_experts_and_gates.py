@@ -38,8 +38,8 @@ if args.data:
     data = load_wsdream(args.data, qos=["rt", "tp"])
 else:
     data = make_qos(60, 150, density=0.5, n_qos=2, timeout_rate=0, random_state=0)
-order = np.random.default_rng(0).permutation(len(data.y))
-train, test = order[:2_000], order[2_000:6_000]
+part = np.random.default_rng(0).permutation(len(data.y))[:3_000]
+train, test = np.array_split(part, 2)
 train_rt, test_rt = (rows[~np.isnan(data.y[rows, 0])] for rows in (train, test))
 
 # %%
@@ -50,12 +50,12 @@ train_rt, test_rt = (rows[~np.isnan(data.y[rows, 0])] for rows in (train, test))
 
 context = ContextJoiner(data.users, data.services)
 experts = make_pipeline(
-    context, SAMoERegressor(first_stage_epochs=8, max_epochs=10, random_state=0)
+    context, SAMoERegressor(first_stage_epochs=6, max_epochs=10, random_state=0)
 )
 experts.fit(data.X[train_rt], data.y[train_rt, 0])
 gates = make_pipeline(
     context,
-    SharpQoSRegressor(max_epochs=15, learning_rate=0.02, l0_penalty=3e-3, random_state=0),
+    SharpQoSRegressor(max_epochs=15, learning_rate=0.02, l0_penalty=6e-3, random_state=0),
 )
 gates.fit(data.X[train], data.y[train])
 
