@@ -66,12 +66,19 @@ gates.fit(data.X[train], data.y[train])
 # predicts alone, and how much the gate trusts it. Then the probability that a gate is open: of each
 # target, for each block of context features (SNR) and of the other target's features (Cross-SNR).
 
-figure, axes = plt.subplots(
-    1, 3, figsize=(12.5, 3.4), width_ratios=[1.2, 1, 1], layout="constrained"
+figure, axes = plt.subplot_mosaic(
+    [["experts", "experts"], ["context", "other target"]],
+    figsize=(8.5, 6),
+    height_ratios=[1.4, 1],
+    layout="constrained",
 )
-shares = ExpertShareDisplay.from_estimator(experts, data.X[test_rt], data.y[test_rt, 0], ax=axes[0])
+shares = ExpertShareDisplay.from_estimator(
+    experts, data.X[test_rt], data.y[test_rt, 0], ax=axes["experts"]
+)
 probabilities = GateProbabilityDisplay.from_estimator(
-    gates, target_names=["response time", "throughput"], ax=axes[1:]
+    gates,
+    target_names=["response time", "throughput"],
+    ax=[axes["context"], axes["other target"]],
 )
 if args.out:
     figure.savefig(args.out, dpi=110)

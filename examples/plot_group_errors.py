@@ -12,8 +12,8 @@ and of services, for any regressor.
 # %%
 # Fit
 # ---
-# Half of the measurements train, the others tell the error. The context of users and services is joined
-# in the pipeline, so that X holds ids alone.
+# Half of the measurements train, the others tell the error. The context of users and services is
+# joined in the pipeline, so that X holds ids alone.
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ model.fit(data.X[train], data.y[train])
 # Groups are columns of the context, or any label for each row. Small groups are merged: an error of
 # a few rows says little. The worst stand first.
 
-figure, (left, right) = plt.subplots(
-    1, 2, figsize=(12, 4.6), width_ratios=[1.6, 1], layout="constrained"
+figure, (top, bottom) = plt.subplots(
+    2, 1, figsize=(8.5, 8.5), height_ratios=[1.5, 1], layout="constrained"
 )
 GroupErrorDisplay.from_estimator(
     model,
@@ -64,10 +64,10 @@ GroupErrorDisplay.from_estimator(
     user_groups=f"user_{kind}",
     service_groups=f"service_{kind}",
     max_groups=8,
-    ax=left,
+    ax=top,
 )
 GroupErrorDisplay.from_estimator(
-    model, data.X[test], data.y[test], service_groups="service_as", ax=right
+    model, data.X[test], data.y[test], service_groups="service_as", ax=bottom
 )
 if args.out:
     figure.savefig(args.out, dpi=110)

@@ -55,7 +55,7 @@ print(f"w = {model.mismatch_:.1f}, log posterior {model.log_posterior_[-1]:,.0f}
 # w the most.
 
 figure, (left, middle, right) = plt.subplots(
-    1, 3, figsize=(14, 6), width_ratios=[1, 1, 1.8], layout="constrained"
+    1, 3, figsize=(11, 6), width_ratios=[1, 1, 1.8], layout="constrained"
 )
 display = LatentStateDisplay.from_estimator(model, kind=kind, n_regions=40, ax=[left, middle])
 differ = 1 - display.shown_["user"].to_numpy() @ display.shown_["service"].to_numpy().T

@@ -59,12 +59,14 @@ joint = SharpQoSRegressor(max_epochs=15, random_state=0).fit(X, y)
 # training loss falls, training is too long. The weight of a target is inverse to its smoothed loss,
 # so that neither has the say by its scale alone.
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-TrainingHistoryDisplay.from_estimator(two_stages, ax=left)
-display = TrainingHistoryDisplay.from_estimator(
-    joint, kind="task_loss", target_names=["response time", "throughput"], ax=middle
+figure, axes = plt.subplot_mosaic(
+    [["stages", "stages"], ["losses", "weights"]], figsize=(8.5, 6), layout="constrained"
 )
-display.plot(right, kind="task_weight")
+TrainingHistoryDisplay.from_estimator(two_stages, ax=axes["stages"])
+display = TrainingHistoryDisplay.from_estimator(
+    joint, kind="task_loss", target_names=["response time", "throughput"], ax=axes["losses"]
+)
+display.plot(axes["weights"], kind="task_weight")
 if args.out:
     figure.savefig(args.out, dpi=110)
 else:

@@ -408,9 +408,11 @@ def test_windows_by_loops(attentive, temporal):
         seen = [t for t in times if t <= time] or [times[0]]
         window = seen[-attentive.window :]
         expected.append([np.nan] * (attentive.window - len(window)) + window)
+    before = attentive.predict(X)
     found = attentive.window_times(X)
     assert_array_equal(found, expected)
     assert_array_equal(np.isnan(found), attentive.attention_weights(X).sum(axis=(1, 2, 3)) == 0)
+    assert_array_equal(attentive.predict(X), before)
 
 
 def test_windows_need_sequences(temporal):
