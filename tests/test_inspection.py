@@ -605,8 +605,9 @@ def test_the_heat_map_holds_the_errors(grouped):
         [label.get_text() for label in labels]
         for labels in (display.ax_.get_yticklabels(), display.ax_.get_xticklabels())
     )
-    assert sorted(rows) == list("abc")
-    assert sorted(columns) == list("uvwx")
+    worst_first = partial(group_errors, y, prediction, min_rows=1)
+    assert rows == worst_first(user_groups=users).index.tolist()
+    assert columns == worst_first(service_groups=services).index.tolist()
     values = display.image_.get_array()
     for i, user in enumerate(rows):
         for j, service in enumerate(columns):
