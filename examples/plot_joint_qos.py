@@ -20,10 +20,12 @@ from sklearn.pipeline import make_pipeline
 
 from skqos import SharpQoSRegressor
 from skqos.datasets import make_qos
+from skqos.inspection import GateProbabilityDisplay, TrainingHistoryDisplay
 from skqos.metrics import nan_mean_absolute_error
 from skqos.preprocessing import ContextJoiner
 
 QOS = ["response time, s", "throughput, kbps"]
+NAMES = ["response time", "throughput"]
 data = make_qos(60, 200, density=0.4, n_qos=2, missing_rate=0.5, random_state=0)
 seen_at_all = ~np.isnan(data.y).all(axis=1)
 X, y = data.X[seen_at_all], data.y[seen_at_all]
@@ -68,26 +70,18 @@ print(errors.round(3))
 # Each task has a gate for each block that the context features go through (SNR), and for each block
 # of the other task's features (Cross-SNR). The probability that a gate is open says what it takes.
 
-gates = joint[-1].gate_probabilities_
-history = joint[-1].history_
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-for axes, probabilities, title in (
-    (left, gates["snr"], "context (SNR)"),
-    (middle, np.stack([gates["cross_snr"][0, 1], gates["cross_snr"][1, 0]]), "the other task"),
-):
-    image = axes.imshow(probabilities, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    axes.set(title=title, xlabel="block", xticks=range(probabilities.shape[1]))
-    axes.set_yticks(range(2), ["response\ntime", "throughput"] if axes is left else ["", ""])
-figure.colorbar(image, ax=middle, label="P(gate is open)")
-for k, name in enumerate(QOS):
-    right.plot(history["epoch"], history[f"train_loss_{k}"], label=name.split(",")[0])
-    right.plot(history["epoch"], history[f"task_weight_{k}"], "--", color=f"C{k}")
-right.set(title="loss (solid) and weight (dashed)", xlabel="epoch")
-right.legend(frameon=False)
+figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+display = GateProbabilityDisplay.from_estimator(joint, target_names=NAMES, ax=axes)
 plt.show()
 
 # %%
 # The weight of a task is inverse to its smoothed loss, so that neither has the say by its scale
 # alone.
-active = joint[-1].active_shares_
-print(active.set_axis(QOS))
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+history = TrainingHistoryDisplay.from_estimator(
+    joint, kind="task_loss", target_names=NAMES, ax=left
+)
+history.plot(right, kind="task_weight")
+plt.show()
+print(joint[-1].active_shares_.set_axis(NAMES))

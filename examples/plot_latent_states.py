@@ -22,10 +22,9 @@ import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 
 from skqos.datasets import load_wsdream, make_qos
+from skqos.inspection import LatentStateDisplay
 from skqos.r2sl.latent_states import RegionalLatentStates
 
 parser = argparse.ArgumentParser()
@@ -48,45 +47,19 @@ model = RegionalLatentStates(args.states, random_state=0).fit(*regions, data.y)
 print(f"w = {model.mismatch_:.1f}, log posterior {model.log_posterior_[-1]:,.0f}")
 
 # %%
-# The states of each region
-# -------------------------
-# A row is a region, a column a state. Regions are sorted by their most probable state, so that
-# those that share one stand together.
-
-
-def order(states: np.ndarray) -> np.ndarray:
-    return np.lexsort([-states.max(axis=1), states.argmax(axis=1)])
-
-
-def draw_states(axes: plt.Axes, states: np.ndarray, names: pd.Index, title: str) -> object:
-    rows = order(states)
-    image = axes.imshow(states[rows], cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    labels = ["unknown" if pd.isna(name) else str(name) for name in names[rows]]
-    size = min(9, 400 / len(labels))
-    axes.set_yticks(range(len(labels)), labels, fontsize=size)
-    axes.set_xticks(range(states.shape[1]))
-    axes.set(title=title, xlabel="state")
-    return image
-
+# The states, and what they say about QoS
+# ---------------------------------------
+# On the left, a row is a region, a column a state. Regions are sorted by their most probable state,
+# so that those that share one stand together. On the right, where the states of a user region and
+# of a service region differ, a request is expected to take longer: 1 is the level of both regions,
+# w the most.
 
 figure, (left, middle, right) = plt.subplots(
-    1, 3, figsize=(14, 9), width_ratios=[1, 1, 1.8], layout="constrained"
+    1, 3, figsize=(11, 6), width_ratios=[1, 1, 1.8], layout="constrained"
 )
-draw_states(left, model.user_states_, model.user_regions_, f"{kind} of users")
-image = draw_states(middle, model.service_states_, model.service_regions_, f"{kind} of services")
-figure.colorbar(image, ax=middle, label="P(state | region)")
-
-# %%
-# What the states say about QoS
-# -----------------------------
-# Where the states of a user region and a service region differ, a request is expected to take
-# longer: 1 is the level of both regions, w the most.
-
-differ = 1 - model.user_states_ @ model.service_states_.T
-factor = 1 + (model.mismatch_ - 1) * differ
-image = right.imshow(
-    factor[order(model.user_states_)][:, order(model.service_states_)], cmap="YlOrRd", aspect="auto"
-)
+display = LatentStateDisplay.from_estimator(model, kind=kind, n_regions=40, ax=[left, middle])
+differ = 1 - display.shown_["user"].to_numpy() @ display.shown_["service"].to_numpy().T
+image = right.imshow(1 + (model.mismatch_ - 1) * differ, cmap="YlOrRd", aspect="auto")
 right.set(
     title="expected QoS / level of both regions",
     xlabel=f"{kind} of services, sorted as in the middle",

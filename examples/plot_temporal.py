@@ -26,6 +26,7 @@ from matplotlib.ticker import MaxNLocator
 
 from skqos import TPMCFRegressor
 from skqos.datasets import load_wsdream, make_qos
+from skqos.inspection import AttentionDisplay
 from skqos.metrics import nan_mean_absolute_error
 
 parser = argparse.ArgumentParser()
@@ -83,6 +84,10 @@ of_pair = pair_of_row == pair
 steps = np.arange(X[:, 2].min(), last + 1)
 course = model.predict(np.column_stack([np.full((len(steps), 2), pairs[pair]), steps]))
 
+# %%
+# On the right, which steps attend to which, in the window that ends before the forecast step. A row
+# is a step, and tells where its own new features come from; heads of the last block, averaged.
+
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(11, 4), width_ratios=[1.7, 1], layout="constrained"
 )
@@ -104,20 +109,7 @@ left.set(
 left.set_ylim(bottom=0)
 left.xaxis.set_major_locator(MaxNLocator(integer=True))
 left.legend(frameon=False)
-
-# %%
-# Which steps attend to which
-# ---------------------------
-# The window that ends before the forecast step. A row is a step, and tells where its own new
-# features come from; heads of the last block, averaged.
-
-attention = model.attention_weights([[user, service, last]])[0, -1].mean(axis=0)
-window = np.arange(last - len(attention), last)
-image = right.imshow(attention, cmap="viridis", vmin=0)
-right.set(title="attention", xlabel="to time step", ylabel="of time step")
-right.set_xticks(range(len(window)), window)
-right.set_yticks(range(len(window)), window)
-figure.colorbar(image, ax=right, label="weight")
+attention = AttentionDisplay.from_estimator(model, [[user, service, last]], ax=right)
 if args.out:
     figure.savefig(args.out, dpi=110)
 else:

@@ -86,7 +86,8 @@ def wsdream_folder(tmp_path):
     data = make_qos(20, 30, density=0.5, random_state=0)
     matrix = np.full((20, 30), -1.0)
     matrix[data.X[:, 0], data.X[:, 1]] = data.y
-    np.savetxt(tmp_path / "rtMatrix.txt", matrix, fmt="%.3f", delimiter="\t")
+    for qos, values in (("rt", matrix), ("tp", np.where(matrix > 0, 10 * matrix, -1))):
+        np.savetxt(tmp_path / f"{qos}Matrix.txt", values, fmt="%.3f", delimiter="\t")
     place = ["[Country]", "[AS]", "[Latitude]", "[Longitude]", "[Region]", "[City]"]
     _write_list(
         tmp_path / "userlist.txt",
@@ -350,7 +351,8 @@ def test_joint_prediction_is_drawn(capsys, monkeypatch):
     monkeypatch.setattr(pyplot, "show", lambda: None)
     result = runpy.run_path(str(EXAMPLES / "plot_joint_qos.py"))
     assert np.isfinite(result["errors"].to_numpy()).all()
-    assert len(result["figure"].axes) == 4
+    assert len(result["display"].figure_.axes) == 3
+    assert set(result["history"].lines_) == {("final", f"task_weight_{k}") for k in range(2)}
     pyplot.close("all")
     assert "throughput" in capsys.readouterr().out
 
@@ -365,6 +367,29 @@ def test_course_and_attention_are_drawn(temporal_folder, monkeypatch, capsys, re
     monkeypatch.setattr(sys, "argv", ["plot_temporal.py", *arguments])
     result = runpy.run_path(str(EXAMPLES / "plot_temporal.py"))
     assert (temporal_folder / "picture.png").stat().st_size > 10_000
-    assert result["model"].attention_weights([[0, 0, 1]]).shape[-1] == len(result["window"])
+    assert result["attention"].attention_.index[-1] == result["last"] - 1
     importlib.import_module("matplotlib.pyplot").close("all")
     assert "one step ahead: MAE" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+@pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
+@pytest.mark.parametrize(
+    ("name", "n_axes", "printed"),
+    [
+        ("plot_training_history", 3, "train_loss"),
+        ("plot_experts_and_gates", 4, "best_share"),
+        ("plot_group_errors", 3, "same"),
+    ],
+)
+def test_displays_are_drawn(wsdream_folder, monkeypatch, capsys, name, n_axes, printed, real):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    arguments = ["--out", str(wsdream_folder / "picture.png")]
+    arguments += ["--data", str(wsdream_folder)] if real else []
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    result = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    assert (wsdream_folder / "picture.png").stat().st_size > 10_000
+    assert len(result["figure"].axes) == n_axes
+    importlib.import_module("matplotlib.pyplot").close("all")
+    assert printed in capsys.readouterr().out

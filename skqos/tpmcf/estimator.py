@@ -508,6 +508,37 @@ class TPMCFRegressor(BaseQoSRegressor):
             module, self._interactions(X), device, score=module.attention_weights
         )
 
+    def window_times(self, X: Any) -> np.ndarray:
+        """Return the time steps of each row's window, which `attention_weights` is about.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples, window)
+            Ascending; the last is the row's own step, or, if training has not seen that, the last
+            before it. NaN ahead of the first step.
+
+        Raises
+        ------
+        AttributeError
+            If there are no sequences (``modules="gcmf"``).
+        """
+        import torch
+
+        check_is_fitted(self)
+        if self.modules == "gcmf":
+            raise AttributeError(
+                "modules='gcmf' has no windows; window_times needs modules='both' or 'pte'."
+            )
+        times = self.module_.times
+        windows = self.module_.windows(torch.as_tensor(self._interactions(X).times).to(times))
+        window_times = times[windows.steps].double().masked_fill(~windows.present, torch.nan)
+        return window_times.cpu().numpy()
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.categorical = True

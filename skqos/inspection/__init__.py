@@ -1,0 +1,20 @@
+"""Displays of what fitted estimators learnt, in the manner of scikit-learn's.
+
+Importing this takes neither matplotlib nor torch; drawing takes matplotlib.
+"""
+
+from skqos.inspection._attention import AttentionDisplay
+from skqos.inspection._group_errors import GroupErrorDisplay, group_errors
+from skqos.inspection._latent_states import LatentStateDisplay
+from skqos.inspection._routing import ExpertShareDisplay, GateProbabilityDisplay
+from skqos.inspection._training_history import TrainingHistoryDisplay
+
+__all__ = [
+    "AttentionDisplay",
+    "ExpertShareDisplay",
+    "GateProbabilityDisplay",
+    "GroupErrorDisplay",
+    "LatentStateDisplay",
+    "TrainingHistoryDisplay",
+    "group_errors",
+]

@@ -1,0 +1,250 @@
+"""Attention over the time steps of a window."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from skqos.inspection._common import (
+    COLORS,
+    LINE_STYLES,
+    check_matplotlib,
+    check_option,
+    draw_heat_map,
+    final_estimator,
+    prepare_axes,
+    style,
+    transform_input,
+)
+from skqos.tpmcf.estimator import TPMCFRegressor
+
+
+class AttentionDisplay:
+    """Attention of `TPMCFRegressor` over the steps of a window, averaged over rows.
+
+    Use `from_estimator` to draw that of a fitted estimator.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_samples, n_blocks, n_heads, window, window)
+        What ``attention_weights(X)`` of a fitted estimator returns: attention of the step on the
+        fourth axis to that on the fifth.
+
+    window_times : ndarray of shape (n_samples, window), default=None
+        What ``window_times(X)`` returns: the time steps of each row's window, NaN where it is not
+        full. Without it, all windows count as full.
+
+    Attributes
+    ----------
+    weights, window_times
+        As given.
+
+    attention_ : DataFrame of shape (window, window), or (window, n_heads)
+        What is drawn, see `plot`. Labels of steps are their times if all rows have the same full
+        window, else their distance from its last step. NaN of steps that no row has.
+
+    ax_ : Axes
+        Where it is drawn.
+
+    figure_ : Figure
+        Its figure.
+
+    image_ : AxesImage or None
+        The heat map.
+
+    lines_ : list of Line2D or None
+        One a head.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skqos import TPMCFRegressor
+    >>> from skqos.datasets import make_qos
+    >>> from skqos.inspection import AttentionDisplay
+    >>> data = make_qos(10, 15, density=0.5, n_time_steps=5, random_state=0)
+    >>> model = TPMCFRegressor(window=3, max_epochs=1, gcmf_epochs=1, random_state=0)
+    >>> display = AttentionDisplay.from_estimator(model.fit(data.X, data.y), [[0, 7, 4], [3, 2, 4]])
+    >>> display.attention_.index.tolist()
+    [2, 3, 4]
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(self, *, weights: np.ndarray, window_times: np.ndarray | None = None) -> None:
+        self.weights = weights
+        self.window_times = window_times
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        kind: str = "matrix",
+        block: int = -1,
+        head: int | None = None,
+        colorbar: bool = True,
+        ax: Any = None,
+        im_kw: dict[str, Any] | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the attention of a fitted estimator, averaged over given rows.
+
+        Parameters
+        ----------
+        estimator : TPMCFRegressor or Pipeline
+            Fitted; or a Pipeline that ends in one.
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Rows to average over, as in the estimator's `fit`. Take one to see its own.
+        kind, block, head, colorbar, ax, im_kw, line_kw
+            As in `plot`.
+
+        Returns
+        -------
+        AttentionDisplay
+
+        Raises
+        ------
+        ImportError, NotFittedError, TypeError
+            Without matplotlib; if the estimator is not fitted, or another one.
+        AttributeError
+            If it has no attention (`temporal` or `modules` is set otherwise).
+        ValueError
+            If X is not as described, or as in `plot`.
+        """
+        caller = f"{cls.__name__}.from_estimator"
+        check_matplotlib(caller)
+        final = final_estimator(estimator, (TPMCFRegressor,), caller)
+        X = transform_input(estimator, X)
+        display = cls(weights=final.attention_weights(X), window_times=final.window_times(X))
+        return display.plot(
+            ax, kind=kind, block=block, head=head, colorbar=colorbar, im_kw=im_kw, line_kw=line_kw
+        )
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        kind: str = "matrix",
+        block: int = -1,
+        head: int | None = None,
+        colorbar: bool = True,
+        im_kw: dict[str, Any] | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the attention, averaged over rows.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw. A new figure by default.
+        kind : {"matrix", "received"}, default="matrix"
+            A heat map of the attention of each step (row) to each (column), which sums to 1 along a
+            row; or a line per head: what each step receives from all steps on average.
+        block : int, default=-1
+            Block of the encoder, counted from the last if negative.
+        head : int or None, default=None
+            The head to draw. None averages the heads in a heat map, and draws a line each.
+        colorbar : bool, default=True
+            Whether to put a colour bar beside the heat map.
+        im_kw, line_kw : dict, default=None
+            Keywords for ``Axes.imshow`` and for all lines (``Axes.plot``).
+
+        Returns
+        -------
+        self : AttentionDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If `kind` is none of the above, `block` or `head` does not exist, or `ax` is no Axes.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        check_option("kind", kind, ("matrix", "received"))
+        n_blocks, n_heads = self.weights.shape[1:3]
+        _check_position("block", block, n_blocks)
+        heads = range(n_heads)
+        if head is not None:
+            _check_position("head", head, n_heads)
+            heads = [heads[head]]
+        averaged = self._average(self.weights[:, block])[heads]
+        labels = self._step_labels()
+        (self.ax_,) = prepare_axes(ax, 1, (4.5, 3.6))
+        self.image_ = self.lines_ = None
+        if kind == "matrix":
+            self.attention_ = pd.DataFrame(averaged.mean(axis=0), labels, labels)
+            self._draw_matrix(colorbar, im_kw)
+        else:
+            received = np.nanmean(averaged, axis=1).T
+            self.attention_ = pd.DataFrame(received, labels, [f"head {k}" for k in heads])
+            self._draw_received(line_kw)
+        self.figure_ = self.ax_.figure
+        return self
+
+    def _average(self, weights: np.ndarray) -> np.ndarray:
+        """Average weights (n, n_heads, window, window) over rows; NaN for steps that no row has."""
+        present = self._present()
+        total = np.einsum("nhij,ni->hij", weights, present)
+        with np.errstate(invalid="ignore"):
+            return total / present.sum(axis=0)[:, None]
+
+    def _present(self) -> np.ndarray:
+        """Tell which steps of each row's window there are."""
+        if self.window_times is None:
+            return np.ones((len(self.weights), self.weights.shape[-1]), dtype=bool)
+        return ~np.isnan(self.window_times)
+
+    def _uniform(self) -> np.ndarray:
+        """Attention that each step of these windows would receive if all attended to all alike."""
+        present = self._present()
+        alike = present / present.sum(axis=1, keepdims=True)
+        return np.nanmean(
+            self._average(np.repeat(alike[:, None, None], alike.shape[1], axis=2))[0], axis=0
+        )
+
+    def _step_labels(self) -> pd.Index:
+        times = self.window_times
+        if times is not None and (times == times[0]).all():
+            return pd.Index(times[0].astype(np.int64), name="time step")
+        window = self.weights.shape[-1]
+        return pd.RangeIndex(1 - window, 1, name="step (0 is the last)")
+
+    def _draw_matrix(self, colorbar: bool, im_kw: dict[str, Any] | None) -> None:
+        self.image_, _ = draw_heat_map(
+            self.ax_,
+            self.attention_,
+            im_kw={"vmin": 0, **(im_kw or {})},
+            colorbar_label="attention" if colorbar else None,
+        )
+        name = self.attention_.index.name
+        self.ax_.set(xlabel=f"to {name}", ylabel=f"of {name}")
+
+    def _draw_received(self, line_kw: dict[str, Any] | None) -> None:
+        from matplotlib.lines import Line2D
+        from matplotlib.ticker import MaxNLocator
+
+        steps = self.attention_.index
+        self.lines_ = []
+        for k, (label, received) in enumerate(self.attention_.items()):
+            options = {
+                "color": COLORS[k % len(COLORS)],
+                "linestyle": LINE_STYLES[k % len(LINE_STYLES)],
+                "marker": ".",
+                "label": label,
+            }
+            self.lines_ += self.ax_.plot(steps, received, **style(Line2D, options, line_kw))
+        uniform = self._uniform()
+        self.ax_.plot(steps, uniform, color="0.6", linewidth=1, zorder=0, label="uniform")
+        self.ax_.set(xlabel=steps.name, ylabel="attention received")
+        # Room for the legend above the lines.
+        self.ax_.set_ylim(0, 1.4 * max(uniform.max(), self.attention_.to_numpy().max()))
+        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
+        self.ax_.legend(frameon=False, loc="upper left", ncols=min(len(self.lines_) + 1, 4))
+
+
+def _check_position(name: str, position: int, n: int) -> None:
+    if not -n <= position < n:
+        raise ValueError(f"{name}={position} does not exist: there are {n}, from 0 to {n - 1}.")

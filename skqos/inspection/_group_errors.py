@@ -1,0 +1,454 @@
+"""Errors by group of users and of services."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.utils import check_array, check_consistent_length
+
+from skqos.inspection._common import (
+    COLORS,
+    check_matplotlib,
+    draw_heat_map,
+    last_step,
+    prepare_axes,
+    style,
+    transform_input,
+)
+
+OTHER = "other"
+UNKNOWN = "unknown"
+
+
+def group_errors(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    user_groups: ArrayLike | None = None,
+    service_groups: ArrayLike | None = None,
+    min_rows: int = 10,
+    max_groups: int | None = 10,
+    target: int | None = None,
+) -> pd.DataFrame:
+    """Mean absolute error of each group of users, of services, or of both together.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Observed values in any unit; NaN where nothing was observed.
+
+    y_pred : array-like of the shape of `y_true`
+        Finite predictions in the unit of `y_true`.
+
+    user_groups, service_groups : array-like of shape (n_samples,), default=None
+        The group of each row's user and service, labels of any kind; a missing value is the group
+        "unknown". At least one of the two.
+
+    min_rows : int, default=10
+        Groups of fewer observed rows become one, "other".
+
+    max_groups : int or None, default=10
+        Of the groups of a side, "other" not counted, only so many of the largest stay apart from
+        "other". None keeps all.
+
+    target : int, default=None
+        The column of `y_true` and `y_pred`, where they have several.
+
+    Returns
+    -------
+    DataFrame of shape (n_groups, 2)
+        Columns: ``mean_absolute_error``, in the unit of y, and ``n_rows``, the observed rows. The
+        index holds labels as strings: the users' groups, the services', or a level for each; the
+        groups of a level stand in falling order of their error, "other" last. The levels are
+        named as the groups are, if those are Series, else user_group and service_group.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, there are no groups or no observed rows, y has several columns and no
+        `target`, or a parameter is out of its range.
+
+    Examples
+    --------
+    >>> from skqos.inspection import group_errors
+    >>> y, prediction = [1.0, 2.0, 3.0, 4.0], [1.0, 2.5, 2.5, 6.0]
+    >>> errors = group_errors(y, prediction, user_groups=["a", "b", "b", "c"], min_rows=1)
+    >>> errors["mean_absolute_error"].to_dict()
+    {'c': 2.0, 'b': 0.5, 'a': 0.0}
+    """
+    if user_groups is None and service_groups is None:
+        raise ValueError("Give user_groups, service_groups, or both.")
+    _check_limits(min_rows, max_groups)
+    y_true = _take_target(y_true, "y_true", target)
+    y_pred = _take_target(y_pred, "y_pred", target)
+    check_consistent_length(y_true, y_pred)
+    observed = ~np.isnan(y_true)
+    if not observed.any():
+        raise ValueError("y_true is NaN in every row: there are no errors to group.")
+    keys = [
+        _merge_small(_read_labels(groups, side, len(y_true))[observed], min_rows, max_groups)
+        for side, groups in (("user", user_groups), ("service", service_groups))
+        if groups is not None
+    ]
+    errors = pd.Series(np.abs(y_pred - y_true)[observed])
+    table = errors.groupby([key.to_numpy() for key in keys]).agg(["mean", "size"])
+    table.columns = ["mean_absolute_error", "n_rows"]
+    table.index.names = [key.name for key in keys]
+    ranks = [
+        _worst_first(table, level).get_indexer(table.index.get_level_values(level))
+        for level in range(len(keys))
+    ]
+    # The last key that lexsort is given is its first.
+    return table.iloc[np.lexsort(ranks[::-1])]
+
+
+class GroupErrorDisplay:
+    """Mean absolute errors by group of users and of services.
+
+    A heat map where rows are grouped by both, else bars. Use `from_estimator` or `from_predictions`
+    to group rows and draw.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        What `group_errors` returns.
+
+    Attributes
+    ----------
+    errors : DataFrame
+        As given.
+
+    mean_absolute_error : float
+        Of all rows together.
+
+    ax_ : Axes
+        Where it is drawn.
+
+    figure_ : Figure
+        Its figure.
+
+    image_ : AxesImage or None
+        The heat map: users' groups down, services' across.
+
+    bars_ : BarContainer or None
+        A bar a group, from the top.
+
+    text_ : ndarray of Text, or None
+        The errors and counts, in the cells or beside the bars; None in a cell without rows.
+
+    line_ : Line2D or None
+        The error of all rows, across the bars.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skqos.inspection import GroupErrorDisplay
+    >>> y, prediction = [1.0, 2.0, 3.0, 4.0], [1.0, 2.5, 2.5, 6.0]
+    >>> display = GroupErrorDisplay.from_predictions(
+    ...     y, prediction, user_groups=["a", "b", "b", "c"], min_rows=1
+    ... )
+    >>> [float(bar.get_width()) for bar in display.bars_]
+    [2.0, 0.5, 0.0]
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(self, *, errors: pd.DataFrame) -> None:
+        self.errors = errors
+        self.mean_absolute_error = float(
+            np.average(errors["mean_absolute_error"], weights=errors["n_rows"])
+        )
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        user_groups: str | ArrayLike | None = None,
+        service_groups: str | ArrayLike | None = None,
+        min_rows: int = 10,
+        max_groups: int | None = 10,
+        target: int | None = None,
+        include_values: bool = True,
+        colorbar: bool = True,
+        ax: Any = None,
+        im_kw: dict[str, Any] | None = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the errors of any fitted regressor on given rows.
+
+        Parameters
+        ----------
+        estimator : regressor or Pipeline
+            Fitted.
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Rows, as in the estimator's `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            What was measured there; NaN where nothing was.
+        user_groups, service_groups : str or array-like of shape (n_samples,), default=None
+            As in `group_errors`; or the name of a column that X has at the end of a Pipeline, such
+            as ``"user_country"`` after a `ContextJoiner`.
+        min_rows, max_groups, target
+            As in `group_errors`.
+        include_values, colorbar, ax, im_kw, bar_kw
+            As in `plot`.
+
+        Returns
+        -------
+        GroupErrorDisplay
+
+        Raises
+        ------
+        ImportError, NotFittedError, TypeError
+            Without matplotlib; if the estimator is not fitted, or does not predict.
+        ValueError
+            If a named column is not there; or as in `group_errors` and `plot`.
+        """
+        caller = f"{cls.__name__}.from_estimator"
+        check_matplotlib(caller)
+        final = last_step(estimator)
+        if not hasattr(final, "predict"):
+            raise TypeError(f"{caller} needs a fitted regressor; got {type(final).__name__}.")
+        X = transform_input(estimator, X)
+        return cls.from_predictions(
+            y,
+            final.predict(X),
+            user_groups=_find_groups(user_groups, X, "user_groups"),
+            service_groups=_find_groups(service_groups, X, "service_groups"),
+            min_rows=min_rows,
+            max_groups=max_groups,
+            target=target,
+            include_values=include_values,
+            colorbar=colorbar,
+            ax=ax,
+            im_kw=im_kw,
+            bar_kw=bar_kw,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        *,
+        user_groups: ArrayLike | None = None,
+        service_groups: ArrayLike | None = None,
+        min_rows: int = 10,
+        max_groups: int | None = 10,
+        target: int | None = None,
+        include_values: bool = True,
+        colorbar: bool = True,
+        ax: Any = None,
+        im_kw: dict[str, Any] | None = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the errors of given predictions.
+
+        Parameters
+        ----------
+        y_true, y_pred, user_groups, service_groups, min_rows, max_groups, target
+            As in `group_errors`.
+        include_values, colorbar, ax, im_kw, bar_kw
+            As in `plot`.
+
+        Returns
+        -------
+        GroupErrorDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            As in `group_errors` and `plot`.
+        """
+        check_matplotlib(f"{cls.__name__}.from_predictions")
+        errors = group_errors(
+            y_true,
+            y_pred,
+            user_groups=user_groups,
+            service_groups=service_groups,
+            min_rows=min_rows,
+            max_groups=max_groups,
+            target=target,
+        )
+        return cls(errors=errors).plot(
+            ax, include_values=include_values, colorbar=colorbar, im_kw=im_kw, bar_kw=bar_kw
+        )
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        include_values: bool = True,
+        colorbar: bool = True,
+        im_kw: dict[str, Any] | None = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the errors: a heat map of both groups, or bars of one.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw. A new figure by default.
+        include_values : bool, default=True
+            Whether to write the errors and the number of rows into the cells or beside the bars.
+        colorbar : bool, default=True
+            Whether to put a colour bar beside the heat map.
+        im_kw, bar_kw : dict, default=None
+            Keywords for ``Axes.imshow`` and for ``Axes.barh``.
+
+        Returns
+        -------
+        self : GroupErrorDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If `ax` is no Axes.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        self.image_ = self.bars_ = self.line_ = self.text_ = None
+        if self.errors.index.nlevels == 2:
+            self._draw_heat_map(ax, include_values, colorbar, im_kw)
+        else:
+            self._draw_bars(ax, include_values, bar_kw)
+        self.figure_ = self.ax_.figure
+        return self
+
+    def _draw_heat_map(
+        self, ax: Any, include_values: bool, colorbar: bool, im_kw: dict[str, Any] | None
+    ) -> None:
+        users, services = (_worst_first(self.errors, level) for level in range(2))
+        values, counts = (
+            self.errors[column].unstack().reindex(index=users, columns=services)
+            for column in ("mean_absolute_error", "n_rows")
+        )
+        size = (2.5 + 0.75 * len(services), 1.7 + 0.45 * len(users))
+        (self.ax_,) = prepare_axes(ax, 1, size)
+        self.image_, self.text_ = draw_heat_map(
+            self.ax_,
+            values,
+            texts=_cell_texts(values, counts) if include_values else None,
+            im_kw={"vmin": 0, **(im_kw or {})},
+            colorbar_label="mean absolute error" if colorbar else None,
+        )
+        user_name, service_name = self.errors.index.names
+        self.ax_.set(xlabel=service_name, ylabel=user_name)
+        self.ax_.tick_params(axis="x", labelrotation=45)
+        for label in self.ax_.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+    def _draw_bars(self, ax: Any, include_values: bool, bar_kw: dict[str, Any] | None) -> None:
+        from matplotlib.patches import Rectangle
+
+        errors = self.errors["mean_absolute_error"]
+        (self.ax_,) = prepare_axes(ax, 1, (6, 1.3 + 0.3 * len(errors)))
+        options = style(Rectangle, {"color": COLORS[0]}, bar_kw)
+        positions = np.arange(len(errors))
+        self.bars_ = self.ax_.barh(positions, errors, **options)
+        self.ax_.set_yticks(positions, errors.index)
+        self.ax_.invert_yaxis()
+        self.line_ = self.ax_.axvline(self.mean_absolute_error, color="0.3", linestyle="--")
+        self.line_.set_label("all rows")
+        if include_values:
+            labels = [
+                f"{_as_text(error)} (n={n:,})"
+                for error, n in zip(errors, self.errors["n_rows"], strict=True)
+            ]
+            # Legible on the line of all rows, too.
+            blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            texts = self.ax_.bar_label(self.bars_, labels, padding=3, fontsize=8, bbox=blank)
+            self.text_ = np.array(texts, dtype=object)
+            # Room for the longest.
+            self.ax_.set_xlim(right=1.3 * max(errors.max(), self.mean_absolute_error))
+        self.ax_.set(xlabel="mean absolute error", ylabel=errors.index.name)
+        self.ax_.legend(frameon=False, loc="lower right")
+
+
+def _check_limits(min_rows: int, max_groups: int | None) -> None:
+    if min_rows < 1:
+        raise ValueError(f"min_rows must be 1 or more; got {min_rows}.")
+    if max_groups is not None and max_groups < 1:
+        raise ValueError(f"max_groups must be 1 or more, or None for all; got {max_groups}.")
+
+
+def _take_target(y: ArrayLike, name: str, target: int | None) -> np.ndarray:
+    """Values of one target; NaN only in `y_true`."""
+    y = check_array(
+        y,
+        dtype=np.float64,
+        ensure_2d=False,
+        ensure_all_finite="allow-nan" if name == "y_true" else True,
+        input_name=name,
+    )
+    columns = y.reshape(len(y), -1)
+    n_targets = columns.shape[1]
+    if target is None:
+        if n_targets > 1:
+            raise ValueError(f"{name} has {n_targets} columns: say by `target` which to take.")
+        target = 0
+    if not 0 <= target < n_targets:
+        raise ValueError(f"target={target} is not in {name}, which has {n_targets} column(s).")
+    return columns[:, target]
+
+
+def _find_groups(groups: Any, X: Any, parameter: str) -> Any:
+    """Return the column of X of that name, or the groups as they are."""
+    if not isinstance(groups, str):
+        return groups
+    columns = list(X.columns) if isinstance(X, pd.DataFrame) else []
+    if groups not in columns:
+        raise ValueError(
+            f"{parameter}={groups!r} is no column of X, which has "
+            f"{columns or 'no names, being an array'}. Name one, or give a label for each row."
+        )
+    return X[groups]
+
+
+def _read_labels(groups: Any, side: str, n_rows: int) -> pd.Series:
+    """Labels as strings, a missing one as "unknown"."""
+    name = getattr(groups, "name", None) or f"{side}_group"
+    labels = pd.Series(np.asarray(groups, dtype=object), name=str(name))
+    if len(labels) != n_rows:
+        raise ValueError(
+            f"{side}_groups has {len(labels)} labels for {n_rows} rows; give one a row."
+        )
+    return labels.map(str).where(labels.notna(), UNKNOWN)
+
+
+def _merge_small(labels: pd.Series, min_rows: int, max_groups: int | None) -> pd.Series:
+    """Put all but the largest groups together."""
+    sizes = labels[labels != OTHER].value_counts().sort_index()
+    sizes = sizes.sort_values(ascending=False, kind="stable")
+    kept = sizes[sizes >= min_rows].index[:max_groups]
+    return labels.where(labels.isin(kept), OTHER)
+
+
+def _worst_first(errors: pd.DataFrame, level: int) -> pd.Index:
+    """Order the groups of a level by their error, the largest first; "other" last."""
+    rows = errors["n_rows"].groupby(level=level).sum()
+    total = (errors["mean_absolute_error"] * errors["n_rows"]).groupby(level=level).sum()
+    order = (total / rows).sort_values(ascending=False, kind="stable").index
+    is_other = order == OTHER
+    return order[~is_other].append(order[is_other])
+
+
+def _cell_texts(values: pd.DataFrame, counts: pd.DataFrame) -> np.ndarray:
+    """Error and number of rows of each cell; empty where it has none."""
+    texts = np.full(values.shape, "", dtype=object)
+    for row, column in np.argwhere(values.notna().to_numpy()):
+        error, n = values.iat[row, column], counts.iat[row, column]
+        texts[row, column] = f"{_as_text(error)}\nn={n:,.0f}"
+    return texts
+
+
+def _as_text(error: float) -> str:
+    """Write three digits, and no power of ten for a large error."""
+    return f"{error:#.3g}" if error < 99.5 else f"{error:,.0f}"

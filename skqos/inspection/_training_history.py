@@ -1,0 +1,232 @@
+"""The course of training: losses, and what joint training records of each target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+
+from skqos.base import BaseQoSRegressor
+from skqos.inspection._common import (
+    COLORS,
+    LINE_STYLES,
+    check_matplotlib,
+    check_option,
+    final_estimator,
+    name_targets,
+    prepare_axes,
+    style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMN_OF_KIND = {"task_loss": "train_loss", "task_weight": "task_weight"}
+LABEL_OF_KIND = {
+    "loss": "loss of the transformed target",
+    "task_loss": "training loss of each target",
+    "task_weight": "weight of each target's loss",
+}
+
+
+class TrainingHistoryDisplay:
+    """Losses over the epochs of all stages of training.
+
+    Use `from_estimator` to draw a fitted estimator's. All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    history : DataFrame
+        The ``history_`` of a fitted estimator: one row an epoch, in the columns ``stage``,
+        ``epoch``, ``train_loss`` and ``valid_loss`` (NaN without validation rows); of
+        `SharpQoSRegressor` also ``train_loss_k`` and ``task_weight_k`` of target k.
+
+    target_names : sequence of str, default=None
+        Names of the targets of joint training, "target 0" and so on by default.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes of shape (n_panels,)
+        One, or one a stage.
+
+    figure_ : Figure
+        Theirs.
+
+    lines_ : dict of (str, str) to Line2D
+        By stage and column of `history`.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skqos import SAMoERegressor
+    >>> from skqos.datasets import make_qos
+    >>> from skqos.inspection import TrainingHistoryDisplay
+    >>> data = make_qos(20, 30, density=0.3, random_state=0)
+    >>> model = SAMoERegressor(max_epochs=3, first_stage_epochs=2, random_state=0)
+    >>> display = TrainingHistoryDisplay.from_estimator(model.fit(data.X, data.y))
+    >>> list(display.lines_)
+    [('first', 'train_loss'), ('final', 'train_loss')]
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(self, *, history: pd.DataFrame, target_names: Sequence[str] | None = None) -> None:
+        self.history = history
+        self.target_names = target_names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        target_names: Sequence[str] | None = None,
+        kind: str = "loss",
+        stages: str = "joined",
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the training history of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator or Pipeline
+            A fitted estimator of this package, or a Pipeline that ends in one.
+        target_names, kind, stages, ax, line_kw
+            As in the class and in `plot`.
+
+        Returns
+        -------
+        TrainingHistoryDisplay
+
+        Raises
+        ------
+        ImportError, NotFittedError, TypeError
+            Without matplotlib; if the estimator is not fitted, or none of this package.
+        ValueError
+            As in `plot`.
+        """
+        caller = f"{cls.__name__}.from_estimator"
+        check_matplotlib(caller)
+        final = final_estimator(estimator, (BaseQoSRegressor,), caller)
+        display = cls(history=final.history_, target_names=target_names)
+        return display.plot(ax, kind=kind, stages=stages, line_kw=line_kw)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        kind: str = "loss",
+        stages: str = "joined",
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the history.
+
+        Parameters
+        ----------
+        ax : Axes or array-like of Axes, default=None
+            Where to draw, one for each panel. A new figure by default.
+        kind : {"loss", "task_loss", "task_weight"}, default="loss"
+            The training and, if there is one, the validation loss; or of each target of joint
+            training its loss or the weight that it has.
+        stages : {"joined", "separate"}, default="joined"
+            All stages in one panel, one after the other, or a panel each.
+        line_kw : dict, default=None
+            Keywords for all lines (``Axes.plot``).
+
+        Returns
+        -------
+        self : TrainingHistoryDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If `kind` or `stages` is none of the above, the history does not record the `kind`, or
+            `ax` or `target_names` is of the wrong length.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        check_option("kind", kind, LABEL_OF_KIND)
+        check_option("stages", stages, ("joined", "separate"))
+        labels = self._labels(kind)
+        by_stage = dict(list(self.history.groupby("stage", sort=False)))
+        n_panels = 1 if stages == "joined" else len(by_stage)
+        axes = prepare_axes(ax, n_panels, (5 if n_panels == 1 else 4 * n_panels, 3.5))
+        self.lines_ = {}
+        n_before = 0
+        for k, (stage, rows) in enumerate(by_stage.items()):
+            panel = axes[0 if stages == "joined" else k]
+            self._draw_stage(panel, stage, rows, labels, n_before, line_kw)
+            if stages == "joined":
+                _mark_stage(panel, stage, n_before, len(rows), len(by_stage))
+                n_before += len(rows)
+            else:
+                panel.set_title(f"stage {stage}")
+        for panel in axes:
+            _finish(panel, LABEL_OF_KIND[kind])
+        self.axes_, self.figure_ = axes, axes[0].figure
+        return self
+
+    def _labels(self, kind: str) -> dict[str, str]:
+        """Label of each column to draw."""
+        if kind == "loss":
+            labels = {"train_loss": "training", "valid_loss": "validation"}
+            return {name: labels[name] for name in labels if self.history[name].notna().any()}
+        pattern = re.compile(rf"{COLUMN_OF_KIND[kind]}_\d+")
+        columns = [name for name in self.history.columns if pattern.fullmatch(name)]
+        if not columns:
+            raise ValueError(
+                f"kind={kind!r} needs the columns '{COLUMN_OF_KIND[kind]}_0' and so on, which "
+                f"SharpQoSRegressor records; the history has {list(self.history.columns)}."
+            )
+        return dict(zip(columns, name_targets(len(columns), self.target_names), strict=True))
+
+    def _draw_stage(
+        self,
+        ax: Axes,
+        stage: str,
+        rows: pd.DataFrame,
+        labels: dict[str, str],
+        n_before: int,
+        line_kw: dict[str, Any] | None,
+    ) -> None:
+        from matplotlib.lines import Line2D
+
+        for k, (column, label) in enumerate(labels.items()):
+            options = {
+                "color": COLORS[k % len(COLORS)],
+                "linestyle": LINE_STYLES[k % len(LINE_STYLES)],
+                # A stage of one epoch would not be seen without.
+                "marker": ".",
+                # A legend has no entry twice; a name with an underscore has none.
+                "label": label if n_before == 0 else f"_{label}",
+            }
+            (self.lines_[stage, column],) = ax.plot(
+                rows["epoch"] + n_before, rows[column], **style(Line2D, options, line_kw)
+            )
+
+
+def _mark_stage(ax: Axes, stage: str, n_before: int, n_epochs: int, n_stages: int) -> None:
+    """Name a stage above its epochs, behind a line that parts it from the one before."""
+    if n_stages == 1:
+        return
+    if n_before:
+        ax.axvline(n_before + 0.5, color="0.6", linestyle=":", linewidth=1)
+    ax.text(
+        n_before + 0.5 + n_epochs / 2,
+        1.01,
+        stage,
+        transform=ax.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        color="0.3",
+    )
+
+
+def _finish(ax: Axes, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set(xlabel="epoch", ylabel=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False)
