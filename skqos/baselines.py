@@ -466,7 +466,8 @@ def share_of_nearest(similarities: np.ndarray, n_neighbors: int) -> np.ndarray:
     """
     if similarities.shape[1] <= n_neighbors:
         return similarities
-    last = np.partition(similarities, -n_neighbors, axis=1)[:, [-n_neighbors]]
+    # Not np.partition: where most are 0 it was eight times as slow.
+    last = np.sort(similarities, axis=1)[:, [-n_neighbors]]
     above, tied = similarities > last, similarities == last
     room = n_neighbors - above.sum(axis=1, keepdims=True)
     return similarities * (above + tied * (room / tied.sum(axis=1, keepdims=True)))
@@ -499,7 +500,7 @@ class PMFRegressor(_BaselineRegressor):
     n_factors : int, default=10
         Length of the factors.
 
-    regularization : float, default=30.0
+    regularization : float, default=20.0
         Weight of the squared factors, above 0. In units of the mean of abs(y), so that the unit of
         y does not matter. The published figures have 40 s for response time and 800 kbps for
         throughput, which is about 45 and 17.
@@ -578,7 +579,7 @@ class PMFRegressor(_BaselineRegressor):
         self,
         *,
         n_factors: int = 10,
-        regularization: float = 30.0,
+        regularization: float = 20.0,
         max_iter: int = 100,
         tol: float = 1e-5,
         random_state: int | np.random.RandomState | None = None,
