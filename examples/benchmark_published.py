@@ -4,11 +4,11 @@
     python examples/benchmark_published.py --data DIR --scale
 
 The published protocol: training cells, counted as a share of all cells, are drawn uniformly from
-what was measured; all other measured cells are the test; users and services without a training cell
-are left out of it. DIR holds the files of data set 1, complete or in part. With a part of them,
-``splits/rt_train_0.025.txt`` names a uniform draw, and response times of which each user has another
-share are drawn and weighted per user: a user trains on as many more cells as on those of the file in
-proportion, and counts in the test as much as there.
+what was measured; all other measured cells are the test; users and services without a training
+cell are left out of it. DIR holds the files of data set 1, complete or in part. With a part of
+them, ``splits/rt_train_0.025.txt`` names a uniform draw, and response times, of which each user has
+another share, are drawn and weighted per user: a user trains on as many more cells as on those of
+the file in proportion, and counts in the test as much as there.
 
 The means of users and of services have nothing to set: how far they are from the published ones
 tells how much of a difference is due to the cells.

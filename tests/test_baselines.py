@@ -1,9 +1,11 @@
 """The baselines: their formulas against slow references, and the contract of all estimators."""
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ from skqos.factorization import interaction_matrix
 from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 BASELINES = [
     UIPCCRegressor(),
     UIPCCRegressor(**UIPCCRegressor.PAPER_PARAMS),
@@ -366,6 +369,36 @@ def test_bad_parameters_raise(model, name):
 def test_another_id_kind_at_predict_raises(model, qos):
     with pytest.raises(ValueError, match=r"user ids are of kind string .* fit saw"):
         model.fit(qos.X, qos.y).predict(qos.X.astype(str))
+
+
+@pytest.mark.parametrize("estimator", [UIPCCRegressor, PMFRegressor])
+def test_search_spaces(estimator, qos):
+    from skqos.tuning import SEARCH_SPACES, Choice
+
+    space, defaults = SEARCH_SPACES[estimator], estimator().get_params()
+    assert all(defaults[name] in values for name, values in space.items())
+    for end in (0, -1):
+        params = {
+            name: values.values[end]
+            if isinstance(values, Choice)
+            else (values.low, values.high)[end]
+            for name, values in space.items()
+        }
+        assert np.isfinite(estimator(**params).fit(qos.X, qos.y).predict(qos.X)).all()
+    section = (DOCS / "tuning.md").read_text().split(f"### {estimator.__name__}\n")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", section.split("\n#")[0], re.MULTILINE)
+    assert rows == [(n, str(values), str(defaults[n])) for n, values in space.items()]
+
+
+@pytest.mark.parametrize("user_weight", [0.0, 1.0])
+def test_neighbours_beat_the_mean_on_real_data(wsdream1_path, user_weight):
+    train, test = (
+        np.loadtxt(wsdream1_path / "splits" / f"rt_{part}_0.025.txt") for part in ("train", "test")
+    )
+    X, X_test = train[:, :2].astype(int), test[::20, :2].astype(int)
+    model = UIPCCRegressor(user_weight=user_weight).fit(X, train[:, 2])
+    error = np.abs(model.predict(X_test) - test[::20, 2]).mean()
+    assert error < 0.9 * np.abs(model.user_means_[X_test[:, 0]] - test[::20, 2]).mean()
 
 
 def test_torch_is_not_needed():
