@@ -73,13 +73,63 @@ class TrainingData:
         return self.users.n_entities, self.services.n_entities
 
 
-class BaseQoSRegressor(RegressorMixin, BaseEstimator):
+class PairRegressor(RegressorMixin, BaseEstimator):
+    """What regressors over (user, service) rows share whether or not they train networks.
+
+    Checks of y, encoding at prediction, and the version in pickles. A subclass stores `users_`,
+    `services_` and `_layout` in its `fit`.
+    """
+
+    _n_id_columns = 2
+
+    def _check_target(self, y: Any) -> np.ndarray:
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target "
+                "y is None."
+            )
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        return column_or_1d(y, warn=True)
+
+    def _interactions(self, X: Any) -> Interactions:
+        """Encode X as at prediction."""
+        check_is_fitted(self)
+        check_feature_names(self, X, reset=False)
+        frame = as_frame(X, 1, self)
+        check_n_features(self, frame, reset=False)
+        columns = read_columns(frame, self._n_id_columns, self._layout)
+        return _encode(columns, self.users_, self.services_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        # Ids drawn at random, as scikit-learn's checks draw them, hold nothing to learn.
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Note the version of the package."""
+        return {**super().__getstate__(), "_skqos_version": skqos.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Warn if another version saved the model."""
+        saved = state.get("_skqos_version", "unknown")
+        if saved != skqos.__version__:
+            warnings.warn(
+                f"{type(self).__name__} was saved by skqos {saved} and is loaded by "
+                f"{skqos.__version__}: it may fail or predict wrongly. Fit it again, or load it "
+                "with the version that saved it.",
+                InconsistentVersionWarning,
+                stacklevel=2,
+            )
+        super().__setstate__({k: v for k, v in state.items() if k != "_skqos_version"})
+
+
+class BaseQoSRegressor(PairRegressor):
     """Checks, encoding, validation rows, target transform, prediction and pickling for all.
 
     A subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
     """
-
-    _n_id_columns = 2
 
     _parameter_constraints: dict = {
         "user_features": ["array-like", None],
@@ -198,15 +248,6 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         """Check what ``_parameter_constraints`` cannot say; raise ValueError."""
 
-    def _check_target(self, y: Any) -> np.ndarray:
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target "
-                "y is None."
-            )
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
-        return column_or_1d(y, warn=True)
-
     def _prepare(self, columns: Columns, y: np.ndarray) -> tuple[TargetTransform, TrainingData]:
         """Hold out validation rows, then learn ids, context and target scale from the rest."""
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
@@ -304,47 +345,17 @@ class BaseQoSRegressor(RegressorMixin, BaseEstimator):
         for name, value in attributes.items():
             setattr(self, name, value)
 
-    def _interactions(self, X: Any) -> Interactions:
-        """Encode X as at prediction."""
-        check_is_fitted(self)
-        check_feature_names(self, X, reset=False)
-        frame = as_frame(X, 1, self)
-        check_n_features(self, frame, reset=False)
-        columns = read_columns(frame, self._n_id_columns, self._layout)
-        return _encode(columns, self.users_, self.services_)
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        # Ids drawn at random, as scikit-learn's checks draw them, hold nothing to learn.
-        tags.regressor_tags.poor_score = True
-        return tags
-
     def __getstate__(self) -> dict[str, Any]:
         """Keep what prediction needs: weights on the CPU, no optimiser state, no X, no y."""
-        state = super().__getstate__().copy()
+        state = super().__getstate__()
         if "module_" in state:
             state["_nets"] = None
             if any(part.device.type != "cpu" for part in self.module_.state_dict().values()):
                 state["module_"] = copy.deepcopy(self.module_).to("cpu")
-        state["_skqos_version"] = skqos.__version__
         return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Warn if another version saved the model."""
-        saved = state.get("_skqos_version", "unknown")
-        if saved != skqos.__version__:
-            warnings.warn(
-                f"{type(self).__name__} was saved by skqos {saved} and is loaded by "
-                f"{skqos.__version__}: it may fail or predict wrongly. Fit it again, or load it "
-                "with the version that saved it.",
-                InconsistentVersionWarning,
-                stacklevel=2,
-            )
-        super().__setstate__({k: v for k, v in state.items() if k != "_skqos_version"})
 
 
 def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:

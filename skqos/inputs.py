@@ -110,7 +110,7 @@ def locate_context(
         If the id columns are swapped, or a listed column does not exist, is an id, or is listed
         for both sides.
     """
-    _check_not_swapped(columns)
+    check_not_swapped(columns)
     found = []
     left_out = set(range(n_id_columns, len(columns)))
     for parameter, prefix, features in (
@@ -138,6 +138,16 @@ def locate_context(
     if left_out:
         _warn_unused([columns[k] for k in sorted(left_out)])
     return ContextLayout(*found)
+
+
+def check_not_swapped(columns: pd.Index) -> None:
+    """Raise ValueError if the first two columns are named as service and user."""
+    first, second = (_entity_of(name) for name in columns[:2])
+    if first == "service" and second == "user":
+        raise ValueError(
+            f"The first two columns of X are named {columns[0]!r} and {columns[1]!r}: they must "
+            "be user, then service. Swap them."
+        )
 
 
 def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) -> Columns:
@@ -193,15 +203,6 @@ def _context(frame: pd.DataFrame, columns: list[int]) -> pd.DataFrame:
         repeated = context.columns[context.columns.duplicated()][0]
         raise ValueError(f"X has several context columns named {repeated!r}; names must differ.")
     return context
-
-
-def _check_not_swapped(columns: pd.Index) -> None:
-    first, second = (_entity_of(name) for name in columns[:2])
-    if first == "service" and second == "user":
-        raise ValueError(
-            f"The first two columns of X are named {columns[0]!r} and {columns[1]!r}: they must "
-            "be user, then service. Swap them."
-        )
 
 
 def _entity_of(name: Any) -> str | None:

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
+from skqos.baselines import PMFRegressor, UIPCCRegressor
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
@@ -186,6 +187,16 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         "entity_dropout": FloatRange(0.0, 0.3),
         "newcomer_share": FloatRange(0.0, 0.2),
         "forecast_share": FloatRange(0.0, 0.5),
+    },
+    UIPCCRegressor: {
+        "n_neighbors": IntRange(3, 50, log=True),
+        "user_weight": FloatRange(0.0, 1.0),
+        "significance_weighting": Choice((False, True)),
+        "confidence_weighting": Choice((False, True)),
+    },
+    PMFRegressor: {
+        "n_factors": IntRange(5, 50, log=True),
+        "regularization": FloatRange(1.0, 100.0, log=True),
     },
 }
 
