@@ -116,23 +116,23 @@ def make_table(summary: pd.DataFrame, layout: Layout) -> str:
         errors = [
             f"{row[name]:.{digits}f} ({row[f'{name}_std']:.{digits}f})" for name in ("mae", "rmse")
         ]
-        table.append(
-            [
-                *layout.cells(*problem),
-                model,
-                f"{row['seeds']:.0f}",
-                *errors,
-                f"{row['mae / MLP']:.3f}",
-                f"{row['rmse / MLP']:.3f}",
-                f"{row['fit_s']:.0f}",
-                f"{row['fit_s / MLP']:.1f}",
-                f"{_two_digits(row['pairs_per_s']):,.0f}",
-                f"{row['peak_mb']:,.0f}",
-            ]
-        )
+        ratios = [_number(row[f"{name} / MLP"], ".3f") for name in ("mae", "rmse")]
+        costs = [
+            f"{row['fit_s']:.0f}",
+            _number(row["fit_s / MLP"], ".1f"),
+            f"{_two_digits(row['pairs_per_s']):,.0f}",
+            f"{row['peak_mb']:,.0f}",
+        ]
+        seeds = f"{row['seeds']:.0f}"
+        table.append([*layout.cells(*problem), model, seeds, *errors, *ratios, *costs])
     head = [*layout.head, "model", "seeds", "MAE (deviation)", "RMSE (deviation)"]
     head += ["MAE / MLP", "RMSE / MLP", "fit, s", "fit / MLP", "pairs / s", "peak memory, MB"]
     return markdown(head, table)
+
+
+def _number(value: float, spec: str) -> str:
+    """Write a ratio; there is none without the baseline."""
+    return "" if np.isnan(value) else format(value, spec)
 
 
 def _two_digits(value: float) -> float:

@@ -82,13 +82,13 @@ class Progress:
         return f"; about {left / 60:.0f} min left"
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def read_rows(path: Path, dtype: type | None = None) -> pd.DataFrame:
     """Read results; a last line that a killed run left incomplete does not count."""
     text = path.read_text()
     complete = text[: text.rfind("\n") + 1]
     if not complete:
         return pd.DataFrame()
-    return pd.read_csv(io.StringIO(complete), float_precision="round_trip")
+    return pd.read_csv(io.StringIO(complete), dtype=dtype)
 
 
 def append_rows(path: Path, rows: list[dict]) -> None:
@@ -100,12 +100,12 @@ def append_rows(path: Path, rows: list[dict]) -> None:
 
 
 def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
-    """Return the keys (those columns) that have results, and cut off an incomplete last line."""
+    """Return the keys that have results, as text, and cut off an incomplete last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh or not path.exists():
         path.unlink(missing_ok=True)
         return set()
-    rows = read_rows(path)
+    rows = read_rows(path, str)
     if len(rows) and list(rows.columns[: len(columns)]) != columns:
         raise ValueError(
             f"{path} must begin with the columns {columns}; got {list(rows.columns)}. It is of "
@@ -151,7 +151,7 @@ def measure(
     there = open_results(path, list(tasks[0].row_keys()[0]), fresh=args.fresh)
     progress, to_run, failures = Progress(tasks, args.jobs), [], []
     for task in tasks:
-        if all(tuple(key.values()) in there for key in task.row_keys()):
+        if all(tuple(map(str, key.values())) in there for key in task.row_keys()):
             progress.tell(task, "skipped, its results are there")
         else:
             to_run.append(task)

@@ -197,7 +197,7 @@ def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
         for qos, rows in summary.groupby("qos"):
             name = qos if mark == "results" else f"{qos} filtered"
             ours[name] = published.our_entries(rows, protocol)
-    return published.make_page(published.STATIC, ours)
+    return published.make_page(published.STATIC, published.STATIC_LEGEND, ours)
 
 
 def tell_baseline(summary: pd.DataFrame) -> None:

@@ -288,7 +288,7 @@ def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
         summary = summary[summary["model"].isin(DEFAULT)]
         share = summary["task"].str.extract(IMPUTATION, expand=False).astype(float)
         ours += published.our_entries(summary.assign(density=share / 100)[share.notna()], protocol)
-    return published.make_page(published.TEMPORAL, {"rt": ours})
+    return published.make_page(published.TEMPORAL, published.TEMPORAL_LEGEND, {"rt": ours})
 
 
 def warn_unless_fair(rows: pd.DataFrame) -> None:

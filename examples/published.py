@@ -5,13 +5,6 @@
 puts them between the marks of a file; `benchmark_static.py` and `benchmark_temporal.py` do so with
 our own figures beside them. They are copied from papers, and from logs in public repositories where
 those were found; errors are MAE / RMSE.
-
-Protocols:
-
-- all cells: trained on a share of all user-service cells, tested on every other measured cell;
-- full context: as that, on the 4,612 services of which all context is known;
-- filtered: trained on a share of the *measured* cells, without the test cells that an isolation
-  forest flags over all values, test labels included.
 """
 
 from __future__ import annotations
@@ -57,21 +50,23 @@ DROPPED = "**not comparable**: cells of 19.9 s or more left out of the test, sli
 IMPUTED = "slots 56 to 63 train, slot 63 is the test"
 
 
+# MAE and RMSE; None is what was not published.
+Errors = tuple[float | None, float | None]
+
+
 @dataclass(frozen=True)
 class Entry:
-    """Errors of a method by density in per cent; None is what was not published."""
+    """Errors of a method by density in per cent."""
 
     method: str
     year: int | None
-    errors: dict[float, tuple[float | None, float | None]]
+    errors: dict[float, Errors]
     source: str
     protocol: str = "all cells"
     remark: str = ""
 
 
-def at(
-    densities: Sequence[float], *values: float | None
-) -> dict[float, tuple[float | None, float | None]]:
+def at(densities: Sequence[float], *values: float | None) -> dict[float, Errors]:
     """Pair MAE and RMSE of each density."""
     return dict(zip(densities, zip(values[::2], values[1::2], strict=True), strict=True))
 
@@ -109,9 +104,17 @@ RESPONSE_TIME = [
     Entry("HMF", 2014, at(TWO, 0.5595, 1.5248, 0.4815, 1.3105), WSREC),
     Entry("LBR", None, at(TWO, 0.5499, 1.4741, 0.4802, 1.2858), WSREC),
     Entry("NAMF", None, at(TWO, 0.5384, 1.3853, 0.4850, 1.2592), LIBRARY),
-    Entry("NeuMF", None, at(TWO, 0.5560, 1.4211, 0.4998, 1.3445), LIBRARY, remark="weak code"),
+    Entry(
+        "NeuMF",
+        None,
+        at(TWO, 0.5560, 1.4211, 0.4998, 1.3445),
+        LIBRARY,
+        remark="a weak implementation",
+    ),
     Entry("NDMF", 2020, at(TWO, 0.4880, 1.3495, 0.4304, 1.2349), LIBRARY),
-    Entry("XXX", 2022, at(TWO, 0.3848, None, 0.3300, None), LIBRARY, remark="10 %: a file's name"),
+    Entry(
+        "XXX", 2022, at(TWO, 0.3848, None, 0.3300, None), LIBRARY, remark="10 %: from a file's name"
+    ),
     Entry("FedXXX", 2022, at(TWO, 0.3973, 1.350, 0.4040, 1.355), LIBRARY),
     Entry(
         "NFMF",
@@ -382,23 +385,34 @@ UNAVAILABLE = (
     "QoSBERT, QoSDiff, QoSGMAA, TOAST, PLRes, ARRQP, TRQP, PDS-Net, and NCRL and D2E-LF in papers "
     "of their own."
 )
-# The sections of a page: name, heading, entries.
+# The sections of a page: name, heading, digits, entries.
 STATIC = (
-    ("rt", "Response time, s, test cells unfiltered", RESPONSE_TIME),
-    ("tp", "Throughput, kbps, test cells unfiltered", THROUGHPUT),
-    ("rt filtered", "Response time, s, test cells filtered", FILTERED),
+    ("rt", "Response time, s, test cells unfiltered", 3, RESPONSE_TIME),
+    ("tp", "Throughput, kbps, test cells unfiltered", 2, THROUGHPUT),
+    ("rt filtered", "Response time, s, test cells filtered", 3, FILTERED),
 )
-TEMPORAL = (("rt", "Response time over time, s", OVER_TIME),)
+TEMPORAL = (("rt", "Response time at a time slot, s", 3, OVER_TIME),)
+STATIC_LEGEND = """\
+Protocols: "all cells" trains on a share of all user-service cells and tests on every other measured
+cell (those of WSRec and WS-DREAM leave out users and services without a training row); "full
+context" does so on the 4,612 services of which all context is known; "filtered" trains on a share
+of the *measured* cells and leaves the test cells out that an isolation forest flags over all
+values, test labels included. All were measured on other draws of the cells than ours. "?" was not
+published."""
+TEMPORAL_LEGEND = """\
+Densities are shares of all cells of the slots that train, where not said otherwise. "Filtered"
+leaves the test cells out that an isolation forest flags over all values, test labels included. All
+were measured on other draws of the cells than ours. "?" was not published."""
 
 
-def make_table(entries: list[Entry]) -> str:
+def make_table(entries: list[Entry], digits: int) -> str:
     """Write entries as a table of Markdown, one column a density."""
     densities = sorted({density for entry in entries for density in entry.errors})
     rows = [
         [
             entry.method,
             str(entry.year or ""),
-            *(_cell(entry.errors.get(density)) for density in densities),
+            *(_cell(entry.errors.get(density), digits) for density in densities),
             entry.source,
             entry.protocol,
             entry.remark,
@@ -409,10 +423,10 @@ def make_table(entries: list[Entry]) -> str:
     return markdown(["method", "year", *shares, "source", "protocol", "remark"], rows)
 
 
-def _cell(errors: tuple[float | None, float | None] | None) -> str:
+def _cell(errors: Errors | None, digits: int) -> str:
     if errors is None:
         return ""
-    mae, rmse = (f"{error:.4g}" if error is not None else "?" for error in errors)
+    mae, rmse = ("?" if error is None else f"{error:.{digits}f}" for error in errors)
     return f"{mae} / {rmse}"
 
 
@@ -423,24 +437,29 @@ def our_entries(summary: pd.DataFrame, protocol: str) -> list[Entry]:
         errors = {
             round(100 * row.density, 6): (row.mae, row.rmse) for row in rows.itertuples(index=False)
         }
-        seeds = f"mean of {rows['seeds'].min():.0f} seeds"
+        seeds = f"seeds: {rows['seeds'].min():.0f}"
         entries.append(Entry(f"**{model}**", None, errors, "this benchmark", protocol, seeds))
     return entries
 
 
 def make_page(
-    sections: Sequence[tuple[str, str, list[Entry]]],
+    sections: Sequence[tuple[str, str, int, list[Entry]]],
+    legend: str,
     ours: Mapping[str, list[Entry]] = MappingProxyType({}),
 ) -> str:
     """Write all sections, ours at the end of each."""
-    parts = []
-    for name, title, entries in sections:
-        parts += [f"**{title}, MAE / RMSE by density**", make_table(entries + ours.get(name, []))]
+    parts = [legend]
+    for name, title, digits, entries in sections:
+        table = make_table(entries + ours.get(name, []), digits)
+        parts += [f"**{title}, MAE / RMSE by density**", table]
     return "\n\n".join([*parts, UNAVAILABLE])
 
 
 def main(paths: list[str]) -> None:
-    tables = {"published": make_page(STATIC), "temporal published": make_page(TEMPORAL)}
+    tables = {
+        "published": make_page(STATIC, STATIC_LEGEND),
+        "temporal published": make_page(TEMPORAL, TEMPORAL_LEGEND),
+    }
     for path in paths:
         write_between_marks(Path(path), tables)
 
