@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -170,7 +171,15 @@ def measure(
             rows.append({**key, **rate(problem, fitted.prediction), **fitted.cost})
         append_rows(path, rows)
         progress.tell(task, "; ".join(map(describe, rows)), seconds)
+    if not path.exists():
+        stop_if(failures)
     return failures
+
+
+def stop_if(failures: list[str]) -> None:
+    """End the script with status 1 and a line for each failure."""
+    if failures:
+        sys.exit("\n".join(["these failed:", *failures]))
 
 
 def describe(row: dict[str, float]) -> str:

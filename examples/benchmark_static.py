@@ -37,7 +37,6 @@ worse than the figures below is not a fair run.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -48,7 +47,7 @@ import pandas as pd
 import published
 from _benchmark import Fitted, Split, fit_and_predict, flag_outliers, score
 from _report import BASELINE, Layout, Protocol, report
-from _runs import Task, choose_models, in_own_process, make_parser, measure, parse
+from _runs import Task, choose_models, in_own_process, make_parser, measure, parse, stop_if
 from _static_models import ABLATIONS, DEFAULT, JOINT, make_model
 from sklearn.utils import Bunch
 
@@ -219,8 +218,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     failures = run(args, models) if args.data else []
     _, summary = report(args, "WS-DREAM data set 1", LAYOUT, publish, "published")
     tell_baseline(summary)
-    if failures:
-        sys.exit("\n".join(["these failed:", *failures]))
+    stop_if(failures)
     return summary
 
 

@@ -39,7 +39,6 @@ worse than the figures below is not a fair run.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -59,7 +58,7 @@ from _benchmark import (
     score,
 )
 from _report import BASELINE, Layout, Protocol, report
-from _runs import Task, choose_models, in_own_process, make_parser, measure, parse
+from _runs import Task, choose_models, in_own_process, make_parser, measure, parse, stop_if
 from embedding_mlp import EmbeddingMLP
 from lightgbm_baseline import LightGBM
 
@@ -328,8 +327,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     failures = run(args, models) if args.data else []
     rows, summary = report(args, "WS-DREAM data set 2", LAYOUT, publish, "temporal published")
     warn_unless_fair(rows)
-    if failures:
-        sys.exit("\n".join(["these failed:", *failures]))
+    stop_if(failures)
     return summary
 
 

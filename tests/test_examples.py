@@ -233,6 +233,8 @@ def test_a_failing_model_does_not_stop_the_others(
     assert list(rows["model"]) == ["constant median", "embedding MLP"]
     assert (wsdream_folder / "out" / "results.md").exists()
     assert "FAILED, RuntimeError: no such luck" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no such luck"):
+        run_static(benchmark, wsdream_folder, wsdream_folder / "b", models=["service median"])
 
 
 def test_a_run_goes_on_where_a_killed_one_ended(example, in_process, wsdream_folder, capsys):
@@ -266,6 +268,18 @@ def test_results_of_another_benchmark_are_not_added_to(example, in_process, wsdr
         run_static(benchmark, wsdream_folder, path.parent)
     with pytest.raises(ValueError, match="not results of this script"):
         benchmark.main(["--table", str(path)])
+
+
+def test_a_result_that_is_there_twice_counts_once(example, tmp_path):
+    benchmark = example("benchmark_static")
+    path = tmp_path / "results.csv"
+    row = {"qos": "rt", "density": 0.025, "model": "embedding MLP", "seed": 0, "rmse": 2.0}
+    row |= {"mae_filtered": 1.0, "rmse_filtered": 2.0, "fit_s": 1.0, "pairs_per_s": 1.0}
+    pd.DataFrame([{**row, "mae": mae, "peak_mb": 1.0} for mae in (1.0, 3.0)]).to_csv(
+        path, index=False
+    )
+    summary = benchmark.main(["--table", str(path)])
+    assert summary.loc[("rt", 0.025, "embedding MLP"), "mae"] == 3
 
 
 def test_progress_tells_the_time_left_by_model(example, capsys):
