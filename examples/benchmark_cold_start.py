@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from _benchmark import ConstantMedian, ServiceMedian, Split
-from benchmark_static import make_models, read_split
+from _static_models import make_model
+from benchmark_static import read_split
 
 from skqos.datasets import load_wsdream
 from skqos.metrics import nan_mean_absolute_error
@@ -48,12 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     for qos in args.qos:
         data = load_wsdream(args.data, qos=qos)
-        models = make_models(data, qos, args.seed)
         for column, what, median in ((0, "users", ServiceMedian), (1, "services", ConstantMedian)):
             split = hold_out(read_split(args.data, qos), column, args.seed)
             reference = mean_absolute_error(median(), split)
             for name in args.models:
-                mae = mean_absolute_error(models[name], split)
+                model = make_model(name, data, qos, args.seed)
+                mae = mean_absolute_error(model, split)
                 print(
                     f"{qos} unknown {what}: {name} {mae:.4g}, {median.__name__} {reference:.4g}, "
                     f"ratio {mae / reference:.3f}",

@@ -1,17 +1,34 @@
-"""Accuracy on the 2.5 % splits of WS-DREAM data set 1, every model on the same rows.
+"""Accuracy on WS-DREAM data set 1, every model on the same rows.
 
-    python examples/benchmark_static.py --data DIR --out results
-    python examples/benchmark_static.py --table results/*/results.csv --readme README.md
-    python examples/benchmark_static.py --table results/*/results.csv --filtered
+    python examples/benchmark_static.py --data DIR --out results/
+    python examples/benchmark_static.py --table results/results.csv --readme README.md
 
-DIR holds the files of data set 1 and a folder ``splits`` with ``{rt,tp}_{train,test}_0.025.txt``
-(lines ``user service value``). Test cells are not filtered and no model sees their values: with
-``--permute-test-labels`` all predictions stay as they are.
+The first line runs all models, three seeds each, each in a process of its own, and leaves in
+``results``: ``results.csv``, to which each result is added when it is there, so that a further run
+goes on where this one ended; the predictions of the test cells; ``results.md`` with all tables; two
+figures. ``--jobs`` runs several processes at a time, ``--ablations`` the variants of ours too,
+``--models`` those that it names. Nothing but the costs depends on ``--jobs``. The second line puts
+the tables of one or more runs between the marks that a file has for them.
 
-The second line makes the README's table from the results of one or more runs. The third makes that
-of the filtered protocol, R2SL's, from the same predictions: test cells that an isolation forest
-flags over all values of the split, test labels included, do not count (`skqos.metrics.outlier_mask`
-with contamination 0.1, all samples, seed 42).
+DIR holds the files of data set 1, and may have a folder ``splits`` with
+``{rt,tp}_{train,test}_0.025.txt`` (lines ``user service value``). Without one, 2.5 % of the cells
+are drawn to train and half of the others to test (`skqos.model_selection.DensitySplit`, seed 0).
+
+The test cells are the same at each of the ``--densities``, so that errors may be compared. Training
+cells are nested: a density below 2.5 % takes a random part of those at 2.5 %; one above adds random
+ones of the cells that are in neither file. Where DIR has only part of the data set, those may be
+none, or not drawn evenly from all users.
+
+Models are given the training rows and the test pairs; the values of the test cells stay in the
+process that scores. With ``--permute-test-labels`` they are shuffled first, results go to the
+folder ``permuted`` of ``--out``, and all predictions stay as they are.
+
+Test cells are not filtered in the first table. The second is R2SL's protocol on the same
+predictions: test cells that an isolation forest flags over all values of the split, test labels
+included, do not count (`skqos.metrics.outlier_mask` with contamination 0.1, all samples, seed 42).
+
+``peak_mb`` is the largest resident memory of the process that fitted and predicted: imports and
+data are in it.
 
 The embedding MLP of `embedding_mlp.py` is the baseline. A run whose baseline is more than 2 %
 worse than the figures below is not a fair run.
@@ -20,244 +37,188 @@ worse than the figures below is not a fair run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from _benchmark import (
-    ConstantMedian,
-    ServiceMedian,
-    Split,
-    file_name,
-    fit_and_predict,
-    flag_outliers,
-    make_parser,
-    markdown,
-    read_results,
-    score,
-    summarise,
-    take_errors,
-    tell,
-    timed,
-    write_into,
-)
-from embedding_mlp import EmbeddingMLP, context_codes
-from sklearn.pipeline import make_pipeline
+import published
+from _benchmark import Fitted, Split, fit_and_predict, flag_outliers, score
+from _report import BASELINE, Layout, Protocol, report
+from _runs import Task, choose_models, in_own_process, make_parser, measure, parse, stop_if
+from _static_models import ABLATIONS, DEFAULT, JOINT, make_model
 from sklearn.utils import Bunch
 
-from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.datasets import load_wsdream
-from skqos.preprocessing import ContextJoiner
+from skqos.model_selection import DensitySplit
 
-CONTEXT = ["country", "as", "region", "city", "subnet", "latitude", "longitude"]
-# Context and kinds of region of the R2SL paper.
-R2SL_CONTEXT = ["as", "city", "latitude", "longitude"]
-NO_AUGMENTATION = {"refill_ratio": 0, "pseudo_label_ratio": 0}
-ABLATION_EPOCHS = 15
-SHARP_ABLATIONS = {
-    "15 epochs": {},
-    "GCN": {"convolution": "gcn"},
-    "HyGCN": {"convolution": "hygcn"},
-    "no convolution": {"convolution": "none"},
-    "merged context": {"context_graphs": "merged"},
-    "no SNR": {"routing": False},
-    "no Cross-SNR": {"cross_routing": False},
-    "head alone": {"convolution": "none", "routing": False, "cross_routing": False},
-    "DWA": {"task_weighting": "dwa"},
-    "uncertainty": {"task_weighting": "uncertainty"},
-    "equal": {"task_weighting": "equal"},
-    "messages from targets": {"disjoint_supervision": False},
-    "no newcomers": {"newcomer_share": 0.0},
-    "fixed features": {"fine_tune_features": False},
-}
+GIVEN_DENSITY = 0.025
 BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
+QOS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
+OUTLIERS = (
+    "Test cells that an isolation forest flags (contamination 0.1, all samples, seed 42, over "
+    "training and test values) do not count. The forest sees the test labels."
+)
+LAYOUT = Layout(
+    by=("qos", "density"),
+    head=("QoS", "density"),
+    cells=lambda qos, density: [QOS[qos][0], f"{density * 100:g} %"],
+    digits=lambda qos, _: QOS[qos][1],
+    models=[*DEFAULT, *ABLATIONS],
+    protocols={
+        "results": Protocol("", "Test cells unfiltered"),
+        "filtered": Protocol("_filtered", "Test cells filtered", OUTLIERS),
+    },
+)
 
 
-def with_context(data: Bunch, regressor: object) -> object:
-    """Give a regressor all context of the benchmark."""
-    context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider"]])
-    return make_pipeline(context, regressor)
+class Problem(NamedTuple):
+    """A split of one QoS."""
+
+    qos: str
+    density: float
+
+    def __str__(self) -> str:
+        return f"{self.qos} {self.density * 100:g} %"
 
 
-def make_models(data: Bunch, qos: str, seed: int) -> dict:
-    """Name every model of the benchmark; ours get nothing that depends on the QoS."""
-
-    def sa_moe(**params: object) -> object:
-        return with_context(data, SAMoERegressor(random_state=seed, device="cpu", **params))
-
-    def r2sl(**params: object) -> object:
-        return with_context(data, R2SLRegressor(random_state=seed, device="cpu", **params))
-
-    kinds = [name for name in CONTEXT if name not in ("latitude", "longitude")]
-    return {
-        "constant median": ConstantMedian(),
-        "service median": ServiceMedian(),
-        "embedding MLP": EmbeddingMLP(
-            context_codes(data.users, data.services), log=qos == "rt", seed=seed
-        ),
-        "SAMoERegressor": sa_moe(),
-        "MF-MoE": sa_moe(**NO_AUGMENTATION),
-        # As many steps as the two stages of SAMoERegressor take: what is left is augmentation.
-        "MF-MoE, all steps": sa_moe(**NO_AUGMENTATION, max_epochs=55),
-        "SA-MoE-": sa_moe(pseudo_label_ratio=0),
-        "SA-MoE, no refill": sa_moe(refill_ratio=0),
-        "SA-MoE, paper": sa_moe(**SAMoERegressor.PAPER_PARAMS),
-        "MF-MoE, paper": sa_moe(
-            **{**SAMoERegressor.PAPER_PARAMS, **NO_AUGMENTATION, "max_epochs": 100}
-        ),
-        "R2SLRegressor": r2sl(),
-        "R2SL, no city": r2sl(region_features=[kind for kind in kinds if kind != "city"]),
-        "R2SL, no AS": r2sl(region_features=[kind for kind in kinds if kind != "as"]),
-        "R2SL, city and AS": r2sl(region_features=["city", "as"]),
-        "R2SL, no latent states": r2sl(region_features=[]),
-        "R2SL, printed rate": r2sl(rate="printed"),
-        "R2SL, absolute error": r2sl(loss="absolute_error"),
-        "R2SL, squared error": r2sl(loss="squared_error"),
-        "R2SL, Huber": r2sl(loss="huber"),
-        "R2SL, printed E-Huber": r2sl(loss="e_huber_printed"),
-        "R2SL, paper": make_pipeline(
-            ContextJoiner(data.users[R2SL_CONTEXT], data.services[R2SL_CONTEXT]),
-            R2SLRegressor(random_state=seed, device="cpu", **R2SLRegressor.PAPER_PARAMS),
-        ),
-        "SHARP-QoS, one QoS": with_context(
-            data, SharpQoSRegressor(random_state=seed, device="cpu")
-        ),
-    }
-
-
-def make_joint_models(data: Bunch, seed: int) -> dict:
-    """Name the models that are fitted to all QoS at once."""
-
-    def sharp(**params: object) -> object:
-        return with_context(data, SharpQoSRegressor(random_state=seed, device="cpu", **params))
-
-    return {
-        "SharpQoSRegressor": sharp(),
-        "SHARP-QoS, paper": sharp(**SharpQoSRegressor.PAPER_PARAMS),
-        # Ablations share a shorter training, and are to be compared with one another.
-        **{
-            f"SHARP-QoS, {name}": sharp(max_epochs=ABLATION_EPOCHS, **params)
-            for name, params in SHARP_ABLATIONS.items()
-        },
-    }
-
-
-def read_split(path: Path, qos: str) -> Split:
-    parts = []
-    for part in ("train", "test"):
-        rows = np.loadtxt(path / "splits" / f"{qos}_{part}_0.025.txt")
-        parts += [rows[:, :2].astype(np.int64), rows[:, 2]]
-    return Split(*parts)
-
-
-def join(splits: dict[str, Split]) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows of all QoS, NaN for what a row does not tell."""
-    X = np.concatenate([split.X for split in splits.values()])
-    y = np.full((len(X), len(splits)), np.nan)
-    start = 0
-    for k, split in enumerate(splits.values()):
-        y[start : start + len(split.y), k] = split.y
-        start += len(split.y)
-    return X, y
-
-
-def run_alone(model: object, qos: str, split: Split) -> Iterator[tuple[str, np.ndarray, dict]]:
-    """Fit and predict one QoS."""
-    yield qos, *fit_and_predict(model, split)
-
-
-def run_joint(model: object, splits: dict[str, Split]) -> Iterator[tuple[str, np.ndarray, dict]]:
-    """Fit all QoS at once and predict each; the time of the fit is shared out among them."""
-    X, y = join(splits)
-    _, fit_s = timed(lambda: model.fit(X, y))
-    for k, (qos, split) in enumerate(splits.items()):
-        prediction, predict_s = timed(lambda split=split: model.predict(split.X_test))
-        times = {"fit_s": fit_s / len(splits), "pairs_per_s": len(prediction) / predict_s}
-        yield qos, prediction[:, k], times
-
-
-def run_all(args: argparse.Namespace) -> Iterator[dict]:
-    """Yield a row of the results as soon as it is there."""
-    splits = {qos: read_split(args.data, qos) for qos in args.qos}
-    data = load_wsdream(args.data, qos="rt")
-    if args.permute_test_labels:
-        for split in splits.values():
-            np.random.default_rng(0).shuffle(split.y_test)
-    outliers = {qos: flag_outliers(split) for qos, split in splits.items()}
-    for seed in args.seeds:
-        runs = [
-            (name, lambda model=model, qos=qos: run_alone(model, qos, splits[qos]))
-            for qos in args.qos
-            for name, model in make_models(data, qos, seed).items()
-        ]
-        runs += [
-            (name, lambda model=model: run_joint(model, splits))
-            for name, model in make_joint_models(data, seed).items()
-        ]
-        for name, task in runs:
-            if args.models and name not in args.models:
-                continue
-            for qos, prediction, times in task():
-                if args.out:
-                    np.save(args.out / f"{qos}-{file_name(name)}-{seed}.npy", prediction)
-                scores = score(splits[qos], prediction, {"_filtered": ~outliers[qos]})
-                yield {"qos": qos, "model": name, "seed": seed, **scores, **times}
-
-
-UNITS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
-
-
-def make_table(summary: pd.DataFrame) -> str:
-    """Write the summary as the README's table."""
-    rows = []
-    for (qos, model), row in summary.iterrows():
-        unit, digits = UNITS[qos]
-        mae, deviation, rmse = (f"{row[name]:.{digits}f}" for name in ("mae", "mae_std", "rmse"))
-        rows.append(
-            [
-                unit,
-                model,
-                f"{row['seeds']:.0f}",
-                f"{mae} ({deviation})",
-                rmse,
-                f"{row['mae / MLP']:.3f}",
-                f"{row['fit_s']:.0f}",
-                f"{row['fit_s / MLP']:.1f}",
-            ]
+def read_split(folder: Path, qos: str, density: float = GIVEN_DENSITY) -> Split:
+    """Read or draw the training and test rows of a density."""
+    if not (folder / "splits").is_dir():
+        split, others = draw_split(load_wsdream(folder, qos=qos))
+    else:
+        train, test = (
+            np.loadtxt(folder / "splits" / f"{qos}_{part}_{GIVEN_DENSITY}.txt")
+            for part in ("train", "test")
         )
-    head = ["QoS", "model", "seeds", "MAE (deviation)", "RMSE", "MAE / MLP", "fit, s", "fit / MLP"]
-    return markdown(head, rows)
+        split = Split(*(part for rows in (train, test) for part in _parts(rows)))
+        others = None
+    if density == GIVEN_DENSITY:
+        return split
+    data = load_wsdream(folder, qos=qos)
+    if others is None:
+        others = find_others(data, split)
+    n_train = round(density * len(data.users) * len(data.services))
+    return resize(split, data, others, n_train)
 
 
-def measure(args: argparse.Namespace) -> list[dict]:
-    """Run all models, tell each result at once, and keep what is done so far."""
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in run_all(args):
-        rows.append(row)
-        tell(row, "qos")
-        if args.out:
-            pd.DataFrame(rows).to_csv(args.out / "results.csv", index=False)
-    return rows
+def _parts(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rows[:, :2].astype(np.int64), rows[:, 2]
+
+
+def draw_split(data: Bunch) -> tuple[Split, np.ndarray]:
+    """Draw training rows and half of the others to test; return the rows that are left, too."""
+    splitter = DensitySplit(
+        1,
+        density=GIVEN_DENSITY,
+        test_size=0.5,
+        n_users=len(data.users),
+        n_services=len(data.services),
+        random_state=0,
+    )
+    train, test = next(splitter.split(data.X))
+    others = np.setdiff1d(np.arange(len(data.y)), np.concatenate([train, test]))
+    return Split(data.X[train], data.y[train], data.X[test], data.y[test]), others
+
+
+def find_others(data: Bunch, split: Split) -> np.ndarray:
+    """Return the measured rows whose cells are neither in training nor in the test."""
+    n_services = len(data.services)
+    cells, *used = (X[:, 0] * n_services + X[:, 1] for X in (data.X, split.X, split.X_test))
+    return np.flatnonzero(~np.isin(cells, np.concatenate(used)))
+
+
+def resize(split: Split, data: Bunch, others: np.ndarray, n_train: int) -> Split:
+    """Train on the first rows of a fixed order: those of the split, then the others."""
+    n_given = len(split.y)
+    if n_train > n_given + len(others):
+        highest = (n_given + len(others)) / (len(data.users) * len(data.services))
+        raise ValueError(
+            f"--densities: there are {n_given + len(others):,} cells to train on beside the test, "
+            f"{n_train:,} were asked for; the highest density is {highest:.4f}"
+        )
+    rng = np.random.default_rng(0)
+    own, added = rng.permutation(n_given), rng.permutation(others)
+    X = np.concatenate([split.X[own], data.X[added]])[:n_train]
+    y = np.concatenate([split.y[own], data.y[added]])[:n_train]
+    return Split(X, y, split.X_test, split.y_test)
+
+
+def fit_task(name: str, qos: str | None, seed: int, data: Bunch, splits: list) -> list[Fitted]:
+    """Make a model, fit it and predict: all that is done in a process of its own."""
+    return fit_and_predict(make_model(name, data, qos, seed), splits)
+
+
+def list_tasks(args: argparse.Namespace, models: list[str]) -> list[Task]:
+    """Seed by seed, so that the time left is known after the first."""
+    tasks = []
+    for seed in args.seeds:
+        for density in args.densities:
+            problems = tuple(Problem(qos, density) for qos in args.qos)
+            for name in models:
+                groups = [problems] if name in JOINT else [(problem,) for problem in problems]
+                tasks += [Task(name, seed, group) for group in groups]
+    return tasks
+
+
+def run(args: argparse.Namespace, models: list[str]) -> list[str]:
+    """Run what has no results yet; return a line for each failure."""
+    tasks = list_tasks(args, models)
+    splits = {p: read_split(args.data, *p) for task in tasks for p in task.problems}
+    if args.permute_test_labels:
+        splits = {problem: split.permuted() for problem, split in splits.items()}
+    tables = load_wsdream(args.data, qos="rt")
+    data = Bunch(users=tables.users, services=tables.services)
+
+    def fit(task: Task) -> list[Fitted]:
+        qos = task.problems[0].qos if task.model not in JOINT else None
+        blind = [splits[problem].blind() for problem in task.problems]
+        return in_own_process(fit_task, task.model, qos, task.seed, data, blind)
+
+    @cache
+    def kept(problem: Problem) -> dict[str, np.ndarray]:
+        return {"_filtered": ~flag_outliers(splits[problem])}
+
+    def rate(problem: Problem, prediction: np.ndarray) -> dict[str, float]:
+        return score(splits[problem].y_test, prediction, kept(problem))
+
+    return measure(tasks, fit, rate, args)
+
+
+def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
+    """Put our figures beside the published ones."""
+    ours = {}
+    for mark, protocol in (("results", "all cells"), ("filtered", "all cells, filtered")):
+        summary = summaries[mark].reset_index()
+        summary = summary[summary["model"].isin(DEFAULT)]
+        for qos, rows in summary.groupby("qos"):
+            name = qos if mark == "results" else f"{qos} filtered"
+            ours[name] = published.our_entries(rows, protocol)
+    return published.make_page(published.STATIC, published.STATIC_LEGEND, ours)
+
+
+def tell_baseline(summary: pd.DataFrame) -> None:
+    """Tell how the baseline stands against what it should be."""
+    for qos, reference in BASELINE_MAE.items():
+        if (qos, GIVEN_DENSITY, BASELINE) in summary.index:
+            mae = summary.loc[(qos, GIVEN_DENSITY, BASELINE), "mae"]
+            print(f"{qos}: baseline {mae:.4g}, {mae / reference:.3f} of the reference {reference}")
 
 
 def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser = make_parser(__doc__.split("\n")[0], data_set=1)
     parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    rows = read_results(args.table) if args.table else measure(args)
-    summary = summarise(take_errors(rows, "_filtered") if args.filtered else rows, by="qos")
-    print(summary.to_string(float_format="{:.4g}".format))
-    for qos, reference in BASELINE_MAE.items():
-        if (qos, "embedding MLP") in summary.index and not args.filtered:
-            mae = summary.loc[(qos, "embedding MLP"), "mae"]
-            print(f"{qos}: baseline {mae:.4g}, {mae / reference:.3f} of the reference {reference}")
-    if args.readme:
-        write_into(args.readme, make_table(summary), "filtered" if args.filtered else "results")
+    parser.add_argument(
+        "--densities", nargs="+", type=float, default=[GIVEN_DENSITY], help="shares of all cells"
+    )
+    args = parse(parser, argv)
+    models = choose_models(parser, args, [*DEFAULT], [*ABLATIONS])
+    failures = run(args, models) if args.data else []
+    _, summary = report(args, "WS-DREAM data set 1", LAYOUT, publish, "published")
+    tell_baseline(summary)
+    stop_if(failures)
     return summary
 
 

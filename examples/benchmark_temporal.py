@@ -1,17 +1,19 @@
 """Accuracy at one time slot of WS-DREAM data set 2, response time, every model on the same rows.
 
-    python examples/benchmark_temporal.py --data DIR --out results
+    python examples/benchmark_temporal.py --data DIR --out results/
     python examples/benchmark_temporal.py --table results/results.csv --readme README.md
-    python examples/benchmark_temporal.py --table results/results.csv --drop-timeouts
+
+The first line runs all models, three seeds each, each in a process of its own, and leaves in
+``results``: ``results.csv``, to which each result is added when it is there, so that a further run
+goes on where this one ended, or adds another protocol; the predictions of the test cells;
+``results.md`` with all tables; two figures. ``--jobs`` runs several processes at a time,
+``--ablations`` the variants of ours too, the paper's training of many hours included, ``--models``
+those that it names; ``--epochs`` cuts the training of ours short. The second line puts the tables
+of one or more runs between the marks that a file has for them.
 
 DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``: all cells, or a uniform share of them
-(``--given-share``). Without ``--models`` all of them run, the paper's training of many hours
-included; ``--epochs`` cuts the training of ours short. Results and predictions are kept after each
-model, and a further run into the same folder adds to them.
-
-Test cells are the same for all protocols: the given cells of ``--slot`` that imputation does not
-train on. No model sees their values: with ``--permute-test-labels`` all predictions stay as they
-are.
+(``--given-share``). Test cells are the same for all protocols: the given cells of ``--slot`` that
+imputation does not train on.
 
 - imputation: train on ``--density`` of all cells of the ``--window`` slots that end with the slot;
 - forecast: train on as large a share of the ``--window`` slots before the slot;
@@ -21,10 +23,14 @@ Density is the share of all cells, given or not. ``--window`` chooses the slots 
 models "window 1" to "window 16" change the length of the sequences alone: to fill all of 16 steps
 takes ``--window 16`` too, which is another task with its own baseline.
 
-Errors are told on all test cells first. ``--filtered`` leaves out those that an isolation forest
-flags over all values of the split, test labels included (`skqos.metrics.outlier_mask` with
-contamination 0.1, all samples, seed 42), ``--drop-timeouts`` those that took 19.9 s or more. Beside
-both stands the constant median.
+Models are given the training rows and the test cells' ids; the values of the test cells stay in
+the process that scores. With ``--permute-test-labels`` they are shuffled first, results go to the
+folder ``permuted`` of ``--out``, and all predictions stay as they are.
+
+Errors are told on all test cells first, then without those that an isolation forest flags over all
+values of the split, test labels included (`skqos.metrics.outlier_mask` with contamination 0.1, all
+samples, seed 42), and without those that took 19.9 s or more. ``peak_mb`` is the largest resident
+memory of the process that fitted and predicted: imports and data are in it.
 
 The embedding MLP of `embedding_mlp.py` is the baseline. A run whose baseline is more than 2 %
 worse than the figures below is not a fair run.
@@ -33,30 +39,28 @@ worse than the figures below is not a fair run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+import published
 from _benchmark import (
     ConstantMedian,
+    Fitted,
     ServiceMedian,
     Split,
-    file_name,
     fit_and_predict,
     flag_outliers,
-    make_parser,
-    markdown,
-    read_results,
     score,
-    summarise,
-    take_errors,
-    tell,
-    write_into,
 )
+from _report import BASELINE, Layout, Protocol, report
+from _runs import Task, choose_models, in_own_process, make_parser, measure, parse, stop_if
 from embedding_mlp import EmbeddingMLP
+from lightgbm_baseline import LightGBM
 
 from skqos import TPMCFRegressor
 
@@ -98,7 +102,9 @@ ABLATIONS = {
 }
 # The task whose baseline is known, and its MAE and RMSE by seed.
 BASELINE_TASK = "imputation 10 % of slot 63 from 8"
-BASELINE = {0: (0.8545, 2.791), 1: (0.8329, 2.757), 2: (0.8210, 2.719)}
+IMPUTATION = r"^imputation ([\d.]+) % of slot 63 from 8$"
+KEPT = "time-outs kept, slot 63"
+BASELINE_ERRORS = {0: (0.8545, 2.791), 1: (0.8329, 2.757), 2: (0.8210, 2.719)}
 
 
 class PairMedian(ServiceMedian):
@@ -170,81 +176,131 @@ def code_tables(cells: Cells, split: Split) -> list[np.ndarray]:
     return [codes[:, np.newaxis] for codes in (np.arange(n_users), np.arange(n_services), steps)]
 
 
-def make_models(tables: list[np.ndarray], seed: int, epochs: int | None) -> dict:
-    """Name every model of the benchmark."""
+def tpmcf(**params: object) -> Callable[..., TPMCFRegressor]:
+    """Make a regressor of ours, its training cut short if `epochs` says so."""
 
-    def tpmcf(**params: object) -> TPMCFRegressor:
-        if epochs is not None:
-            params["max_epochs"] = epochs
-        return TPMCFRegressor(**{"random_state": seed, "device": "cpu", **params})
+    def make(tables: list[np.ndarray], seed: int, epochs: int | None) -> TPMCFRegressor:  # noqa: ARG001
+        short = {} if epochs is None else {"max_epochs": epochs}
+        return TPMCFRegressor(**{"random_state": seed, "device": "cpu", **params, **short})
 
-    ours = {
-        "TPMCFRegressor": tpmcf(),
-        "TPMCF, paper": tpmcf(**TPMCFRegressor.PAPER_PARAMS),
-        **{
-            f"TPMCF, {name}": tpmcf(**{"max_epochs": ABLATION_EPOCHS, **params})
-            for name, params in ABLATIONS.items()
-        },
-    }
-    suffix = "" if epochs is None else f" ({epochs} epochs)"
-    return {
-        "constant median": ConstantMedian(),
-        "service median": ServiceMedian(),
-        "pair median": PairMedian(),
-        "embedding MLP": EmbeddingMLP(tables, log=True, seed=seed, max_epochs=12, batch_size=512),
-        **{f"{name}{suffix}": model for name, model in ours.items()},
-    }
+    return make
 
 
-def run_all(args: argparse.Namespace) -> Iterator[dict]:
-    """Yield a row of the results as soon as it is there."""
+def embedding_mlp(tables: list[np.ndarray], seed: int, _: int | None) -> EmbeddingMLP:
+    return EmbeddingMLP(tables, log=True, seed=seed, max_epochs=12, batch_size=512)
+
+
+def lightgbm(tables: list[np.ndarray], seed: int, _: int | None) -> LightGBM:
+    # Also how the pair did at its other steps, and user and service at the same step.
+    groups = ((0,), (1,), (0, 1), (0, 2), (1, 2))
+    return LightGBM(tables, log=True, seed=seed, groups=groups)
+
+
+OURS = {"TPMCFRegressor": tpmcf()}
+DEFAULT = {
+    "constant median": lambda *_: ConstantMedian(),
+    "service median": lambda *_: ServiceMedian(),
+    "pair median": lambda *_: PairMedian(),
+    "LightGBM": lightgbm,
+    BASELINE: embedding_mlp,
+    **OURS,
+}
+VARIANTS = {
+    "TPMCF, paper": tpmcf(**TPMCFRegressor.PAPER_PARAMS),
+    **{
+        f"TPMCF, {name}": tpmcf(**{"max_epochs": ABLATION_EPOCHS, **params})
+        for name, params in ABLATIONS.items()
+    },
+}
+LAYOUT = Layout(
+    by=("task",),
+    head=("task",),
+    cells=lambda task: [task],
+    digits=lambda _: 3,
+    models=[*DEFAULT, *VARIANTS],
+    protocols={
+        "temporal": Protocol("", "All test cells, response time, s"),
+        "temporal filtered": Protocol(
+            "_filtered",
+            "Test cells filtered, response time, s",
+            "Test cells that an isolation forest flags (contamination 0.1, all samples, seed 42, "
+            "over training and test values) do not count. The forest sees the test labels.",
+        ),
+        "temporal answered": Protocol(
+            "_answered",
+            "Test cells without time-outs, response time, s",
+            f"Test cells of {TIMEOUT} s or more do not count.",
+        ),
+    },
+)
+
+
+class Problem(NamedTuple):
+    """One protocol."""
+
+    task: str
+
+    def __str__(self) -> str:
+        return self.task
+
+
+def fit_task(
+    name: str, seed: int, epochs: int | None, tables: list[np.ndarray], split: Split
+) -> list[Fitted]:
+    """Make a model, fit it and predict: all that is done in a process of its own."""
+    model = {**DEFAULT, **VARIANTS}[name](tables, seed, epochs)
+    return fit_and_predict(model, [split])
+
+
+def run(args: argparse.Namespace, models: list[str]) -> list[str]:
+    """Run what has no results yet; return a line for each failure."""
     cells = read_cells(args.data)
     split = make_split(cells, args)
-    task = name_task(args)
-    print(f"{task}: {len(split.y):,} training rows, {len(split.y_test):,} test rows", flush=True)
+    problem = Problem(name_task(args))
+    print(f"{problem}: {len(split.y):,} training rows, {len(split.y_test):,} test rows", flush=True)
     if args.permute_test_labels:
-        np.random.default_rng(0).shuffle(split.y_test)
-    kept = {"_filtered": ~flag_outliers(split), "_answered": split.y_test < TIMEOUT}
+        split = split.permuted()
     tables = code_tables(cells, split)
-    for seed in args.seeds:
-        for name, model in make_models(tables, seed, args.epochs).items():
-            if args.models and name.split(" (")[0] not in args.models:
-                continue
-            prediction, times = fit_and_predict(model, split)
-            if args.out:
-                np.save(args.out / f"{file_name(f'{task} {name}')}-{seed}.npy", prediction)
-            scores = score(split, prediction, kept)
-            yield {"task": task, "model": name, "seed": seed, **scores, **times}
+    suffix = "" if args.epochs is None else f" ({args.epochs} epochs)"
+    names = {name + suffix * (name in {**OURS, **VARIANTS}): name for name in models}
+
+    def fit(task: Task) -> list[Fitted]:
+        name = names[task.model]
+        return in_own_process(fit_task, name, task.seed, args.epochs, tables, split.blind())
+
+    @cache
+    def kept() -> dict[str, np.ndarray]:
+        return {"_filtered": ~flag_outliers(split), "_answered": split.y_test < TIMEOUT}
+
+    def rate(_: Problem, prediction: np.ndarray) -> dict[str, float]:
+        return score(split.y_test, prediction, kept())
+
+    tasks = [Task(name, seed, (problem,)) for seed in args.seeds for name in names]
+    return measure(tasks, fit, rate, args)
 
 
-def measure(args: argparse.Namespace) -> list[dict]:
-    """Run all models, tell each result at once, and add it to what the folder holds."""
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in run_all(args):
-        rows.append(row)
-        tell(row, "task")
-        if args.out:
-            path = args.out / "results.csv"
-            pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False)
-    return rows
+def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
+    """Put our figures for slot 63, imputed from eight slots, beside the published ones."""
+    ours = []
+    for mark, protocol in (("temporal", KEPT), ("temporal filtered", f"{KEPT}, filtered")):
+        summary = summaries[mark].reset_index()
+        summary = summary[summary["model"].isin(DEFAULT)]
+        share = summary["task"].str.extract(IMPUTATION, expand=False).astype(float)
+        ours += published.our_entries(summary.assign(density=share / 100)[share.notna()], protocol)
+    return published.make_page(published.TEMPORAL, published.TEMPORAL_LEGEND, {"rt": ours})
 
 
-def drop_repeated(rows: list[dict]) -> list[dict]:
-    """Keep the last result of each model and seed of a run."""
-    key = ("run", "task", "model", "seed")
-    return list({tuple(row.get(name) for name in key): row for row in rows}.values())
-
-
-def warn_unless_fair(rows: list[dict]) -> None:
+def warn_unless_fair(rows: pd.DataFrame) -> None:
     """Tell how the baseline stands against what it should be."""
-    found = [row for row in rows if (row["task"], row["model"]) == (BASELINE_TASK, "embedding MLP")]
-    known = [row for row in found if row["seed"] in BASELINE]
-    if not known:
+    known = rows[
+        (rows["task"] == BASELINE_TASK)
+        & (rows["model"] == BASELINE)
+        & rows["seed"].isin(BASELINE_ERRORS)
+    ]
+    if known.empty:
         return
-    reference = np.mean([BASELINE[row["seed"]] for row in known], axis=0)
-    mean = np.mean([(row["mae"], row["rmse"]) for row in known], axis=0)
+    reference = np.mean([BASELINE_ERRORS[seed] for seed in known["seed"]], axis=0)
+    mean = known[["mae", "rmse"]].mean().to_numpy()
     ratio = mean / reference
     print(
         f"baseline {mean[0]:.4f} / {mean[1]:.4f}, {ratio[0]:.3f} and {ratio[1]:.3f} of the "
@@ -252,27 +308,6 @@ def warn_unless_fair(rows: list[dict]) -> None:
     )
     if ratio.max() > 1.02:
         print("WARNING: the baseline is more than 2 % worse than that: not a fair run.")
-
-
-def make_table(summary: pd.DataFrame) -> str:
-    """Write the summary as the README's table."""
-    rows = [
-        [
-            task,
-            model,
-            f"{row['seeds']:.0f}",
-            f"{row['mae']:.3f} ({row['mae_std']:.3f})",
-            f"{row['rmse']:.3f}",
-            f"{row['mae / MLP']:.3f}",
-            f"{row['rmse / MLP']:.3f}",
-            f"{row['fit_s']:.0f}",
-            f"{row['fit_s / MLP']:.1f}",
-            f"{row['pairs_per_s']:,.0f}",
-        ]
-        for (task, model), row in summary.iterrows()
-    ]
-    head = ["task", "model", "seeds", "MAE, s (deviation)", "RMSE, s", "MAE / MLP", "RMSE / MLP"]
-    return markdown([*head, "fit, s", "fit / MLP", "pairs / s"], rows)
 
 
 def main(argv: list[str] | None = None) -> pd.DataFrame:
@@ -285,23 +320,14 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--slot", type=int, default=63, help="slot of the test cells")
     parser.add_argument("--window", type=int, default=8, help="slots that train")
     parser.add_argument("--epochs", type=int, help="max_epochs of ours")
-    parser.add_argument("--drop-timeouts", action="store_true", help="errors without time-outs")
-    args = parser.parse_args(argv)
-    if args.filtered and args.drop_timeouts:
-        parser.error("--filtered and --drop-timeouts are two tables: ask for one")
+    args = parse(parser, argv)
     if args.density >= args.given_share:
         parser.error("--density must be below --given-share: the other given cells are the test")
-    torch.set_num_threads(args.threads)
-    rows = drop_repeated(read_results(args.table) if args.table else measure(args))
+    models = choose_models(parser, args, [*DEFAULT], [*VARIANTS])
+    failures = run(args, models) if args.data else []
+    rows, summary = report(args, "WS-DREAM data set 2", LAYOUT, publish, "temporal published")
     warn_unless_fair(rows)
-    name = "temporal"
-    for wanted, protocol in ((args.filtered, "filtered"), (args.drop_timeouts, "answered")):
-        if wanted:
-            name, rows = f"temporal {protocol}", take_errors(rows, f"_{protocol}")
-    summary = summarise(rows, by="task", relative=("mae", "rmse", "fit_s"))
-    print(summary.to_string(float_format="{:.4g}".format))
-    if args.readme:
-        write_into(args.readme, make_table(summary), name)
+    stop_if(failures)
     return summary
 
 

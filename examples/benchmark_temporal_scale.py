@@ -11,24 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+from _benchmark import peak_memory
 from benchmark_temporal import draw, read_cells
 
 from skqos import TPMCFRegressor
-
-# ru_maxrss is in bytes on macOS, in KiB elsewhere.
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def peak_memory() -> float:
-    """Return the largest memory of this process so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e9
 
 
 def measure(data: Path, share: float, threads: int) -> dict[str, float]:
@@ -38,7 +30,7 @@ def measure(data: Path, share: float, threads: int) -> dict[str, float]:
     rows = draw(len(cells.y), share)
     X, y = cells.X[rows], cells.y[rows]
     del cells, rows
-    read_gb = peak_memory()
+    read_gb = peak_memory() / 1000
     model = TPMCFRegressor(max_epochs=1, gcmf_epochs=1, random_state=0, device="cpu")
     few = slice(None, None, max(1, len(y) // 1000))
     model.fit(X[few], y[few])  # Loads the libraries.
@@ -51,7 +43,7 @@ def measure(data: Path, share: float, threads: int) -> dict[str, float]:
         "fit_s": fit_s,
         **{f"{stage}_epoch_s": seconds for stage, seconds in epochs.items()},
         "read_gb": read_gb,
-        "peak_gb": peak_memory(),
+        "peak_gb": peak_memory() / 1000,
     }
 
 

@@ -299,11 +299,12 @@ def _isolated(
     from sklearn.ensemble import IsolationForest
 
     forest = IsolationForest(
-        contamination=contamination,
-        max_samples=len(values) if max_samples == "all" else max_samples,
-        random_state=random_state,
-    )
-    return forest.fit_predict(values[:, None]) == -1
+        max_samples=len(values) if max_samples == "all" else max_samples, random_state=random_state
+    ).fit(values[:, None])
+    # As with contamination, but each distinct value is scored once: a score depends on it alone.
+    distinct, position = np.unique(values, return_inverse=True)
+    scores = forest.score_samples(distinct[:, None])[position]
+    return scores < np.percentile(scores, 100 * contamination)
 
 
 def _check_outlier_parameters(contamination: float, max_samples: int | str) -> None:

@@ -1,10 +1,16 @@
 """The example scripts: they run, and the benchmark is honest."""
 
 import importlib
+import inspect
+import itertools
+import os
+import re
 import runpy
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -67,8 +73,12 @@ def tiny_regressors(monkeypatch):
     def shrink(original, tiny):
         # A closure: scikit-learn takes named arguments of __init__ for parameters.
         def small(self, **params):
-            original(self, **{**params, **tiny})
+            # A clone must keep the very objects that it is given.
+            smaller = {name: v for name, v in tiny.items() if params.get(name) != v}
+            original(self, **{**params, **smaller})
 
+        # Not those of `small`: a clone is made with them.
+        small.__signature__ = inspect.signature(original)
         return small
 
     for regressor, tiny in TINY.items():
@@ -123,69 +133,343 @@ def temporal_folder(tmp_path):
     return tmp_path
 
 
-MODELS = ["service median", "embedding MLP", "SAMoERegressor", "R2SLRegressor", "R2SL, no city"]
-JOINT_MODELS = ["SharpQoSRegressor", "SHARP-QoS, no SNR"]
+@pytest.fixture
+def in_process(monkeypatch):
+    """Let a benchmark run its tasks here, one after the other, as `tiny_regressors` needs."""
+
+    def change(benchmark):
+        monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
+        return benchmark
+
+    return change
+
+
+MODELS = ["service median", "embedding MLP", "LightGBM", "SAMoERegressor", "R2SL, no city"]
+ALL_MODELS = [*MODELS, "R2SLRegressor", "VotingRegressor", "SharpQoSRegressor", "SHARP-QoS, no SNR"]
+FAST = ["constant median", "service median", "embedding MLP"]
+COLUMNS = ["qos", "density", "model", "seed", "mae", "rmse", "mae_filtered", "rmse_filtered"]
+COLUMNS += ["fit_s", "pairs_per_s", "peak_mb"]
+
+
+def run_static(benchmark, folder, out, *options, models=FAST, qos=("rt",), seeds=("0",)):
+    arguments = ["--data", str(folder), "--out", str(out), "--models", *models]
+    return benchmark.main([*arguments, "--qos", *qos, "--seeds", *seeds, *options])
 
 
 @pytest.mark.usefixtures("tiny_regressors")
-def test_benchmark_predicts_the_same_from_permuted_test_labels(example, wsdream_folder, capsys):
-    benchmark = example("benchmark_static")
-    models = [*MODELS, *JOINT_MODELS]
-    common = ["--data", str(wsdream_folder), "--seeds", "0", "--models", *models]
-    honest = benchmark.main([*common, "--out", str(wsdream_folder / "a")])
-    permuted = benchmark.main(
-        [*common, "--out", str(wsdream_folder / "b"), "--permute-test-labels"]
-    )
-    predictions = sorted((wsdream_folder / "a").glob("*.npy"))
-    assert len(predictions) == 2 * len(models)
-    for path in predictions:
-        np.testing.assert_array_equal(np.load(path), np.load(wsdream_folder / "b" / path.name))
-    assert (honest["rmse"] != permuted["rmse"]).all()
-    assert "embedding MLP" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("tiny_regressors")
-def test_benchmark_writes_its_table_into_the_readme(example, wsdream_folder):
-    benchmark = example("benchmark_static")
-    readme = wsdream_folder / "README.md"
-    readme.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+def test_benchmark_predicts_the_same_from_permuted_test_labels(
+    example, in_process, wsdream_folder, capsys
+):
+    benchmark = in_process(example("benchmark_static"))
     out = wsdream_folder / "out"
-    arguments = ["--qos", "rt", "--seeds", "0", "1", "--models", *MODELS, "--out", str(out)]
-    benchmark.main(["--data", str(wsdream_folder), *arguments])
+    run = {"models": ALL_MODELS, "qos": ["rt", "tp"]}
+    honest = run_static(benchmark, wsdream_folder, out, **run)
+    permuted = run_static(benchmark, wsdream_folder, out, "--permute-test-labels", **run)
+    predictions = sorted(out.glob("*.npy"))
+    assert len(predictions) == 2 * len(ALL_MODELS)
+    for path in predictions:
+        np.testing.assert_array_equal(np.load(path), np.load(out / "permuted" / path.name))
+    assert (honest["rmse"] != permuted["rmse"]).all()
+    assert "rt 2.5 % + tp 2.5 %, SharpQoSRegressor, seed 0: MAE" in capsys.readouterr().out
+
+
+def test_models_are_given_no_test_values(example, in_process, wsdream_folder, monkeypatch):
+    benchmark = in_process(example("benchmark_static"))
+    seen = []
+    fit = benchmark.fit_and_predict
+    monkeypatch.setattr(
+        benchmark,
+        "fit_and_predict",
+        lambda model, splits: seen.extend(splits) or fit(model, splits),
+    )
+    run_static(benchmark, wsdream_folder, wsdream_folder / "out", models=FAST[:1])
+    assert [split.y_test for split in seen] == [None]
+
+
+def test_processes_at_a_time_change_nothing_but_the_costs(example, wsdream_folder, monkeypatch):
+    benchmark = example("benchmark_static")
+    two = run_static(
+        benchmark, wsdream_folder, wsdream_folder / "a", "--jobs", "2", models=FAST[1:]
+    )
+    monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
+    one = run_static(benchmark, wsdream_folder, wsdream_folder / "b", models=FAST[1:])
+    pd.testing.assert_frame_equal(two[["mae", "rmse"]], one[["mae", "rmse"]])
+    assert (two["peak_mb"] > 50).all()
+
+
+def test_a_process_that_dies_takes_only_its_own_task_with_it(example, tmp_path, capsys):
+    runs = example("_runs")
+    fitted = example("_benchmark").Fitted
+
+    class Problem(NamedTuple):
+        name: str
+
+    def fit(task):
+        if task.model == "deadly":
+            runs.in_own_process(os._exit, 3)
+        return [fitted(np.zeros(2), {"fit_s": 0.0, "peak_mb": 1.0})]
+
+    tasks = [runs.Task(name, 0, (Problem("p"),)) for name in ("first", "deadly", "last")]
+    args = Namespace(out=tmp_path, fresh=False, jobs=1)
+    failures = runs.measure(tasks, fit, lambda *_: {"mae": 1.0, "rmse": 2.0}, args)
+    assert len(failures) == 1
+    assert "BrokenProcessPool" in failures[0]
+    assert list(runs.read_rows(tmp_path / "results.csv")["model"]) == ["first", "last"]
+    assert "[2/3] Problem(name='p'), deadly, seed 0: FAILED" in capsys.readouterr().out
+
+
+def test_a_failing_model_does_not_stop_the_others(
+    example, in_process, wsdream_folder, monkeypatch, capsys
+):
+    benchmark = in_process(example("benchmark_static"))
+
+    def fail(*_):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setitem(benchmark.DEFAULT, "service median", fail)
+    monkeypatch.setitem(example("_static_models").DEFAULT, "service median", fail)
+    with pytest.raises(SystemExit, match="service median, seed 0: RuntimeError: no such luck"):
+        run_static(benchmark, wsdream_folder, wsdream_folder / "out")
+    rows = pd.read_csv(wsdream_folder / "out" / "results.csv")
+    assert list(rows["model"]) == ["constant median", "embedding MLP"]
+    assert (wsdream_folder / "out" / "results.md").exists()
+    assert "FAILED, RuntimeError: no such luck" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no such luck"):
+        run_static(benchmark, wsdream_folder, wsdream_folder / "b", models=["service median"])
+
+
+def test_a_run_goes_on_where_a_killed_one_ended(example, in_process, wsdream_folder, capsys):
+    benchmark = in_process(example("benchmark_static"))
+    out = wsdream_folder / "out"
+    first = run_static(benchmark, wsdream_folder, out)
+    path = out / "results.csv"
+    text = path.read_text()
+    path.write_text(text[: text.rindex("embedding MLP") + 20])
+    capsys.readouterr()
+    assert list(example("_runs").read_rows(path)["model"]) == FAST[:2]
+    second = run_static(benchmark, wsdream_folder, out)
+    output = capsys.readouterr().out
+    assert output.count("skipped, its results are there") == 2
+    assert "[3/3] rt 2.5 %, embedding MLP, seed 0: MAE" in output
+    assert list(pd.read_csv(path).columns) == COLUMNS
+    pd.testing.assert_frame_equal(second[["mae", "rmse"]], first[["mae", "rmse"]])
+    run_static(benchmark, wsdream_folder, out, seeds=("0", "1"))
+    assert capsys.readouterr().out.count("skipped, its results are there") == 3
+    run_static(benchmark, wsdream_folder, out, "--fresh", models=FAST[:1])
+    assert "skipped" not in capsys.readouterr().out
+    assert list(pd.read_csv(path)["model"]) == FAST[:1]
+
+
+def test_results_of_another_benchmark_are_not_added_to(example, in_process, wsdream_folder):
+    benchmark = in_process(example("benchmark_static"))
+    path = wsdream_folder / "out" / "results.csv"
+    path.parent.mkdir()
+    path.write_text("task,model,seed\nother,constant median,0\n")
+    with pytest.raises(ValueError, match="must begin with the columns"):
+        run_static(benchmark, wsdream_folder, path.parent)
+    with pytest.raises(ValueError, match="not results of this script"):
+        benchmark.main(["--table", str(path)])
+
+
+def test_a_result_that_is_there_twice_counts_once(example, tmp_path):
+    benchmark = example("benchmark_static")
+    path = tmp_path / "results.csv"
+    row = {"qos": "rt", "density": 0.025, "model": "embedding MLP", "seed": 0, "rmse": 2.0}
+    row |= {"mae_filtered": 1.0, "rmse_filtered": 2.0, "fit_s": 1.0, "pairs_per_s": 1.0}
+    pd.DataFrame([{**row, "mae": mae, "peak_mb": 1.0} for mae in (1.0, 3.0)]).to_csv(
+        path, index=False
+    )
+    summary = benchmark.main(["--table", str(path)])
+    assert summary.loc[("rt", 0.025, "embedding MLP"), "mae"] == 3
+
+
+def test_progress_tells_the_time_left_by_model(example, capsys):
+    runs = example("_runs")
+    tasks = [runs.Task(model, seed, ()) for seed in (0, 1) for model in ("fast", "slow")]
+    progress = runs.Progress(tasks, jobs=2)
+    progress.tell(tasks[0], "done", 60)
+    progress.tell(tasks[1], "done", 6000)
+    progress.tell(tasks[2], "done", 180)
+    progress.tell(tasks[3], "done", 1)
+    # 3 tasks as slow as the first; then (60 + 6000) s; then 6000 s: each by 2 processes.
+    expected = ["about 2 min", "about 50 min", "about 50 min"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("; ")[1].removesuffix(" left") for line in lines[:3]] == expected
+    assert lines[3].endswith("done")
+
+
+def test_benchmark_writes_tables_and_figures(example, in_process, wsdream_folder):
+    pytest.importorskip("matplotlib")
+    benchmark = in_process(example("benchmark_static"))
+    out = wsdream_folder / "out"
+    summary = run_static(benchmark, wsdream_folder, out, qos=("rt", "tp"), seeds=("0", "1"))
+    assert list(pd.read_csv(out / "results.csv").columns) == COLUMNS
+    text = (out / "results.md").read_text()
+    head = (
+        "| QoS | density | model | seeds | MAE (deviation) | RMSE (deviation) | MAE / MLP | "
+        "RMSE / MLP | fit, s | fit / MLP | pairs / s | peak memory, MB |"
+    )
+    assert text.count(head) == 2
+    assert text.index("Test cells unfiltered") < text.index("Test cells filtered")
+    row = summary.loc[("rt", 0.025, "service median")]
+    assert row["seeds"] == 2
+    beside = f"| **service median** |  | {row['mae']:.3f} / {row['rmse']:.3f} |  |"
+    published = text[text.index("## Published figures beside ours") :]
+    assert beside in published
+    assert "| SA-MoE- | 2026 | 0.424 / 1.375 |" in published
+    for name in ("errors.png", "error_against_time.png"):
+        assert (out / name).stat().st_size > 10_000
+        assert f"({name})" in text
+
+
+def test_benchmark_goes_without_figures_where_matplotlib_is_not(
+    example, in_process, wsdream_folder, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    benchmark = in_process(example("benchmark_static"))
+    run_static(benchmark, wsdream_folder, wsdream_folder / "out", models=FAST[:1])
+    assert "no figures: matplotlib is not installed" in capsys.readouterr().out
+    assert "png" not in (wsdream_folder / "out" / "results.md").read_text()
+
+
+def test_benchmark_writes_its_table_into_the_readme(example, in_process, wsdream_folder):
+    benchmark = in_process(example("benchmark_static"))
+    readme, out = wsdream_folder / "README.md", wsdream_folder / "out"
+    readme.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+    run_static(benchmark, wsdream_folder, out, seeds=("0", "1"))
     benchmark.main(["--table", str(out / "results.csv"), "--readme", str(readme)])
     text = readme.read_text()
-    assert text.startswith("before\n<!-- results: begin -->\n| QoS | model |")
+    assert text.startswith("before\n<!-- results: begin -->\n| QoS | density | model |")
     assert text.endswith("<!-- results: end -->\nafter\n")
     assert "old" not in text
     mlp = next(line for line in text.splitlines() if "embedding MLP" in line)
-    assert "| 1.000 |" in mlp
-    measured = pd.read_csv(out / "results.csv").query("model == 'embedding MLP'")["mae"].mean()
-    assert f"| {measured:.3f} (" in mlp
+    assert "| 1.000 | 1.000 |" in mlp
+    measured = pd.read_csv(out / "results.csv").query("model == 'embedding MLP'")["mae"]
+    assert f"| {measured.mean():.3f} ({measured.std(ddof=0):.3f}) |" in mlp
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="has none of the marks"):
+        benchmark.main(["--table", str(out / "results.csv"), "--readme", str(readme)])
 
 
-@pytest.mark.usefixtures("tiny_regressors")
-def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(example, wsdream_folder):
-    benchmark = example("benchmark_static")
+def test_a_run_without_the_baseline_is_compared_with_that_of_all(example):
+    report = example("_report")
+    costs = {"rmse": 1.0, "fit_s": 1.0}
+    rows = [
+        {"qos": "rt", "model": "embedding MLP", "run": "a", "mae": 1.0, **costs},
+        {"qos": "rt", "model": "embedding MLP", "run": "b", "mae": 3.0, **costs},
+        {"qos": "rt", "model": "ours", "run": "a", "mae": 2.0, **costs},
+        {"qos": "rt", "model": "ours", "run": "c", "mae": 2.0, **costs},
+    ]
+    ratios = report.add_ratios(pd.DataFrame(rows), ["qos"])["mae / MLP"]
+    np.testing.assert_allclose(ratios, [1, 1, 2, 1])
+
+
+def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(
+    example, in_process, wsdream_folder
+):
+    benchmark = in_process(example("benchmark_static"))
     out, page = wsdream_folder / "out", wsdream_folder / "page.md"
-    arguments = ["--qos", "rt", "--seeds", "0", "--models", "constant median", "embedding MLP"]
-    benchmark.main(["--data", str(wsdream_folder), *arguments, "--out", str(out)])
+    page.write_text("<!-- filtered: begin -->\n<!-- filtered: end -->\n")
+    run_static(benchmark, wsdream_folder, out, "--readme", str(page))
     rows = pd.read_csv(out / "results.csv").set_index("model")
     split = benchmark.read_split(wsdream_folder, "rt")
     outliers = benchmark.flag_outliers(split)
     assert 0 < outliers.sum() < len(outliers) / 5
-    prediction = np.load(out / "rt-embedding_MLP-0.npy")
+    prediction = np.load(out / "rt-0.025-embedding_MLP-0.npy")
     expected = np.abs(prediction - split.y_test)[~outliers].mean()
     assert rows.loc["embedding MLP", "mae_filtered"] == pytest.approx(expected)
     assert rows.loc["embedding MLP", "mae"] == pytest.approx(
         np.abs(prediction - split.y_test).mean()
     )
-    page.write_text("<!-- filtered: begin -->\n<!-- filtered: end -->\n")
-    table = ["--table", str(out / "results.csv"), "--filtered", "--readme", str(page)]
-    benchmark.main(table)
     assert f"| {expected:.3f} (" in page.read_text()
 
 
-TEMPORAL_MODELS = ["pair median", "embedding MLP", "TPMCFRegressor", "TPMCF, GRU"]
+def _cells(X, y):
+    return set(zip(*X.T.tolist(), y.tolist(), strict=True))
+
+
+def test_densities_share_the_test_cells_and_nest_the_training_cells(example, wsdream_folder):
+    read_split = example("benchmark_static").read_split
+    given = read_split(wsdream_folder, "rt")
+    # 300 of 600 cells are measured and in the files: leave a part of them out of these.
+    for part, X, y in (("train", given.X, given.y), ("test", given.X_test, given.y_test)):
+        path = wsdream_folder / "splits" / f"rt_{part}_0.025.txt"
+        np.savetxt(path, np.column_stack([X, y])[:60], fmt=["%d", "%d", "%.3f"])
+    splits = [read_split(wsdream_folder, "rt", density) for density in (0.05, 0.025, 0.2, 0.3)]
+    assert [len(split.y) for split in splits] == [30, 60, 120, 180]
+    for small, large in itertools.pairwise(splits):
+        np.testing.assert_array_equal(small.X_test, large.X_test)
+        assert _cells(small.X, small.y) < _cells(large.X, large.y)
+    largest = splits[-1]
+    assert not {*map(tuple, largest.X)} & {*map(tuple, largest.X_test)}
+    with pytest.raises(ValueError, match="the highest density is"):
+        read_split(wsdream_folder, "rt", 0.5)
+
+
+def test_a_folder_without_splits_is_split(example, wsdream_folder):
+    read_split = example("benchmark_static").read_split
+    shutil.rmtree(wsdream_folder / "splits")
+    split, larger = (read_split(wsdream_folder, "rt", density) for density in (0.025, 0.1))
+    assert [len(split.y), len(larger.y)] == [15, 60]
+    np.testing.assert_array_equal(split.X_test, larger.X_test)
+    assert not {*map(tuple, larger.X)} & {*map(tuple, larger.X_test)}
+
+
+def test_group_means_are_of_other_folds(example):
+    module = example("lightgbm_baseline")
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 3, size=(60, 2)), rng.exponential(size=60)
+    means = module.GroupMeans([0, 1]).fit(X, y)
+    found = means.transform(np.array([[1, 2], [7, 7]]))
+    own = y[(X == [1, 2]).all(axis=1)]
+    np.testing.assert_allclose(found, [[own.mean(), len(own)], [y.mean(), 0]])
+    model = module.LightGBM([], log=False, seed=0)
+    before = model._out_of_fold(X, y)
+    for row in range(5):
+        changed = np.where(np.arange(60) == row, 100.0, y)
+        after = model._out_of_fold(X, changed)
+        np.testing.assert_array_equal(before[row], after[row])
+        assert (before != after).any()
+
+
+def test_lightgbm_learns(example):
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 20, 2000), rng.integers(0, 30, 2000)])
+    y = 1.0 + X[:, 0] % 3 + X[:, 1] % 5
+    tables = [np.arange(20)[:, np.newaxis], np.arange(30)[:, np.newaxis]]
+    model = example("lightgbm_baseline").LightGBM(tables, log=True, seed=0, n_trees=100)
+    prediction = model.fit(X[:1500], y[:1500]).predict(X[1500:])
+    assert np.abs(prediction - y[1500:]).mean() < 0.2 * np.abs(y - np.median(y)).mean()
+
+
+def test_published_figures_say_where_they_are_from(example):
+    published = example("published")
+    for sections, legend in (
+        (published.STATIC, published.STATIC_LEGEND),
+        (published.TEMPORAL, published.TEMPORAL_LEGEND),
+    ):
+        page = published.make_page(sections, legend)
+        for _, title, digits, entries in sections:
+            assert title in page
+            for entry in entries:
+                assert entry.source
+                assert entry.protocol
+                mae, rmse = next(iter(entry.errors.values()))
+                assert f"{mae:.{digits}f} / {'?' if rmse is None else f'{rmse:.{digits}f}'}" in page
+                assert rmse is None or mae < rmse
+        assert not re.search(r"\[[SCMI]\d?[:\]]", page)
+
+
+def test_published_figures_are_put_between_marks(example, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- published: begin -->\nold\n<!-- published: end -->\n")
+    example("published").main([str(page)])
+    assert "| R2SL | 2023 | 0.151 / 0.440 |" in page.read_text()
+    assert "old" not in page.read_text()
+
+
+TEMPORAL_MODELS = ["pair median", "LightGBM", "embedding MLP", "TPMCFRegressor", "TPMCF, GRU"]
 TEMPORAL_SPLIT = ["--slot", "5", "--window", "4", "--density", "0.2", "--given-share", "0.4"]
 
 
@@ -223,28 +507,31 @@ def test_pair_median_falls_back_to_the_service_then_to_all(example):
 @pytest.mark.usefixtures("tiny_regressors")
 @pytest.mark.parametrize("protocol", ["imputation", "forecast"])
 def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(
-    example, temporal_folder, protocol
+    example, in_process, temporal_folder, protocol
 ):
-    benchmark = example("benchmark_temporal")
+    benchmark = in_process(example("benchmark_temporal"))
+    out = temporal_folder / "out"
     common = ["--data", str(temporal_folder), *TEMPORAL_SPLIT, "--protocol", protocol]
-    common += ["--seeds", "0", "--models", *TEMPORAL_MODELS]
-    a, b = temporal_folder / "a", temporal_folder / "b"
-    honest = benchmark.main([*common, "--out", str(a)])
-    permuted = benchmark.main([*common, "--out", str(b), "--permute-test-labels"])
-    predictions = sorted(a.glob("*.npy"))
+    common += ["--out", str(out), "--seeds", "0", "--models", *TEMPORAL_MODELS]
+    honest = benchmark.main(common)
+    permuted = benchmark.main([*common, "--permute-test-labels"])
+    predictions = sorted(out.glob("*.npy"))
     assert len(predictions) == len(TEMPORAL_MODELS)
     for path in predictions:
-        np.testing.assert_array_equal(np.load(path), np.load(b / path.name))
+        np.testing.assert_array_equal(np.load(path), np.load(out / "permuted" / path.name))
     assert (honest["rmse"] != permuted["rmse"]).all()
 
 
 @pytest.mark.usefixtures("tiny_regressors")
-def test_temporal_benchmark_adds_results_and_makes_each_table(example, temporal_folder):
-    benchmark = example("benchmark_temporal")
+def test_temporal_benchmark_adds_results_and_makes_each_table(example, in_process, temporal_folder):
+    benchmark = in_process(example("benchmark_temporal"))
     out, page = temporal_folder / "out", temporal_folder / "page.md"
-    run = ["--data", str(temporal_folder), *TEMPORAL_SPLIT, "--out", str(out)]
-    benchmark.main([*run, "--seeds", "0", "--models", "embedding MLP"])
-    benchmark.main([*run, "--seeds", "0", "--models", "TPMCFRegressor", "--epochs", "2"])
+    run = ["--data", str(temporal_folder), *TEMPORAL_SPLIT, "--out", str(out), "--seeds", "0"]
+    benchmark.main([*run, "--models", "embedding MLP"])
+    marks = {"temporal": "mae", "temporal filtered": "mae_filtered"}
+    marks["temporal answered"] = "mae_answered"
+    page.write_text("".join(f"<!-- {m}: begin -->\nold\n<!-- {m}: end -->\n" for m in marks))
+    benchmark.main([*run, "--models", "TPMCFRegressor", "--epochs", "2", "--readme", str(page)])
     rows = pd.read_csv(out / "results.csv").set_index("model")
     assert list(rows.index) == ["embedding MLP", "TPMCFRegressor (2 epochs)"]
     errors = np.abs(
@@ -255,19 +542,28 @@ def test_temporal_benchmark_adds_results_and_makes_each_table(example, temporal_
     row = rows.loc["embedding MLP"]
     assert row["mae"] == pytest.approx(errors.mean())
     assert row["mae_answered"] == pytest.approx(errors[answered].mean())
-    for options, name, column in (
-        ([], "temporal", "mae"),
-        (["--filtered"], "temporal filtered", "mae_filtered"),
-        (["--drop-timeouts"], "temporal answered", "mae_answered"),
-    ):
-        page.write_text(f"before\n<!-- {name}: begin -->\nold\n<!-- {name}: end -->\nafter\n")
-        benchmark.main(["--table", str(out / "results.csv"), "--readme", str(page), *options])
-        text = page.read_text()
-        assert text.startswith(f"before\n<!-- {name}: begin -->\n| task | model |")
-        assert "old" not in text
-        mlp = next(line for line in text.splitlines() if "embedding MLP" in line)
-        assert f"| {row[column]:.3f} (0.000) |" in mlp
-        assert "| 1.000 | 1.000 |" in mlp
+    text = page.read_text()
+    assert "old" not in text
+    lines = [line for line in text.splitlines() if "| embedding MLP |" in line]
+    for line, column in zip(lines, marks.values(), strict=True):
+        assert f"| {row[column]:.3f} (0.000) |" in line
+        assert "| 1.000 | 1.000 |" in line
+
+
+def test_temporal_figures_stand_beside_the_published_ones(example):
+    benchmark = example("benchmark_temporal")
+    errors = {"mae": 0.7, "rmse": 2.4, "seeds": 3}
+    rows = [
+        {"task": benchmark.BASELINE_TASK, "model": "TPMCFRegressor", **errors},
+        {"task": benchmark.BASELINE_TASK, "model": "TPMCF, GRU", **errors},
+        {"task": "forecast 10 % of slot 63 from 8", "model": "TPMCFRegressor", **errors},
+    ]
+    summary = pd.DataFrame(rows).set_index(["task", "model"])
+    page = benchmark.publish({"temporal": summary, "temporal filtered": summary - 0.1})
+    ours = [line for line in page.splitlines() if "this benchmark" in line]
+    assert len(ours) == 2
+    assert "| **TPMCFRegressor** |  |  | 0.700 / 2.400 |" in ours[0]
+    assert "| **TPMCFRegressor** |  |  | 0.600 / 2.300 |" in ours[1]
 
 
 def _test_values(benchmark, folder):
@@ -278,9 +574,9 @@ def _test_values(benchmark, folder):
 def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
     benchmark = example("benchmark_temporal")
     row = {"task": benchmark.BASELINE_TASK, "model": "embedding MLP", "seed": 0}
-    benchmark.warn_unless_fair([{**row, "mae": 0.86, "rmse": 2.8}])
+    benchmark.warn_unless_fair(pd.DataFrame([{**row, "mae": 0.86, "rmse": 2.8}]))
     assert "WARNING" not in capsys.readouterr().out
-    benchmark.warn_unless_fair([{**row, "mae": 0.88, "rmse": 2.8}])
+    benchmark.warn_unless_fair(pd.DataFrame([{**row, "mae": 0.88, "rmse": 2.8}]))
     assert "WARNING" in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import IsolationForest
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, cross_validate
 
@@ -200,6 +201,19 @@ class TestOutlierMask:
         other = metrics.outlier_mask(y, max_samples=64, random_state=0)
         assert not np.array_equal(first, other)
         assert metrics.outlier_mask(y, contamination=0.02).mean() == pytest.approx(0.02, abs=0.005)
+
+    @pytest.mark.parametrize("max_samples", ["all", "auto"])
+    def test_it_is_the_isolation_forest_where_values_repeat(self, max_samples):
+        y = np.random.default_rng(0).exponential(size=2000).round(1)
+        forest = IsolationForest(
+            contamination=0.07,
+            max_samples=len(y) if max_samples == "all" else max_samples,
+            random_state=3,
+        )
+        expected = forest.fit_predict(y[:, np.newaxis]) == -1
+        mask = metrics.outlier_mask(y, contamination=0.07, max_samples=max_samples, random_state=3)
+        np.testing.assert_array_equal(mask, expected)
+        assert 0 < mask.sum() < 200
 
     @pytest.mark.parametrize(
         ("params", "match"),
