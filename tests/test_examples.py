@@ -689,3 +689,41 @@ def test_displays_are_drawn(wsdream_folder, monkeypatch, capsys, name, n_axes, p
     assert len(result["figure"].axes) == n_axes
     importlib.import_module("matplotlib.pyplot").close("all")
     assert printed in capsys.readouterr().out
+
+
+# --- Beside the published figures ---------------------------------------------------------------
+
+
+def test_published_draws_are_disjoint_and_count_users_as_the_uniform_draw_does(
+    example, monkeypatch
+):
+    script = example("benchmark_published")
+    monkeypatch.setattr(script, "SHAPE", (20, 200))
+    monkeypatch.setattr(script, "MIN_TEST_CELLS", 10)
+    rng = np.random.default_rng(0)
+    # A uniform tenth, and of the first users many more cells than of the last.
+    X = np.argwhere(rng.random((20, 200)) < np.linspace(0.9, 0.3, 20)[:, None])
+    y = rng.random(len(X))
+    uniform = rng.random(len(X)) < 0.1 / np.linspace(0.9, 0.3, 20)[X[:, 0]]
+    data = script.Bunch(X=X, y=y, uniform=uniform)
+    train, test, weights = script.draw(data, 0.15, seed=0)
+    assert not set(train) & set(test)
+    assert set(np.flatnonzero(uniform)) <= set(train)
+    assert abs(len(train) - 0.15 * 4000) <= 10
+    counted = np.bincount(X[test, 0], weights, minlength=20)
+    np.testing.assert_allclose(counted, np.bincount(X[uniform, 0], minlength=20))
+    data.uniform[:] = True
+    train, test, weights = script.draw(data, 0.15, seed=0)
+    assert len(train) == 600
+    assert len({*train, *test}) == len(X)
+    assert (weights == 1).all()
+
+
+def test_published_table_has_ratios_where_there_are_figures(example):
+    script = example("benchmark_published")
+    keys = [("rt", 0.05, "UPCC"), ("rt", 0.05, "PMF, default")]
+    index = pd.MultiIndex.from_tuples(keys, names=["qos", "density", "model"])
+    frame = pd.DataFrame({"mae": [0.6359, 0.5], "rmse": [2.7594, 1.0]}, index=index)
+    first, second = script.table(frame).splitlines()[2:]
+    assert "| 0.636 / 2.759 | 0.636 / 1.380 | 1.000 | 2.000 | WSRec, 20 runs |" in first
+    assert second.endswith("| PMF, default | 0.500 / 1.000 |  |  |  |  |")
