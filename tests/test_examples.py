@@ -197,6 +197,13 @@ def test_processes_at_a_time_change_nothing_but_the_costs(example, wsdream_folde
     assert (two["peak_mb"] > 50).all()
 
 
+def test_memory_is_that_of_the_process_alone(example):
+    runs, benchmark = example("_runs"), example("_benchmark")
+    np.ones(40_000_000)  # 320 MB, and gone: the peak of this process stays
+    own = runs.in_own_process(benchmark.peak_memory)
+    assert 50 < own < 0.8 * benchmark.peak_memory()
+
+
 def test_a_process_that_dies_takes_only_its_own_task_with_it(example, tmp_path, capsys):
     runs = example("_runs")
     fitted = example("_benchmark").Fitted
