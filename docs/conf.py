@@ -1,10 +1,19 @@
 """Configuration of the documentation; nothing in it needs the network."""
 
+import pkgutil
+from importlib import import_module
 from importlib.metadata import version as version_of
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+import skqos
 
 project = "skqos"
 author = "The skqos developers"
-copyright = author  # noqa: A001  (Sphinx looks for this name)
+copyright = author
 version = release = version_of("skqos")
 
 extensions = [
@@ -48,3 +57,36 @@ html_title = f"skqos {release}"
 html_static_path = ["_static"]
 html_css_files = ["skqos.css"]
 html_copy_source = False
+
+MODULES = [skqos] + [
+    import_module(f"skqos.{module.name}")
+    for module in pkgutil.iter_modules(skqos.__path__)
+    if not module.name.startswith("_")
+]
+PUBLIC = {
+    name: f"{module.__name__}.{name}"
+    for module in MODULES
+    for name in getattr(module, "__all__", ())
+}
+
+
+class LinkPublicNames(SphinxTransform):
+    """Link the names of public objects in the text of pages to their API pages."""
+
+    default_priority = 400
+
+    def apply(self) -> None:
+        """Wrap each into a reference, which needs no markup in the Markdown."""
+        for literal in list(self.document.findall(nodes.literal)):
+            target = PUBLIC.get(literal.astext().removeprefix("skqos."))
+            if target and not isinstance(literal.parent, nodes.reference | pending_xref):
+                link = pending_xref(
+                    "", refdomain="py", reftype="obj", reftarget=target, refwarn=False
+                )
+                literal.replace_self(link)
+                link += literal
+
+
+def setup(app: Sphinx) -> None:
+    """Register the transform."""
+    app.add_transform(LinkPublicNames)

@@ -110,9 +110,9 @@ class RegionalLatentStates(BaseEstimator):
         y \sim \mathrm{Exponential}(\text{mean } W^u_c W^s_{c'} w^{[j \ne k]}), \quad w \ge 1,
 
     so that a region's states tell with which regions of the other side it gets on well. The most
-    probable parameters are found by expectation maximisation [1]_. Its responsibilities are computed
-    in the log domain; with R a record's responsibility summed over :math:`j \ne k`, the rates are
-    maximised one after the other, each with the others already updated:
+    probable parameters are found by expectation maximisation [1]_. Its responsibilities are
+    computed in the log domain; with R a record's responsibility summed over :math:`j \ne k`, the
+    rates are maximised one after the other, each with the others already updated:
 
     .. math::
         W^u_c = \mathrm{mean}_{\text{records of } c}\; y (1 - R + R / w) / W^s_{c'}, \quad
