@@ -50,7 +50,7 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns of X in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype object
         Names of the columns of X in `fit`; only if X is a DataFrame whose names are all strings.
 
     Notes
@@ -118,7 +118,7 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in_)
+        X : array-like of shape (n_samples, `n_features_in_`)
             User ids in column 0, service ids in column 1; further columns are passed through.
 
         Returns

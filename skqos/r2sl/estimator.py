@@ -162,7 +162,7 @@ class R2SLRegressor(BaseQoSRegressor):
     n_features_in_ : int
         Number of columns of X in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X in `fit`, if they are all strings.
 
     PAPER_PARAMS : dict

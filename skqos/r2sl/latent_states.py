@@ -99,7 +99,7 @@ class Parameters:
 
 
 class RegionalLatentStates(BaseEstimator):
-    r"""Latent states of user and service regions, learnt from QoS (section 3.1 of R2SL [1]_).
+    r"""Latent states of user and service regions, learnt from QoS (section 3.1 of R2SL).
 
     Regions are cities, autonomous systems, countries: whatever users and services are grouped by.
     A record, a measurement y between user region c and service region c', comes about so: a user
@@ -110,9 +110,9 @@ class RegionalLatentStates(BaseEstimator):
         y \sim \mathrm{Exponential}(\text{mean } W^u_c W^s_{c'} w^{[j \ne k]}), \quad w \ge 1,
 
     so that a region's states tell with which regions of the other side it gets on well. The most
-    probable parameters are found by expectation maximisation. Its responsibilities are computed
-    in the log domain; with R a record's responsibility summed over :math:`j \ne k`, the rates are
-    maximised one after the other, each with the others already updated:
+    probable parameters are found by expectation maximisation [1]_. Its responsibilities are
+    computed in the log domain; with R a record's responsibility summed over :math:`j \ne k`, the
+    rates are maximised one after the other, each with the others already updated:
 
     .. math::
         W^u_c = \mathrm{mean}_{\text{records of } c}\; y (1 - R + R / w) / W^s_{c'}, \quad
@@ -171,7 +171,7 @@ class RegionalLatentStates(BaseEstimator):
     slow_threshold_ : float
         eta, in the unit of the QoS.
 
-    log_posterior_ : ndarray of shape (n_iter_ + 1,)
+    log_posterior_ : ndarray of shape (`n_iter_` + 1,)
         Before the first and after each iteration of the run that won.
 
     n_iter_ : int

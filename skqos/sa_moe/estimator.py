@@ -185,7 +185,7 @@ class SAMoERegressor(BaseQoSRegressor):
     n_features_in_ : int
         Number of columns of X in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X in `fit`, if they are all strings.
 
     PAPER_PARAMS : dict

@@ -235,7 +235,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
     n_features_in_ : int
         Number of columns of X in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X in `fit`, if they are all strings.
 
     PAPER_PARAMS : dict

@@ -1,0 +1,92 @@
+"""Configuration of the documentation; nothing in it needs the network."""
+
+import pkgutil
+from importlib import import_module
+from importlib.metadata import version as version_of
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+import skqos
+
+project = "skqos"
+author = "The skqos developers"
+copyright = author
+version = release = version_of("skqos")
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+
+# Pages are Markdown, so that a code host shows them, too.
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# API pages: what each module lists in ``__all__``.
+default_role = "obj"
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autosummary_imported_members = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
+    "backreferences_dir": "api/generated/backreferences",
+    "doc_module": ("skqos",),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
+
+html_theme = "furo"
+html_title = f"skqos {release}"
+html_static_path = ["_static"]
+html_css_files = ["skqos.css"]
+html_copy_source = False
+
+MODULES = [skqos] + [
+    import_module(f"skqos.{module.name}")
+    for module in pkgutil.iter_modules(skqos.__path__)
+    if not module.name.startswith("_")
+]
+PUBLIC = {
+    name: f"{module.__name__}.{name}"
+    for module in MODULES
+    for name in getattr(module, "__all__", ())
+}
+
+
+class LinkPublicNames(SphinxTransform):
+    """Link the names of public objects in the text of pages to their API pages."""
+
+    default_priority = 400
+
+    def apply(self) -> None:
+        """Wrap each into a reference, which needs no markup in the Markdown."""
+        for literal in list(self.document.findall(nodes.literal)):
+            target = PUBLIC.get(literal.astext().removeprefix("skqos."))
+            if target and not isinstance(literal.parent, nodes.reference | pending_xref):
+                link = pending_xref(
+                    "", refdomain="py", reftype="obj", reftarget=target, refwarn=False
+                )
+                literal.replace_self(link)
+                link += literal
+
+
+def setup(app: Sphinx) -> None:
+    """Register the transform."""
+    app.add_transform(LinkPublicNames)

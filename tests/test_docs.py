@@ -1,0 +1,138 @@
+"""The pages of the documentation: their Python blocks run, their commands name what there is."""
+
+import contextlib
+import functools
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+from unittest import SkipTest
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+from skqos.datasets import make_qos
+from tests.common import CONTRACTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPT = re.compile(r"examples/\w+\.py")
+# Installations, builds and servers, which `.ci/run` or a reader starts.
+NOT_RUN = re.compile(r"(\.venv/bin/)?(git|cd|pip|ruff|dask|python3? -m (venv|pytest|sphinx))\b")
+
+
+@functools.cache
+def _options(script):
+    """Return the options of an example, as its ``--help`` tells them."""
+    path, output = ROOT / script, io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.suppress(SystemExit),
+    ):
+        patch.syspath_prepend(path.parent)
+        patch.setattr(sys, "argv", [script, "--help"])
+        runpy.run_path(str(path), run_name="__main__")
+    for neighbour in path.parent.glob("*.py"):
+        sys.modules.pop(neighbour.stem, None)
+    return set(re.findall(r"--[a-z][a-z-]*", output.getvalue()))
+
+
+def _commands(source):
+    """Split a shell block into commands, each a list of words."""
+    words = shlex.shlex(source, posix=True, punctuation_chars="&\n")
+    words.whitespace, words.whitespace_split = " \t", True
+    groups = groupby(words, key=lambda word: word.strip("&\n") == "")
+    return [list(command) for is_separator, command in groups if not is_separator]
+
+
+def _check_commands(example):
+    for command in _commands(example.parsed):
+        script = next(filter(SCRIPT.fullmatch, command), None)
+        if script:
+            assert (ROOT / script).is_file(), f"{script} does not exist"
+            given = {word.split("=")[0] for word in command if word.startswith("--")}
+            assert given <= _options(script), f"{script} has no {given - _options(script)}"
+        elif command[:2] == ["python", "-c"]:
+            subprocess.run([sys.executable, *command[1:]], check=True)
+        else:
+            assert NOT_RUN.match(" ".join(command)), f"nobody checks {command}"
+
+
+def _parse(path):
+    parsers = [
+        PythonCodeBlockParser(),
+        CodeBlockParser(language="bash", evaluator=_check_commands),
+        SkipParser(),
+    ]
+    return Sybil(parsers=parsers, pattern="*.md", path=str(ROOT)).parse(path)
+
+
+@pytest.fixture
+def page_module(monkeypatch, tmp_path):
+    """A module in whose namespace a page runs, so that what it defines can be pickled."""
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+@pytest.fixture
+def _quick(monkeypatch):
+    """Small data, small networks and few epochs where a block does not set them; few trials."""
+    monkeypatch.setattr(make_qos, "__defaults__", (100, 300, 0.02))
+
+    def shrink(original, tiny):
+        @functools.wraps(original)
+        def small(self, **params):
+            original(self, **{**tiny, **params})
+
+        return small
+
+    for contract in CONTRACTS:
+        kind = contract.estimator_class
+        monkeypatch.setattr(kind, "__init__", shrink(kind.__init__, contract.tiny))
+    optuna = pytest.importorskip("optuna")
+    optimize = optuna.Study.optimize
+    monkeypatch.setattr(
+        optuna.Study,
+        "optimize",
+        lambda study, objective, n_trials, **options: optimize(
+            study, objective, n_trials=min(n_trials, 2), **options
+        ),
+    )
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_blocks_of_a_page_run_from_top_to_bottom(path, page_module):
+    document = _parse(path)
+    document.namespace = vars(page_module)
+    for example in document:
+        try:
+            example.evaluate()
+        except SkipTest:
+            continue
+
+
+def test_few_blocks_are_left_out():
+    """Each says why: it needs real data, a cluster or a GPU."""
+    reasons = [
+        line for path in PAGES for line in path.read_text().splitlines() if "<!-- skip:" in line
+    ]
+    assert len(reasons) <= 6
+    assert all(re.search(r'skip: next "needs .+"', line) for line in reasons)
+
+
+def test_a_wrong_option_of_an_example_is_noticed(tmp_path):
+    page = tmp_path / "page.md"
+    for command in ("python examples/quickstart.py --fast", "python examples/slow.py", "rm -r ."):
+        page.write_text(f"```bash\n{command}\n```\n")
+        with pytest.raises(AssertionError):
+            next(iter(_parse(page))).evaluate()
