@@ -108,7 +108,18 @@ def wsdream_folder(tmp_path):
         tmp_path / "wslist.txt",
         ["[Service ID]", "[WSDL Address]", "[Service Provider]", "[IP Address]", *place],
         [
-            (k, "w", f"P{k % 5}", f"11.{k % 3}.0.1", "C", f"AS{k % 4}", k, -k, "R", f"T{k % 2}")
+            (
+                k,
+                f"http://h{k}/s{k % 7}.asmx",
+                f"P{k % 5}",
+                f"11.{k % 3}.0.1",
+                "C",
+                f"AS{k % 4}",
+                k,
+                -k,
+                "R",
+                f"T{k % 2}",
+            )
             for k in range(30)
         ],
     )
@@ -146,6 +157,7 @@ def in_process(monkeypatch):
 
 MODELS = ["service median", "embedding MLP", "LightGBM", "SAMoERegressor", "R2SL, no city"]
 ALL_MODELS = [*MODELS, "R2SLRegressor", "VotingRegressor", "SharpQoSRegressor", "SHARP-QoS, no SNR"]
+ALL_MODELS += ["UPCC", "IPCC", "UIPCC", "PMF"]
 FAST = ["constant median", "service median", "embedding MLP"]
 COLUMNS = ["qos", "density", "model", "seed", "mae", "rmse", "mae_filtered", "rmse_filtered"]
 COLUMNS += ["fit_s", "pairs_per_s", "peak_mb"]
