@@ -368,3 +368,14 @@ def test_course_and_attention_are_drawn(temporal_folder, monkeypatch, capsys, re
     assert result["model"].attention_weights([[0, 0, 1]]).shape[-1] == len(result["window"])
     importlib.import_module("matplotlib.pyplot").close("all")
     assert "one step ahead: MAE" in capsys.readouterr().out
+
+
+def test_every_example_has_a_test():
+    """By name in some test, or as a module that another example imports."""
+    sources = [*EXAMPLES.glob("*.py"), *Path(__file__).parent.glob("test_*.py")]
+    texts = {path: path.read_text() for path in sources}
+    for example in EXAMPLES.glob("[!_]*.py"):
+        others = (text for path, text in texts.items() if path != example)
+        assert any(
+            f"from {example.stem} import" in text or f'"{example.stem}' in text for text in others
+        ), f"{example.name} has no test"
