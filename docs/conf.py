@@ -1,6 +1,7 @@
 """Configuration of the documentation; nothing in it needs the network."""
 
 import pkgutil
+import re
 from importlib import import_module
 from importlib.metadata import version as version_of
 
@@ -71,20 +72,28 @@ PUBLIC = {
 
 
 class LinkPublicNames(SphinxTransform):
-    """Link the names of public objects in the text of pages to their API pages."""
+    """Link the names of public objects and of examples in the text of pages to their pages."""
 
     default_priority = 400
 
     def apply(self) -> None:
         """Wrap each into a reference, which needs no markup in the Markdown."""
         for literal in list(self.document.findall(nodes.literal)):
-            target = PUBLIC.get(literal.astext().removeprefix("skqos."))
-            if target and not isinstance(literal.parent, nodes.reference | pending_xref):
-                link = pending_xref(
-                    "", refdomain="py", reftype="obj", reftarget=target, refwarn=False
-                )
+            link = _link_to(literal.astext())
+            if link and not isinstance(literal.parent, nodes.reference | pending_xref):
                 literal.replace_self(link)
                 link += literal
+
+
+def _link_to(text: str) -> pending_xref | None:
+    if target := PUBLIC.get(text.removeprefix("skqos.")):
+        return pending_xref("", refdomain="py", reftype="obj", reftarget=target, refwarn=True)
+    if example := re.fullmatch(r"examples/(plot_\w+)\.py", text):
+        target = f"/auto_examples/{example[1]}"
+        return pending_xref(
+            "", refdomain="std", reftype="doc", reftarget=target, refexplicit=True, refwarn=True
+        )
+    return None
 
 
 def setup(app: Sphinx) -> None:

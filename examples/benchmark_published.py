@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _benchmark import markdown, write_into
+from _report import markdown, write_between_marks
 from sklearn.utils import Bunch
 
 from skqos.baselines import PMFRegressor, UIPCCRegressor
@@ -222,4 +222,4 @@ if __name__ == "__main__":
         text = table(compare(options.data, options.seeds))
         print(text)
         if options.docs:
-            write_into(options.docs, text, "published")
+            write_between_marks(options.docs, {"published": text})

@@ -159,7 +159,7 @@ class UIPCCRegressor(_BaselineRegressor):
 
     significance_weighting : bool, default=False
         Whether to shrink correlations that rest on few common measurements: times
-        2 |A and B| / (|A| + |B|), A and B being what two users (services) were measured on.
+        ``2 |A and B| / (|A| + |B|)``, A and B being what two users (services) were measured on.
 
     confidence_weighting : bool, default=False
         Whether the sides are weighted by how similar their neighbours are, too, and a side
@@ -398,7 +398,7 @@ class Neighborhood:
         entities : ndarray of int of shape (n,)
             Codes.
         significance : bool
-            Whether to multiply by 2 |A and B| / (|A| + |B|).
+            Whether to multiply by ``2 |A and B| / (|A| + |B|)``.
 
         Returns
         -------
@@ -487,7 +487,7 @@ def _row_means(matrix: sparse.csr_array) -> np.ndarray:
 class PMFRegressor(_BaselineRegressor):
     """Probabilistic matrix factorisation (PMF): a user-service product of factors.
 
-    Minimises, over the measured cells (u, s) of values r, in units of the mean of |r|,
+    Minimises, over the measured cells (u, s) of values r, in units of the mean of abs(r)::
 
         1/2 sum (r_us - U_u . S_s)^2 + regularization / 2 (|U|^2 + |S|^2)
 

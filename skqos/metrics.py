@@ -388,7 +388,11 @@ def _check_target(y: ArrayLike, name: str, *, allow_nan: bool) -> NDArray[np.flo
     )
 
 
+#: Scorer of `nan_mean_absolute_error`, negated: higher is better.
 neg_nan_mae_scorer = make_scorer(nan_mean_absolute_error, greater_is_better=False)
+#: Scorer of `nan_root_mean_squared_error`, negated: higher is better.
 neg_nan_rmse_scorer = make_scorer(nan_root_mean_squared_error, greater_is_better=False)
+#: Scorer of `nan_normalized_mean_absolute_error`, negated: higher is better.
 neg_nan_nmae_scorer = make_scorer(nan_normalized_mean_absolute_error, greater_is_better=False)
+#: Scorer of `nan_r2_score`: higher is better.
 nan_r2_scorer = make_scorer(nan_r2_score)

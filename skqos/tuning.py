@@ -132,6 +132,7 @@ _BATCHES: SearchSpace = {"batch_size": Choice((128, 256, 512, 1024))}
 
 # No loss and no target transform: they change the unit of the validation loss, by which trials are
 # compared. No number of epochs: it is the budget, and the one-cycle schedule stretches over it.
+#: The search space of each estimator class: a range or a choice for each parameter by name.
 SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     SAMoERegressor: {
         **_TRAINING,

@@ -746,3 +746,14 @@ def test_published_table_has_ratios_where_there_are_figures(example):
     first, second = script.table(frame).splitlines()[2:]
     assert "| 0.636 / 2.759 | 0.636 / 1.380 | 1.000 | 2.000 | WSRec, 20 runs |" in first
     assert second.endswith("| PMF, default | 0.500 / 1.000 |  |  |  |  |")
+
+
+def test_every_example_has_a_test():
+    """By name in some test, or as a module that another example imports."""
+    sources = [*EXAMPLES.glob("*.py"), *Path(__file__).parent.glob("test_*.py")]
+    texts = {path: path.read_text() for path in sources}
+    for example in EXAMPLES.glob("[!_]*.py"):
+        others = (text for path, text in texts.items() if path != example)
+        assert any(
+            f"from {example.stem} import" in text or f'"{example.stem}' in text for text in others
+        ), f"{example.name} has no test"
