@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData
+from skqos.incremental import IncrementalQoSRegressor, UpdateData
 from skqos.r2sl.latent_states import RegionalLatentStates
 
 if TYPE_CHECKING:
+    from skqos.losses import ObservedLoss
     from skqos.r2sl.module import R2SLModule
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed")
 
 
-class R2SLRegressor(BaseQoSRegressor):
+class R2SLRegressor(IncrementalQoSRegressor):
     """Regional latent states and a multi-scale convolutional network (R2SL) for QoS prediction.
 
     Users and services are grouped by region: city, autonomous system, country. For each kind of
@@ -82,6 +84,9 @@ class R2SLRegressor(BaseQoSRegressor):
 
     max_epochs : int, default=20
         Epochs of training.
+
+    partial_fit_epochs : int, default=4
+        Epochs of an update by `partial_fit`.
 
     target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone. "log" is
@@ -217,7 +222,7 @@ class R2SLRegressor(BaseQoSRegressor):
     }
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         **{
             name: RegionalLatentStates._parameter_constraints[name]
             for name in ("n_states", "concentration", "rate", "slow_quantile")
@@ -250,6 +255,7 @@ class R2SLRegressor(BaseQoSRegressor):
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
+        partial_fit_epochs: int = 4,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
@@ -279,6 +285,7 @@ class R2SLRegressor(BaseQoSRegressor):
         self.loss_threshold = loss_threshold
         self.tail_weight = tail_weight
         self.max_epochs = max_epochs
+        self.partial_fit_epochs = partial_fit_epochs
         self.target_transform = target_transform
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -316,19 +323,13 @@ class R2SLRegressor(BaseQoSRegressor):
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset, ValidationDataset
 
         regions = self._region_columns(data)
         models = {kind: self._fit_states(data, columns) for kind, columns in regions.items()}
-        constants = {
-            "huber": {"threshold": self.loss_threshold},
-            "e_huber": {"threshold": self.loss_threshold, "tail_weight": self.tail_weight},
-        }
-        constants["e_huber_printed"] = constants["e_huber"]
         net = trainer.fit(
             self._build_module(data, regions, models),
-            ObservedLoss(self.loss, **constants.get(self.loss, {})),
+            self._make_loss(),
             InteractionDataset(
                 {"users": data.user_codes, "services": data.service_codes}, data.target
             ),
@@ -340,6 +341,27 @@ class R2SLRegressor(BaseQoSRegressor):
             "latent_state_models_": models,
             "region_features_": list(models),
         }
+
+    def _prepare_update(self, module: R2SLModule, data: UpdateData) -> dict[str, Any]:
+        from skqos.training import InteractionDataset
+
+        module.grow(data.users, data.services)
+        return {
+            "criterion": self._make_loss(),
+            "rows": InteractionDataset(
+                {"users": data.user_codes, "services": data.service_codes}, data.target
+            ),
+        }
+
+    def _make_loss(self) -> ObservedLoss:
+        from skqos.losses import ObservedLoss
+
+        constants = {
+            "huber": {"threshold": self.loss_threshold},
+            "e_huber": {"threshold": self.loss_threshold, "tail_weight": self.tail_weight},
+        }
+        constants["e_huber_printed"] = constants["e_huber"]
+        return ObservedLoss(self.loss, **constants.get(self.loss, {}))
 
     def _region_columns(self, data: TrainingData) -> dict[str, tuple[int, int]]:
         """Find the categorical columns of users and services for each kind of region."""

@@ -12,9 +12,10 @@ import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
+from skqos.incremental import IncrementalQoSRegressor, UpdateData
 from skqos.sa_moe.augmentation import count_cells, sample_unobserved
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Cells:
         )
 
 
-class SAMoERegressor(BaseQoSRegressor):
+class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
     A user's and a service's vector come from a tower each, which mixes an id embedding, side
@@ -112,6 +113,9 @@ class SAMoERegressor(BaseQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
+
+    partial_fit_epochs : int, default=5
+        Epochs of an update by `partial_fit`.
 
     target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone. "log" is
@@ -242,7 +246,7 @@ class SAMoERegressor(BaseQoSRegressor):
     }
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         "n_factors": [Interval(Integral, 0, None, closed="left")],
         "fill_value": [StrOptions({"mean", "zero"})],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
@@ -282,6 +286,7 @@ class SAMoERegressor(BaseQoSRegressor):
         first_stage_epochs: int = 15,
         max_epochs: int = 20,
         loss: str = "absolute_error",
+        partial_fit_epochs: int = 5,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
@@ -315,6 +320,7 @@ class SAMoERegressor(BaseQoSRegressor):
         self.first_stage_epochs = first_stage_epochs
         self.max_epochs = max_epochs
         self.loss = loss
+        self.partial_fit_epochs = partial_fit_epochs
         self.target_transform = target_transform
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -434,6 +440,18 @@ class SAMoERegressor(BaseQoSRegressor):
             batch_size=batch_size,
         )
 
+    def _prepare_update(self, module: SAMoEModule, data: UpdateData) -> dict[str, Any]:
+        from skqos.losses import ObservedLoss
+        from skqos.training import InteractionDataset
+
+        module.grow(data.users, data.services, _bound(data.target))
+        return {
+            "criterion": ObservedLoss(self.loss),
+            "rows": InteractionDataset(
+                {"users": data.user_codes, "services": data.service_codes}, data.target
+            ),
+        }
+
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
         # Not stored is 0 to the SVD: centred values make that the mean.
@@ -499,6 +517,10 @@ class SAMoERegressor(BaseQoSRegressor):
             n_heads=self.n_heads,
             attention_dropout=self.attention_dropout,
             activation=self.mixture_activation,
-            # tanh never reaches its bounds: the largest target lies a little inside.
-            bound=1.05 * float(np.abs(data.target).max()) or 1.0,
+            bound=_bound(data.target),
         )
+
+
+def _bound(target: np.ndarray) -> float:
+    """Bound predictions; tanh never reaches it: the largest target lies a little inside."""
+    return 1.05 * float(np.abs(target).max()) or 1.0
