@@ -65,8 +65,9 @@ class EntityEncoder:
     """Codes for the ids of one side, and one context row per entity.
 
     Codes follow the sorted order of the ids, so that they do not depend on the order of rows;
-    those that `extend` adds come after, sorted among themselves. A category that was seen only at prediction is unknown; a missing value (NaN) is a category
-    of its own if training has it, else unknown.
+    those that `extend` adds come after, sorted among themselves. A category that was seen only at
+    prediction is unknown; a missing value (NaN) is a category of its own if training has it, else
+    unknown.
 
     Parameters
     ----------

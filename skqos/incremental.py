@@ -1,7 +1,7 @@
 """Updating a fitted estimator with further observations: `partial_fit`.
 
 X, y -> grown encoders (`entities`) -> a grown copy of the network -> a short training on the new
-rows and on cells that the old network labels, so that it forgets little -> the new model at once.
+rows and on a few cells that the old network labels -> all results stored at once.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 STAGE = "partial"
 # The learning rate of an update, of that of `fit`.
 LEARNING_RATE_SHARE = 0.3
-# Cells labelled by the old network for each new row.
-REPLAY_RATIO = 1.0
-# So that a single row does not pull the network where it likes: a batch of the default size.
-MIN_REPLAYED = 256
+# Cells that the old network labels, a batch of the default size: they keep a few new rows from
+# pulling the network where they like. As many as there are new rows keep it from learning.
+N_REPLAYED = 256
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,9 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         Users and services that are new get a place in the network; of known ones the context that
         they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs on the
-        new rows, and on cells which the model itself labels ahead of that, so that it
-        forgets little. No row is held out, whatever `early_stopping` says. Target transform and
-        scales of numeric context stay as they are.
+        new rows, and on a few cells which the model itself labels ahead of that, so that a single
+        row does not change all else. No row is held out, whatever `early_stopping` says. Target
+        transform and scales of numeric context stay as they are.
 
         Parameters
         ----------
@@ -174,8 +173,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         shape = self.users_.n_entities, self.services_.n_entities
         known = (new.user_codes < shape[0]) & (new.service_codes < shape[1])
         measured = sorted_unique(new.user_codes[known] * shape[1] + new.service_codes[known])
-        n_cells = max(round(REPLAY_RATIO * new.n_new), MIN_REPLAYED)
-        n_cells = min(n_cells, shape[0] * shape[1] - len(measured))
+        n_cells = min(N_REPLAYED, shape[0] * shape[1] - len(measured))
         users, services = np.divmod(
             draw_distinct(shape[0] * shape[1], n_cells, rng, excluded=measured), shape[1]
         )

@@ -147,3 +147,12 @@ def test_predictions_below_zero_are_not_cut():
     """A prediction of a log target may be slightly negative; only the caller can say if it may."""
     transform = TargetTransform("log").fit(SKEWED)
     assert_allclose(transform.inverse_transform(np.array([-0.1])), SKEWED.mean() * np.expm1(-0.1))
+
+
+def test_further_values_that_the_logarithm_cannot_take_raise():
+    y = np.column_stack([SKEWED, -SKEWED])
+    transform = TargetTransform("auto").fit(y)
+    assert transform.kinds_ == ["log", "standard"]
+    transform.check(np.array([[0.0, -9.0], [np.nan, 9.0]]))
+    with pytest.raises(ValueError, match=r"y holds -1.0 \(row 1, target 0\).*'log', that fit took"):
+        transform.check(np.array([[0.0, -9.0], [-1.0, 9.0]]))

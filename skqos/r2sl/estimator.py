@@ -151,17 +151,18 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Its skorch net.
 
     stage_nets_ : dict of str to QoSNet
-        The net under the name of the only stage, "final".
+        The net under the name of the only stage, "final", or "partial" after an update.
 
     history_ : DataFrame
         One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target.
+        duration in seconds. Losses are in units of the transformed target. Updates
+        append rows of stage "partial".
 
     n_iter_ : int
-        Epochs of training.
+        Epochs of training, or of the latest update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
 
     n_features_in_ : int
         Number of columns of X in `fit`.
@@ -179,6 +180,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
     -----
     A user or service that was never seen has the latent states of its region; an unknown region
     has the frequencies of the states, and an id the average of all ids.
+
+    `partial_fit` trains the network on; latent states stay those of `fit`. A new entity has
+    those of its region, a new region the frequencies of the states.
 
     A pickle holds weights, entity tables and latent states; no training rows, no optimiser state.
 

@@ -174,17 +174,19 @@ class SAMoERegressor(IncrementalQoSRegressor):
         The skorch net of the final stage.
 
     stage_nets_ : dict of str to QoSNet
-        The nets of the stages "first" (if there are two) and "final". A pickle keeps the final one.
+        The nets of the stages "first" (if there are two) and "final"; after an update, that of
+        "partial" alone. A pickle keeps the last one.
 
     history_ : DataFrame
         One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target.
+        duration in seconds. Losses are in units of the transformed target. Updates
+        append rows of stage "partial".
 
     n_iter_ : int
-        Epochs of the final stage.
+        Epochs of the final stage, or of the latest update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
 
     n_features_in_ : int
         Number of columns of X in `fit`.
@@ -202,6 +204,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
     The paper reports that SA-MoE lowers the error of SA-MoE- by about a third and is as good at
     2.5 % as at 10 % density. That pattern is what training on the true values of test cells gives,
     not what predictions give. Here refill and pseudo-labels only ever hold predictions.
+
+    `partial_fit` trains the final network on. A new entity starts as the average one, factors and
+    all; factors are not computed again, refill and pseudo-labels not drawn again.
 
     A pickle holds weights, entity tables and factors; no training rows, no optimiser state.
 

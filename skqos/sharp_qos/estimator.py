@@ -218,15 +218,16 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Its skorch net.
 
     stage_nets_ : dict of str to QoSNet
-        ``net_`` under the name "final".
+        ``net_`` under the name "final", or "partial" after an update.
 
     history_ : DataFrame
         One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
         duration in seconds, and for target k ``train_loss_k`` and ``task_weight_k``, the weight of
-        its loss in the last step. Losses are in units of the transformed target.
+        its loss in the last step. Losses are in units of the transformed target. Updates
+        append rows of stage "partial".
 
     n_iter_ : int
-        Epochs.
+        Epochs of training, or of the latest update.
 
     gate_probabilities_ : dict of str to ndarray
         Probability that each gate is open, of "snr" and "cross_snr".
@@ -235,7 +236,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Share of each target's gates that are not 0 at prediction.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
 
     n_features_in_ : int
         Number of columns of X in `fit`.
@@ -262,6 +263,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     A HyGCN layer at the origin differs from a GCN layer in the Mobius addition of its bias alone:
     expect small differences.
+
+    `partial_fit` joins the new pairs and entities to the graphs and trains the network on. A new
+    node starts from the average factors of its side; the weights of the tasks start afresh. A
+    target that an update does not observe may be NaN in all its rows.
 
     A pickle holds weights, the edges of all graphs and the entity tables; no target values, no
     optimiser state.
@@ -574,9 +579,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         if self.disjoint_supervision and self.convolution != "none":
             inputs["edges"] = np.column_stack([found.of_row for found in edges])
         return {
-            "criterion": JointLoss(
-                self.loss, target.shape[1], self.task_weighting, self.ema_decay
-            ),
+            "criterion": JointLoss(self.loss, target.shape[1], self.task_weighting, self.ema_decay),
             "rows": InteractionDataset(inputs, target),
             "batch_size": self._batch_rows(len(target)),
             "optimizer": RiemannianAdamW,
