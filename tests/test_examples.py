@@ -333,7 +333,7 @@ def test_partial_fit_benchmark_draws_further_cells_and_holds_entities_out(exampl
 def test_partial_fit_benchmark_fills_its_page(example, wsdream_folder, monkeypatch):
     benchmark = example("benchmark_partial_fit")
     monkeypatch.setattr(
-        benchmark, "make_qos", lambda *_, **__: make_qos(20, 30, 0.5, random_state=0)
+        benchmark, "make_qos", lambda *_, **__: make_qos(20, 30, 0.9, random_state=0)
     )
     page = wsdream_folder / "page.md"
     page.write_text(

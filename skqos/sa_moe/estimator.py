@@ -114,7 +114,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
 
-    partial_fit_epochs : int, default=5
+    partial_fit_epochs : int, default=10
         Epochs of an update by `partial_fit`.
 
     target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
@@ -291,7 +291,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         first_stage_epochs: int = 15,
         max_epochs: int = 20,
         loss: str = "absolute_error",
-        partial_fit_epochs: int = 5,
+        partial_fit_epochs: int = 10,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
