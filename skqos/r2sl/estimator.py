@@ -85,7 +85,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
     max_epochs : int, default=20
         Epochs of training.
 
-    partial_fit_epochs : int, default=6
+    partial_fit_epochs : int, default=7
         Epochs of an update by `partial_fit`.
 
     target_transform : {"auto", "log", "max", "standard"} or None, default="auto"
@@ -259,7 +259,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
-        partial_fit_epochs: int = 6,
+        partial_fit_epochs: int = 7,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
