@@ -6,7 +6,6 @@ X, y -> ids and context (`inputs`) -> codes and entity tables (`entities`) -> tr
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -93,12 +92,15 @@ class PairRegressor(RegressorMixin, BaseEstimator):
 
     def _interactions(self, X: Any) -> Interactions:
         """Encode X as at prediction."""
+        return _encode(self._read_again(X), self.users_, self.services_)
+
+    def _read_again(self, X: Any) -> Columns:
+        """Check that X has the columns of `fit`, and take it apart."""
         check_is_fitted(self)
         check_feature_names(self, X, reset=False)
         frame = as_frame(X, 1, self)
         check_n_features(self, frame, reset=False)
-        columns = read_columns(frame, self._n_id_columns, self._layout)
-        return _encode(columns, self.users_, self.services_)
+        return read_columns(frame, self._n_id_columns, self._layout)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -304,11 +306,17 @@ class BaseQoSRegressor(PairRegressor):
         return np.sort(order[~held_out]), np.sort(order[held_out])
 
     def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        from skqos.prediction import resolve_device
-        from skqos.training import Trainer, seeded
+        from skqos.training import seeded
 
-        device = resolve_device(self.device)
-        trainer = Trainer(
+        trainer = self._make_trainer()
+        with seeded(data.seed, trainer.device):
+            return self._fit_networks(data, trainer)
+
+    def _make_trainer(self) -> Trainer:
+        from skqos.prediction import resolve_device
+        from skqos.training import Trainer
+
+        return Trainer(
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             batch_size=self.batch_size,
@@ -316,12 +324,10 @@ class BaseQoSRegressor(PairRegressor):
             learning_rate_schedule=self.learning_rate_schedule,
             early_stopping=self.early_stopping,
             n_iter_no_change=self.n_iter_no_change,
-            device=device,
+            device=resolve_device(self.device),
             callbacks=self.callbacks or (),
             verbose=self.verbose,
         )
-        with seeded(data.seed, device):
-            return self._fit_networks(data, trainer)
 
     def _set_fitted(
         self,
@@ -354,7 +360,9 @@ class BaseQoSRegressor(PairRegressor):
         if "module_" in state:
             state["_nets"] = None
             if any(part.device.type != "cpu" for part in self.module_.state_dict().values()):
-                state["module_"] = copy.deepcopy(self.module_).to("cpu")
+                from skqos.prediction import copy_module
+
+                state["module_"] = copy_module(self.module_)
         return state
 
 

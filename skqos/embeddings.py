@@ -66,6 +66,36 @@ class FeatureEmbedding(nn.Module):
         known = self(torch.arange(len(self.categories), device=self.categories.device))
         return torch.cat([known, self._embed_new(known.mean(0), new)])
 
+    def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
+        """Make room for the entities and categories that were appended to those known.
+
+        What is new starts as the average of the known entities, so that the network predicts it as
+        it did when it was unknown.
+
+        Parameters
+        ----------
+        table : EntityTable
+            Context of all entities, the known ones first.
+        n_categories : sequence of int
+            Number of codes of each categorical column.
+        """
+        with torch.no_grad():
+            known = self.categories.unbind(1)
+            averages = [
+                embedding(column).mean(0)
+                for embedding, column in zip(self.category_embeddings, known, strict=True)
+            ]
+            self.category_embeddings = nn.ModuleList(
+                _grown(embedding, n, average)
+                for embedding, n, average in zip(
+                    self.category_embeddings, n_categories, averages, strict=True
+                )
+            )
+            average = self.id_embedding.weight.mean(0)
+            self.id_embedding = _grown(self.id_embedding, len(table), average)
+        self.categories = torch.tensor(table.categories)
+        self.numerics = torch.tensor(np.nan_to_num(table.numerics))
+
     def _embed_new(self, average: Tensor, new: EntityTable) -> Tensor:
         vectors = average.repeat(len(new), 1)
         width = self.id_embedding.embedding_dim
@@ -81,6 +111,15 @@ class FeatureEmbedding(nn.Module):
             start = (1 + len(columns)) * width
             vectors[:, start : start + width] = self.numeric_layer(numerics)
         return vectors
+
+
+def append_rows(values: Tensor, n_rows: int, row: Tensor) -> Tensor:
+    """Append copies of a row up to a number of rows."""
+    return torch.cat([values, row.expand(n_rows - len(values), -1)])
+
+
+def _grown(embedding: nn.Embedding, n: int, row: Tensor) -> nn.Embedding:
+    return nn.Embedding.from_pretrained(append_rows(embedding.weight, n, row), freeze=False)
 
 
 def _embedding(n: int, dim: int) -> nn.Embedding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,9 +64,10 @@ class Interactions:
 class EntityEncoder:
     """Codes for the ids of one side, and one context row per entity.
 
-    Codes follow the sorted order of the ids, so that they do not depend on the order of rows.
-    A category that was seen only at prediction is unknown; a missing value (NaN) is a category
-    of its own if training has it, else unknown.
+    Codes follow the sorted order of the ids, so that they do not depend on the order of rows;
+    those that `extend` adds come after, sorted among themselves. A category that was seen only at
+    prediction is unknown; a missing value (NaN) is a category of its own if training has it, else
+    unknown.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ class EntityEncoder:
     ids_ : Index of shape (n_entities,)
         The id of each code.
     table_ : EntityTable
-        The context of each entity seen in `fit`.
+        The context of each known entity.
     categorical_, numeric_ : list
         Names of the context columns.
     categories_ : list of Index
@@ -91,7 +93,7 @@ class EntityEncoder:
 
     @property
     def n_entities(self) -> int:
-        """Number of entities seen in `fit`."""
+        """Number of known entities."""
         return len(self.ids_)
 
     @property
@@ -125,7 +127,7 @@ class EntityEncoder:
         _, first_rows = np.unique(codes, return_index=True)
         self.numeric_ = [name for name in context if is_numeric(context[name])]
         self.categorical_ = [name for name in context if name not in self.numeric_]
-        self._check_one_context(context, codes, first_rows)
+        self._check_one_context(context, codes, first_rows, self.ids_)
         entities = context.iloc[first_rows]
         self.categories_ = [_categories(entities[name]) for name in self.categorical_]
         numbers = self._numbers(entities)
@@ -144,6 +146,50 @@ class EntityEncoder:
         ValueError
             If the ids are of another kind than in `fit`, such as "17" for 17.
         """
+        positions = self._positions(ids)
+        new = np.flatnonzero(positions < 0)
+        groups, first_rows = self._distinct_contexts(context, new)
+        positions[new] = self.n_entities + groups
+        return positions, self._table(context.iloc[new[first_rows]])
+
+    def extend(self, ids: np.ndarray, context: pd.DataFrame) -> tuple[EntityEncoder, np.ndarray]:
+        """Return an encoder that also knows the given ids, and the code of each row.
+
+        What is known stays: codes, contexts, categories and scales. Unseen ids and categories get
+        the codes that follow.
+
+        Raises
+        ------
+        ValueError
+            If the ids are of another kind than in `fit`, an unseen id comes with two contexts, or
+            a numeric context value is infinite.
+        """
+        codes = self._positions(ids)
+        rows = np.flatnonzero(codes < 0)
+        context = context.iloc[rows]
+        new_codes, new_ids = pd.factorize(pd.Index(ids[rows]), sort=True)
+        _, first_rows = np.unique(new_codes, return_index=True)
+        self._check_one_context(context, new_codes, first_rows, new_ids)
+        codes[rows] = self.n_entities + new_codes
+        entities = context.iloc[first_rows]
+        extended = copy.copy(self)
+        extended.ids_ = self.ids_.append(new_ids)
+        extended.categories_ = [
+            known.append(labels[known.get_indexer(labels) < 0])
+            for known, labels in (
+                (known, _categories(entities[name]))
+                for name, known in zip(self.categorical_, self.categories_, strict=True)
+            )
+        ]
+        table = extended._table(entities)
+        extended.table_ = EntityTable(
+            np.concatenate([self.table_.categories, table.categories]),
+            np.concatenate([self.table_.numerics, table.numerics]),
+        )
+        return extended, codes
+
+    def _positions(self, ids: np.ndarray) -> np.ndarray:
+        """Code of each id, -1 for an unseen one; raise ValueError if they are of another kind."""
         kind = id_kind(ids)
         if kind != self.kind_:
             raise ValueError(
@@ -151,11 +197,7 @@ class EntityEncoder:
                 f"kind {self.kind_} (for example {self.ids_[0]}). Give the same kind."
             )
         # int64: on 32-bit platforms pandas' positions are narrower.
-        positions = self.ids_.get_indexer(pd.Index(ids)).astype(np.int64)
-        new = np.flatnonzero(positions < 0)
-        groups, first_rows = self._distinct_contexts(context, new)
-        positions[new] = self.n_entities + groups
-        return positions, self._table(context.iloc[new[first_rows]])
+        return self.ids_.get_indexer(pd.Index(ids)).astype(np.int64)
 
     def _distinct_contexts(
         self, context: pd.DataFrame, rows: np.ndarray
@@ -171,7 +213,7 @@ class EntityEncoder:
         return groups.astype(np.int64), first_rows
 
     def _check_one_context(
-        self, context: pd.DataFrame, codes: np.ndarray, first_rows: np.ndarray
+        self, context: pd.DataFrame, codes: np.ndarray, first_rows: np.ndarray, ids: pd.Index
     ) -> None:
         for name in context:
             values, _ = pd.factorize(context[name])
@@ -180,7 +222,7 @@ class EntityEncoder:
                 row = int(np.flatnonzero(differs)[0])
                 first = int(first_rows[codes[row]])
                 raise ValueError(
-                    f"{self.side} {self.ids_[codes[row]]} has two contexts: column {name!r} is "
+                    f"{self.side} {ids[codes[row]]} has two contexts: column {name!r} is "
                     f"{context[name].iloc[first]} in one row and {context[name].iloc[row]} in "
                     "another. An id has one context."
                 )

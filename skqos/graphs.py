@@ -86,6 +86,16 @@ class BipartiteGraph(nn.Module):
         """Number of edges."""
         return len(self.users)
 
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return self.by_user.shape[0]
+
+    @property
+    def n_services(self) -> int:
+        """Number of services."""
+        return self.by_user.shape[1]
+
     def connected(self) -> tuple[Tensor, Tensor]:
         """Tell which users and which services have an edge; (n, 1) of bool each."""
         sides = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -46,6 +47,15 @@ def resolve_device(device: str) -> torch.device:
             "that torch lists, such as 'cuda:0'."
         ) from error
     return torch.device(device)
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """Copy a network to the CPU, marks of its parameters such as ``no_weight_decay`` with it."""
+    twin = copy.deepcopy(module).to("cpu")
+    for original, copied in zip(module.parameters(), twin.parameters(), strict=True):
+        # deepcopy makes a new parameter of the values alone.
+        vars(copied).update(vars(original) | vars(copied))
+    return twin
 
 
 def predict_interactions(

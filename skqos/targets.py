@@ -55,6 +55,18 @@ class TargetTransform:
         self._is_sqrt = np.array([kind == "sqrt" for kind in self.kinds_])
         return self
 
+    def check(self, y: np.ndarray) -> None:
+        """Raise ValueError if further values of y cannot be transformed as the first were."""
+        columns = y.reshape(len(y), -1)
+        negative = (columns < 0) & self._is_log
+        if negative.any():
+            row, target = np.argwhere(negative)[0]
+            raise ValueError(
+                f"y holds {columns[row, target]} (row {row}, target {target}), but the transform "
+                f"'log', that fit took by target_transform={self.kind!r}, needs y >= 0. Fit again "
+                "with target_transform='standard'."
+            )
+
     def transform(self, y: np.ndarray) -> np.ndarray:
         """Map y to the scale of the network; the shape stays, NaN stays NaN."""
         z = (y.reshape(len(y), -1) - self.shift_) / self.scale_

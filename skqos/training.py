@@ -371,10 +371,12 @@ def history_frame(nets: dict[str, QoSNet]) -> pd.DataFrame:
 
 
 def restore_net(module: nn.Module, history: pd.DataFrame) -> dict[str, QoSNet]:
-    """Wrap an unpickled module of the final stage into a net again, its history with it."""
+    """Wrap an unpickled module of the last stage into a net again, its history with it."""
     stage = history["stage"].iloc[-1]
     net = QoSNet(module, stage=stage, criterion=nn.L1Loss, train_split=None, verbose=0).initialize()
-    rows = history[history["stage"] == stage].rename(columns={"duration": "dur"})
+    # A stage may come up again: the net's rows begin with the last first epoch.
+    first = np.flatnonzero(history["epoch"] == 1)[-1]
+    rows = history.iloc[first:].rename(columns={"duration": "dur"})
     for row in rows.drop(columns="stage").to_dict("records"):
         net.history.new_epoch()
         for name, value in row.items():

@@ -180,3 +180,6 @@ def _each(contracts):
 
 all_estimators = _each(CONTRACTS)
 temporal_estimators = _each([contract for contract in CONTRACTS if contract.temporal])
+incremental_estimators = _each(
+    [contract for contract in CONTRACTS if hasattr(contract.estimator_class, "partial_fit")]
+)

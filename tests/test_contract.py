@@ -495,7 +495,7 @@ BAD_FITS = {
     ),
     "epochs": (lambda d: (d.X, d.y), {"max_epochs": 0}, "'max_epochs' parameter"),
     "learning rate": (lambda d: (d.X, d.y), {"learning_rate": -1.0}, "'learning_rate' parameter"),
-    "transform": (lambda d: (d.X, d.y), {"target_transform": "sqrt"}, "'target_transform' param"),
+    "transform": (lambda d: (d.X, d.y), {"target_transform": "cube"}, "'target_transform' param"),
     "log of negative": (lambda d: (d.X, -d.y), {"target_transform": "log"}, "needs y >= 0"),
     "device": (lambda d: (d.X, d.y), {"device": "toaster"}, "device='toaster' cannot be used"),
     "validation": (

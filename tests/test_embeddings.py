@@ -46,3 +46,18 @@ def test_any_context(n_categories, n_numeric):
 def test_embeddings_start_small():
     features = make(n=2000)
     assert features.id_embedding.weight.std().item() == pytest.approx(EMBEDDING_STD, rel=0.05)
+
+
+def test_grown_embeddings_represent_what_is_new_as_they_did_before():
+    features = make()
+    new = EntityTable(np.array([[1], [UNKNOWN]]), np.array([[np.nan], [0.5]], dtype="f"))
+    expected = features.encode(new).detach()
+    known = features.categories.numpy(), features.numerics.numpy()
+    n = len(features.category_embeddings[0].weight)
+    # The unknown category of the second newcomer gets the next code.
+    categories = np.concatenate([known[0], [[1], [n]]])
+    numerics = np.concatenate([known[1], new.numerics])
+    features.grow(EntityTable(categories, numerics), [n + 1])
+    torch.testing.assert_close(features(torch.arange(8)), expected)
+    assert features.id_embedding.weight.requires_grad
+    assert len(features.category_embeddings[0].weight) == n + 1

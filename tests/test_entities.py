@@ -325,6 +325,50 @@ def test_positions_point_at_the_context_of_each_row():
     assert_allclose(new.numerics[rows, 0], z, rtol=1e-6)
 
 
+# --- Extended -----------------------------------------------------------------------------------
+
+
+def test_extending_appends_ids_and_categories_and_leaves_the_rest():
+    encoder, _ = fit([3, 5], place=["a", "b"], x=[0.0, 2.0])
+    before = dict(vars(encoder))
+    context = frame(place=["c", "a", "?", "d"], x=[4.0, 1.0, np.inf, np.nan])
+    extended, codes = encoder.extend(np.array([9, 4, 3, 7]), context)
+    assert codes.tolist() == [4, 2, 0, 3]
+    assert list(extended.ids_) == [3, 5, 4, 7, 9]
+    assert list(extended.categories_[0]) == ["a", "b", "d", "c"]
+    assert extended.table_.categories.ravel().tolist() == [0, 1, 0, 2, 3]
+    assert_allclose(extended.table_.numerics.ravel(), [-1.0, 1.0, 0.0, np.nan, 3.0])
+    assert vars(encoder) == before
+    assert extended.transform(np.array([7, 8]), frame(place=["?", "c"], x=[0.0, 1.0]))[
+        0
+    ].tolist() == [
+        3,
+        5,
+    ]
+
+
+def test_extending_by_known_ids_adds_nothing():
+    encoder, _ = fit([3, 5], place=["a", "b"])
+    extended, codes = encoder.extend(np.array([5, 5, 3]), frame(place=["c", "d", "c"]))
+    assert codes.tolist() == [1, 1, 0]
+    assert extended.n_entities == 2
+    assert extended.n_categories == [2]
+
+
+def test_missing_context_of_a_new_id_is_a_category():
+    encoder, _ = fit([3, 5], place=["a", "b"])
+    extended, _ = encoder.extend(np.array([6, 7]), frame(place=objects(None, np.nan)))
+    assert extended.table_.categories.ravel().tolist() == [0, 1, 2, 2]
+    again, _ = extended.extend(np.array([8]), frame(place=objects(None)))
+    assert again.n_categories == [3]
+
+
+def test_extending_by_two_contexts_of_an_id_raises():
+    encoder, _ = fit([3, 5], place=["a", "b"])
+    with pytest.raises(ValueError, match="user 6 has two contexts: column 'place' is a in one row"):
+        encoder.extend(np.array([3, 6, 6]), frame(place=["b", "a", "b"]))
+
+
 # --- Containers ---------------------------------------------------------------------------------
 
 

@@ -624,6 +624,53 @@ def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_partial_fit_benchmark_draws_further_cells_and_holds_entities_out(example, wsdream_folder):
+    benchmark = example("benchmark_partial_fit")
+    train, test = (
+        np.loadtxt(wsdream_folder / "splits" / f"rt_{part}_0.025.txt") for part in ("train", "test")
+    )
+    # All cells are in either file: a third of the test file is to be further cells.
+    np.savetxt(wsdream_folder / "splits" / "rt_test_0.025.txt", test[30:], ["%d", "%d", "%.3f"])
+    stream = benchmark.read_stream(wsdream_folder, seed=0)
+    cells = {tuple(pair) for pair in stream.X_new.tolist()}
+    assert cells == {tuple(pair) for pair in test[:30, :2].astype(int).tolist()}
+    for column in (0, 1):
+        part = benchmark.hold_out(stream.split, column, seed=0)
+        known, new, tested = (
+            set(X[:, column]) for X in (part.split.X, part.X_new, part.split.X_test)
+        )
+        assert not known & (new | tested)
+        n_rows = len(part.split.y), len(part.y_new), len(part.split.y_test)
+        assert sum(n_rows) == len(train)
+        assert abs(n_rows[1] - n_rows[2]) <= 1
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+def test_partial_fit_benchmark_fills_its_page(example, wsdream_folder, monkeypatch):
+    benchmark = example("benchmark_partial_fit")
+    monkeypatch.setattr(
+        benchmark, "make_qos", lambda *_, **__: make_qos(20, 30, 0.9, random_state=0)
+    )
+    page = wsdream_folder / "page.md"
+    page.write_text(
+        "".join(
+            f"<!-- {name}: {m} -->\n" for name in ("cells", "entities") for m in ("begin", "end")
+        )
+    )
+    common = ["--made-up", "--seeds", "0", "--page", str(page)]
+    results = benchmark.main([*common, "--out", str(wsdream_folder)])
+    again = pd.read_csv(wsdream_folder / "results.csv")
+    pd.testing.assert_frame_equal(results, again)
+    gains = results["before"] - results["updated"], results["before"] - results["refit"]
+    np.testing.assert_allclose(results["recovery"], gains[0] / gains[1])
+    benchmark.main([*common, "--new-entities", "--models", "SAMoERegressor"])
+    text = page.read_text()
+    assert f"| SharpQoSRegressor | 1 | {results['before'].iloc[-1]:.4f} |" in text
+    assert "| new users | SAMoERegressor | 1 |" in text
+    assert "| new services | SAMoERegressor | 1 |" in text
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 @pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
 def test_quickstart_runs(example, wsdream_folder, capsys, monkeypatch, real):
     quickstart = example("quickstart")

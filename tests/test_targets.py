@@ -153,3 +153,11 @@ def test_predictions_below_zero_are_not_cut():
 def test_the_root_of_targets_of_any_sign_keeps_the_sign():
     z = TargetTransform("sqrt").fit(np.array([-4.0, 1.0, 1.0])).transform(np.array([-8.0, 0.5]))
     assert_allclose(z, [-2.0, 0.5])
+
+
+def test_further_values_that_the_logarithm_cannot_take_raise():
+    y = np.column_stack([SKEWED, -SKEWED])
+    transform = TargetTransform("log")
+    transform.check(np.array([[0.0, -9.0], [np.nan, 9.0]]))
+    with pytest.raises(ValueError, match=r"y holds -1.0 \(row 1, target 0\).*'log', that fit took"):
+        transform.check(np.array([[0.0, -9.0], [-1.0, 9.0]]))

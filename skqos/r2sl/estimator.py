@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData
+from skqos.incremental import IncrementalQoSRegressor, UpdateData
 from skqos.r2sl.latent_states import RegionalLatentStates
 
 if TYPE_CHECKING:
+    from skqos.losses import ObservedLoss
     from skqos.r2sl.module import R2SLModule
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed")
 
 
-class R2SLRegressor(BaseQoSRegressor):
+class R2SLRegressor(IncrementalQoSRegressor):
     """Regional latent states and a multi-scale convolutional network (R2SL) for QoS prediction.
 
     Users and services are grouped by region: city, autonomous system, country. For each kind of
@@ -82,6 +84,9 @@ class R2SLRegressor(BaseQoSRegressor):
 
     max_epochs : int, default=20
         Epochs of training.
+
+    partial_fit_epochs : int, default=7
+        Epochs of an update by `partial_fit`.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
@@ -147,17 +152,18 @@ class R2SLRegressor(BaseQoSRegressor):
         Its skorch net.
 
     stage_nets_ : dict of str to QoSNet
-        The net under the name of the only stage, "final".
+        The net under the name of the only stage, "final", or "partial" after an update.
 
     history_ : DataFrame
         One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target.
+        duration in seconds. Losses are in units of the transformed target. Updates
+        append rows of stage "partial".
 
     n_iter_ : int
-        Epochs of training.
+        Epochs of training, or of the latest update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
 
     n_features_in_ : int
         Number of columns of X in `fit`.
@@ -175,6 +181,9 @@ class R2SLRegressor(BaseQoSRegressor):
     -----
     A user or service that was never seen has the latent states of its region; an unknown region
     has the frequencies of the states, and an id the average of all ids.
+
+    `partial_fit` trains the network on; latent states stay those of `fit`. A new entity has
+    those of its region, a new region the frequencies of the states.
 
     A pickle holds weights, entity tables and latent states; no training rows, no optimiser state.
 
@@ -218,7 +227,7 @@ class R2SLRegressor(BaseQoSRegressor):
     }
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         **{
             name: RegionalLatentStates._parameter_constraints[name]
             for name in ("n_states", "concentration", "rate", "slow_quantile")
@@ -251,6 +260,7 @@ class R2SLRegressor(BaseQoSRegressor):
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
+        partial_fit_epochs: int = 7,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
@@ -280,6 +290,7 @@ class R2SLRegressor(BaseQoSRegressor):
         self.loss_threshold = loss_threshold
         self.tail_weight = tail_weight
         self.max_epochs = max_epochs
+        self.partial_fit_epochs = partial_fit_epochs
         self.target_transform = target_transform
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -317,19 +328,13 @@ class R2SLRegressor(BaseQoSRegressor):
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset, ValidationDataset
 
         regions = self._region_columns(data)
         models = {kind: self._fit_states(data, columns) for kind, columns in regions.items()}
-        constants = {
-            "huber": {"threshold": self.loss_threshold},
-            "e_huber": {"threshold": self.loss_threshold, "tail_weight": self.tail_weight},
-        }
-        constants["e_huber_printed"] = constants["e_huber"]
         net = trainer.fit(
             self._build_module(data, regions, models),
-            ObservedLoss(self.loss, **constants.get(self.loss, {})),
+            self._make_loss(),
             InteractionDataset(
                 {"users": data.user_codes, "services": data.service_codes}, data.target
             ),
@@ -341,6 +346,27 @@ class R2SLRegressor(BaseQoSRegressor):
             "latent_state_models_": models,
             "region_features_": list(models),
         }
+
+    def _prepare_update(self, module: R2SLModule, data: UpdateData) -> dict[str, Any]:
+        from skqos.training import InteractionDataset
+
+        module.grow(data.users, data.services)
+        return {
+            "criterion": self._make_loss(),
+            "rows": InteractionDataset(
+                {"users": data.user_codes, "services": data.service_codes}, data.target
+            ),
+        }
+
+    def _make_loss(self) -> ObservedLoss:
+        from skqos.losses import ObservedLoss
+
+        constants = {
+            "huber": {"threshold": self.loss_threshold},
+            "e_huber": {"threshold": self.loss_threshold, "tail_weight": self.tail_weight},
+        }
+        constants["e_huber_printed"] = constants["e_huber"]
+        return ObservedLoss(self.loss, **constants.get(self.loss, {}))
 
     def _region_columns(self, data: TrainingData) -> dict[str, tuple[int, int]]:
         """Find the categorical columns of users and services for each kind of region."""

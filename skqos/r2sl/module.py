@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
-from skqos.entities import EntityTable
+from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
+from skqos.entities import EntityEncoder, EntityTable
 
 KERNEL_WIDTHS = (1, 3, 5)
 # Columns beside the middle one of the widest kernel.
@@ -84,6 +84,16 @@ class EntityRows(nn.Module):
         categories = torch.cat([known, torch.as_tensor(new.categories, device=known.device)])
         return self._rows(self.features.encode(new), categories)
 
+    def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
+        """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`.
+
+        A new region has the states of an unknown one.
+        """
+        self.features.grow(table, n_categories)
+        for k, column in enumerate(self.columns):
+            shares = getattr(self, f"shares_{k}")
+            setattr(self, f"shares_{k}", append_rows(shares, n_categories[column] + 1, shares[-1]))
+
     def _rows(self, features: Tensor, categories: Tensor) -> Rows:
         # The code of an unknown region is -1, which is the last row.
         shares = [
@@ -149,6 +159,11 @@ class R2SLModule(nn.Module):
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs, given as positions into what `encode` returned; (n,)."""
         return self._predict(encoded[0][users] + encoded[1][services])
+
+    def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
+        """Make room for entities and categories that were appended."""
+        for side, encoder in zip(self.sides, (users, services), strict=True):
+            side.grow(encoder.table_, encoder.n_categories)
 
     def _convolve(self, rows: Rows, side: int) -> Tensor:
         """Convolve one side's rows with all kernels, flattened (eq. 24 and 25); (n, size)."""

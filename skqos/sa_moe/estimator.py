@@ -12,9 +12,10 @@ import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
+from skqos.incremental import IncrementalQoSRegressor, UpdateData
 from skqos.sa_moe.augmentation import count_cells, sample_unobserved
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Cells:
         )
 
 
-class SAMoERegressor(BaseQoSRegressor):
+class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
     A user's and a service's vector come from a tower each, which mixes an id embedding, side
@@ -113,6 +114,9 @@ class SAMoERegressor(BaseQoSRegressor):
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
 
+    partial_fit_epochs : int, default=10
+        Epochs of an update by `partial_fit`.
+
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
         ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
@@ -170,17 +174,19 @@ class SAMoERegressor(BaseQoSRegressor):
         The skorch net of the final stage.
 
     stage_nets_ : dict of str to QoSNet
-        The nets of the stages "first" (if there are two) and "final". A pickle keeps the final one.
+        The nets of the stages "first" (if there are two) and "final"; after an update, that of
+        "partial" alone. A pickle keeps the last one.
 
     history_ : DataFrame
         One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target.
+        duration in seconds. Losses are in units of the transformed target. Updates
+        append rows of stage "partial".
 
     n_iter_ : int
-        Epochs of the final stage.
+        Epochs of the final stage, or of the latest update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
 
     n_features_in_ : int
         Number of columns of X in `fit`.
@@ -198,6 +204,9 @@ class SAMoERegressor(BaseQoSRegressor):
     The paper reports that SA-MoE lowers the error of SA-MoE- by about a third and is as good at
     2.5 % as at 10 % density. That pattern is what training on the true values of test cells gives,
     not what predictions give. Here refill and pseudo-labels only ever hold predictions.
+
+    `partial_fit` trains the final network on. A new entity starts as the average one, factors and
+    all; factors are not computed again, refill and pseudo-labels not drawn again.
 
     A pickle holds weights, entity tables and factors; no training rows, no optimiser state.
 
@@ -242,7 +251,7 @@ class SAMoERegressor(BaseQoSRegressor):
     }
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         "n_factors": [Interval(Integral, 0, None, closed="left")],
         "fill_value": [StrOptions({"mean", "zero"})],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
@@ -282,6 +291,7 @@ class SAMoERegressor(BaseQoSRegressor):
         first_stage_epochs: int = 15,
         max_epochs: int = 20,
         loss: str = "absolute_error",
+        partial_fit_epochs: int = 10,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
@@ -315,6 +325,7 @@ class SAMoERegressor(BaseQoSRegressor):
         self.first_stage_epochs = first_stage_epochs
         self.max_epochs = max_epochs
         self.loss = loss
+        self.partial_fit_epochs = partial_fit_epochs
         self.target_transform = target_transform
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -434,6 +445,18 @@ class SAMoERegressor(BaseQoSRegressor):
             batch_size=batch_size,
         )
 
+    def _prepare_update(self, module: SAMoEModule, data: UpdateData) -> dict[str, Any]:
+        from skqos.losses import ObservedLoss
+        from skqos.training import InteractionDataset
+
+        module.grow(data.users, data.services, _bound(data.target))
+        return {
+            "criterion": ObservedLoss(self.loss),
+            "rows": InteractionDataset(
+                {"users": data.user_codes, "services": data.service_codes}, data.target
+            ),
+        }
+
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
         # Not stored is 0 to the SVD: centred values make that the mean.
@@ -499,6 +522,10 @@ class SAMoERegressor(BaseQoSRegressor):
             n_heads=self.n_heads,
             attention_dropout=self.attention_dropout,
             activation=self.mixture_activation,
-            # tanh never reaches its bounds: the largest target lies a little inside.
-            bound=1.05 * float(np.abs(data.target).max()) or 1.0,
+            bound=_bound(data.target),
         )
+
+
+def _bound(target: np.ndarray) -> float:
+    """Bound predictions; tanh never reaches it: the largest target lies a little inside."""
+    return 1.05 * float(np.abs(target).max()) or 1.0

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
-from skqos.entities import EntityTable
+from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
+from skqos.entities import EntityEncoder, EntityTable
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
 
 Encoded = tuple[list[Projection], list[Projection]]
@@ -65,6 +65,11 @@ class EntityTower(nn.Module):
         new_factors = self.factors.mean(0).expand(len(new), -1)
         factors = torch.cat([self.factors, new_factors])
         return self.mixer(torch.cat([self.features.encode(new), factors], dim=1))
+
+    def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
+        """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`."""
+        self.features.grow(table, n_categories)
+        self.factors = append_rows(self.factors, len(table), self.factors.mean(0))
 
 
 class SAMoEModule(nn.Module):
@@ -139,6 +144,12 @@ class SAMoEModule(nn.Module):
         gate, outputs = self._consult(_take(encoded[0], users), _take(encoded[1], services))
         alone = torch.stack([self._predict(output) for output in outputs], dim=1)
         return torch.stack([alone, gate], dim=1)
+
+    def grow(self, users: EntityEncoder, services: EntityEncoder, bound: float) -> None:
+        """Make room for entities and categories that were appended, and for larger targets."""
+        self.user_tower.grow(users.table_, users.n_categories)
+        self.service_tower.grow(services.table_, services.n_categories)
+        self.bound = self.bound.clamp(min=bound)
 
     def _project_users(self, u: Tensor) -> list[Projection]:
         return [(self.gate.users(u),), *(expert.users(u) for expert in self.experts.values())]

@@ -14,11 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData
 from skqos.factorization import interaction_matrix, nonnegative_factors
+from skqos.incremental import IncrementalQoSRegressor, UpdateData
 from skqos.metrics import nan_r2_score
 
 if TYPE_CHECKING:
+    from skqos.graphs import BipartiteGraph
     from skqos.sharp_qos.context import ContextColumn
     from skqos.sharp_qos.hyperbolic import PoincareBall
     from skqos.sharp_qos.module import ContextConvolution, QoSGraph, SharpQoSModule
@@ -46,7 +48,7 @@ class Edges:
     of_row: np.ndarray
 
 
-class SharpQoSRegressor(BaseQoSRegressor):
+class SharpQoSRegressor(IncrementalQoSRegressor):
     """Sparsely gated hierarchical adaptive routing (SHARP-QoS) for several QoS parameters at once.
 
     Each QoS parameter is a task with a graph of its own: users and services, joined where a value
@@ -162,6 +164,9 @@ class SharpQoSRegressor(BaseQoSRegressor):
     max_epochs : int, default=30
         Passes over the training rows.
 
+    partial_fit_epochs : int, default=5
+        Epochs of an update by `partial_fit`.
+
     optimizer : {"adamw", "adam"}, default="adamw"
         Optimiser of all but the biases in the ball, which take Riemannian Adam.
 
@@ -213,15 +218,16 @@ class SharpQoSRegressor(BaseQoSRegressor):
         Its skorch net.
 
     stage_nets_ : dict of str to QoSNet
-        ``net_`` under the name "final".
+        ``net_`` under the name "final", or "partial" after an update.
 
     history_ : DataFrame
         One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
         duration in seconds, and for target k ``train_loss_k`` and ``task_weight_k``, the weight of
-        its loss in the last step. Losses are in units of the transformed target.
+        its loss in the last step. Losses are in units of the transformed target. Updates
+        append rows of stage "partial".
 
     n_iter_ : int
-        Epochs.
+        Epochs of training, or of the latest update.
 
     gate_probabilities_ : dict of str to ndarray
         Probability that each gate is open, of "snr" and "cross_snr".
@@ -230,7 +236,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         Share of each target's gates that are not 0 at prediction.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
 
     n_features_in_ : int
         Number of columns of X in `fit`.
@@ -257,6 +263,10 @@ class SharpQoSRegressor(BaseQoSRegressor):
 
     A HyGCN layer at the origin differs from a GCN layer in the Mobius addition of its bias alone:
     expect small differences.
+
+    `partial_fit` joins the new pairs and entities to the graphs and trains the network on. A new
+    node starts from the average factors of its side; the weights of the tasks start afresh. A
+    target that an update does not observe may be NaN in all its rows.
 
     A pickle holds weights, the edges of all graphs and the entity tables; no target values, no
     optimiser state.
@@ -297,7 +307,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
     }
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "context_dim": [Interval(Integral, 1, None, closed="left")],
         "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -360,6 +370,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         loss: str = "absolute_error",
         target_transform: str | None = "auto",
         max_epochs: int = 30,
+        partial_fit_epochs: int = 5,
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
         learning_rate_schedule: str = "one_cycle",
@@ -403,6 +414,7 @@ class SharpQoSRegressor(BaseQoSRegressor):
         self.loss = loss
         self.target_transform = target_transform
         self.max_epochs = max_epochs
+        self.partial_fit_epochs = partial_fit_epochs
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.learning_rate_schedule = learning_rate_schedule
@@ -466,6 +478,33 @@ class SharpQoSRegressor(BaseQoSRegressor):
         return tags
 
     def _check_target(self, y: Any) -> np.ndarray:
+        names = getattr(y, "columns", None)
+        y = self._check_values(y)
+        if y.ndim == 1:
+            return super()._check_target(y)
+        for k, name in enumerate(range(y.shape[1]) if names is None else names):
+            if np.isnan(y[:, k]).all():
+                raise ValueError(
+                    f"y, column {k} ({name}) is NaN in every row; a target needs an observation. "
+                    "Leave the column out."
+                )
+        return y
+
+    def _check_update_target(self, y: Any) -> np.ndarray:
+        """Check y as in `fit`, but for targets of which an update may observe nothing."""
+        y = self._check_values(y)
+        if y.shape[1:] != self._target_shape:
+            raise ValueError(
+                f"y has shape {y.shape}; fit saw one of shape {('n_samples', *self._target_shape)}."
+            )
+        if y.ndim == 1:
+            return super()._check_target(y)
+        if np.isnan(y).all():
+            raise ValueError("y is NaN everywhere; an update needs an observation.")
+        return y
+
+    def _check_values(self, y: Any) -> np.ndarray:
+        """Check all but whether every target has an observation."""
         if y is None:
             return super()._check_target(y)
         names = getattr(y, "columns", None)
@@ -478,50 +517,73 @@ class SharpQoSRegressor(BaseQoSRegressor):
             estimator=self,
         )
         if y.ndim == 1:
-            return super()._check_target(y)
-        names = range(y.shape[1]) if names is None else names
-        for k, (name, values) in enumerate(zip(names, y.T, strict=True)):
-            if np.isinf(values).any():
-                row = int(np.flatnonzero(np.isinf(values))[0])
+            return y
+        for k, name in enumerate(range(y.shape[1]) if names is None else names):
+            if np.isinf(y[:, k]).any():
+                row = int(np.flatnonzero(np.isinf(y[:, k]))[0])
                 raise ValueError(
-                    f"y, column {k} ({name}): row {row} is {values[row]} (infinity); give a finite "
+                    f"y, column {k} ({name}): row {row} is {y[row, k]} (infinity); give a finite "
                     "value, or NaN for what was not observed."
-                )
-            if np.isnan(values).all():
-                raise ValueError(
-                    f"y, column {k} ({name}) is NaN in every row; a target needs an observation. "
-                    "Leave the column out."
                 )
         return y
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        from skqos.losses import JointLoss
-        from skqos.sharp_qos.hyperbolic import RiemannianAdamW
-        from skqos.training import InteractionDataset, ValidationDataset
+        from skqos.training import ValidationDataset
 
         target = data.target.reshape(len(data.target), -1)
-        n_tasks = target.shape[1]
         edges = [_distinct_pairs(data, ~np.isnan(column)) for column in target.T]
-        inputs = {"users": data.user_codes, "services": data.service_codes}
-        if self.disjoint_supervision and self.convolution != "none":
-            inputs["edges"] = np.column_stack([found.of_row for found in edges])
         validation = None
         if data.validation is not None:
             interactions, held_out = data.validation
-            validation = ValidationDataset(interactions, held_out.reshape(len(held_out), n_tasks))
+            validation = ValidationDataset(interactions, held_out.reshape(len(held_out), -1))
         net = trainer.fit(
             self._build_module(data, target, edges),
-            JointLoss(self.loss, n_tasks, self.task_weighting, self.ema_decay),
-            InteractionDataset(inputs, target),
-            validation,
+            validation=validation,
             stage="final",
             max_epochs=self.max_epochs,
-            batch_size=self._batch_rows(len(target)),
-            optimizer=RiemannianAdamW,
+            **self._training(data, target, edges),
         )
         return {"final": net}, {}
+
+    def _prepare_update(self, module: SharpQoSModule, data: UpdateData) -> dict[str, Any]:
+        from skqos.graphs import BipartiteGraph
+
+        target = data.target.reshape(len(data.target), -1)
+        observed = ~np.isnan(target)
+        # Cells that the network labelled itself join nobody.
+        observed[data.n_new :] = False
+        edges = [
+            _distinct_pairs(data, column, of_task.graph)
+            for column, of_task in zip(observed.T, module.graphs, strict=True)
+        ]
+        shape = data.users.n_entities, data.services.n_entities
+        module.grow(
+            [BipartiteGraph(found.users, found.services, *shape) for found in edges],
+            self._columns_of_graphs(data),
+            data.users.table_,
+            data.services.table_,
+        )
+        return self._training(data, target, edges)
+
+    def _training(
+        self, data: TrainingData | UpdateData, target: np.ndarray, edges: list[Edges]
+    ) -> dict[str, Any]:
+        """Say how to train on rows: arguments of `Trainer.fit`."""
+        from skqos.losses import JointLoss
+        from skqos.sharp_qos.hyperbolic import RiemannianAdamW
+        from skqos.training import InteractionDataset
+
+        inputs = {"users": data.user_codes, "services": data.service_codes}
+        if self.disjoint_supervision and self.convolution != "none":
+            inputs["edges"] = np.column_stack([found.of_row for found in edges])
+        return {
+            "criterion": JointLoss(self.loss, target.shape[1], self.task_weighting, self.ema_decay),
+            "rows": InteractionDataset(inputs, target),
+            "batch_size": self._batch_rows(len(target)),
+            "optimizer": RiemannianAdamW,
+        }
 
     def _build_module(
         self, data: TrainingData, target: np.ndarray, edges: list[Edges]
@@ -561,15 +623,9 @@ class SharpQoSRegressor(BaseQoSRegressor):
     def _context_graphs(
         self, data: TrainingData, ball: PoincareBall | None
     ) -> list[ContextConvolution]:
-        """One graph per categorical column, or one of them all; features by autoencoder."""
-        from skqos.sharp_qos.context import match_columns
+        """Context graphs, their features by autoencoder."""
         from skqos.sharp_qos.module import ContextConvolution
 
-        columns = match_columns(data.users, data.services)
-        if self.context_graphs == "separate" or not columns:
-            of_graph = [[column] for column in columns]
-        else:
-            of_graph = [columns]
         return [
             ContextConvolution(
                 members,
@@ -581,8 +637,17 @@ class SharpQoSRegressor(BaseQoSRegressor):
                 ball,
                 self.fine_tune_features,
             )
-            for members in of_graph
+            for members in self._columns_of_graphs(data)
         ]
+
+    def _columns_of_graphs(self, data: TrainingData | UpdateData) -> list[list[ContextColumn]]:
+        """One graph per categorical column, or one of them all."""
+        from skqos.sharp_qos.context import match_columns
+
+        columns = match_columns(data.users, data.services)
+        if self.context_graphs == "separate" or not columns:
+            return [[column] for column in columns]
+        return [columns]
 
     def _context_features(self, column: ContextColumn, data: TrainingData) -> np.ndarray:
         from skqos.sharp_qos.context import autoencode
@@ -624,10 +689,17 @@ class SharpQoSRegressor(BaseQoSRegressor):
         return self.batch_size
 
 
-def _distinct_pairs(data: TrainingData, observed: np.ndarray) -> Edges:
+def _distinct_pairs(
+    data: TrainingData | UpdateData, observed: np.ndarray, graph: BipartiteGraph | None = None
+) -> Edges:
+    """Join the pairs of observed rows, beside those that an earlier graph joins."""
     n_services = data.services.n_entities
     cells = data.user_codes[observed] * n_services + data.service_codes[observed]
-    distinct = sorted_unique(cells)
+    all_cells = cells
+    if graph is not None:
+        users, services = (side.numpy().astype(np.int64) for side in (graph.users, graph.services))
+        all_cells = np.concatenate([users * n_services + services, cells])
+    distinct = sorted_unique(all_cells)
     of_row = np.full(len(observed), -1)
     of_row[observed] = np.searchsorted(distinct, cells)
     return Edges(*np.divmod(distinct, n_services), of_row)

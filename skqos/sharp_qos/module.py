@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skqos.embeddings import append_rows
 from skqos.entities import EntityTable
 from skqos.graphs import BipartiteGraph, ContextGraph
 from skqos.sharp_qos.context import ContextColumn
@@ -58,6 +59,23 @@ class ContextConvolution(nn.Module):
         self.features = nn.ParameterList(
             nn.Parameter(_scaled(feature), requires_grad=fine_tune) for feature in features
         )
+        self._join(users, services)
+        widths = [sum(feature.shape[1] for feature in features)] + [dim] * n_layers
+        self.layers = nn.ModuleList(
+            GraphConvolution(n_in, n_out, ball) for n_in, n_out in pairwise(widths)
+        )
+
+    def grow(self, columns: list[ContextColumn], users: EntityTable, services: EntityTable) -> None:
+        """Join entities that were appended to the graph; new categories start as the average."""
+        self.features = nn.ParameterList(
+            nn.Parameter(_append_codes(feature.detach(), *pair), feature.requires_grad)
+            for feature, *pair in zip(self.features, self.columns, columns, strict=True)
+        )
+        self.columns = columns
+        self._join(users, services)
+
+    def _join(self, users: EntityTable, services: EntityTable) -> None:
+        """Arrange the rows of the graph and its edges."""
         user_codes, service_codes = self._user_codes(users), self._service_codes(services)
         rows, inverse, counts = np.unique(
             np.concatenate([user_codes, service_codes]),
@@ -71,10 +89,6 @@ class ContextConvolution(nn.Module):
         self.register_buffer("user_rows", torch.tensor(user_rows))
         self.register_buffer("service_rows", torch.tensor(service_rows))
         self.graph = ContextGraph(self._groups(self.rows), self.counts)
-        widths = [sum(feature.shape[1] for feature in features)] + [dim] * n_layers
-        self.layers = nn.ModuleList(
-            GraphConvolution(n_in, n_out, ball) for n_in, n_out in pairwise(widths)
-        )
 
     def forward(self) -> Tensor:
         """Convolve among the training entities; (n_rows, dim)."""
@@ -169,6 +183,10 @@ class NumericContext(nn.Module):
         projected = self._project(numbers)
         return torch.cat([known, torch.where(nothing.to(known.device), known.mean(0), projected)])
 
+    def grow(self, table: EntityTable) -> None:
+        """Take over the numbers of entities that were appended."""
+        self.numerics = torch.tensor(np.nan_to_num(table.numerics))
+
     def _project(self, numbers: Tensor) -> Tensor:
         return torch.relu(numbers @ self.weight + self.bias)
 
@@ -247,10 +265,7 @@ class QoSGraph(nn.Module):
         fine_tune: bool,
     ) -> None:
         super().__init__()
-        self.graph = graph
-        users_connected, services_connected = graph.connected()
-        self.register_buffer("users_connected", users_connected)
-        self.register_buffer("services_connected", services_connected)
+        self._join(graph)
         self.features = nn.Parameter(_scaled(features), requires_grad=fine_tune)
         self.dropout = nn.Dropout(dropout)
         layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
@@ -287,6 +302,28 @@ class QoSGraph(nn.Module):
             Structure([x[:n_users] for x in outputs], self.users_connected),
             Structure([x[n_users:] for x in outputs], self.services_connected),
         )
+
+    def grow(self, graph: BipartiteGraph) -> None:
+        """Take over a graph with more edges, and with further nodes after those of either side.
+
+        The features of a new node start as the average of the connected nodes of its side.
+        """
+        n_users = len(self.users_connected)
+        sides = [
+            append_rows(x, n, x[is_connected.squeeze(1)].mean(0))
+            for x, n, is_connected in (
+                (self.features[:n_users].detach(), graph.n_users, self.users_connected),
+                (self.features[n_users:].detach(), graph.n_services, self.services_connected),
+            )
+        ]
+        self.features = nn.Parameter(torch.cat(sides), self.features.requires_grad)
+        self._join(graph)
+
+    def _join(self, graph: BipartiteGraph) -> None:
+        self.graph = graph
+        users_connected, services_connected = graph.connected()
+        self.register_buffer("users_connected", users_connected)
+        self.register_buffer("services_connected", services_connected)
 
     def _weights(self, held_out: Tensor) -> Tensor:
         """0 for edges held out, else 1; -1 falls on the one that is cut off again."""
@@ -439,6 +476,31 @@ class SharpQoSModule(nn.Module):
         """Predict pairs, given as positions into what `encode` returned; (n, n_tasks)."""
         return self._multiply(encoded[0][users], encoded[1][services])
 
+    def grow(
+        self,
+        graphs: list[BipartiteGraph],
+        columns: list[list[ContextColumn]],
+        users: EntityTable,
+        services: EntityTable,
+    ) -> None:
+        """Take over new edges, and entities and categories that were appended to those known.
+
+        Parameters
+        ----------
+        graphs : list of BipartiteGraph
+            The grown QoS graph of each task.
+        columns : list of list of ContextColumn
+            The grown columns of each context graph.
+        users, services : EntityTable
+            All entities, the known ones first.
+        """
+        for grown, graph in zip(self.graphs, graphs, strict=True):
+            grown.grow(graph)
+        for grown, members in zip(self.context_graphs, columns, strict=True):
+            grown.grow(members, users, services)
+        for numbers, table in zip(self.numbers or (), (users, services), strict=False):
+            numbers.grow(table)
+
     def penalty(self) -> Tensor:
         """Weigh the expected number of open gates (L0)."""
         probabilities = self.gate_probabilities().values()
@@ -516,6 +578,18 @@ class SharpQoSModule(nn.Module):
 
 def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
+
+
+def _append_codes(features: Tensor, known: ContextColumn, grown: ContextColumn) -> Tensor:
+    """Features of the codes of a grown column: those of either side stay ahead of its new ones."""
+    n_users, average = known.n_user_categories, features.mean(0)
+    n_services = len(grown.groups) - grown.n_user_categories
+    return torch.cat(
+        [
+            append_rows(features[:n_users], grown.n_user_categories, average),
+            append_rows(features[n_users:], n_services, average),
+        ]
+    )
 
 
 def _scaled(features: np.ndarray) -> Tensor:

@@ -26,8 +26,8 @@ def test_a_small_network_beats_the_service_median(wsdream1_path, qos):
             embedding_dim=16,
             n_filters=4,
             hidden_size=64,
-            max_epochs=5,
-            batch_size=512,
+            max_epochs=8,
+            batch_size=256,
             random_state=0,
         ),
     )

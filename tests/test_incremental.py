@@ -1,0 +1,430 @@
+"""Updates by `partial_fit`: the first one is a fit, what is new gets a place, nothing half-done."""
+
+import io
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from skorch.callbacks import Callback
+
+from skqos import SharpQoSRegressor, TPMCFRegressor, incremental
+from skqos.datasets import make_qos
+from skqos.incremental import STAGE, UpdateData
+from skqos.persistence import load_model, save_model
+from skqos.prediction import copy_module
+from skqos.preprocessing import ContextJoiner
+from tests.common import CONTRACTS, incremental_estimators
+
+NEW_USER, NEW_SERVICE = 10**6, 10**7
+SHARP = next(c for c in CONTRACTS if c.estimator_class is SharpQoSRegressor)
+
+
+PICKLES = {}
+
+
+@pytest.fixture
+def fitted(contract, qos):
+    """An estimator fitted to the first 500 of 600 rows, with context; fitted once, copied often."""
+    if contract.estimator_class not in PICKLES:
+        model = contract.make().fit(_joined(qos)[:500], qos.y[:500])
+        PICKLES[contract.estimator_class] = pickle.dumps(model)
+    return pickle.loads(PICKLES[contract.estimator_class])
+
+
+@pytest.fixture(params=["unknown", "known"])
+def newcomers(request, qos):
+    """Rows of a new user, a new service and both, with context that is known or not."""
+    rows = _joined(qos)[:3].copy()
+    rows["user"] = [NEW_USER, rows["user"].iloc[1], NEW_USER]
+    rows["service"] = [rows["service"].iloc[0], NEW_SERVICE, NEW_SERVICE]
+    for name in rows:
+        if name.startswith("user_"):
+            rows.loc[rows.index[2], name] = rows[name].iloc[0]
+        if name.startswith("service_"):
+            rows.loc[rows.index[2], name] = rows[name].iloc[1]
+    if request.param == "unknown":
+        new = rows["user"] == NEW_USER
+        rows["user_country"] = rows["user_country"].astype(object)
+        rows.loc[new, ["user_country", "user_latitude"]] = ["nowhere", np.nan]
+        rows["service_as"] = rows["service_as"].astype(object)
+        rows.loc[rows["service"] == NEW_SERVICE, "service_as"] = np.nan
+    return rows
+
+
+def _joined(qos):
+    return ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+
+
+def _state(model):
+    return pickle.dumps(model)
+
+
+# --- The first update, and scikit-learn's view ---------------------------------------------------
+
+
+@incremental_estimators
+def test_the_first_update_is_a_fit(contract, qos):
+    X = _joined(qos)
+    fitted, updated = contract.make().fit(X, qos.y), contract.make()
+    assert updated.partial_fit(X, qos.y) is updated
+    np.testing.assert_array_equal(updated.predict(X), fitted.predict(X))
+    assert vars(updated).keys() == vars(fitted).keys()
+    same = ["stage", "epoch", "train_loss"]
+    pd.testing.assert_frame_equal(updated.history_[same], fitted.history_[same])
+
+
+def test_temporal_estimators_have_no_update():
+    assert not hasattr(TPMCFRegressor(), "partial_fit")
+    assert not hasattr(TPMCFRegressor(), "partial_fit_epochs")
+
+
+@incremental_estimators
+def test_attributes_after_updates(contract, qos, fitted):
+    X = _joined(qos)
+    before = fitted.history_
+    for k in range(2):
+        assert fitted.partial_fit(X[500:], qos.y[500:]) is fitted
+        assert fitted.n_iter_ == contract.make().partial_fit_epochs == len(fitted.net_.history)
+        assert len(fitted.history_) == len(before) + (k + 1) * fitted.n_iter_
+    pd.testing.assert_frame_equal(fitted.history_[: len(before)], before)
+    assert set(fitted.history_["stage"][len(before) :]) == {STAGE}
+    assert list(fitted.stage_nets_) == [STAGE]
+    assert fitted.net_.module_ is fitted.module_
+    assert not fitted.module_.training
+    assert fitted.n_features_in_ == X.shape[1]
+    fresh = clone(fitted)
+    assert not hasattr(fresh, "module_")
+    assert fresh.get_params() == fitted.get_params()
+
+
+@incremental_estimators
+def test_updates_are_reproducible_and_differ_from_one_another(contract, qos):
+    models = [contract.make().fit(qos.X[:500], qos.y[:500]) for _ in range(2)]
+    predictions = []
+    for model in models:
+        for _ in range(2):
+            model.partial_fit(qos.X[500:], qos.y[500:])
+        predictions.append(model.predict(qos.X))
+    np.testing.assert_array_equal(*predictions)
+    seeds = [models[0]._update_rng().randint(10**6) for _ in range(2)]
+    assert seeds[0] == seeds[1]
+    models[0].history_ = models[0].history_[:-1]
+    assert models[0]._update_rng().randint(10**6) != seeds[0]
+
+
+# --- What is new gets a place --------------------------------------------------------------------
+
+
+@incremental_estimators
+@pytest.mark.parametrize("row", [[3, 5], [NEW_USER, 5], [3, NEW_SERVICE], [NEW_USER, NEW_SERVICE]])
+def test_one_row_is_enough(contract, qos, row):
+    model = contract.make().fit(qos.X, qos.y)
+    known = model.users_.ids_, model.services_.ids_
+    before = model.predict(qos.X)
+    model.partial_fit([row], [1.0])
+    assert list(model.users_.ids_) == [*known[0], *{row[0]} - {*known[0]}]
+    assert list(model.services_.ids_) == [*known[1], *{row[1]} - {*known[1]}]
+    assert np.isfinite(model.predict([row])).all()
+    # A row changes the predictions, of all others a little.
+    after = model.predict(qos.X)
+    assert (after != before).any()
+    assert np.abs(after - before).mean() < 0.1 * qos.y.std()
+
+
+@incremental_estimators
+def test_one_row_of_the_smallest_model_is_enough(contract):
+    """Two users and two services: three cells are left to be labelled."""
+    model = contract.make().fit([[0, 0], [1, 1]], [1.0, 2.0])
+    assert np.isfinite(model.partial_fit([[0, 1]], [3.0]).predict([[0, 1], [1, 0]])).all()
+    every_cell = [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert np.isfinite(model.partial_fit(every_cell, [1.0, 2, 3, 4]).predict(every_cell)).all()
+
+
+@incremental_estimators
+def test_string_ids_give_the_same_model_as_numbers(contract, qos):
+    def as_strings(X):
+        ids = {f"{what}": [f"{what}{k:09d}" for k in column] for what, column in zip("us", X.T)}  # noqa: B905
+        return pd.DataFrame(ids)
+
+    new = np.vstack([qos.X[500:], [[NEW_USER, 3], [4, NEW_SERVICE]]])
+    y_new = np.r_[qos.y[500:], 1.0, 2.0]
+    models = [
+        contract.make().fit(convert(qos.X[:500]), qos.y[:500]).partial_fit(convert(new), y_new)
+        for convert in (np.asarray, as_strings)
+    ]
+    np.testing.assert_array_equal(models[0].predict(new), models[1].predict(as_strings(new)))
+
+
+@incremental_estimators
+def test_an_update_ahead_of_training_predicts_what_is_new_as_before(
+    contract, qos, fitted, newcomers
+):
+    """Up to the messages that new members send in the context graphs of SHARP-QoS."""
+    X = _joined(qos)[:500]
+    expected, known = fitted.predict(newcomers), fitted.predict(X)
+    columns = fitted._read_again(newcomers)
+    users, _ = fitted.users_.extend(columns.users, columns.user_context)
+    services, _ = fitted.services_.extend(columns.services, columns.service_context)
+    module = copy_module(fitted.module_)
+    cell = np.zeros(1, dtype=np.int64)
+    grown = pickle.loads(_state(fitted))
+    grown._prepare_update(module, UpdateData(users, services, cell, cell, np.zeros(1), n_new=0))
+    grown.module_, grown.users_, grown.services_ = module, users, services
+    assert NEW_USER in grown.users_.ids_
+    assert NEW_SERVICE in grown.services_.ids_
+    tolerance = 0.1 if contract is SHARP else 1e-5
+    np.testing.assert_allclose(grown.predict(newcomers), expected, rtol=tolerance)
+    np.testing.assert_allclose(grown.predict(X), known, rtol=tolerance)
+
+
+@incremental_estimators
+def test_new_entities_with_context_are_learnt(contract, fitted, newcomers):
+    y = np.array([20.0, 30.0, 40.0])
+    before = fitted.predict(newcomers)
+    many = pd.concat([newcomers] * 50, ignore_index=True)
+    fitted.set_params(learning_rate=0.01).partial_fit(many, np.tile(y, 50))
+    after = fitted.predict(newcomers)
+    assert np.abs(after - y).mean() < np.abs(before - y).mean()
+    elsewhere = newcomers.assign(user_country="elsewhere", service_as="elsewhere")
+    np.testing.assert_array_equal(fitted.predict(elsewhere), after, "known ids keep their context")
+
+
+@incremental_estimators
+def test_new_categories_get_codes_behind_the_old_ones(contract, qos, fitted, newcomers):
+    old = fitted.users_, fitted.services_
+    fitted.partial_fit(newcomers, np.ones(3))
+    for before, after in zip(old, (fitted.users_, fitted.services_), strict=True):
+        assert list(after.ids_[:-1]) == list(before.ids_)
+        np.testing.assert_array_equal(after.table_.categories[:-1], before.table_.categories)
+        np.testing.assert_array_equal(after.table_.numerics[:-1], before.table_.numerics)
+        assert (after.table_.categories >= 0).all()
+        for known, grown in zip(before.categories_, after.categories_, strict=True):
+            np.testing.assert_array_equal(grown.get_indexer(known), np.arange(len(known)))
+        np.testing.assert_array_equal(after.mean_, before.mean_)
+
+
+@incremental_estimators
+def test_updates_lower_the_error(contract):
+    """A fifth of the rows, then two fifths; the error on the others."""
+    data = make_qos(40, 60, density=0.6, timeout_rate=0.0, random_state=0)
+    X, y = _joined(data), data.y
+    first, new, test = np.split(
+        np.random.default_rng(0).permutation(len(y)), [len(y) // 5, 3 * len(y) // 5]
+    )
+    model = contract.make(**contract.learning).fit(X.iloc[first], y[first])
+    before = np.abs(model.predict(X.iloc[test]) - y[test]).mean()
+    model.partial_fit(X.iloc[new], y[new])
+    assert np.abs(model.predict(X.iloc[test]) - y[test]).mean() < before
+
+
+# --- Bad input, interruption ---------------------------------------------------------------------
+
+BAD_UPDATES = {
+    "one column": (lambda X, y: (X.iloc[:, :1], y), "feature names should match"),
+    "array of two columns": (lambda X, y: (X.to_numpy()[:, :2], y), "X has 2 features"),
+    "NaN in y": (lambda X, y: (X, np.full_like(y, np.nan)), "NaN"),
+    "inf in y": (lambda X, y: (X, np.r_[np.inf, y[1:]]), "infinity"),
+    "no y": (lambda X, _: (X, None), "requires y to be passed"),
+    "lengths": (lambda X, y: (X, y[:-1]), "inconsistent numbers of samples"),
+    "no rows": (lambda X, y: (X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
+    "other id kind": (lambda X, y: (X.assign(user="a"), y), "user ids are of kind string"),
+    "NaN id": (lambda X, y: (X.assign(service=np.nan), y), r"column 1 \(service\): row 0 is NaN"),
+    "two contexts": (
+        lambda X, y: (X.assign(user=-1, user_country=["a", *"b" * (len(y) - 1)]), y),
+        "user -1 has two contexts: column 'user_country' is a in one row and b in another",
+    ),
+    "infinite context": (
+        lambda X, y: (X.assign(user=-1, user_latitude=np.inf, user_longitude=0.0), y),
+        "holds inf",
+    ),
+    "negative": (lambda X, y: (X, -y), "transform 'log', that fit took .* needs y >= 0"),
+}
+
+
+@incremental_estimators
+@pytest.mark.parametrize("case", BAD_UPDATES)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_a_bad_update_raises_and_changes_nothing(contract, qos, fitted, case):
+    change, message = BAD_UPDATES[case]
+    X = _joined(qos)[500:505]
+    for name in X:
+        if name.startswith("user_"):
+            X[name] = X[name].iloc[0]
+    X["user"] = qos.X[500, 0]
+    before = _state(fitted)
+    with pytest.raises(ValueError, match=message):
+        fitted.partial_fit(*change(X, qos.y[500:505]))
+    assert _state(fitted) == before
+
+
+@incremental_estimators
+def test_bad_parameters_raise_and_change_nothing(contract, qos, fitted):
+    before = fitted.predict(_joined(qos))
+    fitted.set_params(partial_fit_epochs=0)
+    with pytest.raises(ValueError, match="'partial_fit_epochs' parameter"):
+        fitted.partial_fit(_joined(qos), qos.y)
+    np.testing.assert_array_equal(fitted.predict(_joined(qos)), before)
+
+
+class Interrupt(Callback):
+    """Press Ctrl-C in the second epoch."""
+
+    def on_epoch_begin(self, net, **_):
+        assert net.stage == STAGE
+        if len(net.history) == 2:
+            raise KeyboardInterrupt
+
+
+@incremental_estimators
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, FloatingPointError])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_an_update_that_does_not_end_changes_nothing(contract, qos, fitted, newcomers, failure):
+    before = _state(fitted)
+    params = {"callbacks": [Interrupt()]}
+    if failure is FloatingPointError:
+        params = {"learning_rate": 1e30, "learning_rate_schedule": "constant"}
+    earlier = {name: fitted.get_params()[name] for name in params}
+    with pytest.raises(failure):
+        fitted.set_params(**params).partial_fit(newcomers, np.ones(3))
+    assert _state(fitted.set_params(**earlier)) == before
+
+
+# --- Persistence ---------------------------------------------------------------------------------
+
+
+@incremental_estimators
+@pytest.mark.parametrize("package", ["pickle", "save_model"])
+def test_updated_models_load_and_loaded_models_update(
+    contract, qos, fitted, newcomers, tmp_path, package
+):
+    def again(model):
+        if package == "pickle":
+            file = io.BytesIO(pickle.dumps(model))
+            return pickle.load(file)
+        save_model(model, tmp_path / "model.skqos")
+        return load_model(tmp_path / "model.skqos")
+
+    loaded = again(fitted)
+    for _ in range(2):
+        fitted.partial_fit(newcomers, np.ones(3))
+        loaded = again(loaded.partial_fit(newcomers, np.ones(3)))
+        np.testing.assert_array_equal(loaded.predict(newcomers), fitted.predict(newcomers))
+        assert len(loaded.net_.history) == loaded.n_iter_ == fitted.n_iter_
+        pd.testing.assert_frame_equal(
+            loaded.history_.drop(columns="duration"), fitted.history_.drop(columns="duration")
+        )
+
+
+@incremental_estimators
+def test_the_pickle_does_not_grow_with_rows_of_known_entities(contract, qos):
+    model = contract.make().fit(qos.X[:300], qos.y[:300])
+    size = len(pickle.dumps(model))
+    model.partial_fit(qos.X[300:], qos.y[300:])
+    n_epochs = len(model.history_)
+    assert len(pickle.dumps(model)) < size + contract.bytes_per_row * 300 + 100 * n_epochs
+
+
+def test_a_copied_network_keeps_the_marks_of_its_parameters(qos):
+    module = SHARP.make().fit(qos.X, qos.y).module_
+    twin = copy_module(module)
+    marked = [
+        [name for name, p in part.named_parameters() if hasattr(p, "no_weight_decay")]
+        for part in (module, twin)
+    ]
+    assert marked[0] == marked[1] != []
+    for p, q in zip(module.parameters(), twin.parameters(), strict=True):
+        assert p is not q
+        assert torch.equal(p, q)
+
+
+# --- Several targets -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def joint():
+    data = make_qos(30, 40, density=0.5, n_qos=2, random_state=0)
+    y = data.y.copy()
+    y[::3, 0] = np.nan
+    y[1::3, 1] = np.nan
+    return data.X, y
+
+
+def test_joint_updates_take_what_was_observed(joint):
+    X, y = joint
+    model = SHARP.make().fit(X[:400], y[:400])
+    n_edges = [graph.graph.n_edges for graph in model.module_.graphs]
+    model.partial_fit(X[400:], y[400:])
+    for k, graph in enumerate(model.module_.graphs):
+        assert graph.graph.n_edges == n_edges[k] + (~np.isnan(y[400:, k])).sum()
+    only_one = np.column_stack([np.full(3, np.nan), np.ones(3)])
+    model.partial_fit([[NEW_USER, 0], [0, NEW_SERVICE], [1, 1]], only_one)
+    prediction = model.predict([[NEW_USER, 0], [0, NEW_SERVICE]])
+    assert prediction.shape == (2, 2)
+    assert np.isfinite(prediction).all()
+    # Without an observation of the first target, the new user is new to it.
+    assert not model.module_.graphs[0].users_connected[-1]
+    assert model.module_.graphs[1].users_connected[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y[:, 0], r"y has shape \(200,\); fit saw one of shape \('n_samples', 2\)"),
+        (lambda y: np.full_like(y, np.nan), "NaN everywhere"),
+        (lambda y: np.where(np.isnan(y), np.inf, y), "infinity"),
+    ],
+)
+def test_bad_joint_updates_raise(joint, change, message):
+    X, y = joint
+    model = SHARP.make().fit(X[:400], y[:400])
+    before = _state(model)
+    with pytest.raises(ValueError, match=message):
+        model.partial_fit(X[400:], change(y[400:]))
+    assert _state(model) == before
+
+
+def test_edges_are_joined_once(qos):
+    model = SHARP.make().fit(qos.X, qos.y)
+    pairs = {tuple(pair) for pair in qos.X.tolist()}
+    model.partial_fit(np.vstack([qos.X[:7], [[NEW_USER, 3]]]), np.ones(8))
+    graph = model.module_.graphs[0].graph
+    users, services = model.users_.ids_[graph.users], model.services_.ids_[graph.services]
+    assert sorted(zip(users, services, strict=True)) == sorted({*pairs, (NEW_USER, 3)})
+
+
+# --- Replay --------------------------------------------------------------------------------------
+
+
+@incremental_estimators
+def test_replayed_cells_are_known_unmeasured_and_labelled_by_the_old_model(
+    contract, qos, fitted, newcomers, monkeypatch
+):
+    seen = []
+    original = contract.estimator_class._prepare_update
+    monkeypatch.setattr(
+        contract.estimator_class,
+        "_prepare_update",
+        lambda self, module, data: seen.append(data) or original(self, module, data),
+    )
+    old = pickle.loads(_state(fitted))
+    rows = pd.concat([newcomers, _joined(qos)[500:503]])
+    fitted.partial_fit(rows, np.ones(6))
+    (data,) = seen
+    assert data.n_new == 6
+    n_replayed = len(data.target) - 6
+    assert n_replayed == incremental.N_REPLAYED
+    ids = np.column_stack(
+        [
+            data.users.ids_[data.user_codes[6:]],
+            data.services.ids_[data.service_codes[6:]],
+        ]
+    )
+    cells = set(map(tuple, ids.tolist()))
+    assert len(cells) == n_replayed
+    assert not cells & set(map(tuple, rows[["user", "service"]].to_numpy().tolist()))
+    tables = ContextJoiner(qos.users, qos.services).fit_transform(ids)
+    labels = old._target_transform.inverse_transform(data.target[6:])
+    np.testing.assert_allclose(labels, old.predict(tables), rtol=1e-5, atol=1e-6)
