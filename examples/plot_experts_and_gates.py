@@ -6,6 +6,8 @@ Two of the models route what they know: the gate of `SAMoERegressor` weighs thre
 pair, and the gates of `SharpQoSRegressor` open or close blocks of context features and of the other
 target's features. Which of them are used?
 
+::
+
     python examples/plot_experts_and_gates.py               made-up data
     python examples/plot_experts_and_gates.py --data DIR    a part of WS-DREAM data set 1
 """

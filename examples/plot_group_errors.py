@@ -5,6 +5,8 @@ Whom a model serves well
 A mean error over all pairs hides who bears it. `GroupErrorDisplay` splits it up by group of users
 and of services, for any regressor.
 
+::
+
     python examples/plot_group_errors.py               made-up data
     python examples/plot_group_errors.py --data DIR    a part of WS-DREAM data set 1
 """

@@ -5,6 +5,8 @@ Which regions share a latent state
 `R2SLRegressor` learns latent states of regions from the QoS between them: user regions and service
 regions of the same state get on well, those of different states are slower by a common factor.
 
+::
+
     python examples/plot_latent_states.py               made-up data
     python examples/plot_latent_states.py --data DIR    WS-DREAM data set 1
 """

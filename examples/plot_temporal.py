@@ -5,6 +5,8 @@ QoS over time
 `TPMCFRegressor` predicts the response time of a user's request to a service at a time step, from
 what was measured there at that step and at those before it.
 
+::
+
     python examples/plot_temporal.py               made-up data
     python examples/plot_temporal.py --data DIR    a part of WS-DREAM data set 2
 """

@@ -5,6 +5,8 @@ The course of training
 Every estimator records its losses in ``history_``, one row an epoch. `TrainingHistoryDisplay` draws
 them: is more training worth while, and which target has the say in joint training?
 
+::
+
     python examples/plot_training_history.py               made-up data
     python examples/plot_training_history.py --data DIR    a part of WS-DREAM data set 1
 """
