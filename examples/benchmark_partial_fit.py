@@ -28,8 +28,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import ServiceMedian, Split, markdown, write_into
-from benchmark_static import CONTEXT, read_split
+from _benchmark import ServiceMedian, Split
+from _report import markdown, write_between_marks
+from _static_models import CONTEXT
+from benchmark_static import read_split
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import Bunch
@@ -59,7 +61,7 @@ def read_stream(folder: Path, seed: int) -> Stream:
     """Draw as many further cells as there are training rows, outside both files."""
     split = read_split(folder, "rt")
     matrix = np.loadtxt(folder / "rtMatrix.txt")
-    is_further = matrix >= 0
+    is_further = matrix > 0
     for X in (split.X, split.X_test):
         is_further[tuple(X.T)] = False
     X = np.argwhere(is_further)
@@ -81,7 +83,7 @@ def make_up_stream(seed: int) -> Stream:
 def make_model(data: Bunch, name: str, seed: int) -> Pipeline:
     """Give a regressor all context of the benchmarks that there is."""
     users, services = (
-        table[[column for column in [*CONTEXT, "provider"] if column in table]]
+        table[[column for column in [*CONTEXT, "provider", "wsdl"] if column in table]]
         for table in (data.users, data.services)
     )
     regressor = REGRESSORS[name](random_state=seed, device="cpu")
@@ -222,10 +224,10 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     results = pd.concat(map(pd.read_csv, args.table)) if args.table else measure(args)
-    for name, table in make_tables(results).items():
-        print(table)
-        if args.page:
-            write_into(args.page, table, name)
+    tables = make_tables(results)
+    print("\n\n".join(tables.values()))
+    if args.page:
+        write_between_marks(args.page, tables)
     return results
 
 
