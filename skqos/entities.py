@@ -57,6 +57,18 @@ class Interactions:
     new_users: EntityTable
     new_services: EntityTable
 
+    @classmethod
+    def of_known(
+        cls,
+        users: np.ndarray,
+        services: np.ndarray,
+        user_table: EntityTable,
+        service_table: EntityTable,
+    ) -> Interactions:
+        """Pair known entities, given by code; the tables are those of `fit`."""
+        nobody = np.arange(0)
+        return cls(users, services, None, user_table.take(nobody), service_table.take(nobody))
+
     def __len__(self) -> int:
         return len(self.users)
 

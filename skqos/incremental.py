@@ -178,14 +178,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         users, services = np.divmod(
             draw_distinct(shape[0] * shape[1], n_cells, rng, excluded=measured), shape[1]
         )
-        nobody = np.arange(0)
-        pairs = Interactions(
-            users=users,
-            services=services,
-            times=None,
-            new_users=self.users_.table_.take(nobody),
-            new_services=self.services_.table_.take(nobody),
-        )
+        pairs = Interactions.of_known(users, services, self.users_.table_, self.services_.table_)
         labels = predict_interactions(module.to(device), pairs, device)
         return replace(
             new,

@@ -485,14 +485,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         users, services = sample_unobserved(
             data.user_codes, data.service_codes, data.shape, n_cells, rng
         )
-        nobody = np.arange(0)
-        pairs = Interactions(
-            users,
-            services,
-            times=None,
-            new_users=data.users.table_.take(nobody),
-            new_services=data.services.table_.take(nobody),
-        )
+        pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
         return Cells(users, services, predict_interactions(net.module_.to(device), pairs, device))
 
     def _build_module(
