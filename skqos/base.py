@@ -35,41 +35,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What the networks of an estimator are trained on.
+class TrainingRows:
+    """Encoded rows that a network is trained on.
 
     Attributes
     ----------
     users, services : EntityEncoder
-        Fitted on the training rows.
+        They know all users and services of the rows.
     user_codes, service_codes : ndarray of int64 of shape (n,)
-        The training rows.
-    times : ndarray of int64 of shape (n,) or None
-        Time steps of the training rows.
+        The rows.
     target : ndarray of float64 of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
-    y : ndarray of float64, of the shape of `target`
-        The same in their own unit.
-    validation : tuple of Interactions and ndarray, or None
-        Held-out rows and their transformed targets.
-    seed : int
-        Seeds whatever is random beside torch.
     """
 
     users: EntityEncoder
     services: EntityEncoder
     user_codes: np.ndarray
     service_codes: np.ndarray
-    times: np.ndarray | None
     target: np.ndarray
-    y: np.ndarray
-    validation: tuple[Interactions, np.ndarray] | None
-    seed: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of users and of services."""
         return self.users.n_entities, self.services.n_entities
+
+
+@dataclass(frozen=True)
+class TrainingData(TrainingRows):
+    """All that `fit` knows when the networks are trained; the encoders were fitted on the rows.
+
+    Attributes
+    ----------
+    times : ndarray of int64 of shape (n,) or None
+        Time steps of the training rows.
+    y : ndarray of float64, of the shape of `target`
+        The targets in their own unit.
+    validation : tuple of Interactions and ndarray, or None
+        Held-out rows and their transformed targets.
+    seed : int
+        Seeds whatever is random beside torch.
+    """
+
+    times: np.ndarray | None
+    y: np.ndarray
+    validation: tuple[Interactions, np.ndarray] | None
+    seed: int
 
 
 class PairRegressor(RegressorMixin, BaseEstimator):

@@ -285,12 +285,14 @@ class Trainer:
         batch_size: int | None = None,
         learning_rate: float | None = None,
         optimizer: type[torch.optim.Optimizer] | None = None,
+        warm_up: float = 0.3,
     ) -> QoSNet:
         """Train a module on encoded rows; it ends on the CPU, in evaluation mode.
 
         `batch_size` and `learning_rate` take the place of the parameters of that name in a stage
         that has its own. An `optimizer` takes the place of the one that the parameter names, which
-        it is given as ``euclidean``.
+        it is given as ``euclidean``. `warm_up` is the share of the steps in which the rate of the
+        "one_cycle" schedule rises.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         learning_rate = self.learning_rate if learning_rate is None else learning_rate
@@ -309,7 +311,7 @@ class Trainer:
             iterator_train=ShuffledBatches,
             iterator_valid=WholeDataset,
             train_split=None if validation is None else predefined_split(validation),
-            callbacks=self._callbacks(n_steps, learning_rate, validation is not None),
+            callbacks=self._callbacks(n_steps, learning_rate, warm_up, validation is not None),
             device=self.device,
             verbose=0,
         )
@@ -322,13 +324,16 @@ class Trainer:
             return {"optimizer": OPTIMIZERS[self.optimizer]}
         return {"optimizer": optimizer, "optimizer__euclidean": OPTIMIZERS[self.optimizer]}
 
-    def _callbacks(self, n_steps: int, learning_rate: float, has_validation: bool) -> list[Any]:
+    def _callbacks(
+        self, n_steps: int, learning_rate: float, warm_up: float, has_validation: bool
+    ) -> list[Any]:
         callbacks: list[Any] = []
         if self.learning_rate_schedule == "one_cycle":
             callbacks.append(
                 LRScheduler(
                     torch.optim.lr_scheduler.OneCycleLR,
                     max_lr=learning_rate,
+                    pct_start=warm_up,
                     total_steps=n_steps,
                     step_every="batch",
                     event_name=None,
@@ -350,6 +355,20 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Switch the dropout of a network off inside the block, also where it trains there."""
+    layers = [part for part in module.modules() if isinstance(part, nn.Dropout)]
+    shares = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = 0.0
+    try:
+        yield
+    finally:
+        for layer, share in zip(layers, shares, strict=True):
+            layer.p = share
 
 
 def history_frame(nets: dict[str, QoSNet]) -> pd.DataFrame:

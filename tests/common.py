@@ -82,6 +82,8 @@ CONTRACTS = [
             "tower_dim": 16,
             "mlp_hidden_sizes": (32, 16),
         },
+        # A row of the replay buffer.
+        bytes_per_row=16,
     ),
     Contract(
         SharpQoSRegressor,
@@ -108,8 +110,8 @@ CONTRACTS = [
             "output_dim": 16,
         },
         history_columns=("train_loss_0", "task_weight_0"),
-        # An edge, from either end.
-        bytes_per_row=32,
+        # An edge, from either end, and a row of the replay buffer.
+        bytes_per_row=48,
         predicts_with=frozenset({"geoopt"}),
     ),
     Contract(
@@ -129,6 +131,7 @@ CONTRACTS = [
             "n_filters": 2,
             "hidden_size": 64,
         },
+        bytes_per_row=16,
     ),
     Contract(
         TPMCFRegressor,

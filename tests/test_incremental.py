@@ -11,8 +11,9 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from skqos import SharpQoSRegressor, TPMCFRegressor, incremental
+from skqos.base import TrainingRows
 from skqos.datasets import make_qos
-from skqos.incremental import STAGE, UpdateData
+from skqos.incremental import STAGE
 from skqos.persistence import load_model, save_model
 from skqos.prediction import copy_module
 from skqos.preprocessing import ContextJoiner
@@ -78,7 +79,7 @@ def test_the_first_update_is_a_fit(contract, qos):
 
 def test_temporal_estimators_have_no_update():
     assert not hasattr(TPMCFRegressor(), "partial_fit")
-    assert not hasattr(TPMCFRegressor(), "partial_fit_epochs")
+    assert not {"partial_fit_epochs", "replay_buffer_size"} & TPMCFRegressor().get_params().keys()
 
 
 @incremental_estimators
@@ -136,7 +137,7 @@ def test_one_row_is_enough(contract, qos, row):
 
 @incremental_estimators
 def test_one_row_of_the_smallest_model_is_enough(contract):
-    """Two users and two services: three cells are left to be labelled."""
+    """Two users and two services: at last every row was measured again, and none is replayed."""
     model = contract.make().fit([[0, 0], [1, 1]], [1.0, 2.0])
     assert np.isfinite(model.partial_fit([[0, 1]], [3.0]).predict([[0, 1], [1, 0]])).all()
     every_cell = [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -171,7 +172,9 @@ def test_an_update_ahead_of_training_predicts_what_is_new_as_before(
     module = copy_module(fitted.module_)
     cell = np.zeros(1, dtype=np.int64)
     grown = pickle.loads(_state(fitted))
-    grown._prepare_update(module, UpdateData(users, services, cell, cell, np.zeros(1), n_new=0))
+    # A row that joins nobody and lies within the bounds.
+    target = np.full(1, np.nan if contract is SHARP else 0.0)
+    grown._prepare_update(module, TrainingRows(users, services, cell, cell, target))
     grown.module_, grown.users_, grown.services_ = module, users, services
     assert NEW_USER in grown.users_.ids_
     assert NEW_SERVICE in grown.services_.ids_
@@ -269,10 +272,11 @@ def test_a_negative_value_raises_where_logarithms_were_learnt(contract, qos):
 
 
 @incremental_estimators
-def test_bad_parameters_raise_and_change_nothing(contract, qos, fitted):
+@pytest.mark.parametrize(("name", "value"), [("partial_fit_epochs", 0), ("replay_buffer_size", -1)])
+def test_bad_parameters_raise_and_change_nothing(contract, qos, fitted, name, value):
     before = fitted.predict(_joined(qos))
-    fitted.set_params(partial_fit_epochs=0)
-    with pytest.raises(ValueError, match="'partial_fit_epochs' parameter"):
+    fitted.set_params(**{name: value})
+    with pytest.raises(ValueError, match=f"'{name}' parameter"):
         fitted.partial_fit(_joined(qos), qos.y)
     np.testing.assert_array_equal(fitted.predict(_joined(qos)), before)
 
@@ -406,33 +410,119 @@ def test_edges_are_joined_once(qos):
 # --- Replay --------------------------------------------------------------------------------------
 
 
-@incremental_estimators
-def test_replayed_cells_are_known_unmeasured_and_labelled_by_the_old_model(
-    contract, qos, fitted, newcomers, monkeypatch
-):
-    seen = []
+@pytest.fixture
+def updates(contract, monkeypatch):
+    """What each update trains on, in order."""
+    rows = []
     original = contract.estimator_class._prepare_update
     monkeypatch.setattr(
         contract.estimator_class,
         "_prepare_update",
-        lambda self, module, data: seen.append(data) or original(self, module, data),
+        lambda self, module, data: rows.append(data) or original(self, module, data),
     )
-    old = pickle.loads(_state(fitted))
-    rows = pd.concat([newcomers, _joined(qos)[500:503]])
-    fitted.partial_fit(rows, np.ones(6))
-    (data,) = seen
-    assert data.n_new == 6
-    n_replayed = len(data.target) - 6
-    assert n_replayed == incremental.N_REPLAYED
-    ids = np.column_stack(
-        [
-            data.users.ids_[data.user_codes[6:]],
-            data.services.ids_[data.service_codes[6:]],
-        ]
+    return rows
+
+
+def _measurements(model, rows, first=0):
+    """Users, services and QoS of encoded rows."""
+    target = np.asarray(rows.target[first:], dtype=np.float64)
+    y = model._target_transform.inverse_transform(target)
+    ids = (
+        model.users_.ids_[rows.user_codes[first:]],
+        model.services_.ids_[rows.service_codes[first:]],
     )
-    cells = set(map(tuple, ids.tolist()))
-    assert len(cells) == n_replayed
-    assert not cells & set(map(tuple, rows[["user", "service"]].to_numpy().tolist()))
-    tables = ContextJoiner(qos.users, qos.services).fit_transform(ids)
-    labels = old._target_transform.inverse_transform(data.target[6:])
-    np.testing.assert_allclose(labels, old.predict(tables), rtol=1e-5, atol=1e-6)
+    return {(*pair, float(f"{value:.4g}")) for *pair, value in zip(*ids, y, strict=True)}
+
+
+def _as_set(X, y):
+    return {(*pair, float(f"{value:.4g}")) for pair, value in zip(X.tolist(), y, strict=True)}
+
+
+@incremental_estimators
+def test_updates_replay_earlier_rows_but_of_pairs_measured_again(contract, qos, updates):
+    model = contract.make().fit(qos.X[:400], qos.y[:400])
+    X = np.vstack([qos.X[390:500], [[NEW_USER, 3]]])
+    y = np.append(qos.y[390:500] + 1.0, 2.0)
+    model.partial_fit(X, y)
+    model.partial_fit(qos.X[500:], qos.y[500:])
+    for rows, n_new in zip(updates, (111, 100), strict=True):
+        assert len(rows.target) == n_new + incremental.MIN_REPLAYED
+    first, second = (
+        _measurements(model, rows, n_new) for rows, n_new in zip(updates, (111, 100), strict=True)
+    )
+    assert len(first) == len(second) == incremental.MIN_REPLAYED
+    assert first <= _as_set(qos.X[:390], qos.y[:390])
+    assert second <= _as_set(qos.X[:390], qos.y[:390]) | _as_set(X, y)
+    assert second & _as_set(X, y)
+    kept = _measurements(model, model._replay_buffer)
+    assert kept == _as_set(qos.X[:390], qos.y[:390]) | _as_set(X, y) | _as_set(
+        qos.X[500:], qos.y[500:]
+    )
+
+
+@incremental_estimators
+def test_many_new_rows_replay_as_many(contract, qos, updates):
+    model = contract.make().fit(qos.X[:300], qos.y[:300])
+    model.partial_fit(qos.X[300:], qos.y[300:])
+    assert len(updates[0].target) == 600
+
+
+@incremental_estimators
+@pytest.mark.parametrize("size", [0, 50])
+def test_the_buffer_keeps_as_many_rows_as_it_is_told(contract, qos, updates, size):
+    model = contract.make(replay_buffer_size=size).fit(qos.X[:400], qos.y[:400])
+    assert len(model._replay_buffer) == size
+    model.partial_fit(qos.X[400:], qos.y[400:])
+    assert len(updates[0].target) == 200 + size
+    assert len(model._replay_buffer) == size
+    if size:
+        assert _measurements(model, model._replay_buffer) <= _as_set(qos.X, qos.y)
+    model.set_params(replay_buffer_size=10).partial_fit(qos.X[:3], qos.y[:3])
+    assert len(model._replay_buffer) == min(size + 3, 10)
+
+
+@incremental_estimators
+def test_rows_held_out_are_not_replayed(contract, qos):
+    model = contract.make(early_stopping="monitor").fit(qos.X, qos.y)
+    assert len(model._replay_buffer) == 540
+
+
+@incremental_estimators
+def test_dropout_is_off_in_updates_and_on_again(contract, qos):
+    shares = []
+
+    class Look(Callback):
+        def on_batch_begin(self, net, **_):
+            shares.append(_dropout(net.module_))
+
+    model = contract.make(callbacks=[Look()]).fit(qos.X, qos.y)
+    expected = _dropout(model.module_)
+    assert any(expected)
+    assert shares[-1] == expected
+    model.partial_fit(qos.X[:5], qos.y[:5])
+    assert not any(shares[-1])
+    assert _dropout(model.module_) == expected
+
+
+def _dropout(module):
+    return [part.p for part in module.modules() if isinstance(part, torch.nn.Dropout)]
+
+
+def test_a_target_that_is_not_measured_again_is_kept(joint):
+    X, y = joint
+    model = SHARP.make().fit(X[:400], y[:400])
+    again = np.column_stack([np.full(400, 3.0), np.full(400, np.nan)])
+    model.partial_fit(X[:400], again)
+    buffer = model._replay_buffer
+    kept = model._target_transform.inverse_transform(buffer.target.astype(np.float64))
+    has_second = ~np.isnan(y[:400, 1])
+    assert len(buffer) == 400 + has_second.sum()
+    np.testing.assert_allclose(kept[: has_second.sum(), 1], y[:400][has_second, 1], rtol=1e-4)
+    assert np.isnan(kept[: has_second.sum(), 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("n_replayed", "rate"), [(0, 0.3), (256, 0.3), (12_500, 1.0), (50_000, 2.0), (10**6, 2.0)]
+)
+def test_the_learning_rate_grows_with_the_rows_that_hold_on_to_the_past(n_replayed, rate):
+    assert incremental._rate(n_replayed) == rate

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import TrainingData
-from skqos.incremental import IncrementalQoSRegressor, UpdateData
+from skqos.base import TrainingData, TrainingRows
+from skqos.incremental import IncrementalQoSRegressor
 from skqos.r2sl.latent_states import RegionalLatentStates
 
 if TYPE_CHECKING:
@@ -85,8 +85,12 @@ class R2SLRegressor(IncrementalQoSRegressor):
     max_epochs : int, default=20
         Epochs of training.
 
-    partial_fit_epochs : int, default=7
+    partial_fit_epochs : int, default=4
         Epochs of an update by `partial_fit`.
+
+    replay_buffer_size : int, default=100_000
+        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
+        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
@@ -185,7 +189,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
     `partial_fit` trains the network on; latent states stay those of `fit`. A new entity has
     those of its region, a new region the frequencies of the states.
 
-    A pickle holds weights, entity tables and latent states; no training rows, no optimiser state.
+    A pickle holds weights, entity tables, latent states, and of the training rows what
+    `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
 
     References
     ----------
@@ -260,7 +265,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
-        partial_fit_epochs: int = 7,
+        partial_fit_epochs: int = 4,
+        replay_buffer_size: int = 100_000,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
@@ -291,6 +297,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.tail_weight = tail_weight
         self.max_epochs = max_epochs
         self.partial_fit_epochs = partial_fit_epochs
+        self.replay_buffer_size = replay_buffer_size
         self.target_transform = target_transform
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -347,14 +354,14 @@ class R2SLRegressor(IncrementalQoSRegressor):
             "region_features_": list(models),
         }
 
-    def _prepare_update(self, module: R2SLModule, data: UpdateData) -> dict[str, Any]:
+    def _prepare_update(self, module: R2SLModule, rows: TrainingRows) -> dict[str, Any]:
         from skqos.training import InteractionDataset
 
-        module.grow(data.users, data.services)
+        module.grow(rows.users, rows.services)
         return {
             "criterion": self._make_loss(),
             "rows": InteractionDataset(
-                {"users": data.user_codes, "services": data.service_codes}, data.target
+                {"users": rows.user_codes, "services": rows.service_codes}, rows.target
             ),
         }
 

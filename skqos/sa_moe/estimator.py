@@ -12,10 +12,10 @@ import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import TrainingData
+from skqos.base import TrainingData, TrainingRows
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
-from skqos.incremental import IncrementalQoSRegressor, UpdateData
+from skqos.incremental import IncrementalQoSRegressor
 from skqos.sa_moe.augmentation import count_cells, sample_unobserved
 
 if TYPE_CHECKING:
@@ -114,8 +114,12 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
 
-    partial_fit_epochs : int, default=10
+    partial_fit_epochs : int, default=8
         Epochs of an update by `partial_fit`.
+
+    replay_buffer_size : int, default=100_000
+        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
+        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
@@ -208,7 +212,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
     `partial_fit` trains the final network on. A new entity starts as the average one, factors and
     all; factors are not computed again, refill and pseudo-labels not drawn again.
 
-    A pickle holds weights, entity tables and factors; no training rows, no optimiser state.
+    A pickle holds weights, entity tables, factors, and of the training rows what
+    `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
 
     References
     ----------
@@ -291,7 +296,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         first_stage_epochs: int = 15,
         max_epochs: int = 20,
         loss: str = "absolute_error",
-        partial_fit_epochs: int = 10,
+        partial_fit_epochs: int = 8,
+        replay_buffer_size: int = 100_000,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
@@ -326,6 +332,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.max_epochs = max_epochs
         self.loss = loss
         self.partial_fit_epochs = partial_fit_epochs
+        self.replay_buffer_size = replay_buffer_size
         self.target_transform = target_transform
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -445,15 +452,15 @@ class SAMoERegressor(IncrementalQoSRegressor):
             batch_size=batch_size,
         )
 
-    def _prepare_update(self, module: SAMoEModule, data: UpdateData) -> dict[str, Any]:
+    def _prepare_update(self, module: SAMoEModule, rows: TrainingRows) -> dict[str, Any]:
         from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset
 
-        module.grow(data.users, data.services, _bound(data.target))
+        module.grow(rows.users, rows.services, _bound(rows.target))
         return {
             "criterion": ObservedLoss(self.loss),
             "rows": InteractionDataset(
-                {"users": data.user_codes, "services": data.service_codes}, data.target
+                {"users": rows.user_codes, "services": rows.service_codes}, rows.target
             ),
         }
 

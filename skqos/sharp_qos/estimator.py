@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import TrainingData
+from skqos.base import TrainingData, TrainingRows
 from skqos.factorization import interaction_matrix, nonnegative_factors
-from skqos.incremental import IncrementalQoSRegressor, UpdateData
+from skqos.incremental import IncrementalQoSRegressor
 from skqos.metrics import nan_r2_score
 
 if TYPE_CHECKING:
@@ -164,8 +164,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     max_epochs : int, default=30
         Passes over the training rows.
 
-    partial_fit_epochs : int, default=5
+    partial_fit_epochs : int, default=6
         Epochs of an update by `partial_fit`.
+
+    replay_buffer_size : int, default=100_000
+        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
+        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         Optimiser of all but the biases in the ball, which take Riemannian Adam.
@@ -268,8 +272,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     node starts from the average factors of its side; the weights of the tasks start afresh. A
     target that an update does not observe may be NaN in all its rows.
 
-    A pickle holds weights, the edges of all graphs and the entity tables; no target values, no
-    optimiser state.
+    A pickle holds weights, the edges of all graphs and the entity tables, and of the training rows
+    what `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
 
     References
     ----------
@@ -370,7 +374,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         loss: str = "absolute_error",
         target_transform: str | None = "auto",
         max_epochs: int = 30,
-        partial_fit_epochs: int = 5,
+        partial_fit_epochs: int = 6,
+        replay_buffer_size: int = 100_000,
         optimizer: str = "adamw",
         learning_rate: float = 3e-3,
         learning_rate_schedule: str = "one_cycle",
@@ -415,6 +420,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.target_transform = target_transform
         self.max_epochs = max_epochs
         self.partial_fit_epochs = partial_fit_epochs
+        self.replay_buffer_size = replay_buffer_size
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.learning_rate_schedule = learning_rate_schedule
@@ -547,35 +553,33 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
         return {"final": net}, {}
 
-    def _prepare_update(self, module: SharpQoSModule, data: UpdateData) -> dict[str, Any]:
+    def _prepare_update(self, module: SharpQoSModule, rows: TrainingRows) -> dict[str, Any]:
         from skqos.graphs import BipartiteGraph
 
-        target = data.target.reshape(len(data.target), -1)
+        target = rows.target.reshape(len(rows.target), -1)
         observed = ~np.isnan(target)
-        # Cells that the network labelled itself join nobody.
-        observed[data.n_new :] = False
         edges = [
-            _distinct_pairs(data, column, of_task.graph)
+            _distinct_pairs(rows, column, of_task.graph)
             for column, of_task in zip(observed.T, module.graphs, strict=True)
         ]
-        shape = data.users.n_entities, data.services.n_entities
+        shape = rows.users.n_entities, rows.services.n_entities
         module.grow(
             [BipartiteGraph(found.users, found.services, *shape) for found in edges],
-            self._columns_of_graphs(data),
-            data.users.table_,
-            data.services.table_,
+            self._columns_of_graphs(rows),
+            rows.users.table_,
+            rows.services.table_,
         )
-        return self._training(data, target, edges)
+        return self._training(rows, target, edges)
 
     def _training(
-        self, data: TrainingData | UpdateData, target: np.ndarray, edges: list[Edges]
+        self, rows: TrainingRows, target: np.ndarray, edges: list[Edges]
     ) -> dict[str, Any]:
         """Say how to train on rows: arguments of `Trainer.fit`."""
         from skqos.losses import JointLoss
         from skqos.sharp_qos.hyperbolic import RiemannianAdamW
         from skqos.training import InteractionDataset
 
-        inputs = {"users": data.user_codes, "services": data.service_codes}
+        inputs = {"users": rows.user_codes, "services": rows.service_codes}
         if self.disjoint_supervision and self.convolution != "none":
             inputs["edges"] = np.column_stack([found.of_row for found in edges])
         return {
@@ -640,11 +644,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             for members in self._columns_of_graphs(data)
         ]
 
-    def _columns_of_graphs(self, data: TrainingData | UpdateData) -> list[list[ContextColumn]]:
+    def _columns_of_graphs(self, rows: TrainingRows) -> list[list[ContextColumn]]:
         """One graph per categorical column, or one of them all."""
         from skqos.sharp_qos.context import match_columns
 
-        columns = match_columns(data.users, data.services)
+        columns = match_columns(rows.users, rows.services)
         if self.context_graphs == "separate" or not columns:
             return [[column] for column in columns]
         return [columns]
@@ -690,11 +694,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
 
 def _distinct_pairs(
-    data: TrainingData | UpdateData, observed: np.ndarray, graph: BipartiteGraph | None = None
+    rows: TrainingRows, observed: np.ndarray, graph: BipartiteGraph | None = None
 ) -> Edges:
     """Join the pairs of observed rows, beside those that an earlier graph joins."""
-    n_services = data.services.n_entities
-    cells = data.user_codes[observed] * n_services + data.service_codes[observed]
+    n_services = rows.services.n_entities
+    cells = rows.user_codes[observed] * n_services + rows.service_codes[observed]
     all_cells = cells
     if graph is not None:
         users, services = (side.numpy().astype(np.int64) for side in (graph.users, graph.services))

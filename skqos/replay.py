@@ -1,0 +1,96 @@
+"""Rows that updates train on again: what a fitted estimator keeps of its training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from skqos.base import TrainingRows
+
+# More than there can be services, so that a pair of codes is one number.
+STRIDE = 2**32
+
+
+@dataclass(frozen=True)
+class ReplayBuffer:
+    """A uniform sample of the rows that a network was trained on, without their encoders.
+
+    Each row draws a random priority when it comes; where there are too many, those of the lowest
+    priority stay. So every row of all fits and updates stays with the same probability.
+
+    Attributes
+    ----------
+    user_codes, service_codes : ndarray of int32 of shape (n,)
+        The rows.
+    target : ndarray of float32 of shape (n,) or (n, n_targets)
+        Transformed targets; NaN where not observed.
+    priority : ndarray of float32 of shape (n,)
+        Random numbers below 1.
+    """
+
+    user_codes: np.ndarray
+    service_codes: np.ndarray
+    target: np.ndarray
+    priority: np.ndarray
+
+    @classmethod
+    def of_rows(cls, rows: TrainingRows, rng: np.random.RandomState) -> Self:
+        """Keep all of some rows."""
+        return cls(
+            rows.user_codes.astype(np.int32),
+            rows.service_codes.astype(np.int32),
+            rows.target.astype(np.float32),
+            rng.random_sample(len(rows.target)).astype(np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, rows: np.ndarray) -> ReplayBuffer:
+        """Return the given rows."""
+        return ReplayBuffer(*(values[rows] for values in vars(self).values()))
+
+    def limited(self, size: int) -> ReplayBuffer:
+        """Keep at most `size` rows, in their order."""
+        if len(self) <= size:
+            return self
+        return self.take(np.sort(np.argsort(self.priority, kind="stable")[:size]))
+
+    def joined(self, later: ReplayBuffer) -> ReplayBuffer:
+        """Append the rows of another buffer."""
+        pairs = zip(vars(self).values(), vars(later).values(), strict=True)
+        return ReplayBuffer(*(np.concatenate(pair) for pair in pairs))
+
+    def without(self, rows: TrainingRows) -> ReplayBuffer:
+        """Forget the targets that were observed again, for the same user and service."""
+        if not len(self):
+            return self
+        cells, cell_of_row = np.unique(
+            rows.user_codes * STRIDE + rows.service_codes, return_inverse=True
+        )
+        earlier, later = (side.target.reshape(len(side.target), -1) for side in (self, rows))
+        observed = np.zeros((len(cells), later.shape[1]), dtype=bool)
+        np.logical_or.at(observed, cell_of_row, ~np.isnan(later))
+        mine = self.user_codes.astype(np.int64) * STRIDE + self.service_codes
+        position = np.minimum(np.searchsorted(cells, mine), len(cells) - 1)
+        again = observed[position] & (cells[position] == mine)[:, None]
+        target = np.where(again, np.float32(np.nan), earlier)
+        left = replace(self, target=target.reshape(self.target.shape))
+        return left.take(~np.isnan(target).all(axis=1))
+
+    def sample(self, n_rows: int, rng: np.random.RandomState) -> ReplayBuffer:
+        """Draw distinct rows, all of them if there are no more than asked for."""
+        if len(self) <= n_rows:
+            return self
+        return self.take(rng.permutation(len(self))[:n_rows])
+
+    def appended_to(self, rows: TrainingRows) -> TrainingRows:
+        """Put the rows behind others, whose encoders know the same entities by the same codes."""
+        return replace(
+            rows,
+            user_codes=np.concatenate([rows.user_codes, self.user_codes]),
+            service_codes=np.concatenate([rows.service_codes, self.service_codes]),
+            target=np.concatenate([rows.target, self.target]),
+        )
