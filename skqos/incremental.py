@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet
 
 STAGE = "partial"
-# Earlier rows beside few new ones: a batch of the default size.
+# An update by so many new rows, of those that the buffer keeps of all, is a short training on all
+# rows from a good start, at a rate of its own. It takes a small part of a refit's epochs.
+LARGE_SHARE = 0.25
+LARGE_RATE = 2.0
+# A smaller one replays as many rows as are new, at least a batch of the default size. Its rate, of
+# that of `fit`, grows with the root of its rows: large steps would undo what is not replayed.
 MIN_REPLAYED = 256
-# The learning rate of an update, of that of `fit`. Where many rows are replayed it is a training
-# in its own right, from a good start; where few are, large steps would undo what is known.
-FULL_RATE, FULL_RATE_ROWS = 2.0, 50_000
-SMALL_RATE = 0.3
+SMALL_RATE, SMALL_RATE_ROWS, MAX_SMALL_RATE = 0.1, 10_000, 0.3
 # Trained weights need no long one.
 WARM_UP = 0.1
 
@@ -116,7 +118,8 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         rng = self._update_rng()
         earlier = self._replay_buffer.without(new)
-        replayed = earlier.sample(max(len(new.target), MIN_REPLAYED), rng)
+        n_replayed, rate = _plan(len(new.target), earlier)
+        replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
         trainer = self._make_trainer()
         module = copy_module(self.module_).to("cpu")
@@ -127,7 +130,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
                 validation=None,
                 stage=STAGE,
                 max_epochs=self.partial_fit_epochs,
-                learning_rate=_rate(len(replayed)) * self.learning_rate,
+                learning_rate=rate * self.learning_rate,
                 warm_up=WARM_UP,
                 **self._prepare_update(module, replayed.appended_to(new)),
             )
@@ -159,6 +162,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self.n_iter_ = len(net.history)
 
 
-def _rate(n_replayed: int) -> float:
-    """Learning rate of an update, of that of `fit`; steps shrink as their number does."""
-    return max(SMALL_RATE, FULL_RATE * min(1.0, n_replayed / FULL_RATE_ROWS) ** 0.5)
+def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
+    """How many rows to replay, and the learning rate, of that of `fit`."""
+    if buffer.is_complete and n_new >= LARGE_SHARE * len(buffer):
+        return len(buffer), LARGE_RATE
+    n_replayed = min(len(buffer), max(n_new, MIN_REPLAYED))
+    rate = SMALL_RATE * ((n_new + n_replayed) / SMALL_RATE_ROWS) ** 0.5
+    return n_replayed, min(rate, MAX_SMALL_RATE)

@@ -28,29 +28,45 @@ class ReplayBuffer:
         Transformed targets; NaN where not observed.
     priority : ndarray of float32 of shape (n,)
         Random numbers below 1.
+    n_seen : int
+        How many rows these are a sample of.
     """
 
     user_codes: np.ndarray
     service_codes: np.ndarray
     target: np.ndarray
     priority: np.ndarray
+    n_seen: int
 
     @classmethod
     def of_rows(cls, rows: TrainingRows, rng: np.random.RandomState) -> Self:
         """Keep all of some rows."""
+        n_rows = len(rows.target)
         return cls(
             rows.user_codes.astype(np.int32),
             rows.service_codes.astype(np.int32),
             rows.target.astype(np.float32),
-            rng.random_sample(len(rows.target)).astype(np.float32),
+            rng.random_sample(n_rows).astype(np.float32),
+            n_rows,
         )
 
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no row is missing."""
+        return len(self) == self.n_seen
+
     def take(self, rows: np.ndarray) -> ReplayBuffer:
-        """Return the given rows."""
-        return ReplayBuffer(*(values[rows] for values in vars(self).values()))
+        """Return the given rows, as a sample of the same."""
+        return replace(
+            self,
+            user_codes=self.user_codes[rows],
+            service_codes=self.service_codes[rows],
+            target=self.target[rows],
+            priority=self.priority[rows],
+        )
 
     def limited(self, size: int) -> ReplayBuffer:
         """Keep at most `size` rows, in their order."""
@@ -60,8 +76,13 @@ class ReplayBuffer:
 
     def joined(self, later: ReplayBuffer) -> ReplayBuffer:
         """Append the rows of another buffer."""
-        pairs = zip(vars(self).values(), vars(later).values(), strict=True)
-        return ReplayBuffer(*(np.concatenate(pair) for pair in pairs))
+        return ReplayBuffer(
+            np.concatenate([self.user_codes, later.user_codes]),
+            np.concatenate([self.service_codes, later.service_codes]),
+            np.concatenate([self.target, later.target]),
+            np.concatenate([self.priority, later.priority]),
+            self.n_seen + later.n_seen,
+        )
 
     def without(self, rows: TrainingRows) -> ReplayBuffer:
         """Forget the targets that were observed again, for the same user and service."""
@@ -77,8 +98,13 @@ class ReplayBuffer:
         position = np.minimum(np.searchsorted(cells, mine), len(cells) - 1)
         again = observed[position] & (cells[position] == mine)[:, None]
         target = np.where(again, np.float32(np.nan), earlier)
-        left = replace(self, target=target.reshape(self.target.shape))
-        return left.take(~np.isnan(target).all(axis=1))
+        forgotten = np.isnan(target).all(axis=1)
+        left = replace(
+            self,
+            target=target.reshape(self.target.shape),
+            n_seen=self.n_seen - int(forgotten.sum()),
+        )
+        return left.take(~forgotten)
 
     def sample(self, n_rows: int, rng: np.random.RandomState) -> ReplayBuffer:
         """Draw distinct rows, all of them if there are no more than asked for."""

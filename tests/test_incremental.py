@@ -17,6 +17,7 @@ from skqos.incremental import STAGE
 from skqos.persistence import load_model, save_model
 from skqos.prediction import copy_module
 from skqos.preprocessing import ContextJoiner
+from skqos.replay import ReplayBuffer
 from tests.common import CONTRACTS, incremental_estimators
 
 NEW_USER, NEW_SERVICE = 10**6, 10**7
@@ -440,31 +441,31 @@ def _as_set(X, y):
 
 @incremental_estimators
 def test_updates_replay_earlier_rows_but_of_pairs_measured_again(contract, qos, updates):
-    model = contract.make().fit(qos.X[:400], qos.y[:400])
-    X = np.vstack([qos.X[390:500], [[NEW_USER, 3]]])
-    y = np.append(qos.y[390:500] + 1.0, 2.0)
+    model = contract.make().fit(qos.X[:500], qos.y[:500])
+    X = np.vstack([qos.X[490:550], [[NEW_USER, 3]]])
+    y = np.append(qos.y[490:550] + 1.0, 2.0)
     model.partial_fit(X, y)
-    model.partial_fit(qos.X[500:], qos.y[500:])
-    for rows, n_new in zip(updates, (111, 100), strict=True):
-        assert len(rows.target) == n_new + incremental.MIN_REPLAYED
+    model.partial_fit(qos.X[550:], qos.y[550:])
+    assert [len(rows.target) for rows in updates] == [61 + 256, 50 + 256]
     first, second = (
-        _measurements(model, rows, n_new) for rows, n_new in zip(updates, (111, 100), strict=True)
+        _measurements(model, rows, n_new) for rows, n_new in zip(updates, (61, 50), strict=True)
     )
-    assert len(first) == len(second) == incremental.MIN_REPLAYED
-    assert first <= _as_set(qos.X[:390], qos.y[:390])
-    assert second <= _as_set(qos.X[:390], qos.y[:390]) | _as_set(X, y)
+    assert len(first) == len(second) == 256
+    assert first <= _as_set(qos.X[:490], qos.y[:490])
+    assert second <= _as_set(qos.X[:490], qos.y[:490]) | _as_set(X, y)
     assert second & _as_set(X, y)
     kept = _measurements(model, model._replay_buffer)
-    assert kept == _as_set(qos.X[:390], qos.y[:390]) | _as_set(X, y) | _as_set(
-        qos.X[500:], qos.y[500:]
+    assert kept == _as_set(qos.X[:490], qos.y[:490]) | _as_set(X, y) | _as_set(
+        qos.X[550:], qos.y[550:]
     )
 
 
 @incremental_estimators
-def test_many_new_rows_replay_as_many(contract, qos, updates):
-    model = contract.make().fit(qos.X[:300], qos.y[:300])
-    model.partial_fit(qos.X[300:], qos.y[300:])
+def test_many_new_rows_replay_all(contract, qos, updates):
+    model = contract.make().fit(qos.X[:400], qos.y[:400])
+    model.partial_fit(qos.X[400:], qos.y[400:])
     assert len(updates[0].target) == 600
+    assert _measurements(model, updates[0], 200) == _as_set(qos.X[:400], qos.y[:400])
 
 
 @incremental_estimators
@@ -522,7 +523,24 @@ def test_a_target_that_is_not_measured_again_is_kept(joint):
 
 
 @pytest.mark.parametrize(
-    ("n_replayed", "rate"), [(0, 0.3), (256, 0.3), (12_500, 1.0), (50_000, 2.0), (10**6, 2.0)]
+    ("n_new", "n_kept", "n_seen", "n_replayed", "rate"),
+    [
+        (1, 50_000, 50_000, 256, 0.1 * 0.0257**0.5),
+        (1, 100, 100, 100, 0.1 * 0.0101**0.5),
+        (5_000, 50_000, 50_000, 5_000, 0.1),
+        (12_499, 50_000, 50_000, 12_499, 0.1 * 2.4998**0.5),
+        (12_500, 50_000, 50_000, 50_000, 2.0),
+        (10**6, 50_000, 50_000, 50_000, 2.0),
+        # Of rows that are not kept no update can learn again.
+        (50_000, 50_000, 50_001, 50_000, 0.3),
+        (20_000, 0, 50_000, 0, 0.1 * 2**0.5),
+        # What was measured again is all that was known.
+        (1, 0, 0, 0, 2.0),
+    ],
 )
-def test_the_learning_rate_grows_with_the_rows_that_hold_on_to_the_past(n_replayed, rate):
-    assert incremental._rate(n_replayed) == rate
+def test_large_updates_replay_all_rows_and_small_ones_step_carefully(
+    n_new, n_kept, n_seen, n_replayed, rate
+):
+    numbers = np.arange(n_kept)
+    buffer = ReplayBuffer(numbers, numbers, numbers * 1.0, numbers * 1.0, n_seen)
+    assert incremental._plan(n_new, buffer) == (n_replayed, pytest.approx(rate))
