@@ -365,7 +365,7 @@ class BaseQoSRegressor(PairRegressor):
         return hasattr(self, "module_")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep what prediction needs: weights on the CPU, no optimiser state, no X, no y."""
+        """Keep what is needed after `fit`: weights on the CPU, no optimiser state."""
         state = super().__getstate__()
         if "module_" in state:
             state["_nets"] = None

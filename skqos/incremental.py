@@ -161,6 +161,13 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self.history_ = history
         self.n_iter_ = len(net.history)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave rows out that `replay_buffer_size` has no room for: it may have been lowered."""
+        state = super().__getstate__()
+        if "_replay_buffer" in state:
+            state["_replay_buffer"] = self._replay_buffer.limited(self.replay_buffer_size)
+        return state
+
 
 def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
     """How many rows to replay, and the learning rate, of that of `fit`."""

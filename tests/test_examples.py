@@ -643,6 +643,9 @@ def test_partial_fit_benchmark_draws_further_cells_and_holds_entities_out(exampl
         n_rows = len(part.split.y), len(part.y_new), len(part.split.y_test)
         assert sum(n_rows) == len(train)
         assert abs(n_rows[1] - n_rows[2]) <= 1
+        X_others, y_others = benchmark.of_others(stream.split, part, column)
+        assert set(X_others[:, column]) <= known
+        assert 0 < len(y_others) < len(stream.split.y_test)
 
 
 @pytest.mark.usefixtures("tiny_regressors")

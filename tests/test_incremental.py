@@ -483,6 +483,21 @@ def test_the_buffer_keeps_as_many_rows_as_it_is_told(contract, qos, updates, siz
 
 
 @incremental_estimators
+@pytest.mark.parametrize("package", ["pickle", "save_model"])
+def test_rows_can_be_left_out_of_files(contract, qos, fitted, tmp_path, package):
+    fitted.set_params(replay_buffer_size=0)
+    if package == "pickle":
+        loaded = pickle.loads(pickle.dumps(fitted))
+    else:
+        save_model(fitted, tmp_path / "model.skqos")
+        loaded = load_model(tmp_path / "model.skqos")
+    assert len(loaded._replay_buffer) == 0
+    assert not loaded._replay_buffer.is_complete
+    assert len(fitted._replay_buffer) == 500
+    loaded.partial_fit(_joined(qos)[500:], qos.y[500:])
+
+
+@incremental_estimators
 def test_rows_held_out_are_not_replayed(contract, qos):
     model = contract.make(early_stopping="monitor").fit(qos.X, qos.y)
     assert len(model._replay_buffer) == 540
