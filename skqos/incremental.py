@@ -1,7 +1,7 @@
 """Updating a fitted estimator with further observations: `partial_fit`.
 
 X, y -> grown encoders (`entities`) -> a grown copy of the network -> a short training on the new
-rows and on as many earlier ones (`replay`) -> all results stored at once.
+rows and on earlier ones (`replay`) -> all results stored at once.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         Users and services that are new get a place in the network; of known ones the context that
         they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs,
-        without dropout, on the new rows and on as many earlier ones, at least 256, of those that
-        `replay_buffer_size` keeps. A pair that is measured again is not among them: the new value
-        replaces the old one. No row is held out, whatever `early_stopping` says. Target transform
-        and scales of numeric context stay as they are.
+        without dropout, on the new rows and on earlier ones of those that `replay_buffer_size`
+        keeps: on all if the new rows are a quarter of them or more, otherwise, in small steps, on
+        as many as are new, at least 256. A pair that is measured again is not replayed: the new
+        value replaces the old one. No row is held out, whatever `early_stopping` says. Target
+        transform and scales of numeric context stay as they are.
 
         Parameters
         ----------
