@@ -319,7 +319,7 @@ def test_pickle_and_joblib(contract, qos, package, fitted):
 
 
 @all_estimators
-def test_the_pickle_holds_weights_but_no_data(contract):
+def test_the_pickle_holds_weights_and_what_must_be_kept(contract):
     """Ten times the rows over the same entities: the same size but for what must be kept."""
     sizes, n_rows = [], []
     for density in (0.08, 0.8):
