@@ -6,6 +6,7 @@ rows and on earlier ones (`replay`) -> all results stored at once.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,16 +49,18 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         "partial_fit_epochs": [Interval(Integral, 1, None, closed="left")],
         "replay_buffer_size": [Interval(Integral, 0, None, closed="left")],
     }
+    # So short a training overfits less than `fit`, and learns more of what it sees.
+    _update_has_dropout = False
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any) -> Self:
         """Update the model with further measured interactions, or fit it to the first ones.
 
         Users and services that are new get a place in the network; of known ones the context that
-        they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs,
-        without dropout, on the new rows and on earlier ones of those that `replay_buffer_size`
-        keeps: on all if the new rows are a quarter of them or more, otherwise, in small steps, on
-        as many as are new, at least 256. A pair that is measured again is not replayed: the new
+        they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs on the
+        new rows and on earlier ones of those that `replay_buffer_size` keeps: on all if the new
+        rows are a quarter of them or more, otherwise, in small steps, on as many as are new, at
+        least 256. A pair that is measured again is not replayed: the new
         value replaces the old one. No row is held out, whatever `early_stopping` says. Target
         transform and scales of numeric context stay as they are.
 
@@ -125,7 +128,8 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         trainer = self._make_trainer()
         module = copy_module(self.module_).to("cpu")
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        with seeded(seed, trainer.device), without_dropout(module):
+        dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
+        with seeded(seed, trainer.device), dropout:
             net = trainer.fit(
                 module,
                 validation=None,

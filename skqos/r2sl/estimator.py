@@ -86,7 +86,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Epochs of training.
 
     partial_fit_epochs : int, default=4
-        Epochs of an update by `partial_fit`.
+        Epochs of an update by `partial_fit`, which has no dropout.
 
     replay_buffer_size : int, default=100_000
         How many training rows the fitted estimator keeps for `partial_fit`, which trains on them

