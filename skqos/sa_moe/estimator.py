@@ -275,7 +275,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "loss": [StrOptions(set(LOSS_NAMES))],
     }
 
-    # On WS-DREAM without it 65 % of a refit's gain was recovered, with it 71 % (one seed).
+    # Without it 64 % of a refit's gain was recovered, with it 71 % (WS-DREAM, one seed).
     _update_has_dropout = True
 
     def __init__(
