@@ -105,9 +105,14 @@ def timed(task: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def measure_update(model: Pipeline, stream: Stream) -> dict[str, float]:
+def measure_update(model: Pipeline, stream: Stream, n_updates: int) -> dict[str, float]:
     """Fit, refit and update."""
     split = stream.split
+
+    def update_by_parts() -> None:
+        parts = (np.array_split(values, n_updates) for values in (stream.X_new, stream.y_new))
+        for X, y in zip(*parts, strict=True):
+            update(model, X, y)
 
     def error(fitted: Pipeline) -> float:
         return nan_mean_absolute_error(split.y_test, fitted.predict(split.X_test))
@@ -117,7 +122,7 @@ def measure_update(model: Pipeline, stream: Stream) -> dict[str, float]:
     y_all = np.concatenate([split.y, stream.y_new])
     row = {"fit_s": timed(lambda: model.fit(split.X, split.y)), "before": error(model)}
     row |= {"refit_s": timed(lambda: refit.fit(X_all, y_all)), "refit": error(refit)}
-    row["update_s"] = timed(lambda: update(model, stream.X_new, stream.y_new))
+    row["update_s"] = timed(update_by_parts)
     row["updated"] = error(model)
     row["recovery"] = (row["before"] - row["updated"]) / (row["before"] - row["refit"])
     row["time"] = row["update_s"] / row["refit_s"]
@@ -168,7 +173,8 @@ def run_all(args: argparse.Namespace) -> Iterator[dict]:
             model = make_model(stream.data, name, seed)
             row = {"model": name, "seed": seed}
             if not args.new_entities:
-                yield row | {"new": "cells"} | measure_update(model, stream)
+                row |= {"new": "cells", "updates": args.updates}
+                yield row | measure_update(model, stream, args.updates)
                 continue
             for column, what in enumerate(("users", "services")):
                 part = hold_out(stream.split, column, seed)
@@ -232,6 +238,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     source.add_argument("--table", type=Path, nargs="+", help="results.csv of earlier runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", choices=list(REGRESSORS), default=list(REGRESSORS))
+    parser.add_argument("--updates", type=int, default=1, help="how many the new cells come in")
     parser.add_argument("--new-entities", action="store_true", help="hold out users and services")
     parser.add_argument("--out", type=Path, help="folder for results.csv")
     parser.add_argument("--page", type=Path, help="file to put the tables into")

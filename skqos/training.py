@@ -333,7 +333,8 @@ class Trainer:
                 LRScheduler(
                     torch.optim.lr_scheduler.OneCycleLR,
                     max_lr=learning_rate,
-                    pct_start=warm_up,
+                    # A warm-up of exactly one step divides by 0 there.
+                    pct_start=0.0 if warm_up * n_steps == 1 else warm_up,
                     total_steps=n_steps,
                     step_every="batch",
                     event_name=None,

@@ -667,6 +667,12 @@ def test_partial_fit_benchmark_fills_its_page(example, wsdream_folder, monkeypat
     gains = results["before"] - results["updated"], results["before"] - results["refit"]
     np.testing.assert_allclose(results["recovery"], gains[0] / gains[1])
     benchmark.main([*common, "--new-entities", "--models", "SAMoERegressor"])
+    parts = benchmark.main(
+        ["--made-up", "--seeds", "0", "--models", "R2SLRegressor", "--updates", "3"]
+    )
+    by_one = results[results["model"] == "R2SLRegressor"]
+    assert parts["refit"].item() == by_one["refit"].item()
+    assert parts["updated"].item() != by_one["updated"].item()
     text = page.read_text()
     assert f"| SharpQoSRegressor | 1 | {results['before'].iloc[-1]:.4f} |" in text
     assert "| new users | SAMoERegressor | 1 |" in text

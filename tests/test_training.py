@@ -344,6 +344,17 @@ class OfTable(Biases):
         return super().forward(users, services)
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 4, 5, 8, 10, 12])
+@pytest.mark.parametrize("warm_up", [0.1, 0.25, 0.5])
+def test_a_warm_up_may_be_of_any_length(n_steps, warm_up, spy):
+    trainer = replace(TRAINER, learning_rate_schedule="one_cycle", callbacks=(spy(),))
+    train(trainer, some_rows(16), max_epochs=n_steps, warm_up=warm_up)
+    rates = [batch["lr"] for batch in spy.seen]
+    assert len(rates) == n_steps
+    assert np.isfinite(rates).all()
+    assert np.argmax(rates) <= warm_up * n_steps
+
+
 def test_one_cycle_counts_the_batches_of_every_group(spy):
     users, services, target = some_rows(50)
     inputs = {"users": users, "services": services, "tables": np.arange(50) % 5 % 3}
