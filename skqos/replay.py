@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from skqos._arrays import sorted_unique
 from skqos.base import TrainingRows
 
 # More than there can be services, so that a pair of codes is one number.
@@ -88,12 +89,11 @@ class ReplayBuffer:
         """Forget the targets that were observed again, for the same user and service."""
         if not len(self):
             return self
-        cells, cell_of_row = np.unique(
-            rows.user_codes * STRIDE + rows.service_codes, return_inverse=True
-        )
+        measured = rows.user_codes * STRIDE + rows.service_codes
+        cells = sorted_unique(measured)
         earlier, later = (side.target.reshape(len(side.target), -1) for side in (self, rows))
         observed = np.zeros((len(cells), later.shape[1]), dtype=bool)
-        np.logical_or.at(observed, cell_of_row, ~np.isnan(later))
+        np.logical_or.at(observed, np.searchsorted(cells, measured), ~np.isnan(later))
         mine = self.user_codes.astype(np.int64) * STRIDE + self.service_codes
         position = np.minimum(np.searchsorted(cells, mine), len(cells) - 1)
         again = observed[position] & (cells[position] == mine)[:, None]

@@ -336,14 +336,6 @@ def test_one_cycle_counts_the_steps_of_ragged_epochs(n_rows, spy):
     assert spy.seen[-1]["lr"] < 0.05 / 1000
 
 
-class OfTable(Biases):
-    """Takes what rows are grouped by, and wants one value of it."""
-
-    def forward(self, users, services, tables):
-        assert len(tables.unique()) == 1
-        return super().forward(users, services)
-
-
 @pytest.mark.parametrize("n_steps", [1, 2, 4, 5, 8, 10, 12])
 @pytest.mark.parametrize("warm_up", [0.1, 0.25, 0.5])
 def test_a_warm_up_may_be_of_any_length(n_steps, warm_up, spy):
@@ -353,6 +345,14 @@ def test_a_warm_up_may_be_of_any_length(n_steps, warm_up, spy):
     assert len(rates) == n_steps
     assert np.isfinite(rates).all()
     assert np.argmax(rates) <= warm_up * n_steps
+
+
+class OfTable(Biases):
+    """Takes what rows are grouped by, and wants one value of it."""
+
+    def forward(self, users, services, tables):
+        assert len(tables.unique()) == 1
+        return super().forward(users, services)
 
 
 def test_one_cycle_counts_the_batches_of_every_group(spy):
