@@ -27,7 +27,8 @@ from skqos._sklearn_compat import (
 )
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
-from skqos.inputs import Columns, ContextLayout, as_frame, locate_context, read_columns
+from skqos.inputs import Columns, as_frame, locate_context, read_columns
+from skqos.state import FittedAttribute, FittedState, NetworkState
 from skqos.targets import TRANSFORMS, TargetTransform
 
 if TYPE_CHECKING:
@@ -85,11 +86,29 @@ class TrainingData(TrainingRows):
 class PairRegressor(RegressorMixin, BaseEstimator):
     """What regressors over (user, service) rows share whether or not they train networks.
 
-    Checks of y, encoding at prediction, and the version in pickles. A subclass stores `users_`,
-    `services_` and `_layout` in its `fit`.
+    Checks of y, encoding at prediction, and the version in pickles. The `fit` of a subclass ends
+    with one assignment: that of `_state`.
     """
 
     _n_id_columns = 2
+    _state: FittedState | None = None
+
+    n_features_in_ = FittedAttribute()
+    feature_names_in_ = FittedAttribute()
+    users_ = FittedAttribute()
+    services_ = FittedAttribute()
+
+    def _snapshot(self) -> Self:
+        """Return the fitted estimator as it is now: a view that no later call changes.
+
+        A method that reads more than one thing reads it there, because another thread may fit the
+        estimator meanwhile.
+        """
+        view = object.__new__(type(self))
+        vars(view).update(vars(self))
+        if view._state is None:
+            check_is_fitted(view)
+        return view
 
     def _check_target(self, y: Any) -> np.ndarray:
         if y is None:
@@ -106,11 +125,13 @@ class PairRegressor(RegressorMixin, BaseEstimator):
 
     def _read_again(self, X: Any) -> Columns:
         """Check that X has the columns of `fit`, and take it apart."""
-        check_is_fitted(self)
         check_feature_names(self, X, reset=False)
         frame = as_frame(X, 1, self)
         check_n_features(self, frame, reset=False)
-        return read_columns(frame, self._n_id_columns, self._layout)
+        return read_columns(frame, self._n_id_columns, self._state.layout)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._state is not None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -142,6 +163,10 @@ class BaseQoSRegressor(PairRegressor):
 
     A subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
     """
+
+    module_ = FittedAttribute()
+    history_ = FittedAttribute()
+    n_iter_ = FittedAttribute()
 
     _parameter_constraints: dict = {
         "user_features": ["array-like", None],
@@ -188,8 +213,7 @@ class BaseQoSRegressor(PairRegressor):
         """
         self._check_parameters()
         y = self._check_target(y)
-        # Refuses mixed names now; they are stored when all is done.
-        get_feature_names(X)
+        names = get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
         layout = locate_context(
             frame.columns, self._n_id_columns, self.user_features, self.service_features
@@ -198,10 +222,22 @@ class BaseQoSRegressor(PairRegressor):
         check_consistent_length(frame, y)
         transform, data = self._prepare(columns, y)
         nets, attributes = self._train(data)
-        check_feature_names(self, X, reset=True)
-        check_n_features(self, frame, reset=True)
-        self._target_shape = y.shape[1:]
-        self._set_fitted(nets, layout, transform, data, attributes)
+        from skqos.training import history_frame
+
+        final = list(nets.values())[-1]
+        self._state = NetworkState(
+            n_features_in_=frame.shape[1],
+            feature_names_in_=names,
+            layout=layout,
+            users_=data.users,
+            services_=data.services,
+            attributes=attributes,
+            target_transform=transform,
+            target_shape=y.shape[1:],
+            module_=final.module_,
+            history_=history_frame(nets),
+            n_iter_=len(final.history),
+        ).with_nets(nets)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -220,28 +256,30 @@ class BaseQoSRegressor(PairRegressor):
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
             Predictions in the unit of y, shaped like it.
         """
-        from skqos.prediction import predict_interactions, resolve_device
-
-        interactions = self._interactions(X)
-        device = resolve_device(self.device)
-        z = predict_interactions(self.module_.to(device), interactions, device)
-        return self._target_transform.inverse_transform(z.reshape(len(z), *self._target_shape))
+        fitted = self._snapshot()
+        z = fitted._score_rows(X)
+        z = z.reshape(len(z), *fitted._state.target_shape)
+        return fitted._state.target_transform.inverse_transform(z)
 
     @property
     def stage_nets_(self) -> dict[str, QoSNet]:
         """The skorch net of each stage; after unpickling, of the final stage only."""
-        if not self.__sklearn_is_fitted__():
+        state = self._state
+        if state is None:
             raise AttributeError(f"{type(self).__name__} has no nets before it is fitted.")
-        if self._nets is None:
-            from skqos.training import restore_net
-
-            self._nets = restore_net(self.module_, self.history_)
-        return self._nets
+        return state.nets
 
     @property
     def net_(self) -> QoSNet:
         """The skorch net of the final stage."""
         return list(self.stage_nets_.values())[-1]
+
+    def _score_rows(self, X: Any, method: str = "score") -> np.ndarray:
+        """Score the rows of X by a method of the network; to be called on a snapshot."""
+        from skqos.prediction import resolve_device
+
+        device = resolve_device(self.device)
+        return self._state.predictor.predict(self._interactions(X), device, method)
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -339,40 +377,11 @@ class BaseQoSRegressor(PairRegressor):
             verbose=self.verbose,
         )
 
-    def _set_fitted(
-        self,
-        nets: dict[str, QoSNet],
-        layout: ContextLayout,
-        transform: TargetTransform,
-        data: TrainingData,
-        attributes: dict[str, Any],
-    ) -> None:
-        """Store all results at once: a fit that fails halfway leaves nothing behind."""
-        from skqos.training import history_frame
-
-        self._nets = nets
-        self._layout = layout
-        self._target_transform = transform
-        self.users_ = data.users
-        self.services_ = data.services
-        self.module_ = list(nets.values())[-1].module_
-        self.history_ = history_frame(nets)
-        self.n_iter_ = len(list(nets.values())[-1].history)
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def __getstate__(self) -> dict[str, Any]:
         """Keep what is needed after `fit`: weights on the CPU, no optimiser state."""
         state = super().__getstate__()
-        if "module_" in state:
-            state["_nets"] = None
-            if any(part.device.type != "cpu" for part in self.module_.state_dict().values()):
-                from skqos.prediction import copy_module
-
-                state["module_"] = copy_module(self.module_)
+        if "_state" in state:
+            state["_state"] = state["_state"].on_cpu()
         return state
 
 

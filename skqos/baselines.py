@@ -19,22 +19,18 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from skqos._sklearn_compat import (
-    Interval,
-    check_feature_names,
-    check_n_features,
-    fit_context,
-    get_feature_names,
-)
+from skqos._sklearn_compat import Interval, fit_context, get_feature_names
 from skqos.base import PairRegressor
 from skqos.entities import EntityEncoder
 from skqos.factorization import interaction_matrix
 from skqos.inputs import ContextLayout, as_frame, check_not_swapped, read_columns
+from skqos.state import FittedAttribute, FittedState
 
 __all__ = ["PMFRegressor", "UIPCCRegressor"]
 
 # Numbers in a block of similarities: 16 MB.
 SIMILARITIES_PER_BLOCK = 2**21
+PAIRS_PER_BATCH = 2**16
 # Below this share of its mean, the deviation of a value is rounding.
 ROUNDING = 1e-12
 
@@ -45,8 +41,9 @@ class _BaselineRegressor(PairRegressor):
     A subclass defines ``_fit_matrix`` and ``_predict_known``.
     """
 
-    # Ids alone: context is not looked at.
-    _layout = ContextLayout([], [])
+    user_means_ = FittedAttribute()
+    service_means_ = FittedAttribute()
+    mean_ = FittedAttribute()
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any) -> Self:
@@ -70,11 +67,12 @@ class _BaselineRegressor(PairRegressor):
             If X or y is not as described; nothing of an earlier fit is changed then.
         """
         y = self._check_target(y)
-        # Refuses mixed names now; they are stored when all is done.
-        get_feature_names(X)
+        names = get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
         check_not_swapped(frame.columns)
-        columns = read_columns(frame, self._n_id_columns, self._layout)
+        # Ids alone: context is not looked at.
+        layout = ContextLayout([], [])
+        columns = read_columns(frame, self._n_id_columns, layout)
         check_consistent_length(frame, y)
         users, services = EntityEncoder("user"), EntityEncoder("service")
         matrix = interaction_matrix(
@@ -83,18 +81,19 @@ class _BaselineRegressor(PairRegressor):
             y,
             (users.n_entities, services.n_entities),
         )
-        fitted = {
-            "users_": users,
-            "services_": services,
-            "user_means_": _row_means(matrix),
-            "service_means_": _row_means(matrix.T.tocsr()),
-            "mean_": float(matrix.data.mean()),
-            **self._fit_matrix(matrix),
-        }
-        check_feature_names(self, X, reset=True)
-        check_n_features(self, frame, reset=True)
-        for name, value in fitted.items():
-            setattr(self, name, value)
+        self._state = FittedState(
+            n_features_in_=frame.shape[1],
+            feature_names_in_=names,
+            layout=layout,
+            users_=users,
+            services_=services,
+            attributes={
+                "user_means_": _row_means(matrix),
+                "service_means_": _row_means(matrix.T.tocsr()),
+                "mean_": float(matrix.data.mean()),
+                **self._fit_matrix(matrix),
+            },
+        )
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -113,16 +112,17 @@ class _BaselineRegressor(PairRegressor):
         ndarray of float64 of shape (n_samples,)
             Predictions in the unit of y.
         """
-        pairs = self._interactions(X)
-        known_users = pairs.users < self.users_.n_entities
-        known_services = pairs.services < self.services_.n_entities
-        prediction = np.full(len(pairs), self.mean_)
+        fitted = self._snapshot()
+        pairs = fitted._interactions(X)
+        known_users = pairs.users < fitted.users_.n_entities
+        known_services = pairs.services < fitted.services_.n_entities
+        prediction = np.full(len(pairs), fitted.mean_)
         alone = known_users & ~known_services
-        prediction[alone] = self.user_means_[pairs.users[alone]]
+        prediction[alone] = fitted.user_means_[pairs.users[alone]]
         alone = ~known_users & known_services
-        prediction[alone] = self.service_means_[pairs.services[alone]]
+        prediction[alone] = fitted.service_means_[pairs.services[alone]]
         both = known_users & known_services
-        prediction[both] = self._predict_known(pairs.users[both], pairs.services[both])
+        prediction[both] = fitted._predict_known(pairs.users[both], pairs.services[both])
         return prediction
 
     def _fit_matrix(self, matrix: sparse.csr_array) -> dict[str, Any]:
@@ -132,9 +132,6 @@ class _BaselineRegressor(PairRegressor):
     def _predict_known(self, users: np.ndarray, services: np.ndarray) -> np.ndarray:
         """Predict pairs of codes that `fit` saw."""
         raise NotImplementedError
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "mean_")
 
 
 class UIPCCRegressor(_BaselineRegressor):
@@ -217,6 +214,9 @@ class UIPCCRegressor(_BaselineRegressor):
     >>> model.predict([[3, 7], [3, 1000]]).shape
     (2,)
     """
+
+    user_neighborhood_ = FittedAttribute()
+    service_neighborhood_ = FittedAttribute()
 
     PAPER_PARAMS: dict[str, Any] = {"significance_weighting": True, "confidence_weighting": True}
 
@@ -566,6 +566,11 @@ class PMFRegressor(_BaselineRegressor):
     (2,)
     """
 
+    user_factors_ = FittedAttribute()
+    service_factors_ = FittedAttribute()
+    loss_curve_ = FittedAttribute()
+    n_iter_ = FittedAttribute()
+
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "regularization": [Interval(Real, 0, None, closed="neither")],
@@ -615,7 +620,14 @@ class PMFRegressor(_BaselineRegressor):
         }
 
     def _predict_known(self, users: np.ndarray, services: np.ndarray) -> np.ndarray:
-        return np.einsum("nk,nk->n", self.user_factors_[users], self.service_factors_[services])
+        prediction = np.empty(len(users))
+        # Rows of factors take many times the memory of what they predict.
+        for start in range(0, len(users), PAIRS_PER_BATCH):
+            rows = slice(start, start + PAIRS_PER_BATCH)
+            prediction[rows] = np.einsum(
+                "nk,nk->n", self.user_factors_[users[rows]], self.service_factors_[services[rows]]
+            )
+        return prediction
 
 
 def solve_factors(

@@ -61,10 +61,34 @@ class FeatureEmbedding(nn.Module):
             parts.append(self.numeric_layer(self.numerics[codes]))
         return torch.cat(parts, dim=1)
 
-    def encode(self, new: EntityTable) -> Tensor:
-        """Embed all known entities and then the new ones; (n_known + n_new, out_dim)."""
-        known = self(torch.arange(len(self.categories), device=self.categories.device))
-        return torch.cat([known, self._embed_new(known.mean(0), new)])
+    def encode_known(self) -> Tensor:
+        """Embed all known entities; (n_known, out_dim)."""
+        return self(torch.arange(len(self.categories), device=self.categories.device))
+
+    def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
+        """Embed newcomers; (n_new, out_dim).
+
+        Parameters
+        ----------
+        average : Tensor of shape (out_dim,)
+            Average of the known entities.
+        new : EntityTable
+            Context of the newcomers.
+        """
+        vectors = average.repeat(len(new), 1)
+        width = self.id_embedding.embedding_dim
+        columns = torch.as_tensor(new.categories, device=vectors.device).unbind(1)
+        for k, (embedding, column) in enumerate(
+            zip(self.category_embeddings, columns, strict=True), start=1
+        ):
+            known = column >= 0
+            vectors[known, k * width : (k + 1) * width] = embedding(column[known])
+        if self.numeric_layer is not None:
+            # Standardised: an unknown number is the mean, 0.
+            numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(vectors)
+            start = (1 + len(columns)) * width
+            vectors[:, start : start + width] = self.numeric_layer(numerics)
+        return vectors
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Make room for the entities and categories that were appended to those known.
@@ -95,22 +119,6 @@ class FeatureEmbedding(nn.Module):
             self.id_embedding = _grown(self.id_embedding, len(table), average)
         self.categories = torch.tensor(table.categories)
         self.numerics = torch.tensor(np.nan_to_num(table.numerics))
-
-    def _embed_new(self, average: Tensor, new: EntityTable) -> Tensor:
-        vectors = average.repeat(len(new), 1)
-        width = self.id_embedding.embedding_dim
-        columns = torch.as_tensor(new.categories, device=vectors.device).unbind(1)
-        for k, (embedding, column) in enumerate(
-            zip(self.category_embeddings, columns, strict=True), start=1
-        ):
-            known = column >= 0
-            vectors[known, k * width : (k + 1) * width] = embedding(column[known])
-        if self.numeric_layer is not None:
-            # Standardised: an unknown number is the mean, 0.
-            numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(vectors)
-            start = (1 + len(columns)) * width
-            vectors[:, start : start + width] = self.numeric_layer(numerics)
-        return vectors
 
 
 def append_rows(values: Tensor, n_rows: int, row: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ rows and on earlier ones (`replay`) -> all results stored at once.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_consistent_length
 from skqos._sklearn_compat import Interval, fit_context
 from skqos.base import BaseQoSRegressor, TrainingData, TrainingRows
 from skqos.replay import ReplayBuffer
+from skqos.state import FittedAttribute, NetworkState
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +53,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     }
     # So short a training overfits less than `fit`, and learns more of what it sees.
     _update_has_dropout = False
+    _replay_buffer = FittedAttribute()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any) -> Self:
@@ -85,19 +88,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
-        # scikit-learn skips these checks for a fitted estimator's `partial_fit`.
-        self._validate_params()
-        self._check_parameters()
-        y = self._check_update_target(y)
-        columns = self._read_again(X)
-        check_consistent_length(columns.users, y)
-        self._target_transform.check(y)
-        users, user_codes = self.users_.extend(columns.users, columns.user_context)
-        services, service_codes = self.services_.extend(columns.services, columns.service_context)
-        new = TrainingRows(
-            users, services, user_codes, service_codes, self._target_transform.transform(y)
-        )
-        self._set_updated(*self._update(new), new)
+        self._state = self._snapshot()._updated_by(X, y)
         return self
 
     def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:
@@ -115,6 +106,36 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         """Check y as in `fit`."""
         return self._check_target(y)
 
+    def _updated_by(self, X: Any, y: Any) -> NetworkState:
+        """Return the state that follows; to be called on a snapshot."""
+        from skqos.training import history_frame
+
+        # scikit-learn skips these checks for a fitted estimator's `partial_fit`.
+        self._validate_params()
+        self._check_parameters()
+        state = self._state
+        y = self._check_update_target(y)
+        columns = self._read_again(X)
+        check_consistent_length(columns.users, y)
+        state.target_transform.check(y)
+        users, user_codes = state.users_.extend(columns.users, columns.user_context)
+        services, service_codes = state.services_.extend(columns.services, columns.service_context)
+        new = TrainingRows(
+            users, services, user_codes, service_codes, state.target_transform.transform(y)
+        )
+        net, buffer = self._update(new)
+        # Earlier nets would keep a network each.
+        nets = {STAGE: net}
+        updated = replace(
+            state.with_attributes(_replay_buffer=buffer),
+            users_=users,
+            services_=services,
+            module_=net.module_,
+            history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
+            n_iter_=len(net.history),
+        )
+        return updated.with_nets(nets)
+
     def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:
         """Replay, grow, train."""
         from skqos.prediction import copy_module
@@ -126,7 +147,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
         trainer = self._make_trainer()
-        module = copy_module(self.module_).to("cpu")
+        module = copy_module(self.module_)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:
@@ -152,25 +173,12 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         buffer = ReplayBuffer.of_rows(data, np.random.RandomState(data.seed))
         return nets, {**attributes, "_replay_buffer": buffer.limited(self.replay_buffer_size)}
 
-    def _set_updated(self, net: QoSNet, buffer: ReplayBuffer, rows: TrainingRows) -> None:
-        """Store all results at once."""
-        from skqos.training import history_frame
-
-        history = pd.concat([self.history_, history_frame({STAGE: net})], ignore_index=True)
-        # Earlier nets would keep a network each.
-        self._nets = {STAGE: net}
-        self._replay_buffer = buffer
-        self.users_ = rows.users
-        self.services_ = rows.services
-        self.module_ = net.module_
-        self.history_ = history
-        self.n_iter_ = len(net.history)
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave rows out that `replay_buffer_size` has no room for: it may have been lowered."""
         state = super().__getstate__()
-        if "_replay_buffer" in state:
-            state["_replay_buffer"] = self._replay_buffer.limited(self.replay_buffer_size)
+        if "_state" in state:
+            buffer = state["_state"].attributes["_replay_buffer"].limited(self.replay_buffer_size)
+            state["_state"] = state["_state"].with_attributes(_replay_buffer=buffer)
         return state
 
 

@@ -6,11 +6,13 @@ and, through torch-geometric, hundreds of megabytes that prediction does not nee
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,13 @@ from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from skqos.entities import Interactions
+from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
+
+# Rows whose predictions are checked when training has ended.
+MAX_CHECKED_ROWS = 20_000
+# A prediction that is so many times the largest target is no prediction.
+MAX_GROWTH = 1e12
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -172,9 +179,9 @@ class QoSNet(NeuralNet):
     def validation_step(self, batch: tuple[Interactions, Tensor], **_: Any) -> dict[str, Tensor]:
         """Score held-out rows as `predict` would."""
         interactions, target = batch
+        self._set_training(False)
         prediction = predict_interactions(self.module_, interactions, torch.device(self.device))
         prediction = torch.as_tensor(prediction, dtype=torch.float32)
-        self.criterion_.eval()
         return {"loss": self.get_loss(prediction, target), "y_pred": prediction}
 
     def partial_fit(self, X: Dataset, y: None = None, **fit_params: Any) -> QoSNet:
@@ -183,41 +190,80 @@ class QoSNet(NeuralNet):
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
         fit_params.pop("_routing_method", None)
-        try:
+        with suppress(StoppedEarly):
             self.fit_loop(X, y, **fit_params)
-        except KeyboardInterrupt:
-            # skorch's EarlyStopping ends training by this exception, too.
-            if not self._stopped_early():
-                raise
         self.notify("on_train_end", X=X, y=y)
         return self
 
-    def _stopped_early(self) -> bool:
-        return any(
-            isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
-            for _, callback in self.callbacks_
-        )
+    def initialize_callbacks(self) -> QoSNet:
+        """Let those that stop early do so by an exception of their own."""
+        super().initialize_callbacks()
+        for _, callback in self.callbacks_:
+            if isinstance(callback, EarlyStopping):
+                callback.on_epoch_end = partial(_end_epoch, callback)
+        return self
+
+
+class StoppedEarly(Exception):
+    """Training ends because it did not improve; a Ctrl-C raises KeyboardInterrupt."""
+
+
+def _end_epoch(stopping: EarlyStopping, net: QoSNet, **kwargs: Any) -> None:
+    """End an epoch as `EarlyStopping` does, which stops by KeyboardInterrupt."""
+    patience, stopping.patience = stopping.patience, math.inf
+    try:
+        type(stopping).on_epoch_end(stopping, net, **kwargs)
+    finally:
+        stopping.patience = patience
+    if stopping.misses_ >= patience:
+        raise StoppedEarly
 
 
 class StopOnDivergence(Callback):
-    """Raise as soon as an epoch's training loss, or at the end a weight, is not finite."""
+    """Raise as soon as an epoch's training loss is not finite."""
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
         """Check the training loss."""
         loss = net.history[-1, "train_loss"]
         if not np.isfinite(loss):
-            self._fail(net, f"the training loss is {loss}")
+            raise diverged(net, f"the training loss is {loss}")
 
-    def on_train_end(self, net: QoSNet, **_: Any) -> None:
-        """Check the weights: the last step may have spoilt them unseen."""
-        if not all(bool(values.isfinite().all()) for values in net.module_.parameters()):
-            self._fail(net, "a weight of the network is not finite")
 
-    def _fail(self, net: QoSNet, what: str) -> None:
-        raise FloatingPointError(
-            f"Training diverged in stage {net.stage!r}, epoch {len(net.history)}: {what}. Try a "
-            "smaller learning_rate, a larger batch_size, or another target_transform."
-        )
+def diverged(net: QoSNet, what: str) -> FloatingPointError:
+    """Say where training diverged and what to try."""
+    return FloatingPointError(
+        f"Training diverged in stage {net.stage!r}, epoch {len(net.history)}: {what}. Try a "
+        "smaller learning_rate, a larger batch_size, or another target_transform."
+    )
+
+
+def check_trained(net: QoSNet, rows: InteractionDataset) -> None:
+    """Check what training has ended with: no loss has seen the last step.
+
+    Raises
+    ------
+    FloatingPointError
+        If a weight or a statistic of the network is not finite, or a prediction of its training
+        rows is not, or out of all proportion to their targets.
+    """
+    module = net.module_
+    for kind, values in (("weight", module.parameters()), ("statistic", module.buffers())):
+        if not all(bool(part.isfinite().all()) for part in values):
+            raise diverged(net, f"a {kind} of the network is not finite")
+    predictions = predict_interactions(module, _some_pairs(module, rows), rows.target.device)
+    largest = float(rows.target.abs().nan_to_num().max())
+    # NaN is not below the limit, either.
+    if not (np.abs(predictions) <= MAX_GROWTH * max(largest, 1.0)).all():
+        raise diverged(net, "the network's predictions of its training rows are not finite")
+
+
+def _some_pairs(module: nn.Module, rows: InteractionDataset) -> Interactions:
+    """Take training rows at equal distances."""
+    step = -(-len(rows) // MAX_CHECKED_ROWS)
+    codes = {name: values[::step].cpu() for name, values in rows.inputs.items()}
+    times = module.times.cpu()[codes["steps"]].numpy() if "steps" in codes else None
+    nobody = EntityTable(np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.float32))
+    return Interactions(codes["users"].numpy(), codes["services"].numpy(), times, nobody, nobody)
 
 
 class CriterionRecord(Callback):
@@ -289,6 +335,8 @@ class Trainer:
     ) -> QoSNet:
         """Train a module on encoded rows; it ends on the CPU, in evaluation mode.
 
+        Raises FloatingPointError if training diverges.
+
         `batch_size` and `learning_rate` take the place of the parameters of that name in a stage
         that has its own. An `optimizer` takes the place of the one that the parameter names, which
         it is given as ``euclidean``. `warm_up` is the share of the steps in which the rate of the
@@ -316,7 +364,9 @@ class Trainer:
             verbose=0,
         )
         net.fit(rows.to(self.device))
-        net.module_.eval().to("cpu")
+        net.module_.eval()
+        check_trained(net, rows)
+        net.module_.to("cpu")
         return net
 
     def _optimizer(self, optimizer: type[torch.optim.Optimizer] | None) -> dict[str, Any]:

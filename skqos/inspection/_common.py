@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +20,9 @@ POINTS_PER_INCH = 72
 
 
 def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any:
-    """Return the fitted estimator itself, or the one at the end of a Pipeline.
+    """Return the fitted estimator, or the one at the end of a Pipeline, as it is now.
+
+    It is a view that a later fit in another thread does not change.
 
     Raises
     ------
@@ -39,8 +40,7 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
         raise TypeError(
             f"{caller} needs a fitted {names}, or a Pipeline that ends in one; got {what}."
         )
-    check_is_fitted(final)
-    return final
+    return final._snapshot()
 
 
 def last_step(estimator: Any) -> Any:

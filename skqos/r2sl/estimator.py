@@ -13,6 +13,7 @@ from skqos._sklearn_compat import Interval, StrOptions
 from skqos.base import TrainingData, TrainingRows
 from skqos.incremental import IncrementalQoSRegressor
 from skqos.r2sl.latent_states import RegionalLatentStates
+from skqos.state import FittedAttribute
 
 if TYPE_CHECKING:
     from skqos.losses import ObservedLoss
@@ -311,6 +312,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
+
+    latent_state_models_ = FittedAttribute()
+    region_features_ = FittedAttribute()
 
     @property
     def latent_states_(self) -> dict[str, pd.DataFrame]:

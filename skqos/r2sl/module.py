@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
+from skqos.prediction import Encoded
 
 KERNEL_WIDTHS = (1, 3, 5)
 # Columns beside the middle one of the widest kernel.
@@ -21,8 +22,6 @@ MIN_DEVIATION = 0.1
 
 # Vectors of the known features (n, n_features, dim) and shares of the latent states (n, kinds, m).
 Rows = tuple[Tensor, Tensor]
-# Convolved rows of all users and of all services; those of a pair add up.
-Encoded = tuple[Tensor, Tensor]
 
 
 class EntityRows(nn.Module):
@@ -78,11 +77,15 @@ class EntityRows(nn.Module):
         features, shares = self._rows(self.features(codes), self.features.categories[codes])
         return self.dropout(features), self.dropout(shares)
 
-    def encode(self, new: EntityTable) -> Rows:
-        """Rows of all known entities and then of the new ones."""
-        known = self.features.categories
-        categories = torch.cat([known, torch.as_tensor(new.categories, device=known.device)])
-        return self._rows(self.features.encode(new), categories)
+    def encode_known(self) -> tuple[Rows, Tensor]:
+        """Rows of all known entities, and the average of their features."""
+        features = self.features.encode_known()
+        return self._rows(features, self.features.categories), features.mean(0)
+
+    def encode_new(self, average: Tensor, new: EntityTable) -> Rows:
+        """Rows of newcomers, given the average of the known features."""
+        categories = torch.as_tensor(new.categories, device=average.device)
+        return self._rows(self.features.encode_new(average, new), categories)
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`.
@@ -148,17 +151,32 @@ class R2SLModule(nn.Module):
             self._convolve(user_rows(users), 0) + self._convolve(service_rows(services), 1)
         )
 
-    def encode(self, new_users: EntityTable, new_services: EntityTable) -> Encoded:
-        """Convolve the rows of every entity, the known ones first."""
-        user_rows, service_rows = self.sides
-        return (
-            self._convolve(user_rows.encode(new_users), 0),
-            self._convolve(service_rows.encode(new_services), 1),
+    def encode_known(self) -> Encoded:
+        """Convolve the rows of every known entity."""
+        (users, average_user), (services, average_service) = (
+            side.encode_known() for side in self.sides
+        )
+        return Encoded(
+            self._convolve(users, 0),
+            self._convolve(services, 1),
+            (average_user, average_service),
         )
 
+    def encode_new(
+        self, known: Encoded, new_users: EntityTable, new_services: EntityTable
+    ) -> Encoded:
+        """Convolve the rows of newcomers."""
+        users, services = (
+            side.encode_new(average, new)
+            for side, average, new in zip(
+                self.sides, known.averages, (new_users, new_services), strict=True
+            )
+        )
+        return Encoded(self._convolve(users, 0), self._convolve(services, 1))
+
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what `encode` returned; (n,)."""
-        return self._predict(encoded[0][users] + encoded[1][services])
+        """Predict pairs, given as positions into what was encoded; convolved rows add up; (n,)."""
+        return self._predict(encoded.users[users] + encoded.services[services])
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for entities and categories that were appended."""

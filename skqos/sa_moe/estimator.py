@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -370,17 +370,14 @@ class SAMoERegressor(IncrementalQoSRegressor):
             absolute error is the smallest (ties go to the first), and ``mean_gate_weight``; both
             columns sum to 1.
         """
-        from skqos.prediction import predict_interactions, resolve_device
-
-        interactions = self._interactions(X)
-        y = self._check_target(y)
-        check_consistent_length(interactions.users, y)
-        device = resolve_device(self.device)
-        module = self.module_.to(device)
-        result = predict_interactions(module, interactions, device, score=module.score_experts)
+        fitted = self._snapshot()
+        y = fitted._check_target(y)
+        result = fitted._score_rows(X, "score_experts")
+        check_consistent_length(result, y)
         alone, gate = result[:, 0], result[:, 1]
-        predictions = self._target_transform.inverse_transform(alone.ravel()).reshape(alone.shape)
-        experts = list(self.module_.experts)
+        transform = fitted._state.target_transform
+        predictions = transform.inverse_transform(alone.ravel()).reshape(alone.shape)
+        experts = list(fitted.module_.experts)
         best = np.abs(predictions - y[:, None]).argmin(axis=1)
         return pd.DataFrame(
             {
@@ -417,11 +414,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
             return {"final": self._fit_stage("final", data, trainer, observed, observed)}, {}
         first = self._fit_stage("first", data, trainer, observed, observed)
+        predict = self._cell_predictor(first, trainer.device)
         rng = np.random.RandomState(data.seed)
-        refill = self._predict_cells(first, self.refill_ratio, data, trainer.device, rng)
-        pseudo_labels = self._predict_cells(
-            first, self.pseudo_label_ratio, data, trainer.device, rng
-        )
+        refill = self._predict_cells(predict, self.refill_ratio, data, rng)
+        pseudo_labels = self._predict_cells(predict, self.pseudo_label_ratio, data, rng)
         final = self._fit_stage(
             "final",
             data,
@@ -476,17 +472,31 @@ class SAMoERegressor(IncrementalQoSRegressor):
         )
         return truncated_svd(centred, self.n_factors, data.seed)
 
+    def _cell_predictor(
+        self, net: QoSNet, device: torch.device
+    ) -> Callable[[Interactions], np.ndarray]:
+        """Predict cells by a net, which stays on the CPU."""
+        from skqos.prediction import Predictor
+        from skqos.training import diverged
+
+        predictor = Predictor(net.module_)
+
+        def predict(pairs: Interactions) -> np.ndarray:
+            values = predictor.predict(pairs, device)
+            if not np.isfinite(values).all():
+                raise diverged(net, "a prediction of an unobserved cell is not finite")
+            return values
+
+        return predict
+
     def _predict_cells(
         self,
-        net: QoSNet,
+        predict: Callable[[Interactions], np.ndarray],
         ratio: float,
         data: TrainingData,
-        device: torch.device,
         rng: np.random.RandomState,
     ) -> Cells:
         """Draw unobserved cells of training entities and predict them."""
-        from skqos.prediction import predict_interactions
-
         n_users, n_services = data.shape
         n_observed = interaction_matrix(
             data.user_codes, data.service_codes, data.target, data.shape
@@ -496,7 +506,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
             data.user_codes, data.service_codes, data.shape, n_cells, rng
         )
         pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
-        return Cells(users, services, predict_interactions(net.module_.to(device), pairs, device))
+        return Cells(users, services, predict(pairs))
 
     def _build_module(
         self, data: TrainingData, user_factors: np.ndarray, service_factors: np.ndarray

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
+from skqos.prediction import Encoded
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
-
-Encoded = tuple[list[Projection], list[Projection]]
 
 
 class EntityTower(nn.Module):
@@ -60,11 +59,16 @@ class EntityTower(nn.Module):
         inputs = torch.cat([self.features(codes), self.factors[codes]], dim=1)
         return self.mixer(self.dropout(inputs))
 
-    def encode(self, new: EntityTable) -> Tensor:
-        """Represent all known entities and then the new ones; (n_known + n_new, out_dim)."""
-        new_factors = self.factors.mean(0).expand(len(new), -1)
-        factors = torch.cat([self.factors, new_factors])
-        return self.mixer(torch.cat([self.features.encode(new), factors], dim=1))
+    def encode_known(self) -> tuple[Tensor, Tensor]:
+        """Represent all known entities, (n_known, out_dim); average their inputs."""
+        inputs = torch.cat([self.features.encode_known(), self.factors], dim=1)
+        return self.mixer(inputs), inputs.mean(0)
+
+    def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
+        """Represent newcomers, given the average of the known inputs; (n_new, out_dim)."""
+        features, factors = average.split([self.features.out_dim, self.factors.shape[1]])
+        features = self.features.encode_new(features, new)
+        return self.mixer(torch.cat([features, factors.expand(len(new), -1)], dim=1))
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`."""
@@ -128,20 +132,33 @@ class SAMoEModule(nn.Module):
             self._project_services(self.service_tower(services)),
         )
 
-    def encode(self, new_users: EntityTable, new_services: EntityTable) -> Encoded:
-        """Project every entity for the gate and all experts, the known ones first."""
-        return (
-            self._project_users(self.user_tower.encode(new_users)),
-            self._project_services(self.service_tower.encode(new_services)),
+    def encode_known(self) -> Encoded:
+        """Project every known entity for the gate and all experts."""
+        u, average_user = self.user_tower.encode_known()
+        s, average_service = self.service_tower.encode_known()
+        return Encoded(
+            self._project_users(u), self._project_services(s), (average_user, average_service)
+        )
+
+    def encode_new(
+        self, known: Encoded, new_users: EntityTable, new_services: EntityTable
+    ) -> Encoded:
+        """Project newcomers."""
+        average_user, average_service = known.averages
+        return Encoded(
+            self._project_users(self.user_tower.encode_new(average_user, new_users)),
+            self._project_services(self.service_tower.encode_new(average_service, new_services)),
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what `encode` returned; (n,)."""
-        return self._mix(_take(encoded[0], users), _take(encoded[1], services))
+        """Predict pairs, given as positions into what was encoded; (n,)."""
+        return self._mix(_take(encoded.users, users), _take(encoded.services, services))
 
     def score_experts(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict by each expert alone, and give its gate weight; (n, 2, n_experts)."""
-        gate, outputs = self._consult(_take(encoded[0], users), _take(encoded[1], services))
+        gate, outputs = self._consult(
+            _take(encoded.users, users), _take(encoded.services, services)
+        )
         alone = torch.stack([self._predict(output) for output in outputs], dim=1)
         return torch.stack([alone, gate], dim=1)
 

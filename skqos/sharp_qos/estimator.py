@@ -474,9 +474,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
         One row a target, one column a routing that takes part.
         """
-        check_is_fitted(self)
-        targets = pd.RangeIndex(len(self.module_.graphs), name="target")
-        return pd.DataFrame(self.module_.active_shares(), index=targets)
+        module = self._snapshot().module_
+        targets = pd.RangeIndex(len(module.graphs), name="target")
+        return pd.DataFrame(module.active_shares(), index=targets)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -499,9 +499,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _check_update_target(self, y: Any) -> np.ndarray:
         """Check y as in `fit`, but for targets of which an update may observe nothing."""
         y = self._check_values(y)
-        if y.shape[1:] != self._target_shape:
+        shape = self._state.target_shape
+        if y.shape[1:] != shape:
             raise ValueError(
-                f"y has shape {y.shape}; fit saw one of shape {('n_samples', *self._target_shape)}."
+                f"y has shape {y.shape}; fit saw one of shape {('n_samples', *shape)}."
             )
         if y.ndim == 1:
             return super()._check_target(y)

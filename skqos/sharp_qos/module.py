@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skqos.embeddings import append_rows
 from skqos.entities import EntityTable
 from skqos.graphs import BipartiteGraph, ContextGraph
+from skqos.prediction import Encoded
 from skqos.sharp_qos.context import ContextColumn
 from skqos.sharp_qos.hyperbolic import GraphConvolution, HypergraphConvolution, PoincareBall
 from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting
@@ -94,27 +95,33 @@ class ContextConvolution(nn.Module):
         """Convolve among the training entities; (n_rows, dim)."""
         return self._convolve(self.rows, self.graph)
 
-    def encode(self, new_users: EntityTable, new_services: EntityTable) -> tuple[Tensor, Tensor]:
-        """Represent all users and all services, the known ones first.
+    def encode_known(self) -> list[Tensor]:
+        """Represent all known users, and all known services; (n, dim) each."""
+        known = self()
+        return [known[self.user_rows], known[self.service_rows]]
+
+    def encode_new(
+        self, averages: list[Tensor], new_users: EntityTable, new_services: EntityTable
+    ) -> list[Tensor]:
+        """Represent new users, and new services, given the average known ones.
 
         A newcomer receives messages from all entities and sends none. One without any category
         known here is the average entity of its side.
         """
-        known = self()
         sides = []
-        for known_rows, new_codes in (
-            (self.user_rows, self._user_codes(new_users)),
-            (self.service_rows, self._service_codes(new_services)),
+        for average, new_codes in zip(
+            averages, (self._user_codes(new_users), self._service_codes(new_services)), strict=True
         ):
-            new = known[known_rows].mean(0).repeat(len(new_codes), 1)
-            has_context = torch.as_tensor((new_codes >= 0).any(1), device=known.device)
+            new = average.repeat(len(new_codes), 1)
+            codes = torch.as_tensor(new_codes, device=new.device)
+            has_context = (codes >= 0).any(1)
             if has_context.any():
-                codes = torch.as_tensor(new_codes, device=known.device)[has_context]
-                new[has_context] = self._encode_new(codes)
-            sides.append(torch.cat([known[known_rows], new]))
-        return tuple(sides)
+                new[has_context] = self._receive(codes[has_context])
+            sides.append(new)
+        return sides
 
-    def _encode_new(self, codes: Tensor) -> Tensor:
+    def _receive(self, codes: Tensor) -> Tensor:
+        """Convolve newcomers among all entities."""
         rows = torch.cat([self.rows, codes])
         counts = torch.cat([self.counts, self.counts.new_zeros(len(codes))])
         graph = ContextGraph(self._groups(rows), counts)
@@ -172,16 +179,15 @@ class NumericContext(nn.Module):
         """Represent known entities; (n, dim)."""
         return self._project(self.numerics[codes])
 
-    def encode(self, new: EntityTable) -> Tensor:
-        """Represent all entities, the known ones first.
+    def encode_known(self) -> Tensor:
+        """Represent all known entities; (n, dim)."""
+        return self._project(self.numerics)
 
-        A newcomer of whom no number is known is the average entity.
-        """
-        known = self._project(self.numerics)
-        numbers = torch.as_tensor(np.nan_to_num(new.numerics)).to(known)
+    def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
+        """Represent newcomers; one of whom no number is known is the average entity."""
+        numbers = torch.as_tensor(np.nan_to_num(new.numerics)).to(average)
         nothing = torch.as_tensor(np.isnan(new.numerics).all(1, keepdims=True))
-        projected = self._project(numbers)
-        return torch.cat([known, torch.where(nothing.to(known.device), known.mean(0), projected)])
+        return torch.where(nothing.to(average.device), average, self._project(numbers))
 
     def grow(self, table: EntityTable) -> None:
         """Take over the numbers of entities that were appended."""
@@ -220,11 +226,9 @@ class Structure:
         found = torch.cat([x[codes] for x in self.layers], dim=1)
         return torch.where(connected, found, self.average())
 
-    def encode(self, n_new: int) -> Tensor:
-        """Represent all known entities, then newcomers; (n_entities + n_new, out_dim)."""
-        average = self.average()
-        known = torch.where(self.connected, torch.cat(self.layers, dim=1), average)
-        return torch.cat([known, average.expand(n_new, -1)])
+    def encode_known(self) -> Tensor:
+        """Represent all known entities; (n_entities, out_dim)."""
+        return torch.where(self.connected, torch.cat(self.layers, dim=1), self.average())
 
 
 class QoSGraph(nn.Module):
@@ -445,36 +449,51 @@ class SharpQoSModule(nn.Module):
             self._take([of_services for _, of_services in structural], services),
             self.service_heads,
         )
-        return self._multiply(z_users[user_positions], z_services[service_positions])
+        return self._multiply(z_users[:, user_positions], z_services[:, service_positions])
 
-    def encode(self, new_users: EntityTable, new_services: EntityTable) -> tuple[Tensor, Tensor]:
-        """Represent all users and all services, the known ones first; (n, n_tasks, out_dim) each.
+    def encode_known(self) -> Encoded:
+        """Represent all known users and services; (n_tasks, n, out_dim) each.
 
-        All edges carry messages. A newcomer has the structure of the average entity of its side.
+        All edges carry messages.
         """
-        structural = [graph.split(graph()) for graph in self.graphs]
-        context = [graph.encode(new_users, new_services) for graph in self.context_graphs]
+        structural = list(zip(*(graph.split(graph()) for graph in self.graphs), strict=True))
+        context = [graph.encode_known() for graph in self.context_graphs]
+        if self.numbers is not None:
+            context.append([numbers.encode_known() for numbers in self.numbers])
+        averages = (
+            [[structure.average() for structure in side] for side in structural],
+            [[side.mean(0) for side in sides] for sides in context],
+        )
+        structures = [[structure.encode_known() for structure in side] for side in structural]
+        return Encoded(*self._represent_sides(context, structures), averages)
+
+    def encode_new(
+        self, known: Encoded, new_users: EntityTable, new_services: EntityTable
+    ) -> Encoded:
+        """Represent newcomers: each has the structure of the average entity of its side."""
+        structural, averages = known.averages
+        new = new_users, new_services
+        # Numbers have averages of their own, after those of the graphs.
+        context = [
+            graph.encode_new(sides, *new)
+            for graph, sides in zip(self.context_graphs, averages, strict=False)
+        ]
         if self.numbers is not None:
             context.append(
-                (self.numbers[0].encode(new_users), self.numbers[1].encode(new_services))
+                [
+                    numbers.encode_new(average, table)
+                    for numbers, average, table in zip(self.numbers, averages[-1], new, strict=True)
+                ]
             )
-        user_context, service_context = ([pair[side] for pair in context] for side in (0, 1))
-        return (
-            self._represent(
-                user_context,
-                [of_users.encode(len(new_users)) for of_users, _ in structural],
-                self.user_heads,
-            ),
-            self._represent(
-                service_context,
-                [of_services.encode(len(new_services)) for _, of_services in structural],
-                self.service_heads,
-            ),
-        )
+        structures = [
+            [average.expand(len(table), -1) for average in side]
+            for side, table in zip(structural, new, strict=True)
+        ]
+        return Encoded(*self._represent_sides(context, structures))
 
-    def score(self, encoded: tuple[Tensor, Tensor], users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what `encode` returned; (n, n_tasks)."""
-        return self._multiply(encoded[0][users], encoded[1][services])
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+        """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
+        return self._multiply(encoded.users[:, users], encoded.services[:, services])
 
     def grow(
         self,
@@ -532,10 +551,19 @@ class SharpQoSModule(nn.Module):
                 found["cross_snr"] = (open_gates.sum(1) / n_others).mean(1).cpu().numpy()
         return found
 
+    def _represent_sides(
+        self, context: list[list[Tensor]], structural: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """Represent users, and services, given both sides of each graph."""
+        return [
+            self._represent([sides[k] for sides in context], structural[k], heads)
+            for k, heads in enumerate((self.user_heads, self.service_heads))
+        ]
+
     def _represent(
         self, context: list[Tensor], structural: list[Tensor], heads: nn.ModuleList
     ) -> Tensor:
-        """Route, fuse and project; (n, n_tasks, out_dim)."""
+        """Route, fuse and project; (n_tasks, n, out_dim)."""
         n_tasks = len(structural)
         shared: list[list[Tensor]] = [[] for _ in range(n_tasks)]
         if context:
@@ -550,7 +578,7 @@ class SharpQoSModule(nn.Module):
             fusion(own, parts)
             for fusion, own, parts in zip(self.fusions, structural, shared, strict=True)
         ]
-        return torch.stack([head(z) for head, z in zip(heads, fused, strict=True)], dim=1)
+        return torch.stack([head(z) for head, z in zip(heads, fused, strict=True)])
 
     def _context_of(
         self, context: list[Tensor], rows: str, codes: Tensor, side: int
@@ -573,7 +601,7 @@ class SharpQoSModule(nn.Module):
 
     def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
         """Row-wise product of the two sides."""
-        return (users * services).sum(2) + self.bias
+        return (users * services).sum(2).T + self.bias
 
 
 def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:

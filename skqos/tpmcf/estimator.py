@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
@@ -494,19 +493,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         AttributeError
             If there is no transformer (`temporal` or `modules` is set otherwise).
         """
-        from skqos.prediction import predict_interactions, resolve_device
-
-        check_is_fitted(self)
+        fitted = self._snapshot()
         if self.modules == "gcmf" or self.temporal != "transformer":
             raise AttributeError(
                 f"modules={self.modules!r} with temporal={self.temporal!r} has no attention; "
                 "attention_weights needs modules='both' or 'pte', and temporal='transformer'."
             )
-        device = resolve_device(self.device)
-        module = self.module_.to(device)
-        return predict_interactions(
-            module, self._interactions(X), device, score=module.attention_weights
-        )
+        return fitted._score_rows(X, "attention_weights")
 
     def window_times(self, X: Any) -> np.ndarray:
         """Return the time steps of each row's window, which `attention_weights` is about.
@@ -529,13 +522,14 @@ class TPMCFRegressor(BaseQoSRegressor):
         """
         import torch
 
-        check_is_fitted(self)
-        if self.modules == "gcmf":
+        fitted = self._snapshot()
+        if fitted.modules == "gcmf":
             raise AttributeError(
                 "modules='gcmf' has no windows; window_times needs modules='both' or 'pte'."
             )
-        times = self.module_.times
-        windows = self.module_.windows(torch.as_tensor(self._interactions(X).times).to(times))
+        module = fitted.module_
+        times = module.times
+        windows = module.windows(torch.as_tensor(fitted._interactions(X).times).to(times))
         window_times = times[windows.steps].double().masked_fill(~windows.present, torch.nan)
         return window_times.cpu().numpy()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skqos.entities import EntityTable
 from skqos.graphs import BipartiteGraph, BipartiteOperators
+from skqos.prediction import Encoded
 from skqos.tpmcf.features import Sides, StepCells
 
 # Features of both sides: (n_steps, n_users, width) and (n_steps, n_services, width).
@@ -111,20 +112,24 @@ class GCMF(nn.Module):
         """Predict training rows, all of one fold, from the cells of the others; (n,)."""
         return self._multiply(self.embed(int(tables[0])), users, services, steps)
 
-    def encode(self, new_users: EntityTable, new_services: EntityTable) -> list[Tensor]:
-        """Embed all nodes at all steps, the known ones first; new ones are the average node."""
-        return [
-            append_newcomers(known, len(new))
-            for known, new in zip(
-                self.prediction_embeddings(), (new_users, new_services), strict=True
-            )
-        ]
+    def encode_known(self) -> Encoded:
+        """Embed all known nodes at all steps."""
+        users, services = self.prediction_embeddings()
+        return Encoded(users, services, [average_node(side) for side in (users, services)])
 
-    def score(
-        self, encoded: list[Tensor], users: Tensor, services: Tensor, times: Tensor
-    ) -> Tensor:
-        """Predict pairs, given as positions into what `encode` returned, at any times; (n,)."""
-        return self._multiply(encoded, users, services, last_steps(self.times, times))
+    def encode_new(
+        self, known: Encoded, new_users: EntityTable, new_services: EntityTable
+    ) -> Encoded:
+        """Embed newcomers at all steps: each is the average node."""
+        users, services = known.averages
+        return Encoded(
+            users.expand(-1, len(new_users), -1), services.expand(-1, len(new_services), -1)
+        )
+
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
+        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        embedded = encoded.users, encoded.services
+        return self._multiply(embedded, users, services, last_steps(self.times, times))
 
     def embed(self, table: int) -> TensorSides:
         """Embeddings of all nodes at all steps, both units' outputs side by side."""
@@ -166,9 +171,9 @@ class GCMF(nn.Module):
         return self.start + (of_users * of_services).sum(1) / of_users.shape[1] ** 0.5
 
 
-def append_newcomers(known: Tensor, n_new: int) -> Tensor:
-    """Put average nodes after the known ones at every step; (n_steps, n + n_new, width)."""
-    return torch.cat([known, known.mean(1, keepdim=True).expand(-1, n_new, -1)], dim=1)
+def average_node(nodes: Tensor) -> Tensor:
+    """Average the nodes at every step; (n_steps, 1, width)."""
+    return nodes.mean(1, keepdim=True)
 
 
 def last_steps(times: Tensor, targets: Tensor) -> Tensor:

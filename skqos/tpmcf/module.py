@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
 from skqos.entities import EntityTable
-from skqos.tpmcf.gcmf import TensorSides, append_newcomers, last_steps
+from skqos.prediction import Encoded
+from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps
 from skqos.tpmcf.transformer import pool
 
 
@@ -39,25 +40,6 @@ class Windows:
         """Take the last `window` steps up to each end."""
         steps = ends.unsqueeze(1) + torch.arange(1 - window, 1, device=ends.device)
         return cls(steps.clamp(min=0), steps >= 0, ahead)
-
-
-@dataclass(frozen=True)
-class EncodedNodes:
-    """What is known of all nodes: the known ones, then the new ones.
-
-    Attributes
-    ----------
-    features : list of Tensor of shape (n_steps, n, width)
-        Of users and of services at every step.
-    mixed : list of Tensor of shape (n_steps, n, dim)
-        The same, mixed for the sequence.
-    vectors : list of Tensor of shape (n, dim)
-        Of users and of services, the same at every step; none if there are no vectors.
-    """
-
-    features: list[Tensor]
-    mixed: list[Tensor]
-    vectors: list[Tensor]
 
 
 class TPMCFModule(nn.Module):
@@ -169,25 +151,42 @@ class TPMCFModule(nn.Module):
         mixed = sum(mix(side) for mix, side in zip(self.mix_features, features, strict=True))
         return self._predict(mixed, [side[:, -1] for side in features], vectors, windows)
 
-    def encode(self, new_users: EntityTable, new_services: EntityTable) -> EncodedNodes:
-        """Gather what is known of every node, the known ones first; mix its features once."""
-        features, mixed, vectors = [], [], []
-        for k, new in enumerate((new_users, new_services)):
-            known = (self.user_features, self.service_features)[k]
-            features.append(append_newcomers(known, len(new)))
-            mixed.append(self.mix_features[k](features[k]))
-            if self.vectors is not None:
-                vectors.append(self.vectors[k].encode(new))
-        return EncodedNodes(features, mixed, vectors)
+    def encode_known(self) -> Encoded:
+        """Gather what is known of every known node; mix its features once.
 
-    def score(
-        self, encoded: EncodedNodes, users: Tensor, services: Tensor, times: Tensor
-    ) -> Tensor:
-        """Predict pairs, given as positions into what `encode` returned, at any times; (n,)."""
+        A side holds features and mixed features, (n_steps, n, ...), and what is the same at every
+        step, (n, width), if there is any.
+        """
+        averages = [average_node(side) for side in (self.user_features, self.service_features)]
+        vectors = [embedding.encode_known() for embedding in self.vectors or ()]
+        sides = [
+            self._side(k, features, vectors[k : k + 1])
+            for k, features in enumerate((self.user_features, self.service_features))
+        ]
+        return Encoded(*sides, (averages, [side.mean(0) for side in vectors]))
+
+    def encode_new(
+        self, known: Encoded, new_users: EntityTable, new_services: EntityTable
+    ) -> Encoded:
+        """Gather what is known of newcomers: they have the features of the average node."""
+        averages, average_vectors = known.averages
+        sides = []
+        for k, new in enumerate((new_users, new_services)):
+            vectors = [
+                embedding.encode_new(average, new)
+                for embedding, average in zip(
+                    (self.vectors or ())[k : k + 1], average_vectors[k : k + 1], strict=True
+                )
+            ]
+            sides.append(self._side(k, averages[k].expand(-1, len(new), -1), vectors))
+        return Encoded(*sides)
+
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
+        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
         return self._predict(*self._gather(encoded, users, services, times))
 
     def attention_weights(
-        self, encoded: EncodedNodes, users: Tensor, services: Tensor, times: Tensor
+        self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
     ) -> Tensor:
         """Attention of each step of a window to each; (n, n_blocks, n_heads, window, window)."""
         mixed, _, vectors, windows = self._gather(encoded, users, services, times)
@@ -233,21 +232,19 @@ class TPMCFModule(nn.Module):
         return self.vector_dropout(torch.cat([of_ids, vectors[:, width:]], dim=1))
 
     def _gather(
-        self, encoded: EncodedNodes, users: Tensor, services: Tensor, times: Tensor
+        self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Windows]:
         windows = self.windows(times)
-        sides = users, services
-        mixed = sum(
-            side[windows.steps, codes.unsqueeze(1)]
-            for side, codes in zip(encoded.mixed, sides, strict=True)
-        )
-        last = [
-            side[windows.steps[:, -1], codes]
-            for side, codes in zip(encoded.features, sides, strict=True)
-        ]
-        # There may be no vectors.
-        vectors = [side[codes] for side, codes in zip(encoded.vectors, sides, strict=False)]
+        mixed, last, vectors = 0, [], []
+        for side, codes in ((encoded.users, users), (encoded.services, services)):
+            features, mixed_features, *of_ids = side
+            mixed = mixed + mixed_features[windows.steps, codes.unsqueeze(1)]
+            last.append(features[windows.steps[:, -1], codes])
+            vectors += [vector[codes] for vector in of_ids]
         return mixed, last, vectors, windows
+
+    def _side(self, k: int, features: Tensor, vectors: list[Tensor]) -> list[Tensor]:
+        return [features, self.mix_features[k](features), *vectors]
 
     def _sequence(self, mixed: Tensor, vectors: list[Tensor], windows: Windows) -> Tensor:
         """Add what holds at every step, and which step it is; 0 where padded (eq. 7)."""

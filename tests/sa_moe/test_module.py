@@ -250,7 +250,7 @@ def test_gate_mixture_and_head(experts, activation):
     assert_allclose(numpy(module(users, services)), mixed, rtol=1e-7)
     module.bound.fill_(0.3)
     assert_allclose(numpy(module(users, services)), mixed, **EXACT)
-    encoded = module.encode(NO_USERS, NO_SERVICES)
+    encoded = encode(module, NO_USERS, NO_SERVICES)
     scores = numpy(module.score_experts(encoded, users, services))
     assert scores.shape == (len(users), 2, len(experts))
     assert_allclose(scores[:, 0], alone, **EXACT)
@@ -262,7 +262,7 @@ def test_gate_mixture_and_head(experts, activation):
 def test_a_single_experts_own_prediction_is_the_mixtures(expert):
     module = make_module((expert,))
     users, services = pairs()
-    encoded = module.encode(NO_USERS, NO_SERVICES)
+    encoded = encode(module, NO_USERS, NO_SERVICES)
     scores = numpy(module.score_experts(encoded, users, services))
     assert_allclose(scores[:, 0, 0], numpy(module(users, services)), **EXACT)
     np.testing.assert_array_equal(scores[:, 1, 0], 1.0)
@@ -289,7 +289,7 @@ def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(experts, ac
     module = make_module(experts, activation)
     users, services = pairs()
     new_users = new_table([[1, UNKNOWN], [UNKNOWN, UNKNOWN]], [[0.1, NAN], [NAN, NAN]])
-    encoded = module.encode(new_users, new_table([[2]], [[0.4]]))
+    encoded = encode(module, new_users, new_table([[2]], [[0.4]]))
     expected = numpy(module(users, services))
     assert np.ptp(expected) > 1e-3
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **EXACT)
@@ -301,7 +301,7 @@ def test_newcomers_are_scored_as_pairs_like_others():
     u = module.user_tower.encode(new_users)
     s = module.service_tower.encode(NO_SERVICES)
     expected = module._mix(module._project_users(u[[7, 6]]), module._project_services(s[[3, 3]]))
-    encoded = module.encode(new_users, NO_SERVICES)
+    encoded = encode(module, new_users, NO_SERVICES)
     score = module.score(encoded, torch.tensor([N_USERS + 1, N_USERS]), torch.tensor([3, 3]))
     assert_allclose(numpy(score), numpy(expected), **EXACT)
     assert score[0] != score[1]

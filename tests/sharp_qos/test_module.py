@@ -166,7 +166,7 @@ def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(params):
     expected = numpy(module(users, services))
     assert expected.shape == (len(users), len(module.graphs))
     assert np.ptp(expected, axis=0).min() > 1e-3
-    encoded = module.encode(NEW_USERS, NEW_SERVICES)
+    encoded = encode(module, NEW_USERS, NEW_SERVICES)
     assert [len(side) for side in encoded] == [N_USERS + 2, N_SERVICES + 1]
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **SINGLE)
 
@@ -174,7 +174,7 @@ def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(params):
 @every_variant
 def test_a_prediction_is_the_product_of_its_two_sides_and_a_constant(params):
     module = make_module(**params)
-    users, services = module.encode(NEW_USERS, NEW_SERVICES)
+    users, services = encode(module, NEW_USERS, NEW_SERVICES)
     pair = torch.tensor([N_USERS + 1]), torch.tensor([N_SERVICES])
     expected = [
         numpy(users[-1, task]) @ numpy(services[-1, task]) + numpy(module.bias)[task]
@@ -259,7 +259,7 @@ def test_a_share_of_the_entities_is_trained_on_as_newcomers():
     """All of them as newcomers, without context: all pairs are the pair of two newcomers."""
     module = train_without_chance(make_module(context=False, newcomer_share=1.0 - 1e-9))
     found = numpy(module(*all_pairs()))
-    newcomers = module.eval().encode(NEW_USERS, NEW_SERVICES)
+    newcomers = encode(module.eval(), NEW_USERS, NEW_SERVICES)
     pair = torch.tensor([N_USERS]), torch.tensor([N_SERVICES])
     assert_allclose(found, np.tile(numpy(module.score(newcomers, *pair)), (30, 1)), **SINGLE)
     assert np.ptp(numpy(module(*all_pairs())), axis=0).min() > 1e-3
@@ -501,7 +501,7 @@ def test_a_newcomer_without_context_has_average_features_in_every_part():
     context = [torch.tensor(part.mean(0, keepdims=True)) for part in known_context]
     structural = [graph.split(graph())[0].average().unsqueeze(0) for graph in module.graphs]
     expected = numpy(module._represent(context, structural, module.user_heads))
-    assert_allclose(numpy(module.encode(nobody, NO_SERVICES)[0])[-1:], expected, **SINGLE)
+    assert_allclose(numpy(encode(module, nobody, NO_SERVICES)[0])[-1:], expected, **SINGLE)
 
 
 # --- Gates --------------------------------------------------------------------------------------

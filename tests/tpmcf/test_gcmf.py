@@ -311,7 +311,7 @@ def test_scores_are_products_at_the_last_step_not_after_the_time():
     gcmf = make_gcmf()
     users, services, _ = some_rows(6)
     times = torch.tensor([0, 2, 3, 5, 9, 30])
-    encoded = gcmf.encode(nobody(0), nobody(0))
+    encoded = encode(gcmf, nobody(0), nobody(0))
     steps = torch.tensor([0, 0, 0, 1, 2, 2])
     expected = slow_products(gcmf.prediction_embeddings(), users, services, steps, 0.3)
     assert_allclose(numpy(gcmf.score(encoded, users, services, times)), expected, **SINGLE)
@@ -320,7 +320,7 @@ def test_scores_are_products_at_the_last_step_not_after_the_time():
 def test_without_folds_training_and_prediction_are_the_same():
     gcmf = make_gcmf(n_folds=None)
     users, services, steps = some_rows()
-    encoded = gcmf.encode(nobody(0), nobody(0))
+    encoded = encode(gcmf, nobody(0), nobody(0))
     found = gcmf.score(encoded, users, services, torch.tensor(TIMES)[steps])
     expected = gcmf(users, services, steps, torch.zeros(20, dtype=torch.int64))
     assert_allclose(numpy(found), numpy(expected), **SINGLE)
@@ -329,7 +329,7 @@ def test_without_folds_training_and_prediction_are_the_same():
 def test_newcomers_are_the_average_node_of_each_step():
     gcmf = make_gcmf()
     known = gcmf.prediction_embeddings()
-    encoded = gcmf.encode(nobody(2), nobody(1))
+    encoded = encode(gcmf, nobody(2), nobody(1))
     for side, before, n_new in zip(encoded, known, (2, 1), strict=True):
         n = before.shape[1]
         assert side.shape[1] == n + n_new
@@ -347,9 +347,9 @@ def test_a_frozen_network_predicts_the_same_to_the_last_bit(n_folds):
     times = torch.tensor(TIMES)[steps]
     newcomers = nobody(2), nobody(1)
     users[:2], services[1:3] = N_USERS + 1, N_SERVICES
-    before = gcmf.score(gcmf.encode(*newcomers), users, services, times)
+    before = gcmf.score(encode(gcmf, *newcomers), users, services, times)
     gcmf.freeze()
-    assert torch.equal(gcmf.score(gcmf.encode(*newcomers), users, services, times), before)
+    assert torch.equal(gcmf.score(encode(gcmf, *newcomers), users, services, times), before)
     assert dict(gcmf.named_buffers()).keys() == {"times", "user_frozen", "service_frozen"}
     assert not gcmf.user_frozen.requires_grad
     assert not any(name.startswith("graph") for name in gcmf.state_dict())

@@ -116,7 +116,7 @@ def all_rows():
 
 
 def score(module, users, services, times, newcomers=NOBODY):
-    encoded = module.encode(*newcomers)
+    encoded = encode(module, *newcomers)
     rows = (torch.as_tensor(codes).contiguous() for codes in (users, services, times))
     return numpy(module.score(encoded, *rows))
 
@@ -237,7 +237,7 @@ def test_features_as_they_are_stand_side_by_side():
         module.ahead_vectors.zero_()
     users, services = (numpy(side).mean(0) for side in random_features())
     mixed, _, vectors, windows = module._gather(
-        module.encode(*NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([6, 2])
+        encode(module, *NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([6, 2])
     )
     found = numpy(module._sequence(mixed, vectors, windows))
     full = [np.concatenate([users[step, 1], services[step, 4]]) for step in (1, 2, 3)]
@@ -381,7 +381,7 @@ def test_dropout_of_vectors_is_for_training_only():
 def test_newcomers_have_average_features_and_their_own_context():
     module = make_module()
     features = [numpy(side).mean(0) for side in random_features()]
-    encoded = module.encode(NEW_USERS, NEW_SERVICES)
+    encoded = encode(module, NEW_USERS, NEW_SERVICES)
     for k, (n, n_new) in enumerate(((N_USERS, 2), (N_SERVICES, 1))):
         found = numpy(encoded.features[k])
         assert_allclose(found[:, :n], features[k], **SINGLE)
@@ -443,7 +443,7 @@ def test_attention_weights_are_those_of_the_sequence_predicted_from():
     module = make_module()
     # Windows that end at a step, are short, come after the last step, before the first.
     rows = [torch.tensor(codes) for codes in ([1, 0, 3, 2], [2, 0, 4, 1], [6, 2, 30, -1])]
-    encoded = module.encode(*NOBODY)
+    encoded = encode(module, *NOBODY)
     found = numpy(module.attention_weights(encoded, *rows))
     assert found.shape == (4, 2, 2, WINDOW, WINDOW)
     assert_allclose(found.sum(axis=4), 1, rtol=1e-5)
