@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from skqos import SharpQoSRegressor
 from skqos.datasets import make_qos
 from skqos.graphs import BipartiteGraph, BipartiteOperators, ContextGraph
+from skqos.prediction import encode
 from skqos.preprocessing import ContextJoiner
 
 N_USERS, N_SERVICES, DIM = 7, 9, 3
@@ -432,8 +433,8 @@ def test_encoding_forms_no_matrix_over_pairs(fitted):
     _, model = fitted
     newcomers = model.users_.table_.take([0, 1]), model.services_.table_.take([0, 1, 2])
     with LargestTensor() as largest, torch.no_grad():
-        users, services = model.module_.encode(*newcomers)
-    assert len(users) * len(services) > pairs_of(model)
+        encoded = encode(model.module_, *newcomers)
+    assert encoded.users.shape[1] * encoded.services.shape[1] > pairs_of(model)
     assert 0 < largest.size < pairs_of(model) / 10
 
 

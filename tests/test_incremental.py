@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,7 @@ def test_updates_are_reproducible_and_differ_from_one_another(contract, qos):
     np.testing.assert_array_equal(*predictions)
     seeds = [models[0]._update_rng().randint(10**6) for _ in range(2)]
     assert seeds[0] == seeds[1]
-    models[0].history_ = models[0].history_[:-1]
+    models[0]._state = replace(models[0]._state, history_=models[0].history_[:-1])
     assert models[0]._update_rng().randint(10**6) != seeds[0]
 
 
@@ -176,7 +177,7 @@ def test_an_update_ahead_of_training_predicts_what_is_new_as_before(
     # A row that joins nobody and lies within the bounds.
     target = np.full(1, np.nan if contract is SHARP else 0.0)
     grown._prepare_update(module, TrainingRows(users, services, cell, cell, target))
-    grown.module_, grown.users_, grown.services_ = module, users, services
+    grown._state = replace(grown._state, module_=module, users_=users, services_=services)
     assert NEW_USER in grown.users_.ids_
     assert NEW_SERVICE in grown.services_.ids_
     tolerance = 0.1 if contract is SHARP else 1e-5
@@ -427,7 +428,7 @@ def updates(contract, monkeypatch):
 def _measurements(model, rows, first=0):
     """Users, services and QoS of encoded rows."""
     target = np.asarray(rows.target[first:], dtype=np.float64)
-    y = model._target_transform.inverse_transform(target)
+    y = model._state.target_transform.inverse_transform(target)
     ids = (
         model.users_.ids_[rows.user_codes[first:]],
         model.services_.ids_[rows.service_codes[first:]],
@@ -530,7 +531,7 @@ def test_a_target_that_is_not_measured_again_is_kept(joint):
     again = np.column_stack([np.full(400, 3.0), np.full(400, np.nan)])
     model.partial_fit(X[:400], again)
     buffer = model._replay_buffer
-    kept = model._target_transform.inverse_transform(buffer.target.astype(np.float64))
+    kept = model._state.target_transform.inverse_transform(buffer.target.astype(np.float64))
     has_second = ~np.isnan(y[:400, 1])
     assert len(buffer) == 400 + has_second.sum()
     np.testing.assert_allclose(kept[: has_second.sum(), 1], y[:400][has_second, 1], rtol=1e-4)

@@ -12,7 +12,7 @@ from torch import nn
 
 from skqos.entities import EntityTable, Interactions
 from skqos.losses import ObservedLoss
-from skqos.prediction import predict_interactions
+from skqos.prediction import Encoded, predict_interactions
 from skqos.training import (
     InteractionDataset,
     ShuffledBatches,
@@ -44,18 +44,19 @@ class Biases(nn.Module):
     def forward(self, users, services):
         return self._add(self.users(users), self.services(services))
 
-    def encode(self, new_users, new_services):
-        means = [
-            weight.mean(0, keepdim=True).repeat(len(new), 1)
-            for weight, new in (
-                (self.users.weight, new_users),
-                (self.services.weight, new_services),
+    def encode_known(self):
+        return Encoded(self.users.weight, self.services.weight)
+
+    def encode_new(self, known, new_users, new_services):
+        return Encoded(
+            *(
+                side.mean(0, keepdim=True).repeat(len(new), 1)
+                for side, new in ((known.users, new_users), (known.services, new_services))
             )
-        ]
-        return torch.cat([self.users.weight, means[0]]), torch.cat([self.services.weight, means[1]])
+        )
 
     def score(self, encoded, users, services):
-        return self._add(encoded[0][users], encoded[1][services])
+        return self._add(encoded.users[users], encoded.services[services])
 
     def _add(self, users, services):
         result = self.dropout(users + services)

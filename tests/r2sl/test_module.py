@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from skqos.entities import UNKNOWN, EntityTable, Interactions
-from skqos.prediction import predict_interactions
+from skqos.prediction import encode, predict_interactions
 from skqos.r2sl.module import KERNEL_WIDTHS, MIN_DEVIATION, EntityRows, R2SLModule
 from skqos.training import seeded
 
@@ -136,7 +136,9 @@ def test_shares_that_hardly_vary_are_not_blown_up():
     table = EntityTable(np.zeros((4, 1), dtype=np.int64), np.empty((4, 0)))
     rows = EntityRows(table, [1], [(0, np.array([[0.3, 0.7], [0.4, 0.6]]))], 2, EMBED, 0.0)
     assert_allclose(numpy(rows(torch.arange(4))[1]), 0)
-    _, shares = rows.encode(EntityTable(np.array([[UNKNOWN]]), np.empty((1, 0))))
+    _, average = rows.encode_known()
+    new = EntityTable(np.array([[UNKNOWN]]), np.empty((1, 0)))
+    _, shares = rows.encode_new(average, new)
     assert_allclose(numpy(shares)[-1, 0], [0.1 / MIN_DEVIATION, -0.1 / MIN_DEVIATION], rtol=1e-5)
 
 
@@ -147,27 +149,28 @@ def new_table(categories, numerics):
 def test_newcomers_have_the_states_of_their_region_or_the_priors():
     rows, states = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3)
     new = new_table([[2, UNKNOWN], [UNKNOWN, 1]], [[NAN], [0.5]])
-    features, shares = rows.eval().encode(new)
+    known, average = rows.eval().encode_known()
     known_features, known_shares = rows(torch.arange(N_USERS))
-    assert_allclose(numpy(features[:N_USERS]), numpy(known_features))
-    assert_allclose(numpy(shares[:N_USERS]), numpy(known_shares))
+    assert_allclose(numpy(known[0]), numpy(known_features))
+    assert_allclose(numpy(known[1]), numpy(known_shares))
+    features, shares = rows.encode_new(average, new)
     for kind, (column, probabilities) in enumerate(states):
         scaled = numpy(getattr(rows, f"shares_{kind}"))
         assert len(scaled) == len(probabilities)
         for row, code in enumerate(new.categories[:, column]):
             expected = scaled[-1] if code == UNKNOWN else scaled[code]
-            assert_allclose(numpy(shares)[N_USERS + row, kind], expected)
-    assert_allclose(numpy(features[N_USERS, 0]), numpy(known_features[:, 0]).mean(0), rtol=1e-5)
+            assert_allclose(numpy(shares)[row, kind], expected)
+    assert_allclose(numpy(features[0, 0]), numpy(known_features[:, 0]).mean(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("n_kinds", [0, 1, 2])
 def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(n_kinds):
     module = make_module(n_kinds)
     users, services = pairs(30)
-    encoded = module.encode(
-        new_table([[1, UNKNOWN]], [[0.1]]), new_table([[2, 0]], np.empty((1, 0)))
+    encoded = encode(
+        module, new_table([[1, UNKNOWN]], [[0.1]]), new_table([[2, 0]], np.empty((1, 0)))
     )
-    assert [len(part) for part in encoded] == [N_USERS + 1, N_SERVICES + 1]
+    assert (len(encoded.users), len(encoded.services)) == (N_USERS + 1, N_SERVICES + 1)
     expected = numpy(module(users, services))
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **EXACT)
     newcomer = module.score(encoded, torch.tensor([N_USERS]), torch.tensor([N_SERVICES]))

@@ -444,8 +444,14 @@ def brute_force_shares(model, X, y):
     interactions = loaded._interactions(X)
     module = loaded.module_
     with torch.no_grad():
-        u = module.user_tower.encode(interactions.new_users)[interactions.users]
-        s = module.service_tower.encode(interactions.new_services)[interactions.services]
+        u, s = (
+            torch.cat([known, tower.encode_new(average, new)])[rows]
+            for tower, new, rows in (
+                (module.user_tower, interactions.new_users, interactions.users),
+                (module.service_tower, interactions.new_services, interactions.services),
+            )
+            for known, average in [tower.encode_known()]
+        )
         weights = gate(torch.cat([u, s], dim=1)).softmax(dim=1).numpy()
         gate.weight.zero_()
         errors = []
@@ -476,7 +482,7 @@ def test_expert_shares_by_brute_force(fitted):
 def test_expert_shares_are_told_in_the_unit_of_y(fitted):
     """Targets are roots here: which expert is closest may differ there."""
     model, X, y = fitted
-    assert model._target_transform.kinds_ == ["sqrt"]
+    assert model._state.target_transform.kinds_ == ["sqrt"]
     low, high = model.expert_shares(X, 0 * y), model.expert_shares(X, 1e6 + y)
     assert_allclose(low["mean_gate_weight"], high["mean_gate_weight"])
     assert (low["best_share"] != high["best_share"]).any()

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from skqos.entities import UNKNOWN, EntityTable, Interactions
-from skqos.prediction import predict_interactions
+from skqos.prediction import encode, predict_interactions
 from skqos.sa_moe.module import EMBEDDING_STD, EntityTower, SAMoEModule
 from skqos.training import seeded
 
@@ -161,9 +161,14 @@ def test_dropout_falls_on_the_inputs_of_the_mixer_in_training_only():
 # --- Newcomers ----------------------------------------------------------------------------------
 
 
+def encode_side(tower, new):
+    known, average = tower.encode_known()
+    return torch.cat([known, tower.encode_new(average, new)])
+
+
 def test_encode_gives_the_known_entities_first():
     tower = make_tower().eval()
-    encoded = tower.encode(new_table([[0, 1], [1, 1]], [[0.5, NAN], [1.0, 2.0]]))
+    encoded = encode_side(tower, new_table([[0, 1], [1, 1]], [[0.5, NAN], [1.0, 2.0]]))
     assert encoded.shape == (N_USERS + 2, DIM)
     assert_allclose(numpy(encoded[:N_USERS]), numpy(tower(torch.arange(N_USERS))), **EXACT)
 
@@ -172,7 +177,7 @@ def test_encode_gives_the_known_entities_first():
 def test_a_newcomer_without_context_is_the_average_entity(n_categories, n_numeric):
     tower = make_tower(n_categories=n_categories, n_numeric=n_numeric).eval()
     nothing = np.full((1, len(n_categories)), UNKNOWN), np.full((1, n_numeric), NAN)
-    encoded = numpy(tower.encode(new_table(*nothing)))
+    encoded = numpy(encode_side(tower, new_table(*nothing)))
     assert_allclose(encoded[-1], encoded[:-1].mean(axis=0), **EXACT)
     assert np.ptp(encoded[:-1], axis=0).min() > 0.01
 
@@ -181,7 +186,7 @@ def test_newcomers_use_what_context_they_have_and_the_average_for_the_rest():
     tower = make_tower(n=7, n_categories=(3, 4)).eval()
     categories = [[2, UNKNOWN], [UNKNOWN, 3], [0, 0], [UNKNOWN, UNKNOWN]]
     numerics = [[NAN, NAN], [1.5, NAN], [-1.0, 2.0], [NAN, 0.3]]
-    encoded = numpy(tower.encode(new_table(categories, numerics)))
+    encoded = numpy(encode_side(tower, new_table(categories, numerics)))
     known = [slow_inputs(tower, code) for code in range(7)]
     averages = [np.mean(part, axis=0) for part in zip(*known, strict=True)]
     for row, (codes, numbers) in enumerate(zip(categories, numerics, strict=True)):
@@ -197,7 +202,7 @@ def test_newcomers_use_what_context_they_have_and_the_average_for_the_rest():
 def test_the_average_weighs_categories_by_how_many_entities_have_them():
     table = EntityTable(np.array([[0], [0], [0], [1]]), np.empty((4, 0)))
     tower = EntityTower(table, (2,), np.empty((4, 0)), EMBED, DIM, 0.0).double().eval()
-    encoded = numpy(tower.encode(new_table([[UNKNOWN]], np.empty((1, 0)))))
+    encoded = numpy(encode_side(tower, new_table([[UNKNOWN]], np.empty((1, 0)))))
     ids = numpy(tower.features.id_embedding.weight).mean(0)
     first, second = numpy(tower.features.category_embeddings[0].weight)
     expected = linear(tower.mixer, np.concatenate([ids, 0.75 * first + 0.25 * second]))
@@ -205,7 +210,7 @@ def test_the_average_weighs_categories_by_how_many_entities_have_them():
 
 
 def test_no_newcomers_are_no_rows():
-    assert make_tower().encode(NO_USERS).shape == (N_USERS, DIM)
+    assert encode_side(make_tower(), NO_USERS).shape == (N_USERS, DIM)
 
 
 # --- Mixture and head (eq. 15 to 17) ------------------------------------------------------------
@@ -298,8 +303,8 @@ def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(experts, ac
 def test_newcomers_are_scored_as_pairs_like_others():
     module = make_module()
     new_users = new_table([[1, 0], [UNKNOWN, UNKNOWN]], [[0.1, 2.0], [NAN, NAN]])
-    u = module.user_tower.encode(new_users)
-    s = module.service_tower.encode(NO_SERVICES)
+    u = encode_side(module.user_tower, new_users)
+    s = encode_side(module.service_tower, NO_SERVICES)
     expected = module._mix(module._project_users(u[[7, 6]]), module._project_services(s[[3, 3]]))
     encoded = encode(module, new_users, NO_SERVICES)
     score = module.score(encoded, torch.tensor([N_USERS + 1, N_USERS]), torch.tensor([3, 3]))
@@ -316,7 +321,7 @@ def test_no_pairs_at_all(experts):
     interactions = Interactions(nothing, nothing, None, empty, nobody)
     cpu = torch.device("cpu")
     assert predict_interactions(module, interactions, cpu).shape == (0,)
-    shape = predict_interactions(module, interactions, cpu, score=module.score_experts).shape
+    shape = predict_interactions(module, interactions, cpu, method="score_experts").shape
     assert shape == (0, 2, len(experts))
 
 

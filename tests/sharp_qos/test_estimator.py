@@ -448,7 +448,7 @@ def test_the_published_model_fits(joint, joined):
     # Factors cannot outnumber users or services.
     assert module.graphs[0].layers[-1].linear.weight.shape == (64, 64)
     assert module.graphs[0].dropout.p == module.context_dropout.p == module.newcomer_share == 0
-    assert model._target_transform.kinds_ == ["max", "max"]
+    assert model._state.target_transform.kinds_ == ["max", "max"]
     assert np.isfinite(model.predict(joined)).all()
 
 
@@ -703,7 +703,7 @@ def test_a_pickle_predicts_and_shows_the_same(joined, model):
 def test_a_pickle_without_replay_buffer_holds_no_target_values(joint, joined):
     model = make(**ONE_EPOCH, target_transform="log", replay_buffer_size=0).fit(joined, joint.y)
     values = joint.y[~np.isnan(joint.y)]
-    transformed = model._target_transform.transform(joint.y)[:20].astype(np.float32)
+    transformed = model._state.target_transform.transform(joint.y)[:20].astype(np.float32)
     words = [value.tobytes() for value in values]
     words += [value.tobytes() for value in transformed[~np.isnan(transformed)]]
     dump = pickle.dumps(model)

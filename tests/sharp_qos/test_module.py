@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 
 from skqos.entities import UNKNOWN, EntityTable
 from skqos.graphs import BipartiteGraph
+from skqos.prediction import encode
 from skqos.sharp_qos.context import ContextColumn
 from skqos.sharp_qos.hyperbolic import make_ball
 from skqos.sharp_qos.module import (
@@ -167,20 +168,22 @@ def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(params):
     assert expected.shape == (len(users), len(module.graphs))
     assert np.ptp(expected, axis=0).min() > 1e-3
     encoded = encode(module, NEW_USERS, NEW_SERVICES)
-    assert [len(side) for side in encoded] == [N_USERS + 2, N_SERVICES + 1]
+    assert encoded.users.shape[:2] == (len(module.graphs), N_USERS + 2)
+    assert encoded.services.shape[:2] == (len(module.graphs), N_SERVICES + 1)
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **SINGLE)
 
 
 @every_variant
 def test_a_prediction_is_the_product_of_its_two_sides_and_a_constant(params):
     module = make_module(**params)
-    users, services = encode(module, NEW_USERS, NEW_SERVICES)
+    encoded = encode(module, NEW_USERS, NEW_SERVICES)
+    users, services = encoded.users, encoded.services
     pair = torch.tensor([N_USERS + 1]), torch.tensor([N_SERVICES])
     expected = [
-        numpy(users[-1, task]) @ numpy(services[-1, task]) + numpy(module.bias)[task]
+        numpy(users[task, -1]) @ numpy(services[task, -1]) + numpy(module.bias)[task]
         for task in range(len(module.graphs))
     ]
-    assert_allclose(numpy(module.score((users, services), *pair))[0], expected, **SINGLE)
+    assert_allclose(numpy(module.score(encoded, *pair))[0], expected, **SINGLE)
 
 
 def test_predictions_of_a_batch_do_not_depend_on_the_other_rows():
@@ -294,11 +297,10 @@ def test_entities_taken_as_new_are_the_average():
     assert_allclose(found, [average, average, first], **SINGLE)
 
 
-def test_encode_takes_all_entities_then_newcomers():
+def test_all_known_entities_are_encoded_as_they_are_taken():
     structure = make_structure()
-    encoded = numpy(structure.encode(2))
-    assert_allclose(encoded[:4], numpy(structure.take(torch.arange(4))), **SINGLE)
-    assert_allclose(encoded[4:], np.tile(numpy(structure.average()), (2, 1)), **SINGLE)
+    encoded = numpy(structure.encode_known())
+    assert_allclose(encoded, numpy(structure.take(torch.arange(4))), **SINGLE)
 
 
 def test_outputs_of_a_graph_are_parted_by_side():
@@ -402,6 +404,12 @@ def test_context_graphs_convolve_among_all_entities(columns, curvature):
     assert_allclose(rows[context.service_rows], services, **SINGLE)
 
 
+def encode_context(context, new_users, new_services):
+    known = context.encode_known()
+    new = context.encode_new([side.mean(0) for side in known], new_users, new_services)
+    return [numpy(torch.cat(pair)) for pair in zip(known, new, strict=True)]
+
+
 @every_graph
 @either_space
 def test_newcomers_receive_from_all_and_send_nothing(columns, curvature):
@@ -412,7 +420,7 @@ def test_newcomers_receive_from_all_and_send_nothing(columns, curvature):
     users, services, new = slow_context(context, columns, codes)
     has_context = (codes >= 0).any(1)
     new[~has_context] = users.mean(0)
-    found_users, found_services = map(numpy, context.encode(newcomers, NO_SERVICES))
+    found_users, found_services = encode_context(context, newcomers, NO_SERVICES)
     assert_allclose(found_users, np.vstack([users, new]), **SINGLE)
     assert_allclose(found_services, services, **SINGLE)
 
@@ -425,7 +433,7 @@ def test_new_services_receive_likewise(columns):
     _, services, new = slow_context(context, columns, codes)
     new[~(codes >= 0).any(1)] = services.mean(0)
     assert_allclose(
-        numpy(context.encode(NO_USERS, newcomers)[1]), np.vstack([services, new]), **SINGLE
+        encode_context(context, NO_USERS, newcomers)[1], np.vstack([services, new]), **SINGLE
     )
 
 
@@ -442,7 +450,7 @@ def test_entities_with_equal_categories_share_a_row(columns):
 def test_newcomers_without_known_categories_are_the_average_of_their_side():
     context = make_context([SHARED])
     nothing = table([[UNKNOWN, UNKNOWN]])
-    for side in map(numpy, context.encode(nothing, nothing)):
+    for side in encode_context(context, nothing, nothing):
         assert_allclose(side[-1], side[:-1].mean(0), **SINGLE)
         assert np.ptp(side[:-1], axis=0).max() > 1e-3
 
@@ -450,9 +458,10 @@ def test_newcomers_without_known_categories_are_the_average_of_their_side():
 def test_what_is_encoded_does_not_depend_on_other_newcomers():
     context = make_context(GRAPHS["merged"])
     newcomers = table([[1, 0], [1, 1], [UNKNOWN, 1]])
-    together = numpy(context.encode(newcomers, NO_SERVICES)[0])[N_USERS:]
+    together = encode_context(context, newcomers, NO_SERVICES)[0][N_USERS:]
     alone = [
-        numpy(context.encode(newcomers.take(np.array([k])), NEW_SERVICES)[0])[-1] for k in range(3)
+        encode_context(context, newcomers.take(np.array([k])), NEW_SERVICES)[0][-1]
+        for k in range(3)
     ]
     assert_allclose(together, alone, **SINGLE)
 
@@ -474,17 +483,22 @@ def test_numbers_are_projected_and_unknown_ones_count_as_the_mean():
 
 def test_newcomers_use_what_numbers_they_have_or_else_the_average():
     context = NumericContext(USERS, 8)
-    found = numpy(context.encode(table(np.empty((3, 0)), [[2, NAN], [NAN, NAN], [1, 1]])))
+    encoded = context.encode_known()
+    newcomers = table(np.empty((3, 0)), [[2, NAN], [NAN, NAN], [1, 1]])
+    found = numpy(context.encode_new(encoded.mean(0), newcomers))
     known = slow_numbers(context, USERS.numerics)
+    assert_allclose(numpy(encoded), known, **SINGLE)
     new = slow_numbers(context, np.array([[2, NAN], [1, 1]]))
-    assert_allclose(found, np.vstack([known, new[:1], known.mean(0), new[1:]]), **SINGLE)
+    assert_allclose(found, np.vstack([new[:1], known.mean(0), new[1:]]), **SINGLE)
     assert np.abs(known.mean(0) - slow_numbers(context, np.zeros(2))).max() > 0.01
 
 
 def test_a_side_without_numbers_is_projected_from_nothing():
     context = NumericContext(table(np.empty((3, 0))), 4)
-    assert context.encode(table(np.empty((2, 0)))).shape == (5, 4)
-    assert_allclose(numpy(context.encode(table(np.empty((2, 0))))), 0)
+    known = context.encode_known()
+    new = context.encode_new(known.mean(0), table(np.empty((2, 0))))
+    assert (known.shape, new.shape) == ((3, 4), (2, 4))
+    assert_allclose(numpy(torch.cat([known, new])), 0)
 
 
 # --- Newcomers of the whole module --------------------------------------------------------------
@@ -494,14 +508,12 @@ def test_a_newcomer_without_context_has_average_features_in_every_part():
     """Its representation is that of the averages: heads see nothing else of it."""
     module = make_module()
     nobody = table([[UNKNOWN, UNKNOWN]], [[NAN, NAN]])
-    known_context = [
-        numpy(graph.encode(NO_USERS, NO_SERVICES)[0]) for graph in module.context_graphs
-    ]
-    known_context.append(numpy(module.numbers[0].encode(NO_USERS)))
+    known_context = [numpy(graph.encode_known()[0]) for graph in module.context_graphs]
+    known_context.append(numpy(module.numbers[0].encode_known()))
     context = [torch.tensor(part.mean(0, keepdims=True)) for part in known_context]
     structural = [graph.split(graph())[0].average().unsqueeze(0) for graph in module.graphs]
     expected = numpy(module._represent(context, structural, module.user_heads))
-    assert_allclose(numpy(encode(module, nobody, NO_SERVICES)[0])[-1:], expected, **SINGLE)
+    assert_allclose(numpy(encode(module, nobody, NO_SERVICES).users)[:, -1:], expected, **SINGLE)
 
 
 # --- Gates --------------------------------------------------------------------------------------

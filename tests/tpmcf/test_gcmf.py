@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 
 from skqos.entities import EntityTable
 from skqos.graphs import BipartiteGraph
+from skqos.prediction import encode
 from skqos.tpmcf.features import (
     MatrixFactors,
     NodeFeatures,
@@ -330,7 +331,8 @@ def test_newcomers_are_the_average_node_of_each_step():
     gcmf = make_gcmf()
     known = gcmf.prediction_embeddings()
     encoded = encode(gcmf, nobody(2), nobody(1))
-    for side, before, n_new in zip(encoded, known, (2, 1), strict=True):
+    sides = encoded.users, encoded.services
+    for side, before, n_new in zip(sides, known, (2, 1), strict=True):
         n = before.shape[1]
         assert side.shape[1] == n + n_new
         assert torch.equal(side[:, :n], before)

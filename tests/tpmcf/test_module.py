@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from skqos.embeddings import FeatureEmbedding
 from skqos.entities import UNKNOWN, EntityTable, Interactions
-from skqos.prediction import predict_interactions
+from skqos.prediction import encode, predict_interactions
 from skqos.tpmcf.module import TPMCFModule, Windows
 from skqos.tpmcf.transformer import (
     EncoderBlock,
@@ -383,15 +383,18 @@ def test_newcomers_have_average_features_and_their_own_context():
     features = [numpy(side).mean(0) for side in random_features()]
     encoded = encode(module, NEW_USERS, NEW_SERVICES)
     for k, (n, n_new) in enumerate(((N_USERS, 2), (N_SERVICES, 1))):
-        found = numpy(encoded.features[k])
+        found = numpy((encoded.users, encoded.services)[k][0])
         assert_allclose(found[:, :n], features[k], **SINGLE)
         average = features[k].mean(1, keepdims=True)
         assert_allclose(found[:, n:], np.repeat(average, n_new, axis=1), **SINGLE)
-    vectors = [
-        numpy(side.encode(new))
-        for side, new in zip(module.vectors, (NEW_USERS, NEW_SERVICES), strict=True)
-    ]
-    features = [numpy(side) for side in encoded.features]
+    features, _, vectors = zip(encoded.users, encoded.services, strict=True)
+    features, vectors = list(map(numpy, features)), list(map(numpy, vectors))
+    for side, embedding, new in zip(
+        vectors, module.vectors, (NEW_USERS, NEW_SERVICES), strict=True
+    ):
+        known = embedding.encode_known()
+        newcomers = embedding.encode_new(known.mean(0), new)
+        assert_allclose(side, np.vstack([numpy(known), numpy(newcomers)]), **SINGLE)
     rows = [(N_USERS, N_SERVICES, 6), (N_USERS + 1, 3, 30), (0, N_SERVICES, 2)]
     expected = [slow_prediction(module, features, vectors, *row) for row in rows]
     found = score(module, *np.array(rows).T, newcomers=(NEW_USERS, NEW_SERVICES))
