@@ -172,6 +172,7 @@ class BaseQoSRegressor(PairRegressor):
         "user_features": ["array-like", None],
         "service_features": ["array-like", None],
         "target_transform": [StrOptions(set(TRANSFORMS)), None],
+        "n_members": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions({"adam", "adamw"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],

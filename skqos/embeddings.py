@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skqos.entities import EntityTable
+from skqos.members import split_members
 
 # Small: a rare id or category adds little noise until it learns.
 EMBEDDING_STD = 0.05
@@ -28,67 +30,71 @@ class FeatureEmbedding(nn.Module):
         Number of codes of each categorical column.
     dim : int
         Width of each vector.
+    n_members : int, default=1
+        Number of members; each has vectors of its own.
 
     Attributes
     ----------
+    vectors : Parameter of shape (n_entities + sum(n_categories), n_members * dim)
+        The vectors of all ids, then those of each column's codes. One table for all takes one
+        look-up, and one step of the optimiser.
     n_features : int
-        Number of vectors.
+        Number of vectors of an entity.
     out_dim : int
-        Width of all vectors, laid side by side.
+        Width of all vectors of an entity, laid side by side.
     """
 
-    def __init__(self, table: EntityTable, n_categories: Sequence[int], dim: int) -> None:
+    def __init__(
+        self, table: EntityTable, n_categories: Sequence[int], dim: int, n_members: int = 1
+    ) -> None:
         super().__init__()
-        numerics = np.nan_to_num(table.numerics)
-        self.register_buffer("categories", torch.tensor(table.categories))
-        self.register_buffer("numerics", torch.tensor(numerics))
-        self.id_embedding = _embedding(len(table), dim)
-        self.category_embeddings = nn.ModuleList(_embedding(n, dim) for n in n_categories)
-        n_numeric = numerics.shape[1]
-        self.numeric_layer = nn.Linear(n_numeric, dim) if n_numeric else None
-        self.n_features = 1 + len(n_categories) + bool(n_numeric)
+        self.n_members = n_members
+        self.dim = dim
+        self._set_context(table, n_categories)
+        self.vectors = nn.Parameter(EMBEDDING_STD * torch.randn(sum(self.sizes), n_members * dim))
+        n_numeric = self.numerics.shape[1]
+        self.numeric_layer = nn.Linear(n_numeric, n_members * dim) if n_numeric else None
+        self.n_features = len(self.sizes) + bool(n_numeric)
         self.out_dim = self.n_features * dim
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Embed known entities; (n, out_dim)."""
-        parts = [self.id_embedding(codes)]
-        columns = self.categories[codes].unbind(1)
-        parts += [
-            embedding(column)
-            for embedding, column in zip(self.category_embeddings, columns, strict=True)
-        ]
+        """Embed known entities; (n_members, n, out_dim)."""
+        found = F.embedding(self.rows[codes], self.vectors)
         if self.numeric_layer is not None:
-            parts.append(self.numeric_layer(self.numerics[codes]))
-        return torch.cat(parts, dim=1)
+            numbers = self.numeric_layer(self.numerics[codes])
+            found = torch.cat([found, numbers.unsqueeze(1)], dim=1)
+        return split_members(found, self.n_members)
 
     def encode_known(self) -> Tensor:
-        """Embed all known entities; (n_known, out_dim)."""
-        return self(torch.arange(len(self.categories), device=self.categories.device))
+        """Embed all known entities; (n_members, n_known, out_dim)."""
+        return self(torch.arange(len(self.rows), device=self.rows.device))
 
     def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
-        """Embed newcomers; (n_new, out_dim).
+        """Embed newcomers; (n_members, n_new, out_dim).
 
         Parameters
         ----------
-        average : Tensor of shape (out_dim,)
+        average : Tensor of shape (n_members, out_dim)
             Average of the known entities.
         new : EntityTable
             Context of the newcomers.
         """
-        vectors = average.repeat(len(new), 1)
-        width = self.id_embedding.embedding_dim
-        columns = torch.as_tensor(new.categories, device=vectors.device).unbind(1)
-        for k, (embedding, column) in enumerate(
-            zip(self.category_embeddings, columns, strict=True), start=1
-        ):
-            known = column >= 0
-            vectors[known, k * width : (k + 1) * width] = embedding(column[known])
+        features = average.unsqueeze(1).repeat(1, len(new), 1).unflatten(2, (-1, self.dim))
+        codes = torch.as_tensor(new.categories, device=average.device)
+        starts = np.cumsum(self.sizes)
+        for column, of_column in enumerate(codes.unbind(1)):
+            is_known = of_column >= 0
+            found = self.vectors[starts[column] + of_column[is_known]]
+            features[:, is_known, column + 1] = self._members_first(found)
         if self.numeric_layer is not None:
             # Standardised: an unknown number is the mean, 0.
-            numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(vectors)
-            start = (1 + len(columns)) * width
-            vectors[:, start : start + width] = self.numeric_layer(numerics)
-        return vectors
+            numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(average)
+            features[:, :, -1] = self._members_first(self.numeric_layer(numerics))
+        return features.flatten(2)
+
+    def average_id(self) -> Tensor:
+        """Average the vectors of the ids; (n_members, dim)."""
+        return self.vectors[: self.sizes[0]].mean(0).unflatten(0, (self.n_members, -1))
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Make room for the entities and categories that were appended to those known.
@@ -103,34 +109,25 @@ class FeatureEmbedding(nn.Module):
         n_categories : sequence of int
             Number of codes of each categorical column.
         """
-        with torch.no_grad():
-            known = self.categories.unbind(1)
-            averages = [
-                embedding(column).mean(0)
-                for embedding, column in zip(self.category_embeddings, known, strict=True)
-            ]
-            self.category_embeddings = nn.ModuleList(
-                _grown(embedding, n, average)
-                for embedding, n, average in zip(
-                    self.category_embeddings, n_categories, averages, strict=True
-                )
-            )
-            average = self.id_embedding.weight.mean(0)
-            self.id_embedding = _grown(self.id_embedding, len(table), average)
-        self.categories = torch.tensor(table.categories)
-        self.numerics = torch.tensor(np.nan_to_num(table.numerics))
+        vectors = self.vectors.detach()
+        averages = F.embedding(self.rows, vectors).mean(0)
+        parts = vectors.split(self.sizes)
+        self._set_context(table, n_categories)
+        grown = map(append_rows, parts, self.sizes, averages)
+        self.vectors = nn.Parameter(torch.cat(list(grown)))
+
+    def _set_context(self, table: EntityTable, n_categories: Sequence[int]) -> None:
+        """Note where the vectors of each entity are, and its numbers."""
+        self.sizes = [len(table), *n_categories]
+        columns = np.column_stack([np.arange(len(table)), table.categories])
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        self.register_buffer("rows", torch.tensor(columns + starts))
+        self.register_buffer("numerics", torch.tensor(np.nan_to_num(table.numerics)))
+
+    def _members_first(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.n_members, -1)).transpose(0, 1)
 
 
 def append_rows(values: Tensor, n_rows: int, row: Tensor) -> Tensor:
     """Append copies of a row up to a number of rows."""
     return torch.cat([values, row.expand(n_rows - len(values), -1)])
-
-
-def _grown(embedding: nn.Embedding, n: int, row: Tensor) -> nn.Embedding:
-    return nn.Embedding.from_pretrained(append_rows(embedding.weight, n, row), freeze=False)
-
-
-def _embedding(n: int, dim: int) -> nn.Embedding:
-    embedding = nn.Embedding(n, dim)
-    nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
-    return embedding

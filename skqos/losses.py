@@ -60,6 +60,29 @@ LOSSES = {
 }
 
 
+# Of a weight that counts as none.
+TINY = 1e-12
+
+
+def n_members_of(prediction: Tensor, target: Tensor) -> int:
+    """Count the members that predict: they have the first axis, if targets lack it."""
+    return len(prediction) if prediction.ndim > target.ndim else 1
+
+
+def _observed_error(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell what was observed, and the errors there; 0 elsewhere."""
+    observed = ~target.isnan()
+    # where, not indexing: shapes stay fixed, and NaN never meets the gradient.
+    return observed, prediction - torch.where(observed, target, prediction.detach())
+
+
+def _entry_weights(observed: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Weigh the entries of the target by their rows; 0 where nothing was observed."""
+    if sample_weight is None:
+        return observed.float()
+    return observed * sample_weight.view(-1, *[1] * (observed.ndim - 1))
+
+
 class ObservedLoss(nn.Module):
     """Mean of an elementwise loss over the observed entries of the target.
 
@@ -76,12 +99,24 @@ class ObservedLoss(nn.Module):
         self.loss = loss
         self.constants = constants
 
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Average over targets that are not NaN; 0 if there is none."""
-        observed = ~target.isnan()
-        # where, not indexing: shapes stay fixed, and NaN never meets the gradient.
-        error = prediction - torch.where(observed, target, prediction.detach())
-        return LOSSES[self.loss](error, **self.constants).sum() / observed.sum().clamp(min=1)
+    def forward(
+        self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Average over members, and over targets that are not NaN; 0 if there is none.
+
+        Parameters
+        ----------
+        prediction : Tensor of shape (n, ...) or (n_members, n, ...)
+            Predictions, of each member apart or not.
+        target : Tensor of shape (n, ...)
+            Targets; NaN where not observed.
+        sample_weight : Tensor of shape (n,), default=None
+            Weights of the rows; None is 1 for all.
+        """
+        observed, error = _observed_error(prediction, target)
+        weight = _entry_weights(observed, sample_weight)
+        losses = (LOSSES[self.loss](error, **self.constants) * weight).sum()
+        return losses / (weight.sum() * n_members_of(prediction, target)).clamp(min=TINY)
 
 
 TASK_WEIGHTINGS = ("ema", "dwa", "uncertainty", "equal")
@@ -128,12 +163,19 @@ class JointLoss(nn.Module):
             self.log_scale = nn.Parameter(torch.zeros(n_tasks))
             self.log_scale.no_weight_decay = True
 
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Average over targets of shape (n, n_tasks) that are not NaN; 0 if there is none."""
-        observed = ~target.isnan()
-        error = prediction - torch.where(observed, target, prediction.detach())
-        counts = observed.sum(0)
-        losses = LOSSES[self.loss](error).sum(0) / counts.clamp(min=1)
+    def forward(
+        self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Average over members, and over targets (n, n_tasks) that are not NaN; 0 if none is.
+
+        Parameters are those of `ObservedLoss.forward`.
+        """
+        observed, error = _observed_error(prediction, target)
+        weight = _entry_weights(observed, sample_weight)
+        counts = weight.sum(0)
+        entries = (LOSSES[self.loss](error) * weight).flatten(0, -2)
+        n_members = n_members_of(prediction, target)
+        losses = entries.sum(0) / (counts * n_members).clamp(min=TINY)
         if not self.training:
             return losses.sum() / (counts > 0).sum().clamp(min=1)
         with torch.no_grad():

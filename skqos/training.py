@@ -33,6 +33,8 @@ MAX_CHECKED_ROWS = 20_000
 # A prediction that is so many times the largest target is no prediction.
 MAX_GROWTH = 1e12
 
+# Name of the input of a batch that weighs its rows; the module does not see it.
+WEIGHT = "sample_weight"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -42,7 +44,7 @@ class InteractionDataset(Dataset):
     Parameters
     ----------
     inputs : dict of str to ndarray of shape (n,)
-        Arguments of the module's ``forward``.
+        Arguments of the module's ``forward``; ``sample_weight`` weighs the rows in the loss.
     target : ndarray of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
     one_per_batch : str, default=None
@@ -161,17 +163,27 @@ class QoSNet(NeuralNet):
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            observed = (~batch[1].isnan()).sum()
+            observed = _observed_weight(*batch)
             total = total + step["loss"].detach().double() * observed
             n_observed = n_observed + observed
             self.notify("on_batch_end", batch=batch, training=training, **step)
         self.history.record(f"{prefix}_loss", (total / n_observed).item())
 
+    def infer(self, x: dict[str, Tensor], **fit_params: Any) -> Tensor:
+        """Run the module; weights of the rows are for the loss alone."""
+        return super().infer({k: v for k, v in x.items() if k != WEIGHT}, **fit_params)
+
     def get_loss(
-        self, y_pred: Tensor, y_true: Tensor, *, training: bool = False, **_: Any
+        self,
+        y_pred: Tensor,
+        y_true: Tensor,
+        X: dict[str, Tensor] | None = None,
+        *,
+        training: bool = False,
     ) -> Tensor:
         """Add a module's own penalty, if it has one, to the training loss."""
-        loss = self.criterion_(y_pred, y_true)
+        weights = [X[WEIGHT]] if X is not None and WEIGHT in X else []
+        loss = self.criterion_(y_pred, y_true, *weights)
         if training and hasattr(self.module_, "penalty"):
             loss = loss + self.module_.penalty()
         return loss
@@ -202,6 +214,14 @@ class QoSNet(NeuralNet):
             if isinstance(callback, EarlyStopping):
                 callback.on_epoch_end = partial(_end_epoch, callback)
         return self
+
+
+def _observed_weight(inputs: Any, target: Tensor) -> Tensor:
+    """Weight of all entries of a batch that were observed."""
+    observed = ~target.isnan()
+    if isinstance(inputs, dict) and WEIGHT in inputs:
+        observed = observed * inputs[WEIGHT].view(-1, *[1] * (observed.ndim - 1))
+    return observed.sum()
 
 
 class StoppedEarly(Exception):

@@ -518,9 +518,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
                 encoder.table_,
                 encoder.n_categories,
                 factors,
-                self.embedding_dim,
-                self.tower_dim,
-                self.input_dropout,
+                n_members=self.n_members,
+                embedding_dim=self.embedding_dim,
+                out_dim=self.tower_dim,
+                dropout=self.input_dropout,
             )
             for encoder, factors in (
                 (data.users, user_factors),
@@ -529,11 +530,14 @@ class SAMoERegressor(IncrementalQoSRegressor):
         ]
         return SAMoEModule(
             *towers,
-            dim=self.tower_dim,
+            n_members=self.n_members,
             hidden_sizes=self.mlp_hidden_sizes,
             experts=self.experts,
+            attention_dim=self._attention_dim(),
             n_heads=self.n_heads,
             attention_dropout=self.attention_dropout,
+            shared_projections=self.tower_dim is not None,
+            batch_norm=self.batch_norm,
             activation=self.mixture_activation,
             bound=_bound(data.target),
         )

@@ -2,7 +2,7 @@
 
 An expert first projects users and services apart, then meets the pairs. Projections of an entity
 are the same for all its pairs, so that prediction computes them once per entity; they are tuples
-of tensors with a row each, of which a pair takes its rows.
+of tensors (n_members, n, ...), of which a pair takes its rows.
 """
 
 from __future__ import annotations
@@ -14,32 +14,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skqos.members import MemberBatchNorm, MemberLinear
+
 # What an expert computes of one side: tensors with a row per entity.
 Projection = tuple[Tensor, ...]
 
 
-class PairLinear(nn.Linear):
+class PairLinear(MemberLinear):
     """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
 
     Parameters
     ----------
-    dim : int
+    n_members : int
+        Number of members.
+    user_dim, service_dim : int
         Width of u and of s.
-    out_features : int
+    out_dim : int
         Width of the result.
     """
 
-    def __init__(self, dim: int, out_features: int) -> None:
-        super().__init__(2 * dim, out_features)
-        self.dim = dim
+    def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
+        super().__init__(n_members, user_dim + service_dim, out_dim)
+        self.user_dim = user_dim
 
     def users(self, u: Tensor) -> Tensor:
         """Return the users' part."""
-        return F.linear(u, self.weight[:, : self.dim])
+        return torch.bmm(u, self.weight[:, : self.user_dim])
 
     def services(self, s: Tensor) -> Tensor:
         """Return the services' part, with the bias."""
-        return F.linear(s, self.weight[:, self.dim :], self.bias)
+        return torch.baddbmm(self.bias, s, self.weight[:, self.user_dim :])
 
 
 class AttentionExpert(nn.Module):
@@ -48,40 +52,58 @@ class AttentionExpert(nn.Module):
     Attention weights get dropout, as in the paper's appendix A.2. The two output tokens are
     laid side by side ("reshaped") and mapped linearly to the experts' common width. That map
     takes the place of multi-head attention's own output projection: two linear maps in a row
-    are one.
+    are one. Tokens of one width, as the paper has them, share their projections; tokens of
+    different widths have projections of their own.
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
+    user_dim, service_dim : int
+        Width of the two tokens.
     dim : int
-        Width of a token.
+        Width of queries, keys and values, of all heads together.
     out_dim : int
         Common width of the experts' outputs.
     n_heads : int
         Number of heads; divides `dim`.
+    shared : bool
+        Whether both tokens are projected by the same weights.
     dropout : float
         Dropout of the attention weights.
     """
 
-    def __init__(self, dim: int, out_dim: int, n_heads: int, dropout: float) -> None:
+    def __init__(
+        self,
+        n_members: int,
+        user_dim: int,
+        service_dim: int,
+        dim: int,
+        out_dim: int,
+        *,
+        n_heads: int,
+        shared: bool,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.output = PairLinear(dim, out_dim)
+        self.user_projection = MemberLinear(n_members, user_dim, 3 * dim)
+        self.service_projection = (
+            self.user_projection if shared else MemberLinear(n_members, service_dim, 3 * dim)
+        )
+        self.output = PairLinear(n_members, dim, dim, out_dim)
         self.dropout = nn.Dropout(dropout)
 
     def users(self, u: Tensor) -> Projection:
         """Query, key and value of the user token, and how it attends to itself."""
-        query, key = self.query(u), self.key(u)
-        return query, key, self.value(u), self._logits(query, key)
+        return self._split(self.user_projection(u))
 
     def services(self, s: Tensor) -> Projection:
-        """Project the service token; with the same weights as the user token."""
-        return self.users(s)
+        """Query, key and value of the service token, and how it attends to itself."""
+        return self._split(self.service_projection(s))
 
     def forward(self, user: Projection, service: Projection) -> Tensor:
-        """Let the two tokens attend to each other; (n, out_dim)."""
+        """Let the two tokens attend to each other; (n_members, n, out_dim)."""
         user_query, user_key, user_value, user_self = user
         service_query, service_key, service_value, service_self = service
         # Two tokens: written out, products and sums beat a batched matmul of 2 x 2 matrices.
@@ -92,20 +114,24 @@ class AttentionExpert(nn.Module):
         service_out = self._attend(service_to_user, service_self, *values)
         return self.output.users(user_out) + self.output.services(service_out)
 
+    def _split(self, projected: Tensor) -> Projection:
+        query, key, value = projected.chunk(3, dim=-1)
+        return query, key, value, self._logits(query, key)
+
     def _logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """Scaled dot product per head; (n, n_heads)."""
-        products = (query * key).unflatten(1, (self.n_heads, -1))
+        """Scaled dot product per head; (n_members, n, n_heads)."""
+        products = (query * key).unflatten(-1, (self.n_heads, -1))
         return products.sum(-1) / products.shape[-1] ** 0.5
 
     def _attend(
         self, to_user: Tensor, to_service: Tensor, user_value: Tensor, service_value: Tensor
     ) -> Tensor:
-        """Average the two values by the softmax of the logits, head by head; (n, dim)."""
-        weights = self.dropout(torch.stack([to_user, to_service], dim=1).softmax(dim=1))
-        on_user, on_service = weights.unsqueeze(-1).unbind(1)
-        user_heads = user_value.unflatten(1, (self.n_heads, -1))
-        service_heads = service_value.unflatten(1, (self.n_heads, -1))
-        return torch.addcmul(on_user * user_heads, on_service, service_heads).flatten(1)
+        """Average the two values by the softmax of the logits, head by head."""
+        weights = self.dropout(torch.stack([to_user, to_service]).softmax(dim=0))
+        on_user, on_service = weights.unsqueeze(-1)
+        user_heads = user_value.unflatten(-1, (self.n_heads, -1))
+        service_heads = service_value.unflatten(-1, (self.n_heads, -1))
+        return torch.addcmul(on_user * user_heads, on_service, service_heads).flatten(-2)
 
 
 class LHUCExpert(nn.Module):
@@ -121,19 +147,27 @@ class LHUCExpert(nn.Module):
 
     Parameters
     ----------
-    dim : int
+    n_members : int
+        Number of members.
+    user_dim, service_dim : int
         Width of u and of s.
     out_dim : int
         Common width of the experts' outputs.
+    batch_norm : bool
+        Whether the two stages are normalised (BN_1 and BN_2), as in the paper.
     """
 
-    def __init__(self, dim: int, out_dim: int) -> None:
+    def __init__(
+        self, n_members: int, user_dim: int, service_dim: int, out_dim: int, *, batch_norm: bool
+    ) -> None:
         super().__init__()
-        self.user_layer = nn.Linear(dim, out_dim)
-        self.hidden_layer = nn.Linear(out_dim, out_dim)
-        self.service_layers = nn.ModuleList(nn.Linear(dim, out_dim) for _ in range(2))
-        self.norm_1 = nn.BatchNorm1d(out_dim)
-        self.norm_2 = nn.BatchNorm1d(out_dim)
+        self.user_layer = MemberLinear(n_members, user_dim, out_dim)
+        self.hidden_layer = MemberLinear(n_members, out_dim, out_dim)
+        # W_3 and W_4, side by side.
+        self.service_layer = MemberLinear(n_members, service_dim, 2 * out_dim)
+        norm = MemberBatchNorm if batch_norm else nn.Identity
+        self.norm_1 = norm(n_members, out_dim)
+        self.norm_2 = norm(n_members, out_dim)
 
     def users(self, u: Tensor) -> Projection:
         """Return the hidden units of the first stage."""
@@ -141,10 +175,10 @@ class LHUCExpert(nn.Module):
 
     def services(self, s: Tensor) -> Projection:
         """Return the contributions of both stages, between 0 and 2."""
-        return tuple(2 * torch.sigmoid(layer(s)) for layer in self.service_layers)
+        return (2 * torch.sigmoid(self.service_layer(s))).chunk(2, dim=-1)
 
     def forward(self, user: Projection, service: Projection) -> Tensor:
-        """Modulate twice; (n, out_dim)."""
+        """Modulate twice; (n_members, n, out_dim)."""
         hidden = self.norm_1(service[0] * user[0])
         return self.norm_2(service[1] * F.relu(self.hidden_layer(hidden)))
 
@@ -154,17 +188,21 @@ class MLPExpert(nn.Module):
 
     Parameters
     ----------
-    dim : int
+    n_members : int
+        Number of members.
+    user_dim, service_dim : int
         Width of u and of s.
     hidden_sizes : sequence of int
         Width of the layers; the last is the experts' common width.
     """
 
-    def __init__(self, dim: int, hidden_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, n_members: int, user_dim: int, service_dim: int, hidden_sizes: Sequence[int]
+    ) -> None:
         super().__init__()
-        self.first = PairLinear(dim, hidden_sizes[0])
+        self.first = PairLinear(n_members, user_dim, service_dim, hidden_sizes[0])
         self.rest = nn.ModuleList(
-            nn.Linear(size, next_size) for size, next_size in pairwise(hidden_sizes)
+            MemberLinear(n_members, size, next_size) for size, next_size in pairwise(hidden_sizes)
         )
 
     def users(self, u: Tensor) -> Projection:
@@ -176,7 +214,7 @@ class MLPExpert(nn.Module):
         return (self.first.services(s),)
 
     def forward(self, user: Projection, service: Projection) -> Tensor:
-        """Add the two parts and go through the other layers; (n, hidden_sizes[-1])."""
+        """Add the two parts and go through the other layers; (n_members, n, hidden_sizes[-1])."""
         hidden = user[0] + service[0]
         for layer in self.rest:
             hidden = layer(F.relu(hidden))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
+from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
 
@@ -18,8 +19,7 @@ class EntityTower(nn.Module):
     """One side's tower: id embedding, side features and factors, mixed linearly (eq. 11).
 
     An entity that training did not see gets the average of the known entities for its factors
-    and whatever else it lacks. The mixer is linear, so that a newcomer without context is the
-    average entity.
+    and whatever else it lacks.
 
     Parameters
     ----------
@@ -29,12 +29,19 @@ class EntityTower(nn.Module):
         Number of codes of each categorical column.
     factors : ndarray of shape (n_entities, rank)
         Factors of the interaction matrix; constants of the network.
+    n_members : int
+        Number of members.
     embedding_dim : int
         Width of each embedding and of the projected numeric context.
-    out_dim : int
-        Width of the mixed vector.
+    out_dim : int or None
+        Width of the mixed vector; None leaves the inputs side by side, unmixed.
     dropout : float
         Dropout of the concatenated inputs in training.
+
+    Attributes
+    ----------
+    out_dim : int
+        Width of an entity's vector.
     """
 
     def __init__(
@@ -42,38 +49,45 @@ class EntityTower(nn.Module):
         table: EntityTable,
         n_categories: Sequence[int],
         factors: np.ndarray,
+        *,
+        n_members: int,
         embedding_dim: int,
-        out_dim: int,
+        out_dim: int | None,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.features = FeatureEmbedding(table, n_categories, embedding_dim)
+        self.features = FeatureEmbedding(table, n_categories, embedding_dim, n_members)
         # At the size of a fresh embedding, so that no input drowns the others.
         factors = EMBEDDING_STD * factors / (factors.std() or 1.0) if factors.size else factors
         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32))
-        self.dropout = nn.Dropout(dropout)
-        self.mixer = nn.Linear(self.features.out_dim + factors.shape[1], out_dim)
+        self.dropout = ByteDropout(dropout)
+        in_dim = self.features.out_dim + factors.shape[1]
+        self.out_dim = in_dim if out_dim is None else out_dim
+        self.mixer = nn.Identity() if out_dim is None else MemberLinear(n_members, in_dim, out_dim)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Represent known entities; (n, out_dim)."""
-        inputs = torch.cat([self.features(codes), self.factors[codes]], dim=1)
-        return self.mixer(self.dropout(inputs))
+        """Represent known entities; (n_members, n, out_dim)."""
+        return self.mixer(self.dropout(self._join(self.features(codes), self.factors[codes])))
 
     def encode_known(self) -> tuple[Tensor, Tensor]:
-        """Represent all known entities, (n_known, out_dim); average their inputs."""
-        inputs = torch.cat([self.features.encode_known(), self.factors], dim=1)
-        return self.mixer(inputs), inputs.mean(0)
+        """Represent all known entities, (n_members, n_known, out_dim); average their inputs."""
+        inputs = self._join(self.features.encode_known(), self.factors)
+        return self.mixer(inputs), inputs.mean(1)
 
     def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
-        """Represent newcomers, given the average of the known inputs; (n_new, out_dim)."""
-        features, factors = average.split([self.features.out_dim, self.factors.shape[1]])
-        features = self.features.encode_new(features, new)
-        return self.mixer(torch.cat([features, factors.expand(len(new), -1)], dim=1))
+        """Represent newcomers, given the average of the known inputs."""
+        features = self.features.encode_new(average[:, : self.features.out_dim], new)
+        factors = self.factors.mean(0).expand(len(new), -1)
+        return self.mixer(self._join(features, factors))
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`."""
         self.features.grow(table, n_categories)
         self.factors = append_rows(self.factors, len(table), self.factors.mean(0))
+
+    def _join(self, features: Tensor, factors: Tensor) -> Tensor:
+        """Lay the features of each member and the factors, which all share, side by side."""
+        return torch.cat([features, factors.expand(len(features), -1, -1)], dim=2)
 
 
 class SAMoEModule(nn.Module):
@@ -82,15 +96,19 @@ class SAMoEModule(nn.Module):
     Parameters
     ----------
     user_tower, service_tower : EntityTower
-        Give u_i and s_j, both of width `dim`.
-    dim : int
-        Width of u and s.
+        Give u_i and s_j.
+    n_members : int
+        Number of members; the prediction is the average of theirs.
     hidden_sizes : sequence of int
         Layers of the MLP expert; the last is the common width of the experts' outputs.
     experts : sequence of {"attention", "lhuc", "mlp"}
         Which experts take part.
-    n_heads, attention_dropout : int, float
+    attention_dim, n_heads, attention_dropout : int, int, float
         Of the attention expert.
+    shared_projections : bool
+        Whether the attention expert projects u and s by the same weights.
+    batch_norm : bool
+        Whether the LHUC expert normalises.
     activation : {"relu", "identity"}
         Applied to the mixed output ahead of the head. The paper has none ("identity").
     bound : float
@@ -102,31 +120,42 @@ class SAMoEModule(nn.Module):
         user_tower: EntityTower,
         service_tower: EntityTower,
         *,
-        dim: int,
+        n_members: int,
         hidden_sizes: Sequence[int],
         experts: Sequence[str],
+        attention_dim: int,
         n_heads: int,
         attention_dropout: float,
+        shared_projections: bool,
+        batch_norm: bool,
         activation: str,
         bound: float,
     ) -> None:
         super().__init__()
         self.user_tower = user_tower
         self.service_tower = service_tower
+        sides = n_members, user_tower.out_dim, service_tower.out_dim
         out_dim = hidden_sizes[-1]
         build = {
-            "attention": lambda: AttentionExpert(dim, out_dim, n_heads, attention_dropout),
-            "lhuc": lambda: LHUCExpert(dim, out_dim),
-            "mlp": lambda: MLPExpert(dim, hidden_sizes),
+            "attention": lambda: AttentionExpert(
+                *sides,
+                attention_dim,
+                out_dim,
+                n_heads=n_heads,
+                shared=shared_projections,
+                dropout=attention_dropout,
+            ),
+            "lhuc": lambda: LHUCExpert(*sides, out_dim, batch_norm=batch_norm),
+            "mlp": lambda: MLPExpert(*sides, hidden_sizes),
         }
         self.experts = nn.ModuleDict({name: build[name]() for name in experts})
-        self.gate = PairLinear(dim, len(experts))
+        self.gate = PairLinear(*sides, len(experts))
         self.activation = {"relu": nn.ReLU, "identity": nn.Identity}[activation]()
-        self.head = nn.Linear(out_dim, 1)
+        self.head = MemberLinear(n_members, out_dim, 1)
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs of known entities, given by code; (n,)."""
+        """Predict pairs of known entities, given by code; (n_members, n)."""
         return self._mix(
             self._project_users(self.user_tower(users)),
             self._project_services(self.service_tower(services)),
@@ -152,15 +181,15 @@ class SAMoEModule(nn.Module):
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n,)."""
-        return self._mix(_take(encoded.users, users), _take(encoded.services, services))
+        return self._mix(_take(encoded.users, users), _take(encoded.services, services)).mean(0)
 
     def score_experts(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict by each expert alone, and give its gate weight; (n, 2, n_experts)."""
         gate, outputs = self._consult(
             _take(encoded.users, users), _take(encoded.services, services)
         )
-        alone = torch.stack([self._predict(output) for output in outputs], dim=1)
-        return torch.stack([alone, gate], dim=1)
+        alone = torch.stack([self._predict(output).mean(0) for output in outputs], dim=1)
+        return torch.stack([alone, gate.mean(0)], dim=1)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder, bound: float) -> None:
         """Make room for entities and categories that were appended, and for larger targets."""
@@ -187,21 +216,21 @@ class SAMoEModule(nn.Module):
             expert(u, s)
             for expert, u, s in zip(self.experts.values(), user_parts, service_parts, strict=True)
         ]
-        return (gate_u + gate_s).softmax(dim=1), outputs
+        return (gate_u + gate_s).softmax(dim=-1), outputs
 
     def _mix(self, users: list[Projection], services: list[Projection]) -> Tensor:
         """Weight the experts' outputs by the gate (eq. 16) and predict."""
         gate, outputs = self._consult(users, services)
         mixed = sum(
-            weight * output for weight, output in zip(gate.split(1, 1), outputs, strict=True)
+            weight * output for weight, output in zip(gate.split(1, -1), outputs, strict=True)
         )
         return self._predict(mixed)
 
     def _predict(self, output: Tensor) -> Tensor:
         """Map an output into the range of the targets by tanh (eq. 17)."""
-        return self.bound * torch.tanh(self.head(self.activation(output)).squeeze(1) / self.bound)
+        return self.bound * torch.tanh(self.head(self.activation(output)).squeeze(2) / self.bound)
 
 
 def _take(projections: list[Projection], rows: Tensor) -> list[Projection]:
     """Take the rows of pairs from the projections of all entities."""
-    return [tuple(part.index_select(0, rows) for part in parts) for parts in projections]
+    return [tuple(part.index_select(1, rows) for part in parts) for parts in projections]
