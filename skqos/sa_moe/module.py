@@ -8,15 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
+from skqos.embeddings import FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
 
+# Three times what other networks start with: measured on validation folds.
+EMBEDDING_STD = 0.15
+ACTIVATIONS = {"relu": nn.ReLU, "identity": nn.Identity}
+
 
 class EntityTower(nn.Module):
-    """One side's tower: id embedding, side features and factors, mixed linearly (eq. 11).
+    """One side's tower: id embedding, side features and factors, mixed by a layer (eq. 11).
 
     An entity that training did not see gets the average of the known entities for its factors
     and whatever else it lacks.
@@ -35,6 +39,8 @@ class EntityTower(nn.Module):
         Width of each embedding and of the projected numeric context.
     out_dim : int or None
         Width of the mixed vector; None leaves the inputs side by side, unmixed.
+    activation : {"relu", "identity"}
+        Applied to the mixed vector. The paper has none ("identity").
     dropout : float
         Dropout of the concatenated inputs in training.
 
@@ -53,17 +59,24 @@ class EntityTower(nn.Module):
         n_members: int,
         embedding_dim: int,
         out_dim: int | None,
+        activation: str,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.features = FeatureEmbedding(table, n_categories, embedding_dim, n_members)
+        self.features = FeatureEmbedding(
+            table, n_categories, embedding_dim, n_members, EMBEDDING_STD
+        )
         # At the size of a fresh embedding, so that no input drowns the others.
         factors = EMBEDDING_STD * factors / (factors.std() or 1.0) if factors.size else factors
         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32))
         self.dropout = ByteDropout(dropout)
         in_dim = self.features.out_dim + factors.shape[1]
         self.out_dim = in_dim if out_dim is None else out_dim
-        self.mixer = nn.Identity() if out_dim is None else MemberLinear(n_members, in_dim, out_dim)
+        self.mixer = nn.Identity()
+        if out_dim is not None:
+            self.mixer = nn.Sequential(
+                MemberLinear(n_members, in_dim, out_dim), ACTIVATIONS[activation]()
+            )
 
     def forward(self, codes: Tensor) -> Tensor:
         """Represent known entities; (n_members, n, out_dim)."""
@@ -150,7 +163,7 @@ class SAMoEModule(nn.Module):
         }
         self.experts = nn.ModuleDict({name: build[name]() for name in experts})
         self.gate = PairLinear(*sides, len(experts))
-        self.activation = {"relu": nn.ReLU, "identity": nn.Identity}[activation]()
+        self.activation = ACTIVATIONS[activation]()
         self.head = MemberLinear(n_members, out_dim, 1)
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
 
