@@ -72,8 +72,10 @@ def resolve_device(device: str) -> torch.device:
             return _try_device("cuda" if torch.cuda.is_available() else "cpu")
         return _try_device(device)
     except Exception as error:  # each kind of device fails in its own way
+        # torch appends its own call stack to some messages.
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"device={device!r} cannot be used here ({error}). Use 'auto', 'cpu' or a device "
+            f"device={device!r} cannot be used here ({reason}). Use 'auto', 'cpu' or a device "
             "that torch lists, such as 'cuda:0'."
         ) from error
 

@@ -390,8 +390,10 @@ def test_a_module_on_a_gpu_is_pickled_from_the_cpu(model, monkeypatch):
         type(model.module_), "to", lambda self, device: moved.append((self, device)) or self
     )
     state = model.__getstate__()
-    assert moved == [(state["module_"], "cpu")]
-    assert state["module_"] is not model.module_, "the model that is in use stays where it is"
+    assert moved == [(state["_state"].module_, "cpu")]
+    assert state["_state"].module_ is not model.module_, (
+        "the model that is in use stays where it is"
+    )
 
 
 @all_estimators
