@@ -404,3 +404,11 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
             raise ValueError(
                 f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are needed."
             )
+
+
+def check_layer_sizes(parameter: str, sizes: Any) -> None:
+    """Raise ValueError unless a parameter lists the widths of one layer or more."""
+    if not len(sizes) or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        raise ValueError(
+            f"{parameter} must hold at least one layer, each an int of 1 or more; got {sizes!r}."
+        )

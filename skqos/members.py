@@ -50,6 +50,32 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class PairLinear(MemberLinear):
+    """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members.
+    user_dim, service_dim : int
+        Width of u and of s.
+    out_dim : int
+        Width of the result.
+    """
+
+    def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
+        super().__init__(n_members, user_dim + service_dim, out_dim)
+        self.user_dim = user_dim
+
+    def users(self, u: Tensor) -> Tensor:
+        """Return the users' part."""
+        return torch.bmm(u, self.weight[:, : self.user_dim])
+
+    def services(self, s: Tensor) -> Tensor:
+        """Return the services' part, with the bias."""
+        return torch.baddbmm(self.bias, s, self.weight[:, self.user_dim :])
+
+
 class MemberBatchNorm(nn.Module):
     """Batch normalisation of each member's features, as ``torch.nn.BatchNorm1d`` has it.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from torch.utils.data import Dataset
 
 from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
+
+if TYPE_CHECKING:
+    from skqos.base import TrainingRows
 
 # Rows whose predictions are checked when training has ended.
 MAX_CHECKED_ROWS = 20_000
@@ -57,6 +60,11 @@ class InteractionDataset(Dataset):
         self.one_per_batch = one_per_batch
         self.inputs = {name: torch.as_tensor(values) for name, values in inputs.items()}
         self.target = torch.as_tensor(target, dtype=torch.float32)
+
+    @classmethod
+    def of_rows(cls, rows: TrainingRows) -> InteractionDataset:
+        """Give a network that takes users and services alone its rows."""
+        return cls({"users": rows.user_codes, "services": rows.service_codes}, rows.target)
 
     def __len__(self) -> int:
         return len(self.target)

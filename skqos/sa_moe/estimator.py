@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import TrainingData, TrainingRows
+from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
 from skqos.incremental import IncrementalQoSRegressor
@@ -438,12 +438,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
                 f"experts must name one or more of {EXPERTS}, each once; got "
                 f"{tuple(self.experts)!r}."
             )
-        sizes = self.mlp_hidden_sizes
-        if not len(sizes) or any(not isinstance(n, Integral) or n < 1 for n in sizes):
-            raise ValueError(
-                "mlp_hidden_sizes must hold at least one layer, each an int of 1 or more; got "
-                f"{sizes!r}."
-            )
+        check_layer_sizes("mlp_hidden_sizes", self.mlp_hidden_sizes)
         if "attention" in self.experts and self.attention_dim % self.n_heads:
             raise ValueError(
                 f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which the "
@@ -522,12 +517,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         from skqos.training import InteractionDataset
 
         module.grow(rows.users, rows.services, _bound(rows.target))
-        return {
-            "criterion": ObservedLoss(self.loss),
-            "rows": InteractionDataset(
-                {"users": rows.user_codes, "services": rows.service_codes}, rows.target
-            ),
-        }
+        return {"criterion": ObservedLoss(self.loss), "rows": InteractionDataset.of_rows(rows)}
 
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""

@@ -14,36 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skqos.members import MemberBatchNorm, MemberLinear
+from skqos.members import MemberBatchNorm, MemberLinear, PairLinear
 
 # What an expert computes of one side: tensors with a row per entity.
 Projection = tuple[Tensor, ...]
-
-
-class PairLinear(MemberLinear):
-    """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
-
-    Parameters
-    ----------
-    n_members : int
-        Number of members.
-    user_dim, service_dim : int
-        Width of u and of s.
-    out_dim : int
-        Width of the result.
-    """
-
-    def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
-        super().__init__(n_members, user_dim + service_dim, out_dim)
-        self.user_dim = user_dim
-
-    def users(self, u: Tensor) -> Tensor:
-        """Return the users' part."""
-        return torch.bmm(u, self.weight[:, : self.user_dim])
-
-    def services(self, s: Tensor) -> Tensor:
-        """Return the services' part, with the bias."""
-        return torch.baddbmm(self.bias, s, self.weight[:, self.user_dim :])
 
 
 class AttentionExpert(nn.Module):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from skqos.embeddings import FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
-from skqos.members import ByteDropout, MemberLinear
+from skqos.members import ByteDropout, MemberLinear, PairLinear
 from skqos.prediction import Encoded
-from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear, Projection
+from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, Projection
 
 # Three times what other networks start with: measured on validation folds.
 EMBEDDING_STD = 0.15

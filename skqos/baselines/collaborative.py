@@ -460,7 +460,7 @@ def share_of_nearest(similarities: np.ndarray, n_neighbors: int) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from skqos.baselines import share_of_nearest
+    >>> from skqos.baselines.collaborative import share_of_nearest
     >>> share_of_nearest(np.array([[0.2, 0.8, 0.4, 0.4]]), 2)
     array([[0. , 0.8, 0.2, 0.2]])
     """
