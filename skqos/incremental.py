@@ -185,7 +185,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
 
 def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
-    """How many rows to replay, and the learning rate, of that of `fit`: both grow with the new ones.
+    """Tell how many rows to replay, and the learning rate, of that of `fit`; both grow smoothly.
 
     Where the buffer holds only a part of the earlier rows, steps are smaller by that part.
     """
