@@ -134,8 +134,12 @@ class _Writer:
         return self._object
 
     def _object(self, value: Any, path: str) -> dict[str, Any]:
-        state = value.__getstate__() or {}
-        state = {name: part for name, part in state.items() if name not in VERSIONS}
+        if dataclasses.is_dataclass(value):
+            # What is computed from the fields is computed again.
+            state = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        else:
+            state = value.__getstate__() or {}
+            state = {name: part for name, part in state.items() if name not in VERSIONS}
         try:
             _check_state(type(value), state)
         except ValueError as error:
@@ -242,10 +246,7 @@ class _Reader:
         if kind is Pipeline:
             return Pipeline(**state)
         loadable.check_own_class(kind)
-        value = object.__new__(kind)
-        if dataclasses.is_dataclass(kind):
-            state = {**_defaults(kind, state), **state}
-        return _with_state(value, state)
+        return _with_state(object.__new__(kind), state)
 
     def _module(self, node: dict[str, Any]) -> nn.Module:
         kind = loadable.find_class(node["class"])
@@ -326,8 +327,8 @@ def _check_state(kind: type, state: dict[str, Any]) -> None:
     """Raise ValueError unless attributes may be those of an object."""
     _check_names(kind, state)
     if dataclasses.is_dataclass(kind):
-        unknown = state.keys() - {field.name for field in dataclasses.fields(kind)}
-        lacking: Iterable[str] = _lacking(kind, state)
+        fields = {field.name for field in dataclasses.fields(kind)}
+        unknown, lacking = state.keys() - fields, fields - state.keys()
     elif issubclass(kind, BaseEstimator):
         parameters = set(kind._get_param_names())
         unknown = {
@@ -338,7 +339,7 @@ def _check_state(kind: type, state: dict[str, Any]) -> None:
         }
         lacking = parameters - state.keys()
     else:
-        unknown = lacking = ()
+        unknown = lacking = set()
     for names, what in ((unknown, "has no"), (lacking, "lacks its")):
         if names:
             raise ValueError(f"{kind.__name__} {what} {', '.join(sorted(names)):.200}")
@@ -361,27 +362,6 @@ def _is_field(kind: type, name: str) -> bool:
     return name in getattr(kind, "__dataclass_fields__", {})
 
 
-def _lacking(kind: type, state: dict[str, Any]) -> list[str]:
-    return [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.name not in state
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-
-
-def _defaults(kind: type, state: dict[str, Any]) -> dict[str, Any]:
-    """Fields that an object does not store, such as caches."""
-    return {
-        field.name: field.default
-        if field.default_factory is dataclasses.MISSING
-        else field.default_factory()
-        for field in dataclasses.fields(kind)
-        if field.name not in state
-    }
-
-
 def _check_pipeline(state: dict[str, Any]) -> None:
     if state["memory"] is not None:
         # A cache is a folder of pickles.
@@ -389,7 +369,7 @@ def _check_pipeline(state: dict[str, Any]) -> None:
             "memory names a folder of pickles, which would be run; use set_params(memory=None)"
         )
     for name, step in state["steps"]:
-        is_step = step is None or step == "passthrough" or isinstance(step, BaseEstimator)
+        is_step = step is None or isinstance(step, str | BaseEstimator)
         if type(name) is not str or not is_step:
             raise ValueError("a step of Pipeline is no estimator")
 

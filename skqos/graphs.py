@@ -53,6 +53,7 @@ class _SparsePattern(nn.Module):
         starts, n = self.row_starts, len(self.columns)
         is_increasing = bool((starts.diff() >= 0).all())
         is_whole = len(starts) == n_rows + 1 and starts[0] == 0 and starts[-1] == n
+        is_whole = is_whole and self.columns.shape == self.order.shape == (n,)
         in_range = all(
             n == 0 or (values.min() >= 0 and values.max() < size)
             for values, size in ((self.columns, n_columns), (self.order, n))

@@ -145,11 +145,17 @@ def load_model(path: str | os.PathLike[str] | BinaryIO) -> Any:
         model, version = _decode(content)
     # Whatever a forged file leads to, it is the file that is wrong.
     except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name} is no model that this skqos saved: {reason:.300}.") from error
+        raise ValueError(f"{name} is no model that this skqos saved: {_reason(error)}.") from error
     if version != skqos.__version__:
         warn_of_other_version(type(model).__name__, version)
     return model
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if not isinstance(error, ValueError):
+        text = f"its parts are not what was stored ({type(error).__name__}: {text:.100})"
+    return " ".join(text[:300].split()).removesuffix(".")
 
 
 def _read(path: Any) -> tuple[str, bytes]:
@@ -205,7 +211,7 @@ def _decode(content: bytes) -> tuple[BaseEstimator, str]:
         if version == skqos.__version__:
             raise
         raise ValueError(
-            f"skqos {version} saved it, this is {skqos.__version__}; {error}"
+            f"skqos {version} saved it, this is {skqos.__version__}; {_reason(error)}"
         ) from error
     if not isinstance(model, BaseEstimator):
         raise ValueError(f"it holds a {type(model).__name__}")
