@@ -288,6 +288,10 @@ class Cells:
         """Take them from a matrix."""
         return cls(matrix.indptr, matrix.indices, matrix.data, matrix.shape[1])
 
+    def check_loaded(self) -> None:
+        """Raise ValueError if the cells of a file are outside of the matrix."""
+        self.matrix(1).check_format(full_check=True)
+
     @property
     def counts(self) -> np.ndarray:
         """Number of cells in each row."""
