@@ -17,6 +17,7 @@ from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 import skqos
+from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -27,7 +28,14 @@ from skqos._sklearn_compat import (
 )
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
-from skqos.inputs import Columns, ContextLayout, as_frame, locate_context, read_columns
+from skqos.inputs import (
+    Columns,
+    ContextLayout,
+    as_frame,
+    check_names,
+    locate_context,
+    read_columns,
+)
 from skqos.targets import TRANSFORMS, TargetTransform
 
 if TYPE_CHECKING:
@@ -107,9 +115,10 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     def _read_again(self, X: Any) -> Columns:
         """Check that X has the columns of `fit`, and take it apart."""
         check_is_fitted(self)
-        check_feature_names(self, X, reset=False)
         frame = as_frame(X, 1, self)
+        check_feature_names(self, frame, reset=False)
         check_n_features(self, frame, reset=False)
+        check_names(frame.columns, self._n_id_columns, self._n_id_columns, self._layout.names)
         return read_columns(frame, self._n_id_columns, self._layout)
 
     def __sklearn_tags__(self) -> Any:
@@ -188,17 +197,18 @@ class BaseQoSRegressor(PairRegressor):
         """
         self._check_parameters()
         y = self._check_target(y)
-        # Refuses mixed names now; they are stored when all is done.
-        get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
+        # Refuses mixed names now; they are stored when all is done.
+        get_feature_names(frame)
         layout = locate_context(
             frame.columns, self._n_id_columns, self.user_features, self.service_features
         )
         columns = read_columns(frame, self._n_id_columns, layout)
         check_consistent_length(frame, y)
-        transform, data = self._prepare(columns, y)
-        nets, attributes = self._train(data)
-        check_feature_names(self, X, reset=True)
+        plain = with_plain_parameters(self)
+        transform, data = plain._prepare(columns, y)
+        nets, attributes = plain._train(data)
+        check_feature_names(self, frame, reset=True)
         check_n_features(self, frame, reset=True)
         self._target_shape = y.shape[1:]
         self._set_fitted(nets, layout, transform, data, attributes)
@@ -377,8 +387,11 @@ class BaseQoSRegressor(PairRegressor):
 
 
 def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
-    user_positions, new_users = users.transform(columns.users, columns.user_context)
-    service_positions, new_services = services.transform(columns.services, columns.service_context)
+    # Context is read only if there are newcomers.
+    user_positions, new_users = users.transform(columns.users, lambda: columns.user_context)
+    service_positions, new_services = services.transform(
+        columns.services, lambda: columns.service_context
+    )
     return Interactions(
         users=user_positions,
         services=service_positions,

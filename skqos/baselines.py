@@ -19,6 +19,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import (
     Interval,
     check_feature_names,
@@ -29,7 +30,7 @@ from skqos._sklearn_compat import (
 from skqos.base import PairRegressor
 from skqos.entities import EntityEncoder
 from skqos.factorization import interaction_matrix
-from skqos.inputs import ContextLayout, as_frame, check_not_swapped, read_columns
+from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
 
 __all__ = ["PMFRegressor", "UIPCCRegressor"]
 
@@ -70,10 +71,10 @@ class _BaselineRegressor(PairRegressor):
             If X or y is not as described; nothing of an earlier fit is changed then.
         """
         y = self._check_target(y)
-        # Refuses mixed names now; they are stored when all is done.
-        get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
-        check_not_swapped(frame.columns)
+        # Refuses mixed names now; they are stored when all is done.
+        get_feature_names(frame)
+        check_names(frame.columns, self._n_id_columns, self._n_id_columns)
         columns = read_columns(frame, self._n_id_columns, self._layout)
         check_consistent_length(frame, y)
         users, services = EntityEncoder("user"), EntityEncoder("service")
@@ -89,9 +90,9 @@ class _BaselineRegressor(PairRegressor):
             "user_means_": _row_means(matrix),
             "service_means_": _row_means(matrix.T.tocsr()),
             "mean_": float(matrix.data.mean()),
-            **self._fit_matrix(matrix),
+            **with_plain_parameters(self)._fit_matrix(matrix),
         }
-        check_feature_names(self, X, reset=True)
+        check_feature_names(self, frame, reset=True)
         check_n_features(self, frame, reset=True)
         for name, value in fitted.items():
             setattr(self, name, value)
@@ -122,7 +123,8 @@ class _BaselineRegressor(PairRegressor):
         alone = ~known_users & known_services
         prediction[alone] = self.service_means_[pairs.services[alone]]
         both = known_users & known_services
-        prediction[both] = self._predict_known(pairs.users[both], pairs.services[both])
+        plain = with_plain_parameters(self)
+        prediction[both] = plain._predict_known(pairs.users[both], pairs.services[both])
         return prediction
 
     def _fit_matrix(self, matrix: sparse.csr_array) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import Interval, fit_context
 from skqos.base import BaseQoSRegressor, TrainingData, TrainingRows
 from skqos.replay import ReplayBuffer
@@ -97,7 +98,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         new = TrainingRows(
             users, services, user_codes, service_codes, self._target_transform.transform(y)
         )
-        self._set_updated(*self._update(new), new)
+        self._set_updated(*with_plain_parameters(self)._update(new), new)
         return self
 
     def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from skqos import SAMoERegressor, UnusedColumnsWarning
+from skqos._ids import id_kind
 from skqos.inputs import (
     Columns,
     ContextLayout,
     as_frame,
-    id_kind,
     is_numeric,
     locate_context,
     read_columns,
