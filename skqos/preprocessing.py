@@ -229,8 +229,8 @@ def _prepare_table(table: Any, parameter: str, entity: str) -> pd.DataFrame | No
     frame = to_frame(table, parameter)
     if frame is None:
         raise TypeError(
-            f"{parameter} must be a DataFrame with the {entity} ids as index, or None; "
-            f"got {type(table).__name__}."
+            f"{parameter} must be a pandas DataFrame (or another frame) with the {entity} ids as "
+            f"index, or None; got {type(table).__name__}."
         )
     if frame is not table:
         frame = _set_index(frame, parameter, entity)
