@@ -115,7 +115,7 @@ def as_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
     TypeError
         If X is a lazy frame or sparse.
     """
-    frame = to_frame(X, "X")
+    frame = named_columns(X)
     if frame is None:
         return as_columns(_read_array(X, n_id_columns, estimator))
     for n, what, minimum in (
@@ -181,7 +181,6 @@ def locate_context(
     if left_out:
         _warn_unused([columns[k] for k in sorted(left_out)])
     names = {k: columns[k] for positions in found for k in positions}
-    _check_distinct(names.values())
     return ContextLayout(*found, names)
 
 
@@ -341,6 +340,15 @@ def _no_context(name: Any, what: str) -> TypeError:
     )
 
 
+def named_columns(X: Any) -> pd.DataFrame | None:
+    """Return X as a DataFrame if it has named columns, else None; names must differ."""
+    frame = to_frame(X, "X")
+    if frame is not None and not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"X has several columns named {repeated!r}; names must differ.")
+    return frame
+
+
 def stack_rows(rows: Sequence[Any]) -> np.ndarray:
     """Stack a list of rows; where values are of several types, each keeps its own.
 
@@ -355,7 +363,8 @@ def stack_rows(rows: Sequence[Any]) -> np.ndarray:
     kinds = set(map(type, stacked.ravel()))
     if kinds <= {int} or kinds <= {float}:
         plain = np.asarray(rows)
-        return plain if plain.dtype.kind in "if" else stacked
+        # Integers of which some need more than 64 bits turn to floats.
+        return stacked if kinds == {int} and plain.dtype != np.int64 else plain
     return stacked
 
 
@@ -397,13 +406,6 @@ def _check_time_unit(X: np.ndarray) -> None:
     unit = np.datetime_data(X.dtype)[0]
     if unit in ("ps", "fs", "as"):
         raise ValueError(f"X holds times in {unit}, which pandas would round; give ns or strings.")
-
-
-def _check_distinct(names: Iterable[Any]) -> None:
-    index = pd.Index(list(names), tupleize_cols=False)
-    if not index.is_unique:
-        repeated = index[index.duplicated()][0]
-        raise ValueError(f"X has several context columns named {repeated!r}; names must differ.")
 
 
 def _read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:

@@ -21,7 +21,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skqos._frames import to_frame
 from skqos._ids import find_ids, id_kind, make_index, read_ids
-from skqos.inputs import ID_COLUMNS, as_columns, check_names, role_of, stack_rows, unmasked
+from skqos.inputs import (
+    ID_COLUMNS,
+    as_columns,
+    check_names,
+    named_columns,
+    role_of,
+    stack_rows,
+    unmasked,
+)
 
 __all__ = ["ContextJoiner"]
 
@@ -181,7 +189,7 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         return self.users_ is not None or self.services_ is not None
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame | NDArray[Any]:
-        frame = to_frame(X, "X")
+        frame = named_columns(X)
         if frame is None:
             X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
             return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
