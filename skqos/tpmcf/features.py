@@ -226,7 +226,9 @@ class MatrixFactors:
         factors = truncated_svd(means, self.n_factors, self.random_state)
         # The columns of U S^(1/2) have the squared norm S.
         singular = (factors[0] ** 2).sum(axis=0)
-        is_kept = singular > MIN_SINGULAR_VALUE * singular.max()
+        # The inverse of less than the smallest normal number may be infinite.
+        least = max(MIN_SINGULAR_VALUE * singular.max(initial=0.0), np.finfo(np.float64).tiny)
+        is_kept = singular > least
         inverse = np.divide(1, singular, out=np.zeros_like(singular), where=is_kept)
         self.bases_ = [side * inverse for side in factors]
         return self
