@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import make_scorer, mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.utils import check_consistent_length
 
+from skqos._sklearn_compat import validate_params
 from skqos._target_checks import as_target
 
 __all__ = [
@@ -209,6 +210,7 @@ def nan_r2_score(
     return _combine(scores, multioutput, min_observed=2)
 
 
+@validate_params({"random_state": ["random_state"]}, prefer_skip_nested_validation=True)
 def outlier_mask(
     y: ArrayLike,
     *,

@@ -22,6 +22,14 @@ from skqos.base import BaseQoSRegressor
 from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, all_estimators, temporal_estimators
 
+# Nothing else is changed from what `SAMoERegressor()` and the like are.
+ONE_EPOCH = {"max_epochs": 1, "first_stage_epochs": 1, "gcmf_epochs": 1, "device": "cpu"}
+
+
+def _at_defaults(contract):
+    estimator = contract.estimator_class()
+    return estimator.set_params(**{k: v for k, v in ONE_EPOCH.items() if k in vars(estimator)})
+
 
 def _expected_failures(estimator):
     return next(
@@ -33,7 +41,10 @@ def _expected_failures(estimator):
 
 @pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")
 @parametrize_with_checks(
-    [contract.make() for contract in CONTRACTS],
+    [
+        *(contract.make() for contract in CONTRACTS),
+        *(_at_defaults(contract) for contract in CONTRACTS),
+    ],
     expected_failed_checks=_expected_failures,
 )
 def test_scikit_learn_checks(estimator, check):
@@ -406,6 +417,35 @@ def test_a_users_early_stopping_is_no_ctrl_c(contract, qos):
     model = contract.make(callbacks=[callback], max_epochs=20).fit(qos.X, qos.y)
     assert model.n_iter_ < 20
     assert callback.misses_ == 0, "fit works on a clone of the callback"
+
+
+@all_estimators
+@pytest.mark.parametrize("bad", [1, "early", None, ("name", 1), (1, Interrupt()), object, []])
+def test_what_is_no_callback_is_refused_ahead_of_training(contract, qos, bad):
+    class Never(Callback):
+        def on_train_begin(self, *_, **__):
+            raise AssertionError("training began")
+
+    model = contract.make(callbacks=[Never(), bad])
+    before = dict(vars(model))
+    with pytest.raises(TypeError, match=r"callbacks\[1\] must be a skorch callback"):
+        model.fit(qos.X, qos.y)
+    assert vars(model) == before
+    with pytest.raises(ValueError, match=r"callbacks must have different names; got \['a', 'a'\]"):
+        contract.make(callbacks=[("a", Never()), ("a", Never())]).fit(qos.X, qos.y)
+
+
+@all_estimators
+def test_callbacks_are_taken_as_skorch_takes_them(contract, qos):
+    seen = []
+
+    class Seen(Callback):
+        def on_train_end(self, *_, **__):
+            seen.append(self)
+
+    contract.make(callbacks=(Seen, Seen(), ("mine", Seen()), ("class", Seen))).fit(qos.X, qos.y)
+    assert len(seen) % 4 == 0
+    assert len(set(map(id, seen))) == len(seen)
 
 
 @all_estimators
