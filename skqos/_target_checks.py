@@ -12,6 +12,8 @@ from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
 
 MAX_ROWS_SHOWN = 5
+# Sums of as many values as memory holds are finite.
+MAX_VALUE = 1e300
 # What a code for "missing" looks like among measured values.
 MISSING_CODE = -1.0
 
@@ -37,13 +39,13 @@ def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> n
     Returns
     -------
     ndarray of float64
-        Without infinity.
+        At most 1e300 in size.
 
     Raises
     ------
     ValueError
         If y is complex, masked, empty, of more than two dimensions or not of one length in all
-        rows, or holds infinity or, unless allowed, NaN.
+        rows, or holds infinity, a value beyond 1e300 or, unless allowed, NaN.
     TypeError
         If y is sparse or holds durations, dates, text or other objects.
     """
@@ -154,12 +156,13 @@ def _check_finite(values: np.ndarray, name: str, allow_nan: bool, names: Any) ->
         label = name
         if values.ndim == 2:
             label = f"{name}, column {k} ({k if names is None else names[k]})"
-        infinite, missing = np.isinf(column), np.isnan(column)
+        infinite, missing = np.abs(column) > MAX_VALUE, np.isnan(column)
         if infinite.any():
             advice = ", or NaN for what was not observed" if allow_nan else ""
             raise ValueError(
                 f"Input {name} contains infinity or a value too large for dtype('float64'). "
-                f"{label}: {_rows(infinite, column)}; give a finite value{advice}."
+                f"{label}: {_rows(infinite, column)}; give a finite value, at most {MAX_VALUE:g} in "
+                f"size{advice}."
             )
         if missing.any() and not allow_nan:
             advice = " Only SharpQoSRegressor takes NaN, in a y of several columns."

@@ -11,10 +11,9 @@ TRANSFORMS = ("auto", "sqrt", "log", "max", "standard")
 MAX_DISTANCE = 2.0
 # Of the deviations, what an offset a million times as large makes of a mean of 0.
 ROUNDING = 1e-6
-# Half of it is a normal number.
-MIN_SCALE = 4 * np.finfo(np.float64).tiny
-# Networks learn in float32, with losses that may square.
+# Networks learn in float32, with losses that may square: values beyond are infinite or 0 there.
 MAX_TRANSFORMED = 1e18
+MIN_TRANSFORMED = 1e-18
 
 
 class TargetTransform:
@@ -53,8 +52,8 @@ class TargetTransform:
         Raises
         ------
         ValueError
-            If "log" was asked for and a target has a negative value, or a value is too large for
-            the network as transformed.
+            If "log" was asked for and a target has a negative value, or what is transformed is too
+            large or too small for the network.
         """
         columns = y.reshape(len(y), -1)
         observed = [column[~np.isnan(column)] for column in columns.T]
@@ -67,6 +66,7 @@ class TargetTransform:
         self._is_log = np.array([kind == "log" for kind in self.kinds_])
         self._is_sqrt = np.array([kind == "sqrt" for kind in self.kinds_])
         self._check_size(columns)
+        self._check_not_lost(columns)
         return self
 
     def check(self, y: np.ndarray) -> None:
@@ -84,9 +84,9 @@ class TargetTransform:
 
     def transform(self, y: np.ndarray) -> np.ndarray:
         """Map y to the scale of the network; the shape stays, NaN stays NaN."""
-        # Halves: the difference of two huge values may overflow.
+        # Later values may be of another order than those of training.
         with np.errstate(over="ignore"):
-            z = (y.reshape(len(y), -1) / 2 - self.shift_ / 2) / (self.scale_ / 2)
+            z = (y.reshape(len(y), -1) - self.shift_) / self.scale_
         # Validation targets may lie below what training has seen; log1p needs more than -1.
         z[:, self._is_log] = np.log1p(np.maximum(z[:, self._is_log], 0.0))
         roots = z[:, self._is_sqrt]
@@ -98,10 +98,10 @@ class TargetTransform:
         y = z.reshape(len(z), -1).astype(np.float64)
         # exp(700) is near the largest float64: a wild prediction stays finite.
         y[:, self._is_log] = np.expm1(np.minimum(y[:, self._is_log], 700.0))
-        limit = np.finfo(np.float64).max / 2
+        limit = np.finfo(np.float64).max
         with np.errstate(over="ignore"):
             y[:, self._is_sqrt] *= np.abs(y[:, self._is_sqrt])
-            y = 2 * np.clip(y * (self.scale_ / 2) + self.shift_ / 2, -limit, limit)
+            y = np.clip(y * self.scale_ + self.shift_, -limit, limit)
         return y.reshape(z.shape)
 
     def _check_size(self, columns: np.ndarray) -> None:
@@ -113,6 +113,19 @@ class TargetTransform:
                 f"y holds {columns[row, target]} (row {row}, target {target}), which "
                 f"target_transform={self.kind!r} leaves too large for the network. Fit with "
                 "target_transform='auto' or 'standard', or leave such values out."
+            )
+
+    def _check_not_lost(self, columns: np.ndarray) -> None:
+        """Raise ValueError if a target that is not 0 would be 0 to the network."""
+        largest = np.nanmax(np.abs(self.transform(columns)), axis=0)
+        lost = (largest < MIN_TRANSFORMED) & (np.nanmax(np.abs(columns), axis=0) > 0)
+        # Constants are shifted to 0.
+        lost &= self.shift_ == 0
+        if lost.any():
+            raise ValueError(
+                f"y, target {lost.argmax()}, holds values of at most {largest[lost.argmax()]}, "
+                f"which target_transform={self.kind!r} leaves too small for the network. Fit with "
+                "target_transform='auto' or 'standard', or give y in another unit."
             )
 
     def _choose(self, values: np.ndarray) -> str | None:
@@ -131,17 +144,16 @@ class TargetTransform:
         # Sums and squares of the values themselves may overflow or underflow.
         largest = np.abs(values).max() or 1.0
         if kind == "max":
-            return 0.0, max(largest, MIN_SCALE)
+            return 0.0, largest
         if kind == "standard":
             return _mean(values), _positive(largest * (values / largest).std(), largest)
         shift = values.min() if self.kind == "auto" else 0.0
-        return shift, _positive(2 * _mean(np.abs(values / 2 - shift / 2)), largest)
+        return shift, _positive(_mean(np.abs(values - shift)), largest)
 
 
 def _has_heavy_right_tail(values: np.ndarray) -> bool:
     """Tell by statistics that neither the unit nor an offset of the values changes."""
-    # Halves: the difference of two huge values may overflow.
-    above = values / 2 - values.min() / 2
+    above = values - values.min()
     median = np.median(above)
     deviation = above - median
     spread = _mean(np.abs(deviation))
@@ -155,4 +167,4 @@ def _mean(values: np.ndarray) -> float:
 
 def _positive(scale: float, largest: float) -> float:
     """Take a scale that can be divided by; a constant is measured in itself, at most in 1."""
-    return max(scale or min(largest, 1.0), MIN_SCALE)
+    return scale or min(largest, 1.0)

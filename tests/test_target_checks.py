@@ -53,7 +53,8 @@ REFUSED = {
     "three dimensions": (Y.reshape(2, 2, 1), ValueError, "y cannot be taken.*dim 3"),
     "too large an int": ([1, 2, 10**400, 3], ValueError, "y cannot be taken"),
     "infinity": (np.r_[Y[:3], np.inf], ValueError, "y contains infinity.*row 3 is inf"),
-    "float128": (Y.astype(np.longdouble) * 1e308, ValueError, "y contains infinity.*row 3"),
+    "beyond 1e300": ([0.5, 1.5, 2.0, -1.1e300], ValueError, "y contains .* too large.*row 3"),
+    "float128": (Y.astype(np.longdouble) * 1e308, ValueError, "y contains infinity.*row 0"),
 }
 
 

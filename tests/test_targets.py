@@ -205,9 +205,9 @@ def test_auto_of_positive_skewed_targets_is_nearly_the_plain_root():
 @pytest.mark.parametrize(
     "y",
     [
-        [-1.7e308, -1.7e308, 1.7e308],
-        [-1.7e308, 1.7e308, 1.7e308],
-        [0.0, 0.0, 1.7e308],
+        [-1e300, -1e300, 1e300],
+        [-1e300, 1e300, 1e300],
+        [0.0, 0.0, 1e300],
         [0.0, 5e-324, 5e-324],
         [0.0, 0.0, 1e-310],
     ],
@@ -227,6 +227,14 @@ def test_extremes_stay_finite_in_both_directions(kind, y):
 def test_a_constant_is_measured_in_itself_at_most_in_1(value):
     transform = TargetTransform("auto").fit(np.full(3, value))
     assert transform.scale_ == [min(value, 1.0)]
+
+
+def test_values_that_stay_too_small_for_float32_raise():
+    with pytest.raises(
+        ValueError, match=r"y, target 1, .* at most 5e-30, .*=None leaves too small"
+    ):
+        TargetTransform(None).fit(np.column_stack([[0.0, 0.0], [5e-30, -1e-30]]))
+    TargetTransform("auto").fit(np.array([5e-30, -1e-30]))
 
 
 def test_values_that_stay_too_large_for_float32_raise():

@@ -454,8 +454,6 @@ def _shares_by_code(
 
 def _positive(y: np.ndarray) -> np.ndarray:
     """Shift a target to be positive, as the exponential model needs; an offset does not matter."""
-    # Halves: the difference of two huge values may overflow.
-    half = np.minimum(y / 2 - y.min() / 2, np.finfo(np.float64).max / 4)
-    largest = 2 * half.max() or 1.0
+    above = y - y.min()
     # Of the order of small values, so that the lowest is not infinitely far in ratio.
-    return 2 * half + (1e-3 * largest * (2 * half / largest).mean() or 1.0)
+    return above + (1e-3 * above.mean() or 1.0)
