@@ -161,8 +161,8 @@ def _check_finite(values: np.ndarray, name: str, allow_nan: bool, names: Any) ->
             advice = ", or NaN for what was not observed" if allow_nan else ""
             raise ValueError(
                 f"Input {name} contains infinity or a value too large for dtype('float64'). "
-                f"{label}: {_rows(infinite, column)}; give a finite value, at most {MAX_VALUE:g} in "
-                f"size{advice}."
+                f"{label}: {_rows(infinite, column)}; give a finite value, at most {MAX_VALUE:g} "
+                f"in size{advice}."
             )
         if missing.any() and not allow_nan:
             advice = " Only SharpQoSRegressor takes NaN, in a y of several columns."

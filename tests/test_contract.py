@@ -130,6 +130,37 @@ def test_targets_of_any_sign_and_size(contract, qos, transform):
     assert prediction.max() <= y.max() + 2 * np.ptp(y) + 1
 
 
+@all_estimators
+@pytest.mark.parametrize(("unit", "spreads"), [(1.0, 1e6), (1e-6, -1e6), (1e6, 1)])
+def test_auto_sees_neither_unit_nor_offset_of_y(contract, qos, unit, spreads):
+    X = _joined(qos)
+    offset = spreads * np.std(qos.y)
+    moved = contract.make().fit(X, unit * (qos.y + offset)).predict(X) / unit - offset
+    expected = contract.make().fit(X, qos.y).predict(X)
+    assert np.abs(moved - qos.y).mean() <= 1.05 * np.abs(expected - qos.y).mean()
+    assert np.abs(moved - expected).mean() <= 0.01 * np.std(qos.y)
+
+
+@all_estimators
+@pytest.mark.parametrize("seed", [1, 9, 25])
+def test_targets_of_two_values(contract, seed):
+    """Each entity has one row: the interaction matrix has equal singular values and zeros."""
+    rng = np.random.RandomState(seed)
+    n = rng.randint(5, 25)
+    X = contract.rows(np.column_stack([rng.permutation(n), rng.permutation(n)]))
+    model = _at_defaults(contract).set_params(random_state=0)
+    assert np.isfinite(model.fit(X, rng.choice([-1.0, 1.0], n)).predict(X)).all()
+
+
+@all_estimators
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 5e-324])
+def test_targets_of_any_order_of_magnitude(contract, qos, scale):
+    y = np.where(qos.y > np.median(qos.y), scale, 0.0)
+    prediction = contract.make().fit(_joined(qos), y).predict(_joined(qos))
+    assert np.isfinite(prediction).all()
+    assert np.abs(prediction).max() < 3 * scale
+
+
 # --- Ids and context that fit did not see -------------------------------------------------------
 
 
