@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 import skqos
@@ -26,6 +26,7 @@ from skqos._sklearn_compat import (
     fit_context,
     get_feature_names,
 )
+from skqos._target_checks import as_single_target, warn_of_missing_codes
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
 from skqos.inputs import Columns, as_frame, check_names, locate_context, read_columns
@@ -116,8 +117,33 @@ class PairRegressor(RegressorMixin, BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target "
                 "y is None."
             )
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
-        return column_or_1d(y, warn=True)
+        y = as_single_target(y, estimator=self)
+        warn_of_missing_codes(y, stacklevel=5)
+        return y
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination (R2) of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Pairs, columns as in `fit`.
+        y : array-like of shape (n_samples,)
+            Measured QoS.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the score.
+
+        Returns
+        -------
+        float
+            1.0 is best.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described.
+        """
+        return super().score(X, as_single_target(y, estimator=self), sample_weight)
 
     def _interactions(self, X: Any) -> Interactions:
         """Encode X as at prediction."""

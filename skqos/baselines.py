@@ -603,7 +603,8 @@ class PMFRegressor(_BaselineRegressor):
         self.verbose = verbose
 
     def _fit_matrix(self, matrix: sparse.csr_array) -> dict[str, Any]:
-        scale = float(np.abs(matrix.data).mean()) or 1.0
+        # The inverse of less than the smallest normal number may be infinite.
+        scale = max(float(np.abs(matrix.data).mean()), np.finfo(np.float64).tiny)
         matrix = matrix / scale
         transposed = matrix.T.tocsr()
         rng = check_random_state(self.random_state)

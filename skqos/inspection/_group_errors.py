@@ -7,8 +7,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length
 
+from skqos._target_checks import as_target
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
@@ -381,13 +382,7 @@ def _check_limits(min_rows: int, max_groups: int | None) -> None:
 
 def _take_target(y: ArrayLike, name: str, target: int | None) -> np.ndarray:
     """Values of one target; NaN only in `y_true`."""
-    y = check_array(
-        y,
-        dtype=np.float64,
-        ensure_2d=False,
-        ensure_all_finite="allow-nan" if name == "y_true" else True,
-        input_name=name,
-    )
+    y = as_target(y, name, allow_nan=name == "y_true")
     columns = y.reshape(len(y), -1)
     n_targets = columns.shape[1]
     if target is None:
