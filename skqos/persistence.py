@@ -172,7 +172,10 @@ def _read(path: Any) -> tuple[str, bytes]:
         raise ValueError(f"path must be a path or a file open for reading bytes; got {path!r:.60}.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file.")
-    return str(path), Path(path).read_bytes()
+    try:
+        return str(path), Path(path).read_bytes()
+    except MemoryError as error:
+        raise ValueError(f"{path} is too large for the memory here.") from error
 
 
 def _check_takes_bytes(file: Any) -> None:
@@ -186,9 +189,8 @@ def _check_takes_bytes(file: Any) -> None:
 
 def _seal(file: io.BytesIO) -> None:
     """End an archive with its checksum, as a comment, which readers of archives skip."""
-    content = file.getvalue()
     # Archives end with the length of their comment, here 0.
-    file.seek(len(content) - 2)
+    file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", COMMENT_SIZE) + COMMENT % (MARK, FORMAT_VERSION))
     file.write(hashlib.sha256(file.getbuffer()).hexdigest().encode())
 
