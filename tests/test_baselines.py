@@ -332,7 +332,7 @@ BAD_FITS = {
     "lengths": (lambda d: (d.X, d.y[:-1]), "inconsistent numbers of samples"),
     "swapped": (
         lambda d: (pd.DataFrame(d.X, columns=["service", "user"]), d.y),
-        "named .service., .* must be user, then service",
+        "named .service.*must be user, then service",
     ),
 }
 

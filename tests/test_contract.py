@@ -552,7 +552,7 @@ BAD_FITS = {
             d.y,
         ),
         {},
-        "named .service., .* must be user, then service",
+        "named .service.*must be user, then service",
     ),
     "two contexts": (
         lambda d: (_joined(d).assign(user_latitude=np.arange(len(d.y))), d.y),

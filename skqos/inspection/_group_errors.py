@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 
+from skqos._frames import to_frame
 from skqos._target_checks import as_target
 from skqos.inspection._common import (
     COLORS,
@@ -398,13 +399,14 @@ def _find_groups(groups: Any, X: Any, parameter: str) -> Any:
     """Return the column of X of that name, or the groups as they are."""
     if not isinstance(groups, str):
         return groups
-    columns = list(X.columns) if isinstance(X, pd.DataFrame) else []
+    frame = to_frame(X, "X")
+    columns = [] if frame is None else list(frame.columns)
     if groups not in columns:
         raise ValueError(
             f"{parameter}={groups!r} is no column of X, which has "
             f"{columns or 'no names, being an array'}. Name one, or give a label for each row."
         )
-    return X[groups]
+    return frame[groups]
 
 
 def _read_labels(groups: Any, side: str, n_rows: int) -> pd.Series:
