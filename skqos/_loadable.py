@@ -46,6 +46,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "HardConcreteGates",
         "SubnetworkRouting",
     ),
+    "skqos.state": ("FittedState", "NetworkState"),
     "skqos.targets": ("TargetTransform",),
     "skqos.tpmcf.estimator": ("TPMCFRegressor",),
     "skqos.tpmcf.gcmf": ("GCMF", "GraphUnit"),

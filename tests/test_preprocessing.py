@@ -16,7 +16,6 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skqos.preprocessing import ContextJoiner
-from tests.common import Cost
 
 
 @parametrize_with_checks([ContextJoiner()])
