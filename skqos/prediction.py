@@ -152,9 +152,12 @@ class Predictor:
         try:
             ready = self._on(device)
             return score_pairs(ready.module, ready.known, interactions, device, method)
-        except NotImplementedError as error:
+        except RuntimeError as error:
+            if device.type == "cpu":
+                raise
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"device={str(device)!r} cannot compute this network ({error}). Use 'cpu'."
+                f"device={str(device)!r} cannot compute this network ({reason}). Use 'cpu'."
             ) from error
 
     def _on(self, device: torch.device) -> _Ready:

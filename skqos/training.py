@@ -347,6 +347,14 @@ class Trainer:
     callbacks: Sequence[Any]
     verbose: int
 
+    def __post_init__(self) -> None:
+        """Refuse what is no callback ahead of all training."""
+        for position, callback in enumerate(self.callbacks):
+            _check_callback(callback, f"callbacks[{position}]")
+        names = [callback[0] for callback in self.callbacks if isinstance(callback, tuple)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"callbacks must have different names; got {names}.")
+
     def fit(
         self,
         module: nn.Module,
@@ -425,6 +433,18 @@ class Trainer:
         if self.verbose:
             callbacks.append(ProgressLine())
         return callbacks
+
+
+def _check_callback(callback: Any, label: str) -> None:
+    """Raise TypeError unless skorch takes it: a callback or its class, perhaps with a name."""
+    if isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str):
+        callback = callback[1]
+    kind = callback if isinstance(callback, type) else type(callback)
+    if not issubclass(kind, Callback):
+        raise TypeError(
+            f"{label} must be a skorch callback, a class of such, or a pair of a name and one of "
+            f"them; got {callback!r}."
+        )
 
 
 @contextmanager

@@ -332,7 +332,7 @@ BAD_FITS = {
     "lengths": (lambda d: (d.X, d.y[:-1]), "inconsistent numbers of samples"),
     "swapped": (
         lambda d: (pd.DataFrame(d.X, columns=["service", "user"]), d.y),
-        "must be user, then service. Swap them",
+        "named .service.*must be user, then service",
     ),
 }
 

@@ -53,13 +53,13 @@ class Recorder(nn.Module):
 
     def encode_known(self):
         self.encoded.append("known")
-        return self._sides(torch.arange(N_USERS), torch.arange(N_SERVICES), "averages")
+        return self._sides(range(N_USERS), range(N_SERVICES), "averages")
 
     def encode_new(self, known, new_users, new_services):
         assert known.averages == "averages"
         self.encoded.append((len(new_users), len(new_services)))
-        users = N_USERS + torch.arange(len(new_users))
-        return self._sides(users, N_SERVICES + torch.arange(len(new_services)))
+        users = range(N_USERS, N_USERS + len(new_users))
+        return self._sides(users, range(N_SERVICES, N_SERVICES + len(new_services)))
 
     def score(self, encoded, users, services, *times):
         self.batches.append(len(users))
@@ -72,8 +72,9 @@ class Recorder(nn.Module):
         return torch.stack([encoded.users[users, 0], encoded.services[0][0][0, services, 0]], dim=1)
 
     def _sides(self, users, services, averages=None):
-        ones = services.float()[None, :, None]
-        users = 100 * self.factor * users.float()[:, None]
+        users, services = (self.factor.new_tensor(list(codes)) for codes in (users, services))
+        ones = services[None, :, None]
+        users = 100 * self.factor * users[:, None]
         return Encoded(users, [(torch.cat([ones, 10 * ones]),)], averages)
 
 

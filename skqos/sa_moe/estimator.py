@@ -138,10 +138,13 @@ class SAMoERegressor(IncrementalQoSRegressor):
         again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
-        ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
-        value, "standard" centres and scales. "auto" takes "sqrt" if no y is negative and their mean
-        is above their median, else "standard".
+        How y is transformed ahead of training, learnt from the training rows alone.
+        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
