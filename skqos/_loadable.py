@@ -13,18 +13,21 @@ from torch import nn
 
 # Ours: objects are made without a constructor, and their checked state is set name by name.
 OURS: dict[str, tuple[str, ...]] = {
-    "skqos.baselines": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
+    "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
+    "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
+    "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
     "skqos.embeddings": ("FeatureEmbedding",),
     "skqos.entities": ("EntityEncoder", "EntityTable"),
     "skqos.graphs": ("BipartiteGraph", "ContextGraph", "_SparsePattern"),
     "skqos.inputs": ("ContextLayout",),
+    "skqos.members": ("ByteDropout", "MemberBatchNorm", "MemberLinear", "PairLinear"),
     "skqos.preprocessing": ("ContextJoiner",),
     "skqos.r2sl.estimator": ("R2SLRegressor",),
     "skqos.r2sl.latent_states": ("RegionalLatentStates",),
     "skqos.r2sl.module": ("EntityRows", "R2SLModule"),
     "skqos.replay": ("ReplayBuffer",),
     "skqos.sa_moe.estimator": ("SAMoERegressor",),
-    "skqos.sa_moe.experts": ("AttentionExpert", "LHUCExpert", "MLPExpert", "PairLinear"),
+    "skqos.sa_moe.experts": ("AttentionExpert", "LHUCExpert", "MLPExpert"),
     "skqos.sa_moe.module": ("EntityTower", "SAMoEModule"),
     "skqos.sharp_qos.context": ("ContextColumn",),
     "skqos.sharp_qos.estimator": ("SharpQoSRegressor",),

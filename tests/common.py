@@ -10,6 +10,7 @@ import sklearn
 from sklearn.utils.fixes import parse_version
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos.baselines import EmbeddingMLPRegressor
 from skqos.datasets import make_qos
 from skqos.inputs import ID_COLUMNS
 
@@ -99,6 +100,7 @@ CONTRACTS = [
             "n_factors": 3,
             "embedding_dim": 4,
             "tower_dim": 8,
+            "attention_dim": 8,
             "mlp_hidden_sizes": (8, 8),
         },
         learning={
@@ -112,6 +114,18 @@ CONTRACTS = [
             "mlp_hidden_sizes": (32, 16),
         },
         # A row of the replay buffer.
+        bytes_per_row=16,
+    ),
+    Contract(
+        EmbeddingMLPRegressor,
+        tiny={"max_epochs": 3, "embedding_dim": 4, "hidden_sizes": (8, 4), "n_members": 2},
+        learning={
+            "max_epochs": 20,
+            "learning_rate": 0.01,
+            "batch_size": 64,
+            "embedding_dim": 8,
+            "hidden_sizes": (32, 16),
+        },
         bytes_per_row=16,
     ),
     Contract(
