@@ -404,8 +404,8 @@ def _modules_imported_by(code, *args):
 
 @all_estimators
 def test_constructing_imports_no_deep_learning_package(contract):
-    name = contract.estimator_class.__name__
-    imported = _modules_imported_by(f"from skqos import {name}; {name}()")
+    name, module = contract.estimator_class.__name__, contract.estimator_class.__module__
+    imported = _modules_imported_by(f"from {module} import {name}; {name}()")
     assert "skqos" in imported
     assert not imported & {"torch", "skorch", "torch_geometric", "geoopt", "optuna"}
 
