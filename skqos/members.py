@@ -50,7 +50,7 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class PairLinear(MemberLinear):
+class PairLinear(nn.Module):
     """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
 
     Parameters
@@ -61,19 +61,42 @@ class PairLinear(MemberLinear):
         Width of u and of s.
     out_dim : int
         Width of the result.
+
+    Attributes
+    ----------
+    user_weight : Parameter of shape (n_members, user_dim, out_dim)
+        Weights of u. Two parameters: the gradient of a part of one would be as large as the whole.
+    service_weight : Parameter of shape (n_members, service_dim, out_dim)
+        Weights of s.
+    bias : Parameter of shape (n_members, 1, out_dim)
+        Biases; the services' part has them.
     """
 
     def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
-        super().__init__(n_members, user_dim + service_dim, out_dim)
-        self.user_dim = user_dim
+        super().__init__()
+        self.user_weight = nn.Parameter(torch.empty(n_members, user_dim, out_dim))
+        self.service_weight = nn.Parameter(torch.empty(n_members, service_dim, out_dim))
+        self.bias = nn.Parameter(torch.empty(n_members, 1, out_dim))
+        largest = max(user_dim + service_dim, 1) ** -0.5
+        for part in self.parameters():
+            nn.init.uniform_(part, -largest, largest)
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights of [u || s]; (n_members, user_dim + service_dim, out_dim)."""
+        return torch.cat([self.user_weight, self.service_weight], dim=1)
 
     def users(self, u: Tensor) -> Tensor:
         """Return the users' part."""
-        return torch.bmm(u, self.weight[:, : self.user_dim])
+        return torch.bmm(u, self.user_weight)
 
     def services(self, s: Tensor) -> Tensor:
         """Return the services' part, with the bias."""
-        return torch.baddbmm(self.bias, s, self.weight[:, self.user_dim :])
+        return torch.baddbmm(self.bias, s, self.service_weight)
+
+    def forward(self, u: Tensor, s: Tensor) -> Tensor:
+        """Transform pairs; (n_members, n, out_dim)."""
+        return self.users(u) + self.services(s)
 
 
 class MemberBatchNorm(nn.Module):

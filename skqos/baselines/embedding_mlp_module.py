@@ -52,8 +52,8 @@ class EmbeddingMLPModule(nn.Module):
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs of known entities, given by code; (n_members, n)."""
-        vectors = [self.user_features(users), self.service_features(services)]
-        return self._predict(self.first(self.dropout(torch.cat(vectors, dim=2))))
+        of_users = self.dropout(self.user_features(users))
+        return self._predict(self.first(of_users, self.dropout(self.service_features(services))))
 
     def encode_known(self) -> Encoded:
         """Take every known entity through its part of the first layer."""
