@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,7 +46,11 @@ def with_plain_parameters(configured: T) -> T:
     """
     copy = object.__new__(type(configured))
     vars(copy).update(vars(configured))
-    for name in inspect.signature(type(configured).__init__).parameters:
-        if name in vars(copy):
-            setattr(copy, name, plain_value(getattr(copy, name)))
+    for name in _parameter_names(type(configured)):
+        vars(copy)[name] = plain_value(vars(copy)[name])
     return copy
+
+
+@lru_cache(maxsize=256)
+def _parameter_names(kind: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind.__init__).parameters)[1:]
