@@ -47,11 +47,10 @@ def with_plain_parameters(configured: T) -> T:
     copy = object.__new__(type(configured))
     vars(copy).update(vars(configured))
     for name in _parameter_names(type(configured)):
-        if name in vars(copy):
-            setattr(copy, name, plain_value(getattr(copy, name)))
+        vars(copy)[name] = plain_value(vars(copy)[name])
     return copy
 
 
-@lru_cache
+@lru_cache(maxsize=256)
 def _parameter_names(kind: type) -> tuple[str, ...]:
-    return tuple(inspect.signature(kind.__init__).parameters)
+    return tuple(inspect.signature(kind.__init__).parameters)[1:]

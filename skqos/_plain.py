@@ -102,6 +102,8 @@ class _Writer:
         ):
             if isinstance(value, known):
                 return write(value, path, self.write)
+        if arrays.is_polars(value):
+            return arrays.write_polars(value, path, self.write)
         if isinstance(value, dict):
             return self._dict(value, path)
         if isinstance(value, set):
@@ -201,6 +203,7 @@ class _Reader:
             "levels": lambda node: arrays.read_index(node, self.read),
             "series": lambda node: arrays.read_series(node, self.read),
             "frame": lambda node: arrays.read_frame(node, self.read),
+            "polars": lambda node: arrays.read_polars(node, self.read),
         }
 
     def read(self, plain: Any) -> Any:

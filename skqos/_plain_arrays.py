@@ -352,3 +352,45 @@ def read_frame(node: dict[str, Any], read: Read) -> pd.DataFrame:
         k: pd.Series(values, index=index, dtype=values.dtype) for k, values in enumerate(arrays)
     }
     return pd.DataFrame(columns, index=index).set_axis(read_index(node["columns"], read), axis=1)
+
+
+# --- Tables of polars -----------------------------------------------------------------------------
+
+POLARS_DTYPES = {
+    *(f"{kind}{bits}" for kind in ("Int", "UInt") for bits in (8, 16, 32, 64)),
+    *("Float32", "Float64", "Boolean", "String", "Categorical", "Date", "Null"),
+}
+
+
+def is_polars(value: Any) -> bool:
+    """Tell whether a value is a table of polars, without importing it."""
+    kind = type(value)
+    return kind.__name__ == "DataFrame" and kind.__module__.split(".")[0] == "polars"
+
+
+def write_polars(value: Any, path: str, write: Write) -> dict[str, Any]:
+    """Write a table of polars whose columns hold numbers, strings, booleans or dates."""
+    columns = []
+    for series in value.iter_columns():
+        dtype = type(series.dtype).__name__
+        if dtype not in POLARS_DTYPES:
+            raise TypeError(
+                f"{path}[{series.name!r}] is of dtype {dtype} of polars, which model files do not "
+                "hold."
+            )
+        items = write(series.to_list(), f"{path}[{series.name!r}]")
+        columns.append({"name": series.name, "dtype": dtype, "items": items})
+    return {"type": "polars", "columns": columns}
+
+
+def read_polars(node: dict[str, Any], read: Read) -> Any:
+    """Read a table that `write_polars` wrote; polars has to be installed."""
+    import polars as pl
+
+    columns = []
+    for column in node["columns"]:
+        if column["dtype"] not in POLARS_DTYPES:
+            raise ValueError(f"a column is of dtype {column['dtype']!r:.40}")
+        dtype = getattr(pl, column["dtype"])
+        columns.append(pl.Series(column["name"], read(column["items"]), dtype=dtype))
+    return pl.DataFrame(columns)

@@ -490,6 +490,25 @@ def test_diverging_training_raises_and_says_what_to_try(contract, qos):
 
 
 @all_estimators
+@pytest.mark.parametrize("learning_rate", [1e6, 1e10, 1e16, 1e25])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_the_last_step_spoilt_is_never_predicted(contract, qos, learning_rate):
+    wild = {"learning_rate": learning_rate, "max_epochs": 1, "partial_fit_epochs": 1}
+    model = contract.make().fit(qos.X, qos.y)
+    expected = model.predict(qos.X)
+    model.set_params(**{name: v for name, v in wild.items() if name in model.get_params()})
+    calls = [model.partial_fit] if hasattr(model, "partial_fit") else []
+    for call in [*calls, model.fit]:
+        try:
+            call(qos.X, qos.y)
+        except FloatingPointError as error:
+            assert "smaller learning_rate" in str(error)  # noqa: PT017
+            np.testing.assert_array_equal(model.predict(qos.X), expected)
+        expected = model.predict(qos.X)
+        assert np.isfinite(expected).all()
+
+
+@all_estimators
 def test_verbose_shows_a_line_per_epoch(contract, qos, capsys):
     contract.make(verbose=1).fit(qos.X, qos.y)
     captured = capsys.readouterr()

@@ -313,6 +313,25 @@ def test_context_of_any_dtype_predicts_the_same(qos, path, name):
     np.testing.assert_array_equal(loaded[-1].predict(X), pipeline[-1].predict(X))
 
 
+def test_tables_of_polars(path):
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame(
+        {
+            "id": pl.Series([3, 2**63 + 1], dtype=pl.UInt64),
+            "place": pl.Series(["a", None], dtype=pl.Categorical),
+            "day": [datetime.date(2020, 1, 2), None],
+            "load": pl.Series([0.1, None], dtype=pl.Float32),
+            "name": ["x", "y"],
+            "vip": [True, None],
+        }
+    )
+    loaded = saved_and_loaded(ContextJoiner(table), path).users
+    assert loaded.equals(table)
+    assert loaded.schema == table.schema
+    with pytest.raises(TypeError, match=r"ContextJoiner.users\['lists'\] is of dtype List"):
+        save_model(ContextJoiner(pl.DataFrame({"lists": [[1], [2]]})), path)
+
+
 def test_strings_of_pyarrow_load_without_it(path, monkeypatch):
     column = _arrow_column("string[pyarrow]")
     save_model(ContextJoiner(pd.DataFrame({"x": column})), path)

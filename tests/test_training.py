@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from skqos.entities import EntityTable, Interactions
@@ -426,6 +426,60 @@ def test_without_early_stopping_all_epochs_run_and_the_last_weights_stay(early_s
     )
 
 
+class PressesCtrlC(EarlyStopping):
+    """A Ctrl-C arrives while the patience is about to be, or has been, reached."""
+
+    def _is_score_improved(self, score):
+        if self.misses_ >= self.patience - 1 > 0:
+            self.misses_ = self.patience
+            raise KeyboardInterrupt
+        return False
+
+
+class AtTheEnd(Callback):
+    def on_train_end(self, net, **_):
+        raise KeyboardInterrupt
+
+
+class AfterAnEpoch(Callback):
+    def on_epoch_end(self, net, **_):
+        if len(net.history) == 3:
+            raise KeyboardInterrupt
+
+
+def no_improvement(**params):
+    return EarlyStopping("train_loss", threshold=100.0, threshold_mode="abs", **params)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        (PressesCtrlC("train_loss", patience=3),),
+        # The patience of the first is reached in the epoch of the Ctrl-C, ahead of it or after.
+        (AfterAnEpoch(), no_improvement(patience=2)),
+        (no_improvement(patience=2), AtTheEnd()),
+    ],
+    ids=["in early stopping", "beside it", "after it"],
+)
+def test_ctrl_c_is_told_from_early_stopping(callbacks):
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(TRAINER, callbacks=callbacks), max_epochs=8)
+
+
+@pytest.mark.parametrize("given", ["instance", "named", "class"])
+def test_a_users_early_stopping_ends_training_however_it_is_given(given):
+    stopping = no_improvement(patience=2)
+    callback = {
+        "instance": stopping,
+        "named": ("stop", stopping),
+        "class": EarlyStopping,
+    }[given]
+    rows, held_out = some_rows(50), validation(*some_rows(30, seed=1))
+    trainer = replace(TRAINER, callbacks=(callback,), learning_rate=5.0)
+    assert len(train(trainer, rows, held_out, max_epochs=60).history) < 60
+    assert stopping.misses_ == 0
+
+
 def test_early_stopping_without_validation_rows_does_nothing():
     assert len(train(replace(TRAINER, early_stopping=True), max_epochs=5).history) == 5
 
@@ -441,6 +495,57 @@ def test_a_weight_spoilt_by_the_very_last_step_raises():
     message = "stage 'first', epoch 1: a weight of the network is not finite.*smaller learning_rate"
     with pytest.raises(FloatingPointError, match=message):
         train(module=SpoiltByItsLastStep(), rows=some_rows(10), max_epochs=1, stage="first")
+
+
+class WeightsThatOverflow(Biases):
+    """The weights stay finite; what they predict does not."""
+
+    def score(self, encoded, users, services):
+        return super().score(encoded, users, services) * torch.tensor(3e38) * 10
+
+
+class WeightsOutOfProportion(Biases):
+    def score(self, encoded, users, services):
+        return super().score(encoded, users, services) * 1e20
+
+
+@pytest.mark.parametrize("module", [WeightsThatOverflow, WeightsOutOfProportion])
+def test_predictions_spoilt_by_the_very_last_step_raise(module):
+    message = "stage 'first', epoch 2: the network's predictions.*not finite"
+    with pytest.raises(FloatingPointError, match=message):
+        train(module=module(), max_epochs=2, stage="first")
+
+
+class StatisticThatOverflows(Biases):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, users, services):
+        self.mean += torch.inf
+        return super().forward(users, services)
+
+
+def test_a_statistic_spoilt_in_training_raises():
+    with pytest.raises(FloatingPointError, match="a statistic of the network is not finite"):
+        train(module=StatisticThatOverflows())
+
+
+def test_predictions_are_checked_with_the_weights_that_are_kept():
+    """Early stopping restores weights from ahead of the step that spoilt them."""
+
+    class Spoil(Callback):
+        def on_epoch_end(self, net, **_):
+            if len(net.history) == 4:
+                with torch.no_grad():
+                    net.module_.users.weight.fill_(torch.inf)
+
+    rows, held_out = some_rows(50), validation(*some_rows(30, seed=1))
+    trainer = replace(TRAINER, early_stopping=True, n_iter_no_change=4, callbacks=(Spoil(),))
+    with pytest.raises(FloatingPointError):
+        train(replace(trainer, early_stopping="monitor"), rows, held_out, max_epochs=4)
+    net = train(trainer, rows, held_out, max_epochs=4)
+    assert net.module_.users.weight.isfinite().all()
 
 
 def test_a_loss_that_is_not_finite_raises_after_its_epoch():

@@ -522,3 +522,30 @@ def test_expert_shares_are_of_the_fitted_experts_whatever_the_parameter_now(qos)
     expected = model.expert_shares(qos.X, qos.y)
     model.set_params(experts=("mlp",))
     pd.testing.assert_frame_equal(model.expert_shares(qos.X, qos.y), expected)
+
+
+# --- Divergence of the first stage ---------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_in_the_last_step_of_the_first_stage_names_the_stage(qos):
+    class Spoil(Callback):
+        def on_train_end(self, net, **_):
+            if net.stage == "first":
+                with torch.no_grad():
+                    net.module_.head.weight.fill_(torch.nan)
+
+    with pytest.raises(FloatingPointError, match="stage 'first'"):
+        make(callbacks=[Spoil()]).fit(qos.X, qos.y)
+
+
+def test_a_cell_whose_prediction_is_not_finite_names_the_stage(qos, monkeypatch):
+    monkeypatch.setattr("skqos.training.check_trained", lambda *_: None)
+
+    class Spoil(Callback):
+        def on_train_end(self, net, **_):
+            with torch.no_grad():
+                net.module_.head.weight.fill_(torch.nan)
+
+    with pytest.raises(FloatingPointError, match="stage 'first'.*unobserved cell"):
+        make(callbacks=[Spoil()]).fit(qos.X, qos.y)
