@@ -123,14 +123,15 @@ class MemberBatchNorm(nn.Module):
 class ByteDropout(nn.Dropout):
     """Dropout that draws a random byte a value: a fifth of the time of torch's on a CPU.
 
-    The share that is dropped is rounded to a multiple of 1/256. On other devices it is torch's.
+    The share that is dropped is rounded to a multiple of 1/256, but not to 0 or 1. On other devices
+    it is torch's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop values in training, and scale up those that stay."""
-        if not self.training or self.p == 0.0 or x.device.type != "cpu":
+        if not self.training or self.p in (0.0, 1.0) or x.device.type != "cpu":
             return super().forward(x)
-        n_dropped = round(256 * self.p)
+        n_dropped = min(max(round(256 * self.p), 1), 255)
         n_words = -(-x.numel() // 8)
         words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.uint8)[: x.numel()].view(x.shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import sklearn
+import torch
 from sklearn.utils.fixes import parse_version
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
@@ -229,3 +230,24 @@ temporal_estimators = _each([contract for contract in CONTRACTS if contract.temp
 incremental_estimators = _each(
     [contract for contract in CONTRACTS if hasattr(contract.estimator_class, "partial_fit")]
 )
+
+
+def part_of_member(values, like, member):
+    """Return a member's part of a tensor, of the shape of its like in a module of one member.
+
+    Wherever members have their place, theirs is the one axis whose size differs. A tensor that
+    all members share is its own part.
+    """
+    for axis, (size, of_one) in enumerate(zip(values.shape, like.shape, strict=True)):
+        if size != of_one:
+            return values.narrow(axis, member * of_one, of_one)
+    return values
+
+
+def copy_member(module, single, member):
+    """Give a module of one member the weights and statistics of a member of another module."""
+    weights = module.state_dict()
+    with torch.no_grad():
+        for name, values in single.state_dict().items():
+            values.copy_(part_of_member(weights.pop(name), values, member))
+    assert not weights
