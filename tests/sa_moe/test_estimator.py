@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
 from torch import nn
 
 from skqos import SAMoERegressor
@@ -680,8 +681,9 @@ def brute_force_shares(model, X, y):
             )
             for known, average in [tower.encode_known()]
         )
-        weights = gate(torch.cat([u, s], dim=2)).softmax(dim=2).mean(dim=0).numpy()
-        gate.weight.zero_()
+        weights = gate(u, s).softmax(dim=2).mean(dim=0).numpy()
+        gate.user_weight.zero_()
+        gate.service_weight.zero_()
         errors = []
         for k in range(gate.bias.shape[2]):
             gate.bias.fill_(-1e4)
@@ -775,5 +777,5 @@ def test_a_cell_whose_prediction_is_not_finite_names_the_stage(qos, monkeypatch)
             with torch.no_grad():
                 net.module_.head.weight.fill_(torch.nan)
 
-    with pytest.raises(FloatingPointError, match="stage 'first'.*unobserved cell"):
+    with pytest.raises(FloatingPointError, match=r"stage 'first'.*unobserved cell"):
         make(callbacks=[Spoil()]).fit(qos.X, qos.y)
