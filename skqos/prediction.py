@@ -72,8 +72,10 @@ def resolve_device(device: str) -> torch.device:
             return _try_device("cuda" if torch.cuda.is_available() else "cpu")
         return _try_device(device)
     except Exception as error:  # each kind of device fails in its own way
+        # torch appends its own call stack to some messages.
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"device={device!r} cannot be used here ({error}). Use 'auto', 'cpu' or a device "
+            f"device={device!r} cannot be used here ({reason}). Use 'auto', 'cpu' or a device "
             "that torch lists, such as 'cuda:0'."
         ) from error
 
@@ -150,9 +152,12 @@ class Predictor:
         try:
             ready = self._on(device)
             return score_pairs(ready.module, ready.known, interactions, device, method)
-        except NotImplementedError as error:
+        except RuntimeError as error:
+            if device.type == "cpu":
+                raise
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"device={str(device)!r} cannot compute this network ({error}). Use 'cpu'."
+                f"device={str(device)!r} cannot compute this network ({reason}). Use 'cpu'."
             ) from error
 
     def _on(self, device: torch.device) -> _Ready:

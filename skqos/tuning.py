@@ -225,7 +225,10 @@ def suggest_params(
     Raises
     ------
     TypeError
-        If there is no search space for the estimator.
+        If there is no search space for the estimator, `trial` cannot draw, or `prefix` is not a
+        str.
+    ValueError
+        If a pipeline has no steps.
 
     Notes
     -----
@@ -248,7 +251,15 @@ def suggest_params(
     >>> pipeline.set_params(**params)["r2slregressor"].n_states
     4
     """
+    if not hasattr(trial, "suggest_float"):
+        raise TypeError(f"trial must be a trial of Optuna; got {trial!r}.")
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str; got {prefix!r}.")
     if isinstance(estimator, Pipeline):
+        if not estimator.steps:
+            raise ValueError(
+                f"estimator is a Pipeline without steps; its last step must be one of {_known()}."
+            )
         name, last = estimator.steps[-1]
         return suggest_params(last, trial, prefix=f"{prefix}{name}__")
     return {
@@ -261,11 +272,13 @@ def _search_space(estimator: BaseEstimator) -> SearchSpace:
     for kind in type(estimator).__mro__:
         if kind in SEARCH_SPACES:
             return SEARCH_SPACES[kind]
-    known = ", ".join(kind.__name__ for kind in SEARCH_SPACES)
     raise TypeError(
-        f"estimator must be one of {known}, or a Pipeline that ends with one; got "
-        f"{type(estimator).__name__}."
+        f"estimator must be one of {_known()}, or a Pipeline that ends with one; got {estimator!r}."
     )
+
+
+def _known() -> str:
+    return ", ".join(kind.__name__ for kind in SEARCH_SPACES)
 
 
 class OptunaPruning(Callback):
@@ -333,6 +346,10 @@ class OptunaPruning(Callback):
                 stacklevel=2,
             )
             return
+        if not hasattr(self.trial, "should_prune"):
+            raise TypeError(
+                f"The trial of OptunaPruning must be a trial of Optuna or None; got {self.trial!r}."
+            )
         self.first_step_ = next(self.fits_) * net.max_epochs
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:

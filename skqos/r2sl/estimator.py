@@ -98,11 +98,15 @@ class R2SLRegressor(IncrementalQoSRegressor):
         again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
-        ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
-        value, "standard" centres and scales. "auto" takes "sqrt" if no y is negative and their mean
-        is above their median, else "standard". Latent states see y itself, shifted if it is not
-        positive.
+        How y is transformed ahead of training, learnt from the training rows alone.
+        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Latent states see y itself, less its minimum and plus a thousandth of the mean of what is
+        left.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
@@ -466,10 +470,7 @@ def _shares_by_code(
 
 
 def _positive(y: np.ndarray) -> np.ndarray:
-    """Shift a target that is not positive, as the exponential model needs."""
-    lowest = y.min()
-    if lowest > 0:
-        return y
-    shifted = y - lowest
+    """Shift a target to be positive, as the exponential model needs; an offset does not matter."""
+    above = y - y.min()
     # Of the order of small values, so that the lowest is not infinitely far in ratio.
-    return shifted + (1e-3 * shifted.mean() or 1.0)
+    return above + (1e-3 * above.mean() or 1.0)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._target_checks import as_target, warn_of_missing_codes
 from skqos.base import TrainingData, TrainingRows
 from skqos.factorization import interaction_matrix, nonnegative_factors
 from skqos.incremental import IncrementalQoSRegressor
@@ -158,8 +158,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How each target is transformed ahead of training, learnt from the training rows alone.
         "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales. "auto" takes "sqrt" if no value is
-        negative and their mean is above their median, else "standard".
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
 
     max_epochs : int, default=30
         Passes over the training rows.
@@ -454,7 +457,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ValueError
             If no target has an observation.
         """
-        return nan_r2_score(y, self.predict(X))
+        return nan_r2_score(as_target(y, "y", allow_nan=True), self.predict(X))
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
@@ -484,55 +487,39 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return tags
 
     def _check_target(self, y: Any) -> np.ndarray:
-        names = getattr(y, "columns", None)
-        y = self._check_values(y)
-        if y.ndim == 1:
-            return super()._check_target(y)
-        for k, name in enumerate(range(y.shape[1]) if names is None else names):
-            if np.isnan(y[:, k]).all():
+        values = self._check_values(y)
+        if values.ndim == 1:
+            return super()._check_target(values)
+        names = getattr(y, "columns", range(values.shape[1]))
+        for k, name in enumerate(names):
+            if np.isnan(values[:, k]).all():
                 raise ValueError(
                     f"y, column {k} ({name}) is NaN in every row; a target needs an observation. "
                     "Leave the column out."
                 )
-        return y
+        warn_of_missing_codes(values, stacklevel=5)
+        return values
 
     def _check_update_target(self, y: Any) -> np.ndarray:
         """Check y as in `fit`, but for targets of which an update may observe nothing."""
-        y = self._check_values(y)
+        values = self._check_values(y)
         shape = self._state.target_shape
-        if y.shape[1:] != shape:
+        if values.shape[1:] != shape:
             raise ValueError(
-                f"y has shape {y.shape}; fit saw one of shape {('n_samples', *shape)}."
+                f"y has shape {values.shape}; fit saw one of shape {('n_samples', *shape)}."
             )
-        if y.ndim == 1:
-            return super()._check_target(y)
-        if np.isnan(y).all():
+        if values.ndim == 1:
+            return super()._check_target(values)
+        if np.isnan(values).all():
             raise ValueError("y is NaN everywhere; an update needs an observation.")
-        return y
+        warn_of_missing_codes(values, stacklevel=5)
+        return values
 
     def _check_values(self, y: Any) -> np.ndarray:
-        """Check all but whether every target has an observation."""
+        """Check all but what was not observed."""
         if y is None:
             return super()._check_target(y)
-        names = getattr(y, "columns", None)
-        y = check_array(
-            y,
-            ensure_2d=False,
-            dtype=np.float64,
-            ensure_all_finite=False,
-            input_name="y",
-            estimator=self,
-        )
-        if y.ndim == 1:
-            return y
-        for k, name in enumerate(range(y.shape[1]) if names is None else names):
-            if np.isinf(y[:, k]).any():
-                row = int(np.flatnonzero(np.isinf(y[:, k]))[0])
-                raise ValueError(
-                    f"y, column {k} ({name}): row {row} is {y[row, k]} (infinity); give a finite "
-                    "value, or NaN for what was not observed."
-                )
-        return y
+        return as_target(y, "y", allow_nan=True, estimator=self)
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
