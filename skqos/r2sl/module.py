@@ -291,7 +291,9 @@ class R2SLModule(nn.Module):
         self.kernels = nn.Parameter(weights)
         self.kernel_bias = nn.Parameter(biases * largest[:, None])
 
-    def _encode(self, users: Rows, services: Rows, averages: tuple[Tensor, Tensor] | None) -> Encoded:
+    def _encode(
+        self, users: Rows, services: Rows, averages: tuple[Tensor, Tensor] | None
+    ) -> Encoded:
         (user_features, user_shares), (service_features, service_shares) = users, services
         return Encoded(
             (torch.bmm(user_features, self._feature_matrix(0)), user_shares),
