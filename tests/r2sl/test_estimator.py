@@ -209,7 +209,7 @@ def test_a_newcomer_has_the_states_of_its_region(joined):
     model = make(region_features=["as"]).fit(X, y)
     with torch.no_grad():
         for rows in model.module_.sides:
-            # Those of the categories come after those of the ids.
+            # Vectors of categories come after those of the ids.
             rows.features.vectors[rows.features.sizes[0] :].zero_()
             rows.state_vectors.normal_()
     newcomers = X.drop_duplicates("user_as").head(2).assign(user=-1, service=0)
@@ -292,7 +292,6 @@ def test_paper_params_are_parameters_of_their_own_values():
     defaults = R2SLRegressor().get_params()
     assert R2SLRegressor.PAPER_PARAMS.keys() <= defaults.keys()
     assert all(R2SLRegressor.PAPER_PARAMS[name] != defaults[name] for name in ("loss", "rate"))
-    assert R2SLRegressor.PAPER_PARAMS["n_members"] == 1
 
 
 def test_the_published_model_fits(joined):
@@ -302,6 +301,8 @@ def test_the_published_model_fits(joined):
     model = R2SLRegressor(**params).fit(X, y)
     assert model.region_features_ == ["city", "as"]
     assert model.module_.geometry.n_rows == 6
+    assert len(model.module_.skip) == 0
+    assert model.module_.kernels.shape[0] == 1
     assert np.isfinite(model.predict(X)).all()
     with pytest.raises(ValueError, match="region_features names 'city'"):
         R2SLRegressor(**params).fit(*joined)
@@ -329,6 +330,7 @@ def test_latent_states_survive_pickling(joined):
         ({"input_dropout": 1.0}, "input_dropout"),
         ({"n_filters": 0}, "n_filters"),
         ({"hidden_size": 3}, "hidden_size"),
+        ({"skip_connection": "yes"}, "skip_connection"),
         ({"loss": "hinge"}, "loss"),
         ({"loss_threshold": 0}, "loss_threshold"),
         ({"tail_weight": -1}, "tail_weight"),
