@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
 from torch import nn
 
 from skqos import SAMoERegressor
@@ -547,5 +548,5 @@ def test_a_cell_whose_prediction_is_not_finite_names_the_stage(qos, monkeypatch)
             with torch.no_grad():
                 net.module_.head.weight.fill_(torch.nan)
 
-    with pytest.raises(FloatingPointError, match="stage 'first'.*unobserved cell"):
+    with pytest.raises(FloatingPointError, match=r"stage 'first'.*unobserved cell"):
         make(callbacks=[Spoil()]).fit(qos.X, qos.y)
