@@ -58,6 +58,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
     slow_quantile : float, default=0.9
         The threshold eta of the latent states, as a quantile of y.
 
+    n_members : int, default=2
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper.
+
     embedding_dim : int, default=32
         Width of the vector in each cell of the map.
 
@@ -223,6 +227,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "concentration": 5.0,
         "rate": "printed",
         "slow_quantile": 0.951,
+        "n_members": 1,
         "input_dropout": 0.0,
         "loss": "e_huber_printed",
         "loss_threshold": 0.5,
@@ -262,6 +267,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         concentration: float = 1.0,
         rate: str = "matched",
         slow_quantile: float = 0.9,
+        n_members: int = 2,
         embedding_dim: int = 32,
         input_dropout: float = 0.3,
         n_filters: int = 8,
@@ -293,6 +299,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.concentration = concentration
         self.rate = rate
         self.slow_quantile = slow_quantile
+        self.n_members = n_members
         self.embedding_dim = embedding_dim
         self.input_dropout = input_dropout
         self.n_filters = n_filters
@@ -433,12 +440,18 @@ class R2SLRegressor(IncrementalQoSRegressor):
                 encoder.n_categories,
                 [(columns[side], shares[kind][side]) for kind, columns in regions.items()],
                 self.n_states,
-                self.embedding_dim,
-                self.input_dropout,
+                n_members=self.n_members,
+                dim=self.embedding_dim,
+                dropout=self.input_dropout,
             )
             for side, encoder in enumerate((data.users, data.services))
         ]
-        return R2SLModule(*sides, n_filters=self.n_filters, hidden_size=self.hidden_size)
+        return R2SLModule(
+            *sides,
+            n_members=self.n_members,
+            n_filters=self.n_filters,
+            hidden_size=self.hidden_size,
+        )
 
 
 def _shares_by_code(
