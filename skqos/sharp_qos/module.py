@@ -566,8 +566,10 @@ class SharpQoSModule(nn.Module):
             self._take([of_services for _, of_services in structural], services),
             self.service_head,
         )
-        products = _take_rows(z_users, user_positions) * _take_rows(z_services, service_positions)
-        return products.sum(-1).permute(1, 2, 0) + self.bias.unsqueeze(1)
+        predicted = self._multiply(
+            _take_rows(z_users, user_positions), _take_rows(z_services, service_positions)
+        )
+        return predicted.permute(1, 2, 0)
 
     def encode_known(self) -> Encoded:
         """Represent all known users and services; (n_tasks, n_members, n, out_dim) each.
@@ -611,8 +613,8 @@ class SharpQoSModule(nn.Module):
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
-        products = encoded.users[:, :, users] * encoded.services[:, :, services]
-        return products.sum(-1).mean(1).T + self.bias.mean(0)
+        predicted = self._multiply(encoded.users[:, :, users], encoded.services[:, :, services])
+        return predicted.mean(1).T
 
     def grow(
         self,
@@ -726,6 +728,10 @@ class SharpQoSModule(nn.Module):
             draws = torch.rand(self.n_members, len(codes), 1, device=codes.device)
             is_new = draws < self.newcomer_share
         return torch.stack([structure.take(codes, is_new) for structure in structural])
+
+    def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
+        """Multiply rows of the two sides (n_tasks, n_members, n, out_dim), and add the constant."""
+        return (users * services).sum(-1) + self.bias.T.unsqueeze(2)
 
 
 def _feed_forward(n_tasks: int, n_members: int, in_dim: int, out_dim: int) -> nn.Sequential:
