@@ -274,7 +274,9 @@ class R2SLModule(nn.Module):
             for parts, positions in ((encoded.users, users), (encoded.services, services))
         )
         known = of_users[0] + of_services[0]
-        return self._predict(known, torch.cat([of_users[1], of_services[1]], dim=2)).mean(0)
+        # There may be one user for all services.
+        user_shares = of_users[1].expand(-1, known.shape[1], -1)
+        return self._predict(known, torch.cat([user_shares, of_services[1]], dim=2)).mean(0)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for entities and categories that were appended."""
