@@ -150,7 +150,6 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         **_BATCHES,
         "n_members": IntRange(1, 8),
         "embedding_dim": IntRange(16, 64, log=True),
-        "hidden_sizes": Choice(((128, 64), (256, 128), (512, 256))),
         "input_dropout": FloatRange(0.1, 0.6),
     },
     R2SLRegressor: {
