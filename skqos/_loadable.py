@@ -33,8 +33,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.sharp_qos.estimator": ("SharpQoSRegressor",),
     "skqos.sharp_qos.hyperbolic": (
         "GraphConvolution",
-        "HyperbolicLinear",
         "HypergraphConvolution",
+        "PartLinear",
     ),
     "skqos.sharp_qos.module": (
         "ContextConvolution",
@@ -43,11 +43,11 @@ OURS: dict[str, tuple[str, ...]] = {
         "SharpQoSModule",
     ),
     "skqos.sharp_qos.routing": (
-        "Blocks",
         "CrossRouting",
         "GatedFusion",
         "HardConcreteGates",
         "SubnetworkRouting",
+        "TaskLinear",
     ),
     "skqos.state": ("FittedState", "NetworkState"),
     "skqos.targets": ("TargetTransform",),
