@@ -126,7 +126,14 @@ def make_table(summary: pd.DataFrame, layout: Layout) -> str:
         seeds = f"{row['seeds']:.0f}"
         table.append([*layout.cells(*problem), model, seeds, *errors, *ratios, *costs])
     head = [*layout.head, "model", "seeds", "MAE (deviation)", "RMSE (deviation)"]
-    head += ["MAE / MLP", "RMSE / MLP", "fit, s", "fit / MLP", "pairs / s", "peak memory, MB"]
+    head += [
+        "MAE / MLP",
+        "RMSE / MLP",
+        "fit, CPU s",
+        "fit / MLP",
+        "pairs / CPU s",
+        "peak memory, MB",
+    ]
     return markdown(head, table)
 
 
@@ -189,6 +196,9 @@ def report(
         args.out.mkdir(parents=True, exist_ok=True)
         write_figures(args.out, rows, layout)
         write_report(args.out / "results.md", title, layout, tables, published)
+    if args.figures:
+        args.figures.mkdir(parents=True, exist_ok=True)
+        write_figures(args.figures, rows, layout)
     for path in args.readme or ():
         write_between_marks(path, {**tables, published_mark: published})
     first = next(iter(summaries.values()))
@@ -233,7 +243,7 @@ def draw_time(axes: object, rows: pd.DataFrame) -> None:
     for place, (name, mean) in enumerate(means.iterrows()):
         axes.plot(*mean, MARKERS[place // 10 % len(MARKERS)], color=f"C{place % 10}", label=name)
     axes.set_xscale("log")
-    axes.set_xlabel("fit, s")
+    axes.set_xlabel("fit, CPU s")
     axes.set_ylabel("MAE")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
 

@@ -17,12 +17,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
+from skqos.baselines import EmbeddingMLPRegressor
 from skqos.preprocessing import ContextJoiner
 
 Factory = Callable[[Bunch, str | None, int], object]
 
-CONTEXT = ["country", "as", "region", "city", "subnet", "latitude", "longitude"]
-KINDS = ["country", "as", "region", "city", "subnet"]
+KINDS = ["country", "continent", "as", "region", "city", "subnet"]
 # Context and kinds of region of the R2SL paper.
 R2SL_CONTEXT = ["as", "city", "latitude", "longitude"]
 # Weight of the user side in the published figures.
@@ -48,9 +48,8 @@ SHARP_ABLATIONS = {
 
 
 def with_context(data: Bunch, regressor: object) -> Pipeline:
-    """Give a regressor all context of the benchmark."""
-    context = ContextJoiner(data.users[CONTEXT], data.services[[*CONTEXT, "provider", "wsdl"]])
-    return make_pipeline(context, regressor)
+    """Give a regressor all context."""
+    return make_pipeline(ContextJoiner(data.users, data.services), regressor)
 
 
 def ours(estimator: type, **params: object) -> Factory:
@@ -118,6 +117,8 @@ DEFAULT: dict[str, Factory] = {
     "PMF": pmf,
     "LightGBM": lightgbm,
     "embedding MLP": embedding_mlp,
+    "EmbeddingMLPRegressor, 1 member": ours(EmbeddingMLPRegressor, n_members=1),
+    "EmbeddingMLPRegressor": ours(EmbeddingMLPRegressor),
     "SAMoERegressor": sa_moe(),
     "R2SLRegressor": r2sl(),
     "SharpQoSRegressor": sharp_qos(),

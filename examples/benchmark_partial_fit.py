@@ -31,20 +31,25 @@ import pandas as pd
 import torch
 from _benchmark import ServiceMedian, Split
 from _report import markdown, write_between_marks
-from _static_models import CONTEXT
+from _static_models import with_context
 from benchmark_static import read_split
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
+from skqos.baselines import EmbeddingMLPRegressor
 from skqos.datasets import load_wsdream, make_qos
 from skqos.metrics import nan_mean_absolute_error
-from skqos.preprocessing import ContextJoiner
 
 REGRESSORS = {
     regressor.__name__: regressor
-    for regressor in (SAMoERegressor, R2SLRegressor, SharpQoSRegressor)
+    for regressor in (
+        SAMoERegressor,
+        R2SLRegressor,
+        SharpQoSRegressor,
+        EmbeddingMLPRegressor,
+    )
 }
 
 ENTITY_ERRORS = ("before", "updated", "service median", "others before", "others updated")
@@ -84,13 +89,8 @@ def make_up_stream(seed: int) -> Stream:
 
 
 def make_model(data: Bunch, name: str, seed: int) -> Pipeline:
-    """Give a regressor all context of the benchmarks that there is."""
-    users, services = (
-        table[[column for column in [*CONTEXT, "provider", "wsdl"] if column in table]]
-        for table in (data.users, data.services)
-    )
-    regressor = REGRESSORS[name](random_state=seed, device="cpu")
-    return make_pipeline(ContextJoiner(users, services), regressor)
+    """Give a regressor all context."""
+    return with_context(data, REGRESSORS[name](random_state=seed, device="cpu"))
 
 
 def update(model: Pipeline, X: np.ndarray, y: np.ndarray) -> None:

@@ -1,37 +1,38 @@
 """Objects as plain data and back: numbers, strings, lists, tuples, dicts and tensors, no code.
 
-What pickle does, for a closed set of classes: an object is its class and its state. Reading makes
-an object of a class of this package, or a layer of torch or geoopt, and hands it its state; nothing
-else can be made, and no function can be called.
+What pickle does, for the closed list of classes of `skqos._loadable`. Reading makes an object and
+sets its attributes, whose names are checked; it calls no function of the file's choice, and no
+method of an object but `check_loaded`, which a class of ours may define to raise ValueError where
+its state would lead a compiled routine out of bounds.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Callable
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
+from skqos import _loadable as loadable
+from skqos import _plain_arrays as arrays
+from skqos._archive import DTYPES
+
 PLAIN = (type(None), bool, int, float, str)
-# Packages whose classes are taken: all of ours, of others layers and parameters only.
-OWN_PACKAGE = "skqos"
-LAYER_PACKAGES = ("torch.nn", "geoopt")
-OTHER_CLASSES = ("sklearn.pipeline.Pipeline",)
-MODULE_STATE = {"training", "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"}
-
-
-def is_allowed(kind: type) -> bool:
-    """Whether objects of a class may be stored and made."""
-    package = kind.__module__
-    if package.split(".")[0] == OWN_PACKAGE or _name(kind) in OTHER_CLASSES:
-        return True
-    is_layer = issubclass(kind, nn.Module | nn.Parameter)
-    return is_layer and any(package.startswith(f"{layers}.") for layers in LAYER_PACKAGES)
+# Far more than a model has, and few enough for the stack.
+MAX_DEPTH = 60
+# What torch keeps of any module; some of it is code to run.
+MODULE_INTERNALS = frozenset(vars(nn.Module()))
+# Attributes that parameters may have.
+MARKS = ("no_weight_decay",)
+# Notes of the versions, which the head of a file has.
+VERSIONS = ("_skqos_version", "_sklearn_version")
 
 
 def to_plain(value: Any, path: str) -> Any:
@@ -47,7 +48,7 @@ def to_plain(value: Any, path: str) -> Any:
     Raises
     ------
     TypeError
-        If it holds something that is no data, or of a class that is not allowed.
+        If it holds something that is no data, or of a class that is not on the list.
     """
     return _Writer().write(value, path)
 
@@ -57,8 +58,8 @@ def from_plain(plain: Any) -> Any:
 
     Raises
     ------
-    ValueError
-        If that is not what `plain` is, or if it names a class that is not allowed.
+    Exception
+        Of any kind, if that is not what `plain` is, or if it names a class that is not on the list.
     """
     return _Reader().read(plain)
 
@@ -70,102 +71,115 @@ class _Writer:
         self._numbers: dict[int, int] = {}
         # The state that an object hands out may be the only thing that refers to a part of it.
         self._alive: list[Any] = []
+        self._depth = 0
 
     def write(self, value: Any, path: str) -> Any:
         """Write anything."""
+        if self._depth == MAX_DEPTH:
+            raise TypeError(f"{path:.200} is nested too deep, or contains itself.")
+        self._depth += 1
+        try:
+            return self._write(value, path)
+        finally:
+            self._depth -= 1
+
+    def _write(self, value: Any, path: str) -> Any:
         kind = type(value)
         if kind in PLAIN:
             return value
         if kind in (list, tuple):
             return kind(self.write(part, f"{path}[{k}]") for k, part in enumerate(value))
+        if kind in arrays.LABEL_NAMES:
+            return arrays.write_label(value)
         if isinstance(value, np.generic):
-            return self.write(value.item(), path)
+            return {"type": "scalar", "values": self.write(np.asarray(value), path)}
+        if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+            return arrays.write_array(np.asarray(value), path, self.write)
         for known, write in (
-            (dict, self._dict),
-            (set, self._set),
-            (np.ndarray, self._array),
-            (pd.Index, self._index),
-            (pd.DataFrame, self._frame),
+            (pd.Index, arrays.write_index),
+            (pd.Series, arrays.write_series),
+            (pd.DataFrame, arrays.write_frame),
         ):
             if isinstance(value, known):
-                return write(value, path)
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            return _tensor(value)
+                return write(value, path, self.write)
+        if arrays.is_polars(value):
+            return arrays.write_polars(value, path, self.write)
+        if isinstance(value, dict):
+            return self._dict(value, path)
+        if isinstance(value, set):
+            return {"type": "set", "items": [self.write(part, path) for part in value]}
+        if kind is Tensor:
+            return _tensor(value, path)
         return self._once(value, path)
-
-    def _once(self, value: Any, path: str) -> dict[str, Any]:
-        if not is_allowed(type(value)):
-            raise TypeError(
-                f"{path} is of type {_name(type(value))}, which cannot be stored without running "
-                "code when it is read. Stored are numbers, strings, arrays, tables, and what "
-                "belongs to skqos; set it to None, or use joblib."
-            )
-        if id(value) in self._numbers:
-            return {"type": "same", "number": self._numbers[id(value)]}
-        number = self._numbers[id(value)] = len(self._numbers)
-        self._alive.append(value)
-        write = self._parameter if isinstance(value, nn.Parameter) else self._object
-        return {"number": number, "class": _name(type(value)), **write(value, path)}
-
-    def _object(self, value: Any, path: str) -> dict[str, Any]:
-        state = value.__getstate__() or {}
-        if isinstance(value, nn.Module):
-            # The rest of what torch keeps of any module are hooks, which are code.
-            left_out = vars(nn.Module()).keys() - MODULE_STATE
-            state = {name: part for name, part in state.items() if name not in left_out}
-        return {
-            "type": "object",
-            "state": {name: self.write(part, f"{path}.{name}") for name, part in state.items()},
-        }
-
-    def _parameter(self, value: nn.Parameter, path: str) -> dict[str, Any]:
-        return {
-            "type": "parameter",
-            "values": _tensor(value),
-            "requires_grad": value.requires_grad,
-            "state": {n: self.write(part, f"{path}.{n}") for n, part in vars(value).items()},
-        }
 
     def _dict(self, value: dict, path: str) -> dict[str, Any]:
         items = [(self.write(k, path), self.write(v, f"{path}[{k!r}]")) for k, v in value.items()]
         return {"type": "dict", "items": items}
 
-    def _set(self, value: set, path: str) -> dict[str, Any]:
-        return {"type": "set", "items": [self.write(part, path) for part in value]}
+    def _once(self, value: Any, path: str) -> dict[str, Any]:
+        name = loadable.class_name(type(value))
+        if name not in loadable.loadable_names():
+            raise TypeError(_refusal(value, path))
+        if id(value) in self._numbers:
+            return {"type": "same", "number": self._numbers[id(value)]}
+        number = self._numbers[id(value)] = len(self._numbers)
+        self._alive.append(value)
+        return {"number": number, "class": name, **self._writer(value, name)(value, path)}
 
-    def _array(self, value: np.ndarray, path: str) -> dict[str, Any]:
-        if value.dtype.kind in "bif":
-            return {"type": "array", "values": torch.tensor(value)}
-        items = [self.write(part, f"{path}[{k}]") for k, part in enumerate(value.ravel().tolist())]
-        return {"type": "objects", "items": items, "shape": value.shape}
+    def _writer(self, value: Any, name: str) -> Callable[[Any, str], dict[str, Any]]:
+        if isinstance(value, nn.Parameter):
+            return self._parameter
+        if isinstance(value, nn.Module):
+            return self._module
+        if name != loadable.PIPELINE:
+            loadable.check_own_class(type(value))
+        return self._object
 
-    def _index(self, value: pd.Index, path: str) -> dict[str, Any]:
-        is_number = isinstance(value.dtype, np.dtype) and value.dtype.kind in "bif"
-        values = value.to_numpy() if is_number else value.to_numpy(dtype=object)
+    def _object(self, value: Any, path: str) -> dict[str, Any]:
+        if dataclasses.is_dataclass(value):
+            # What is computed from the fields is computed again.
+            state = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        else:
+            state = value.__getstate__() or {}
+            state = {name: part for name, part in state.items() if name not in VERSIONS}
+        try:
+            _check_state(type(value), state)
+        except ValueError as error:
+            raise TypeError(f"{path} cannot be stored: {error}.") from error
+        return {"type": "object", "state": self._parts(state, path)}
+
+    def _module(self, value: nn.Module, path: str) -> dict[str, Any]:
+        name = loadable.class_name(type(value))
+        state = value.__getstate__() if loadable.is_ours(name) else vars(value)
+        if loadable.is_ours(name):
+            loadable.check_own_class(type(value))
+            attributes = {n: part for n, part in state.items() if n not in MODULE_INTERNALS}
+        else:
+            attributes = {n: _layer_argument(value, n) for n in loadable.LAYERS.get(name, ())}
         return {
-            "type": "index",
-            "values": self._array(values, path),
-            "is_object": value.dtype == object,
-            "name": self.write(value.name, path),
+            "type": "module",
+            "training": state["training"],
+            "parameters": self._parts(state["_parameters"], path),
+            "buffers": self._parts(state["_buffers"], path),
+            "modules": self._parts(state["_modules"], path),
+            "not_persistent": sorted(state["_non_persistent_buffers_set"]),
+            "attributes": self._parts(attributes, path),
         }
 
-    def _frame(self, value: pd.DataFrame, path: str) -> dict[str, Any]:
+    def _parameter(self, value: nn.Parameter, path: str) -> dict[str, Any]:
+        marks = {name: part for name, part in vars(value).items() if name != "manifold"}
+        if not marks.keys() <= set(MARKS):
+            raise TypeError(f"{path} has the attributes {sorted(marks)}; known are {list(MARKS)}.")
         return {
-            "type": "frame",
-            "index": self._index(value.index, path),
-            "columns": self._index(value.columns, path),
-            "items": [self._column(value.iloc[:, k], path) for k in range(value.shape[1])],
+            "type": "parameter",
+            "values": _tensor(value, path),
+            "requires_grad": value.requires_grad,
+            "manifold": self.write(vars(value).get("manifold"), f"{path}.manifold"),
+            "marks": self._parts(marks, path),
         }
 
-    def _column(self, value: pd.Series, path: str) -> dict[str, Any]:
-        if not isinstance(value.dtype, pd.CategoricalDtype):
-            return self._index(pd.Index(value), f"{path}[{value.name!r}]")
-        return {
-            "type": "categorical",
-            "codes": torch.tensor(value.cat.codes.to_numpy()),
-            "categories": self._index(value.cat.categories, f"{path}[{value.name!r}]"),
-            "ordered": bool(value.cat.ordered),
-        }
+    def _parts(self, parts: dict[str, Any], path: str) -> dict[str, Any]:
+        return {name: self.write(part, f"{path}.{name}") for name, part in parts.items()}
 
 
 class _Reader:
@@ -173,88 +187,278 @@ class _Reader:
 
     def __init__(self) -> None:
         self._made: dict[int, Any] = {}
+        self._depth = 0
+        self._readers: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "same": lambda node: self._made[node["number"]],
+            "object": self._numbered(self._object),
+            "module": self._numbered(self._module),
+            "parameter": self._numbered(self._parameter),
+            "dict": lambda node: {self.read(k): self.read(v) for k, v in node["items"]},
+            "set": lambda node: {self.read(part) for part in node["items"]},
+            "label": arrays.read_label,
+            "scalar": self._scalar,
+            "array": arrays.read_array,
+            "objects": lambda node: arrays.read_objects(node, self.read),
+            "index": lambda node: arrays.read_index(node, self.read),
+            "levels": lambda node: arrays.read_index(node, self.read),
+            "series": lambda node: arrays.read_series(node, self.read),
+            "frame": lambda node: arrays.read_frame(node, self.read),
+            "polars": lambda node: arrays.read_polars(node, self.read),
+        }
 
     def read(self, plain: Any) -> Any:
         """Read anything."""
-        if type(plain) in PLAIN or isinstance(plain, Tensor):
+        kind = type(plain)
+        if kind in PLAIN or kind is Tensor:
             return plain
-        if type(plain) in (list, tuple):
-            return type(plain)(self.read(part) for part in plain)
-        readers: dict[str, Callable[[dict], Any]] = {
-            "same": lambda node: self._made[node["number"]],
-            "object": self._object,
-            "parameter": self._parameter,
-            "dict": lambda node: {self.read(k): self.read(v) for k, v in node["items"]},
-            "set": lambda node: {self.read(part) for part in node["items"]},
-            "array": lambda node: node["values"].numpy().copy(),
-            "objects": self._objects,
-            "index": self._index,
-            "frame": self._frame,
-            "categorical": self._categorical,
-        }
+        if self._depth == MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+        self._depth += 1
         try:
-            return readers[plain["type"]](plain)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is not what was stored: {error!r}") from error
+            if kind in (list, tuple):
+                return kind(self.read(part) for part in plain)
+            return self._readers[plain["type"]](plain)
+        finally:
+            self._depth -= 1
 
-    def _object(self, node: dict) -> Any:
-        kind = _find_class(node["class"])
-        value = self._made[node["number"]] = kind.__new__(kind)
-        state = {name: self.read(part) for name, part in node["state"].items()}
-        if isinstance(value, nn.Module):
-            nn.Module.__init__(value)
-        if hasattr(value, "__setstate__"):
-            value.__setstate__(state)
+    def _numbered(self, read: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        """Keep what is made by number once it is complete, so that nothing contains itself."""
+
+        def read_and_keep(node: dict[str, Any]) -> Any:
+            number = node["number"]
+            value = read(node)
+            if type(number) is not int or number in self._made:
+                raise ValueError(f"two objects have the number {number!r:.40}")
+            self._made[number] = value
+            return value
+
+        return read_and_keep
+
+    def _scalar(self, node: dict[str, Any]) -> np.generic:
+        values = arrays.read_array(node["values"])
+        if values.shape != ():
+            raise ValueError("a number is an array")
+        return values[()]
+
+    def _object(self, node: dict[str, Any]) -> Any:
+        kind = loadable.find_class(node["class"])
+        if issubclass(kind, nn.Module | nn.Parameter):
+            raise ValueError(f"an object claims to be a {kind.__name__}")
+        state = self._parts(node["state"])
+        _check_state(kind, state)
+        if kind is Pipeline:
+            return Pipeline(**state)
+        loadable.check_own_class(kind)
+        return _with_state(object.__new__(kind), state)
+
+    def _module(self, node: dict[str, Any]) -> nn.Module:
+        kind = loadable.find_class(node["class"])
+        if not issubclass(kind, nn.Module):
+            raise ValueError(f"a module claims to be a {kind.__name__}")
+        attributes = self._parts(node["attributes"])
+        parameters = _all_of(nn.Parameter, self._parts(node["parameters"]))
+        buffers = _all_of(Tensor, self._parts(node["buffers"]))
+        modules = _all_of(nn.Module, self._parts(node["modules"]))
+        if type(node["training"]) is not bool:
+            raise ValueError(f"{kind.__name__} neither trains nor predicts")
+        if node["class"] in loadable.CONTAINERS:
+            value = _make_container(kind, parameters or modules)
+        elif node["class"] in loadable.LAYERS:
+            value = _make_layer(kind, attributes, parameters, buffers)
         else:
-            vars(value).update(state)
+            return self._own_module(kind, node, attributes, parameters, buffers, modules)
+        parts = [vars(value)[f"_{group}"] for group in ("parameters", "buffers", "modules")]
+        if parts != [parameters, buffers, modules]:
+            raise ValueError(f"{kind.__name__} has parts of other names than it can have")
+        value.training = node["training"]
         return value
 
-    def _parameter(self, node: dict) -> nn.Parameter:
-        kind = _find_class(node["class"])
-        value = Tensor._make_subclass(kind, node["values"], node["requires_grad"])
-        vars(value).update({name: self.read(part) for name, part in node["state"].items()})
-        self._made[node["number"]] = value
+    def _own_module(
+        self,
+        kind: type[nn.Module],
+        node: dict[str, Any],
+        attributes: dict[str, Any],
+        parameters: dict[str, Any],
+        buffers: dict[str, Any],
+        modules: dict[str, Any],
+    ) -> nn.Module:
+        loadable.check_own_class(kind)
+        names = [*attributes, *parameters, *buffers, *modules]
+        _check_names(kind, names)
+        if len(set(names)) < len(names) or MODULE_INTERNALS.intersection(names):
+            raise ValueError(f"{kind.__name__} has a part whose name is taken")
+        if any(isinstance(part, nn.Module | nn.Parameter) for part in attributes.values()):
+            raise ValueError(f"{kind.__name__} has a part that is none of its modules")
+        if not set(node["not_persistent"]) <= buffers.keys():
+            raise ValueError(f"{kind.__name__} lacks a buffer")
+        value = object.__new__(kind)
+        nn.Module.__init__(value)
+        state = vars(value)
+        state["training"] = node["training"]
+        state["_parameters"].update(parameters)
+        state["_buffers"].update(buffers)
+        state["_modules"].update(modules)
+        state["_non_persistent_buffers_set"].update(node["not_persistent"])
+        return _with_state(value, attributes)
+
+    def _parameter(self, node: dict[str, Any]) -> nn.Parameter:
+        kind = loadable.find_class(node["class"])
+        marks, values = self._parts(node["marks"]), node["values"]
+        if not issubclass(kind, nn.Parameter) or type(values) is not Tensor:
+            raise ValueError(f"a {kind.__name__} is where weights should be")
+        if not marks.keys() <= set(MARKS) or not all(part is True for part in marks.values()):
+            raise ValueError(f"weights have the attributes {sorted(marks)}")
+        value = Tensor._make_subclass(kind, values, node["requires_grad"] is True)
+        if kind is not nn.Parameter:
+            manifold = self.read(node["manifold"])
+            if loadable.class_name(type(manifold)) != loadable.MANIFOLD:
+                raise ValueError("weights lie on no manifold")
+            marks["manifold"] = manifold
+        vars(value).update(marks)
         return value
 
-    def _objects(self, node: dict) -> np.ndarray:
-        values = np.empty(len(node["items"]), dtype=object)
-        for k, part in enumerate(node["items"]):
-            values[k] = self.read(part)
-        return values.reshape(node["shape"])
+    def _parts(self, parts: Any) -> dict[str, Any]:
+        if type(parts) is not dict:
+            raise ValueError("the parts of an object have no names")
+        return {name: self.read(part) for name, part in parts.items()}
 
-    def _index(self, node: dict) -> pd.Index:
-        # Strings that were not objects get the type for strings of the pandas that is here.
-        dtype = object if node["is_object"] else None
-        return pd.Index(self.read(node["values"]), dtype=dtype, name=self.read(node["name"]))
 
-    def _frame(self, node: dict) -> pd.DataFrame:
-        index = self.read(node["index"])
-        columns = {
-            k: pd.Series(self.read(part), index=index) for k, part in enumerate(node["items"])
+# --- What the state of an object may be -----------------------------------------------------------
+
+
+def _check_state(kind: type, state: dict[str, Any]) -> None:
+    """Raise ValueError unless attributes may be those of an object."""
+    _check_names(kind, state)
+    if dataclasses.is_dataclass(kind):
+        fields = {field.name for field in dataclasses.fields(kind)}
+        unknown, lacking = state.keys() - fields, fields - state.keys()
+    elif issubclass(kind, BaseEstimator):
+        parameters = set(kind._get_param_names())
+        unknown = {
+            name
+            for name in state.keys() - parameters
+            # The convention for what is learnt.
+            if kind is Pipeline or not (name.endswith("_") or name.startswith("_"))
         }
-        return pd.DataFrame(columns, index=index).set_axis(self.read(node["columns"]), axis=1)
+        lacking = parameters - state.keys()
+    else:
+        unknown = lacking = set()
+    for names, what in ((unknown, "has no"), (lacking, "lacks its")):
+        if names:
+            raise ValueError(f"{kind.__name__} {what} {', '.join(sorted(names)):.200}")
+    if kind is Pipeline:
+        _check_pipeline(state)
 
-    def _categorical(self, node: dict) -> pd.Categorical:
-        dtype = pd.CategoricalDtype(self.read(node["categories"]), ordered=node["ordered"])
-        return pd.Categorical.from_codes(node["codes"].numpy(), dtype=dtype)
+
+def _check_names(kind: type, names: Iterable[str]) -> None:
+    """Raise ValueError if an attribute has an impossible name or that of a part of the class."""
+    for name in names:
+        if not name.isidentifier() or name.startswith("__"):
+            raise ValueError(f"{kind.__name__} has an attribute {name!r:.60}")
+        # Where a class says None, its objects say more.
+        if inspect.getattr_static(kind, name, None) is not None and not _is_field(kind, name):
+            raise ValueError(f"{kind.__name__} has another {name!r:.60}")
 
 
-def _tensor(value: Tensor) -> Tensor:
+def _is_field(kind: type, name: str) -> bool:
+    """Tell whether a dataclass has a field of a name, whose default is with the class."""
+    return name in getattr(kind, "__dataclass_fields__", {})
+
+
+def _check_pipeline(state: dict[str, Any]) -> None:
+    if state["memory"] is not None:
+        # A cache is a folder of pickles.
+        raise ValueError(
+            "memory names a folder of pickles, which would be run; use set_params(memory=None)"
+        )
+    for name, step in state["steps"]:
+        is_step = step is None or isinstance(step, str | BaseEstimator)
+        if type(name) is not str or not is_step:
+            raise ValueError("a step of Pipeline is no estimator")
+
+
+def _with_state(value: Any, state: dict[str, Any]) -> Any:
+    for name, part in state.items():
+        # Also where the class forbids it, as frozen dataclasses do.
+        object.__setattr__(value, name, part)
+    # Asked of the class: a part may have that name.
+    if hasattr(type(value), "check_loaded"):
+        type(value).check_loaded(value)
+    return value
+
+
+# --- Layers of torch ------------------------------------------------------------------------------
+
+
+def _layer_argument(layer: nn.Module, name: str) -> Any:
+    value = getattr(layer, name)
+    return value is not None and (isinstance(value, Tensor) or value) if name == "bias" else value
+
+
+def _make_layer(
+    kind: type[nn.Module],
+    arguments: dict[str, Any],
+    parameters: dict[str, Any],
+    buffers: dict[str, Any],
+) -> nn.Module:
+    """Make a layer by its constructor, and give it weights of the shapes that this asked for."""
+    expected = loadable.LAYERS[loadable.class_name(kind)]
+    if sorted(arguments) != sorted(expected) or not _are_sizes(arguments.values()):
+        raise ValueError(f"{kind.__name__} is made of other parts")
+    if arguments.get("num_layers", 0) > len(parameters):
+        raise ValueError(f"{kind.__name__} has weights for fewer layers")
+    # Nothing is allocated on this device.
+    on_meta = {"device": "meta"} if "device" in inspect.signature(kind).parameters else {}
+    layer = kind(**arguments, **on_meta)
+    for asked, given in ((vars(layer)["_parameters"], parameters), (layer._buffers, buffers)):
+        if _shapes(asked) != _shapes(given):
+            raise ValueError(f"{kind.__name__} has weights of other shapes than it says")
+    for name, part in {**parameters, **buffers}.items():
+        setattr(layer, name, part)
+    return layer
+
+
+def _are_sizes(values: Iterable[Any]) -> bool:
+    return all(
+        _are_sizes(value) if type(value) is tuple else type(value) in PLAIN for value in values
+    )
+
+
+def _shapes(parts: dict[str, Tensor | None]) -> dict[str, Any]:
+    return {
+        name: None if part is None else (part.shape, part.is_floating_point())
+        for name, part in parts.items()
+    }
+
+
+def _make_container(kind: type[nn.Module], parts: dict[str, Any]) -> nn.Module:
+    if kind is nn.ModuleDict:
+        return kind(parts)
+    return kind(*parts.values()) if kind is nn.Sequential else kind(list(parts.values()))
+
+
+def _all_of(kind: type, parts: dict[str, Any]) -> dict[str, Any]:
+    if not all(part is None or isinstance(part, kind) for part in parts.values()):
+        raise ValueError(f"something is where a {kind.__name__} should be")
+    return parts
+
+
+def _tensor(value: Tensor, path: str) -> Tensor:
+    if value.layout is not torch.strided or value.dtype not in DTYPES.values():
+        raise TypeError(
+            f"{path} is a tensor of {value.dtype}, {value.layout}, which is not stored."
+        )
     # A copy: a view would bring all of what it is a view of along.
     return value.detach().cpu().clone()
 
 
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _find_class(name: str) -> type:
-    """Find a class by name, if it is allowed; only allowed packages are imported."""
-    package, _, class_name = name.rpartition(".")
-    known = (f"{OWN_PACKAGE}.", *(f"{layers}." for layers in LAYER_PACKAGES))
-    if package.startswith(known) or name in OTHER_CLASSES:
-        with contextlib.suppress(ImportError):
-            kind = getattr(importlib.import_module(package), class_name, None)
-            if isinstance(kind, type) and _name(kind) == name and is_allowed(kind):
-                return kind
-    raise ValueError(f"it names the class {name!r}, of which no objects are made here")
+def _refusal(value: Any, path: str) -> str:
+    if "best_estimator_" in getattr(value, "__dict__", {}):
+        advice = "save its best_estimator_"
+    else:
+        advice = "set it to None"
+    return (
+        f"{path} is of type {loadable.class_name(type(value))}, which cannot be stored without "
+        "running code when it is read. Stored are numbers, strings, arrays, tables, and what "
+        f"belongs to skqos; {advice}, or use joblib."
+    )

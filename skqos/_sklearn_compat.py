@@ -1,7 +1,7 @@
 """The one place that imports what scikit-learn does not promise to keep."""
 
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_n_features as check_n_features
 from sklearn.utils.validation import _get_feature_names as get_feature_names
@@ -13,4 +13,5 @@ __all__ = [
     "check_n_features",
     "fit_context",
     "get_feature_names",
+    "validate_params",
 ]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 import skqos
+from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -25,9 +26,10 @@ from skqos._sklearn_compat import (
     fit_context,
     get_feature_names,
 )
+from skqos._target_checks import as_single_target, warn_of_missing_codes
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
-from skqos.inputs import Columns, as_frame, locate_context, read_columns
+from skqos.inputs import Columns, as_frame, check_names, locate_context, read_columns
 from skqos.state import FittedAttribute, FittedState, NetworkState
 from skqos.targets import TRANSFORMS, TargetTransform
 
@@ -104,8 +106,7 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         A method that reads more than one thing reads it there, because another thread may fit the
         estimator meanwhile.
         """
-        view = object.__new__(type(self))
-        vars(view).update(vars(self))
+        view = with_plain_parameters(self)
         if view._state is None:
             check_is_fitted(view)
         return view
@@ -116,8 +117,33 @@ class PairRegressor(RegressorMixin, BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target "
                 "y is None."
             )
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
-        return column_or_1d(y, warn=True)
+        y = as_single_target(y, estimator=self)
+        warn_of_missing_codes(y, stacklevel=5)
+        return y
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination (R2) of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Pairs, columns as in `fit`.
+        y : array-like of shape (n_samples,)
+            Measured QoS.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the score.
+
+        Returns
+        -------
+        float
+            1.0 is best.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described.
+        """
+        return super().score(X, as_single_target(y, estimator=self), sample_weight)
 
     def _interactions(self, X: Any) -> Interactions:
         """Encode X as at prediction."""
@@ -125,9 +151,10 @@ class PairRegressor(RegressorMixin, BaseEstimator):
 
     def _read_again(self, X: Any) -> Columns:
         """Check that X has the columns of `fit`, and take it apart."""
-        check_feature_names(self, X, reset=False)
         frame = as_frame(X, 1, self)
+        check_feature_names(self, frame, reset=False)
         check_n_features(self, frame, reset=False)
+        check_names(frame.columns, self._n_id_columns, self._n_id_columns, self._state.layout.names)
         return read_columns(frame, self._n_id_columns, self._state.layout)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -214,15 +241,16 @@ class BaseQoSRegressor(PairRegressor):
         """
         self._check_parameters()
         y = self._check_target(y)
-        names = get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
+        names = get_feature_names(frame)
         layout = locate_context(
             frame.columns, self._n_id_columns, self.user_features, self.service_features
         )
         columns = read_columns(frame, self._n_id_columns, layout)
         check_consistent_length(frame, y)
-        transform, data = self._prepare(columns, y)
-        nets, attributes = self._train(data)
+        plain = with_plain_parameters(self)
+        transform, data = plain._prepare(columns, y)
+        nets, attributes = plain._train(data)
         from skqos.training import history_frame
 
         final = list(nets.values())[-1]
@@ -387,8 +415,11 @@ class BaseQoSRegressor(PairRegressor):
 
 
 def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
-    user_positions, new_users = users.transform(columns.users, columns.user_context)
-    service_positions, new_services = services.transform(columns.services, columns.service_context)
+    # Context is read only if there are newcomers.
+    user_positions, new_users = users.transform(columns.users, lambda: columns.user_context)
+    service_positions, new_services = services.transform(
+        columns.services, lambda: columns.service_context
+    )
     return Interactions(
         users=user_positions,
         services=service_positions,
@@ -404,3 +435,11 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
             raise ValueError(
                 f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are needed."
             )
+
+
+def check_layer_sizes(parameter: str, sizes: Any) -> None:
+    """Raise ValueError unless a parameter lists the widths of one layer or more."""
+    if not len(sizes) or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        raise ValueError(
+            f"{parameter} must hold at least one layer, each an int of 1 or more; got {sizes!r}."
+        )

@@ -32,6 +32,8 @@ class FeatureEmbedding(nn.Module):
         Width of each vector.
     n_members : int, default=1
         Number of members; each has vectors of its own.
+    std : float, default=EMBEDDING_STD
+        Standard deviation of the vectors at first.
 
     Attributes
     ----------
@@ -45,13 +47,18 @@ class FeatureEmbedding(nn.Module):
     """
 
     def __init__(
-        self, table: EntityTable, n_categories: Sequence[int], dim: int, n_members: int = 1
+        self,
+        table: EntityTable,
+        n_categories: Sequence[int],
+        dim: int,
+        n_members: int = 1,
+        std: float = EMBEDDING_STD,
     ) -> None:
         super().__init__()
         self.n_members = n_members
         self.dim = dim
         self._set_context(table, n_categories)
-        self.vectors = nn.Parameter(EMBEDDING_STD * torch.randn(sum(self.sizes), n_members * dim))
+        self.vectors = nn.Parameter(std * torch.randn(sum(self.sizes), n_members * dim))
         n_numeric = self.numerics.shape[1]
         self.numeric_layer = nn.Linear(n_numeric, n_members * dim) if n_numeric else None
         self.n_features = len(self.sizes) + bool(n_numeric)

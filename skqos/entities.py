@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 
-from skqos.inputs import id_kind, is_numeric
+from skqos._ids import append_ids, find_ids, id_kind, make_index
+from skqos.inputs import is_numeric, read_numbers
 
 UNKNOWN = -1
 
@@ -133,9 +136,12 @@ class EntityEncoder:
         ------
         ValueError
             If one id comes with two contexts, or a numeric context value is infinite.
+        TypeError
+            If context is neither numbers nor labels.
         """
         self.kind_ = id_kind(ids)
-        codes, self.ids_ = pd.factorize(pd.Index(ids), sort=True)
+        codes, distinct = pd.factorize(ids, sort=True)
+        self.ids_ = make_index(distinct)
         _, first_rows = np.unique(codes, return_index=True)
         self.numeric_ = [name for name in context if is_numeric(context[name])]
         self.categorical_ = [name for name in context if name not in self.numeric_]
@@ -147,19 +153,28 @@ class EntityEncoder:
         self.table_ = self._table(entities)
         return codes.astype(np.int64)
 
-    def transform(self, ids: np.ndarray, context: pd.DataFrame) -> tuple[np.ndarray, EntityTable]:
+    def transform(
+        self, ids: np.ndarray, context: pd.DataFrame | Callable[[], pd.DataFrame]
+    ) -> tuple[np.ndarray, EntityTable]:
         """Return positions of the given ids, and the table of those that `fit` did not see.
 
-        Known ids keep the context they were fitted with. Newcomers with the same context are
+        Known ids keep the context they were fitted with; a function that returns the context is
+        called only if there are others. Newcomers with the same context are
         the same entity to a model, so that they share a row of the table.
 
         Raises
         ------
         ValueError
-            If the ids are of another kind than in `fit`, such as "17" for 17.
+            If the ids are of another kind than in `fit`, such as "17" for 17, or context of a
+            newcomer is.
+        TypeError
+            If context of a newcomer is no label.
         """
         positions = self._positions(ids)
         new = np.flatnonzero(positions < 0)
+        if len(new) == 0:
+            return positions, self.table_.take(new)
+        context = context() if callable(context) else context
         groups, first_rows = self._distinct_contexts(context, new)
         positions[new] = self.n_entities + groups
         return positions, self._table(context.iloc[new[first_rows]])
@@ -173,19 +188,21 @@ class EntityEncoder:
         Raises
         ------
         ValueError
-            If the ids are of another kind than in `fit`, an unseen id comes with two contexts, or
-            a numeric context value is infinite.
+            If the ids are of another kind than in `fit`, an unseen id comes with two contexts or
+            context of another kind, or a numeric context value is infinite.
+        TypeError
+            If context of an unseen id is no label.
         """
         codes = self._positions(ids)
         rows = np.flatnonzero(codes < 0)
         context = context.iloc[rows]
-        new_codes, new_ids = pd.factorize(pd.Index(ids[rows]), sort=True)
+        new_codes, new_ids = pd.factorize(ids[rows], sort=True)
         _, first_rows = np.unique(new_codes, return_index=True)
         self._check_one_context(context, new_codes, first_rows, new_ids)
         codes[rows] = self.n_entities + new_codes
         entities = context.iloc[first_rows]
         extended = copy.copy(self)
-        extended.ids_ = self.ids_.append(new_ids)
+        extended.ids_ = append_ids(self.ids_, new_ids)
         extended.categories_ = [
             known.append(labels[known.get_indexer(labels) < 0])
             for known, labels in (
@@ -208,27 +225,30 @@ class EntityEncoder:
                 f"{self.side} ids are of kind {kind} (for example {ids[0]}); fit saw ids of "
                 f"kind {self.kind_} (for example {self.ids_[0]}). Give the same kind."
             )
-        # int64: on 32-bit platforms pandas' positions are narrower.
-        return self.ids_.get_indexer(pd.Index(ids)).astype(np.int64)
+        return find_ids(self.ids_, ids)
 
     def _distinct_contexts(
         self, context: pd.DataFrame, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Group rows by context; return each row's group and each group's first row."""
         columns = [*self.categorical_, *self.numeric_]
-        if len(rows) == 0 or not columns:
-            return np.zeros(len(rows), dtype=np.int64), np.arange(min(len(rows), 1))
-        keys = np.column_stack([pd.factorize(context[name].iloc[rows])[0] for name in columns])
+        if not columns:
+            return np.zeros(len(rows), dtype=np.int64), np.arange(1)
+        keys = np.column_stack([_factorize(context[name].iloc[rows]) for name in columns])
         frame = pd.DataFrame(keys)
         groups = frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
         _, first_rows = np.unique(groups, return_index=True)
         return groups.astype(np.int64), first_rows
 
     def _check_one_context(
-        self, context: pd.DataFrame, codes: np.ndarray, first_rows: np.ndarray, ids: pd.Index
+        self,
+        context: pd.DataFrame,
+        codes: np.ndarray,
+        first_rows: np.ndarray,
+        ids: pd.Index | np.ndarray,
     ) -> None:
         for name in context:
-            values, _ = pd.factorize(context[name])
+            values = _factorize(context[name])
             differs = values != values[first_rows][codes]
             if differs.any():
                 row = int(np.flatnonzero(differs)[0])
@@ -241,7 +261,7 @@ class EntityEncoder:
 
     def _table(self, entities: pd.DataFrame) -> EntityTable:
         codes = [
-            known.get_indexer(_as_labels(entities[name]))
+            _find_labels(known, entities[name])
             for name, known in zip(self.categorical_, self.categories_, strict=True)
         ]
         categories = np.column_stack(codes) if codes else np.empty((len(entities), 0))
@@ -249,19 +269,59 @@ class EntityEncoder:
         return EntityTable(categories.astype(np.int64), numerics.astype(np.float32))
 
     def _numbers(self, entities: pd.DataFrame) -> np.ndarray:
-        numbers = entities[self.numeric_].to_numpy(dtype=np.float64, na_value=np.nan)
-        infinite = np.isinf(numbers).any(axis=0)
-        if infinite.any():
-            raise ValueError(
-                f"Context column {self.numeric_[int(np.argmax(infinite))]!r} holds inf; context "
-                "must be finite, or NaN where it is unknown."
-            )
-        return numbers
+        numbers = [read_numbers(entities[name]) for name in self.numeric_]
+        return np.column_stack(numbers) if numbers else np.empty((len(entities), 0))
+
+
+def _factorize(column: pd.Series) -> np.ndarray:
+    """Code of each value of a context column, -1 where it is missing."""
+    try:
+        return pd.factorize(column)[0]
+    except TypeError as error:
+        raise TypeError(
+            f"Context column {column.name!r} holds {_first_unhashable(column)}; a context value "
+            "must be a number, a string or another label that can be hashed."
+        ) from error
+
+
+def _first_unhashable(column: pd.Series) -> str:
+    for row, value in enumerate(column):
+        try:
+            hash(value)
+        except TypeError:
+            return f"a {type(value).__name__} in row {row}"
+    return "values that cannot be compared"
+
+
+def _find_labels(known: pd.Index, column: pd.Series) -> np.ndarray:
+    """Code of each label, -1 for an unknown one; raise if those are of another kind."""
+    labels = _as_labels(column)
+    codes = known.get_indexer(labels)
+    new, seen = (
+        {_label_kind(label) for label in values[values.notna()]}
+        for values in (labels[codes < 0], known)
+    )
+    if new and seen and not new & seen:
+        raise ValueError(
+            f"Context column {column.name!r} holds {' and '.join(sorted(new))}s such as "
+            f"{labels[codes < 0].dropna()[0]!r}; fit saw {' and '.join(sorted(seen))}s such as "
+            f"{known.dropna()[0]!r}. Give the same kind, or NaN where it is unknown."
+        )
+    return codes
+
+
+def _label_kind(label: object) -> str:
+    if isinstance(label, str):
+        return "string"
+    if isinstance(label, Real | np.bool_):
+        return "number"
+    return type(label).__name__
 
 
 def _as_labels(column: pd.Series) -> pd.Index:
     """Categories as plain labels, NaN for every kind of missing value."""
-    return pd.Index(column.astype(object).where(column.notna(), np.nan), dtype=object)
+    labels = column.astype(object).where(column.notna(), np.nan)
+    return pd.Index(labels, dtype=object, tupleize_cols=False)
 
 
 def _categories(column: pd.Series) -> pd.Index:

@@ -1,5 +1,7 @@
 """Warnings that skqos raises and a user may want to filter by name."""
 
+import warnings
+
 __all__ = ["InconsistentVersionWarning", "UnusedColumnsWarning"]
 
 
@@ -29,3 +31,23 @@ class InconsistentVersionWarning(UserWarning):
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", category=InconsistentVersionWarning)
     """
+
+
+def warn_of_other_version(what: str, saved: str) -> None:
+    """Warn the caller of the caller that another version of skqos saved what it loads.
+
+    Parameters
+    ----------
+    what : str
+        Name of the class.
+    saved : str
+        The version that saved it.
+    """
+    from skqos import __version__
+
+    warnings.warn(
+        f"{what} was saved by skqos {saved} and is loaded by {__version__}: it may fail or predict "
+        "wrongly. Fit it again, or load it with the version that saved it.",
+        InconsistentVersionWarning,
+        stacklevel=3,
+    )

@@ -9,8 +9,12 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
 
+# Of a power of two that a sum of very many numbers still fits into.
+MAX_EXPONENT = 900
 NMF_TOLERANCE = 1e-3
 NMF_MAX_ITER = 50
+# Directions whose singular value is smaller, relative to the largest, are rounding errors.
+MIN_SINGULAR_VALUE = 1e-10
 
 
 def interaction_matrix(
@@ -32,10 +36,13 @@ def interaction_matrix(
     csr_array of float64 of shape `shape`
         Cells without an observation are not stored.
     """
-    # Both conversions add up repeated cells and end with the same structure.
-    matrix = sparse.coo_array((values, (users, services)), shape=shape).tocsr()
     counts = sparse.coo_array((np.ones(len(values)), (users, services)), shape=shape).tocsr()
-    matrix.data /= counts.data
+    # Sums of repeated cells may overflow where their mean does not.
+    exponent = max(_exponent(np.abs(values).max(initial=0.0)) - MAX_EXPONENT, 0)
+    small = np.ldexp(values, -exponent)
+    # Both conversions add up repeated cells and end with the same structure.
+    matrix = sparse.coo_array((small, (users, services)), shape=shape).tocsr()
+    matrix.data = np.ldexp(matrix.data / counts.data, exponent)
     return matrix
 
 
@@ -61,8 +68,9 @@ def truncated_svd(
     rank = min(n_components, *matrix.shape)
     if rank == 0:
         return np.empty((matrix.shape[0], 0)), np.empty((matrix.shape[1], 0))
+    matrix, exponent = _rescale(matrix)
     left, singular, right = randomized_svd(matrix, rank, random_state=random_state)
-    root = np.sqrt(singular)
+    root = np.ldexp(np.sqrt(singular), exponent // 2)
     return left * root, right.T * root
 
 
@@ -85,20 +93,62 @@ def nonnegative_factors(
     user_factors, service_factors : ndarray of shape (n_users, rank), (n_services, rank)
         Non-negative; their product approximates the matrix.
     """
-    # Imported here: it would be half of what `import skqos` takes beside scikit-learn's own.
-    from sklearn.decomposition import NMF
+    rank = min(n_components, *matrix.shape)
+    matrix, exponent = _rescale(sparse.csr_matrix(matrix))
+    found = _numerical_rank(matrix, rank, random_state)
+    factors = np.zeros((matrix.shape[0], rank)), np.zeros((matrix.shape[1], rank))
+    if found:
+        for side, columns in zip(factors, _fit_nmf(matrix, found, random_state), strict=True):
+            side[:, :found] = np.ldexp(columns, exponent // 2)
+    return factors
 
-    model = NMF(
-        min(n_components, *matrix.shape),
-        init="nndsvda",
-        tol=NMF_TOLERANCE,
-        max_iter=NMF_MAX_ITER,
-        random_state=random_state,
-    )
+
+def _fit_nmf(
+    matrix: sparse.csr_matrix, rank: int, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    # Imported here: it would be half of what `import skqos` takes beside scikit-learn's own.
+    from sklearn.decomposition import non_negative_factorization
+
     with warnings.catch_warnings():
-        # Features need no optimum, and where the matrix has few components more than those of
-        # its start are none (sqrt of a negative rounding error).
+        # Features need no optimum.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        user_factors = model.fit_transform(sparse.csr_matrix(matrix))
-    return user_factors, model.components_.T
+        # Unlike the class NMF it takes no root of an error that rounding may make negative.
+        user_factors, service_factors, _ = non_negative_factorization(
+            matrix,
+            n_components=rank,
+            init="nndsvda",
+            tol=NMF_TOLERANCE,
+            max_iter=NMF_MAX_ITER,
+            random_state=random_state,
+        )
+    return user_factors, service_factors.T
+
+
+def _numerical_rank(matrix: sparse.csr_matrix, rank: int, random_state: int) -> int:
+    """Count the directions that NMF may start from, at most `rank`.
+
+    A pair of singular vectors of a non-negative matrix has parts of the same sign, unless its
+    singular value is 0: the signs of such a pair are arbitrary, and where no part is left
+    scikit-learn's start divides by 0.
+    """
+    singular = randomized_svd(matrix, rank, random_state=random_state)[1]
+    return int((singular > MIN_SINGULAR_VALUE * singular[0]).sum())
+
+
+def _rescale(matrix: sparse.csr_array) -> tuple[sparse.csr_array, int]:
+    """Divide a matrix by a power of 4 near its mean size, whose exponent of 2 is returned too.
+
+    Squares of very large and very small values are not finite or 0; a power of 2 rounds nothing.
+    """
+    sizes = np.abs(matrix.data)
+    largest = sizes.max(initial=0.0)
+    if largest == 0:
+        return matrix, 0
+    exponent = (_exponent(largest * (sizes / largest).mean()) + 1) // 2 * 2
+    matrix = matrix.copy()
+    matrix.data = np.ldexp(matrix.data, -exponent)
+    return matrix, exponent
+
+
+def _exponent(value: float) -> int:
+    return int(np.frexp(value)[1])

@@ -47,6 +47,21 @@ class _SparsePattern(nn.Module):
         self.register_buffer("columns", torch.tensor(order.indices, dtype=torch.int32))
         self.register_buffer("order", torch.tensor(order.data - 1, dtype=torch.int32))
 
+    def check_loaded(self) -> None:
+        """Raise ValueError if the pattern of a file leads out of bounds, which `fill` trusts."""
+        n_rows, n_columns = self.shape
+        starts, n = self.row_starts, len(self.columns)
+        is_increasing = bool((starts.diff() >= 0).all())
+        is_whole = len(starts) == n_rows + 1 and starts[0] == 0 and starts[-1] == n
+        is_whole = is_whole and self.columns.shape == self.order.shape == (n,)
+        in_range = all(
+            n == 0 or (values.min() >= 0 and values.max() < size)
+            for values, size in ((self.columns, n_columns), (self.order, n))
+        )
+        dtypes = {values.dtype for values in (starts, self.columns, self.order)}
+        if not (is_increasing and is_whole and in_range) or dtypes != {torch.int32}:
+            raise ValueError("a sparse pattern has entries outside of its shape")
+
     def fill(self, values: Tensor) -> Tensor:
         """Return the sparse matrix with these values in the order of the entries given."""
         with warnings.catch_warnings():

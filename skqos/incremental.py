@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet
 
 STAGE = "partial"
-# An update by so many new rows, of those that the buffer keeps of all, is a short training on all
-# rows from a good start, at a rate of its own. It takes a small part of a refit's epochs.
+# An update by this share of the earlier rows, or more, is a short training on all rows from a good
+# start, at a rate of its own. It takes a small part of a refit's epochs.
 LARGE_SHARE = 0.25
 LARGE_RATE = 2.0
-# A smaller one replays as many rows as are new, at least a batch of the default size. Its rate, of
-# that of `fit`, grows with the root of its rows: large steps would undo what is not replayed.
+# A smaller one replays so many times the new rows, at least a batch of the default size, in smaller
+# steps: large ones would undo what is not replayed.
+REPLAYED_PER_NEW = 1 / LARGE_SHARE
 MIN_REPLAYED = 256
-SMALL_RATE, SMALL_RATE_ROWS, MAX_SMALL_RATE = 0.1, 10_000, 0.3
+# Without any earlier rows left, steps are still taken.
+MIN_KEPT = 0.05
 # Trained weights need no long one.
 WARM_UP = 0.1
 
@@ -61,9 +63,9 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         Users and services that are new get a place in the network; of known ones the context that
         they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs on the
-        new rows and on earlier ones of those that `replay_buffer_size` keeps: on all if the new
-        rows are a quarter of them or more, otherwise, in small steps, on as many as are new, at
-        least 256. A pair that is measured again is not replayed: the new
+        new rows and on earlier ones of those that `replay_buffer_size` keeps: on four times as many
+        as are new, at least 256. The learning rate grows with the share of the new rows, up to
+        twice that of `fit` at a quarter. A pair that is measured again is not replayed: the new
         value replaces the old one. No row is held out, whatever `early_stopping` says. Target
         transform and scales of numeric context stay as they are.
 
@@ -183,9 +185,11 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
 
 def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
-    """How many rows to replay, and the learning rate, of that of `fit`."""
-    if buffer.is_complete and n_new >= LARGE_SHARE * len(buffer):
-        return len(buffer), LARGE_RATE
-    n_replayed = min(len(buffer), max(n_new, MIN_REPLAYED))
-    rate = SMALL_RATE * ((n_new + n_replayed) / SMALL_RATE_ROWS) ** 0.5
-    return n_replayed, min(rate, MAX_SMALL_RATE)
+    """Tell how many rows to replay, and the learning rate, of that of `fit`; both grow smoothly.
+
+    Where the buffer holds only a part of the earlier rows, steps are smaller by that part.
+    """
+    n_replayed = min(len(buffer), max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
+    share = n_new / max(buffer.n_seen, 1)
+    kept = len(buffer) / max(buffer.n_seen, 1)
+    return n_replayed, LARGE_RATE * min(share / LARGE_SHARE, 1.0) * max(kept, MIN_KEPT)

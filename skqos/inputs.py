@@ -4,17 +4,56 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import (
+    infer_dtype,
+    is_bool_dtype,
+    is_complex_dtype,
+    is_numeric_dtype,
+    is_object_dtype,
+)
 from sklearn.utils import check_array
 
+from skqos._frames import to_frame
+from skqos._ids import id_kind, read_ids
 from skqos.exceptions import UnusedColumnsWarning
 
 ID_COLUMNS = ("user", "service", "time")
+# Names that say what a column holds, in small letters and without spaces, dots, "_" or "-". Each
+# may end in a word for an id, such as "id" or "index".
+ROLE_NAMES = {
+    "user": {"user", "users", "uid"},
+    "service": {"service", "services", "webservice", "ws", "item", "items", "sid"},
+    "time": {"time", "timestamp", "timestep", "timeslot", "timeslice", "slot", "date", "datetime"},
+}
+ID_WORDS = r"(id|ids|idx|index|no|number)?"
+N_PLACES = len(ID_COLUMNS)
+NUMBERS = (Real, Decimal, np.bool_)
+
+
+@dataclass(frozen=True)
+class ContextLayout:
+    """Where the context columns are in X, decided in `fit`.
+
+    Attributes
+    ----------
+    user_columns, service_columns : list of int
+        Positions in X.
+    names : dict of int to object
+        What these columns were named in `fit`, whatever X calls them later.
+    """
+
+    user_columns: list[int]
+    service_columns: list[int]
+    names: dict[int, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -24,18 +63,30 @@ class Columns:
     Attributes
     ----------
     users, services : ndarray of shape (n,)
-        Ids: int64, float64 or object (strings).
+        Ids: int64, float64 or object (large integers, strings and others).
     times : ndarray of int64 of shape (n,) or None
         Time steps, for temporal estimators.
-    user_context, service_context : DataFrame with n rows
-        Context columns as given, none to many.
+    frame : DataFrame with n rows
+        X, for its context columns.
+    layout : ContextLayout
+        Where they are.
     """
 
     users: np.ndarray
     services: np.ndarray
     times: np.ndarray | None
-    user_context: pd.DataFrame
-    service_context: pd.DataFrame
+    frame: pd.DataFrame
+    layout: ContextLayout
+
+    @property
+    def user_context(self) -> pd.DataFrame:
+        """Context columns of the users as given, none to many; read when asked for."""
+        return self._context(self.layout.user_columns)
+
+    @property
+    def service_context(self) -> pd.DataFrame:
+        """Context columns of the services."""
+        return self._context(self.layout.service_columns)
 
     def take(self, rows: np.ndarray) -> Columns:
         """Return the given rows only."""
@@ -43,17 +94,15 @@ class Columns:
             users=self.users[rows],
             services=self.services[rows],
             times=None if self.times is None else self.times[rows],
-            user_context=self.user_context.iloc[rows],
-            service_context=self.service_context.iloc[rows],
+            frame=self.frame.iloc[rows],
+            layout=self.layout,
         )
 
-
-@dataclass(frozen=True)
-class ContextLayout:
-    """Positions of the context columns in X, decided in `fit`."""
-
-    user_columns: list[int]
-    service_columns: list[int]
+    def _context(self, positions: list[int]) -> pd.DataFrame:
+        """Context columns under the names that they had in `fit`."""
+        names = self.layout.names
+        context = self.frame.iloc[:, positions]
+        return context.set_axis([names[k] for k in positions], axis=1) if names else context
 
 
 def as_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
@@ -62,28 +111,23 @@ def as_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If X is not 2-D, is empty, or has fewer than `n_id_columns` columns.
+        If X is not 2-D, is empty, has masked entries or fewer than `n_id_columns` columns.
+    TypeError
+        If X is a lazy frame or sparse.
     """
-    if not isinstance(X, pd.DataFrame):
-        X = check_array(
-            X,
-            dtype=None,
-            ensure_all_finite=False,
-            ensure_min_features=n_id_columns,
-            estimator=estimator,
-            input_name="X",
-        )
-        return pd.DataFrame(X)
+    frame = named_columns(X)
+    if frame is None:
+        return as_columns(_read_array(X, n_id_columns, estimator))
     for n, what, minimum in (
-        (X.shape[1], "feature(s)", n_id_columns),
-        (X.shape[0], "sample(s)", 1),
+        (frame.shape[1], "feature(s)", n_id_columns),
+        (frame.shape[0], "sample(s)", 1),
     ):
         if n < minimum:
             raise ValueError(
-                f"Found array with {n} {what} (shape={X.shape}) while a minimum of {minimum} is "
-                f"required by {type(estimator).__name__}."
+                f"Found array with {n} {what} (shape={frame.shape}) while a minimum of {minimum} "
+                f"is required by {type(estimator).__name__}."
             )
-    return X
+    return frame
 
 
 def locate_context(
@@ -107,29 +151,28 @@ def locate_context(
     Raises
     ------
     ValueError
-        If the id columns are swapped, or a listed column does not exist, is an id, or is listed
-        for both sides.
+        If a name says that a column is an id or the time of another place, if a listed column does
+        not exist, is an id, or is listed for both sides, or if two context columns have one name.
+    TypeError
+        If `user_features` or `service_features` hold something that is no name or position.
     """
-    check_not_swapped(columns)
-    found = []
+    found: list[list[int]] = []
+    listed: set[int] = set()
     left_out = set(range(n_id_columns, len(columns)))
     for parameter, prefix, features in (
         ("user_features", "user_", user_features),
         ("service_features", "service_", service_features),
     ):
         prefixed = _prefixed(columns, prefix, n_id_columns)
-        positions = (
-            prefixed
-            if features is None
-            else [_position(columns, feature, parameter, n_id_columns) for feature in features]
-        )
-        if len(set(positions)) < len(positions):
-            raise ValueError(
-                f"{parameter} lists a column twice: {[str(columns[k]) for k in positions]}."
-            )
+        if features is None:
+            positions = prefixed
+        else:
+            positions = _listed_positions(columns, features, parameter, n_id_columns)
+            listed.update(positions)
         # A list that leaves a prefixed column out does so on purpose: no warning for it.
         left_out -= {*prefixed, *positions}
         found.append(positions)
+    check_names(columns, n_id_columns, n_id_columns, listed)
     if both := set(found[0]) & set(found[1]):
         raise ValueError(
             f"Column {columns[min(both)]!r} is in both user_features and service_features; "
@@ -137,16 +180,66 @@ def locate_context(
         )
     if left_out:
         _warn_unused([columns[k] for k in sorted(left_out)])
-    return ContextLayout(*found)
+    names = {k: columns[k] for positions in found for k in positions}
+    return ContextLayout(*found, names)
 
 
-def check_not_swapped(columns: pd.Index) -> None:
-    """Raise ValueError if the first two columns are named as service and user."""
-    first, second = (_entity_of(name) for name in columns[:2])
-    if first == "service" and second == "user":
+@lru_cache(maxsize=4096)
+def role_of(name: Any) -> str | None:
+    """Say which id column a name such as "user", "UserID" or "ws_id" stands for, if it does.
+
+    Examples
+    --------
+    >>> from skqos.inputs import role_of
+    >>> role_of("User ID"), role_of("ws_id"), role_of("timestamp"), role_of("user_country")
+    ('user', 'service', 'time', None)
+    """
+    if not isinstance(name, str):
+        return None
+    word = re.sub(r"[\s_.-]", "", name).lower()
+    for role, names in ROLE_NAMES.items():
+        if re.fullmatch(f"({'|'.join(names)}){ID_WORDS}", word):
+            return role
+    return None
+
+
+def check_names(
+    columns: Iterable[Any],
+    n_id_columns: int,
+    n_places: int = N_PLACES,
+    listed: Collection[int] = (),
+) -> None:
+    """Check that no column of X is named for a place in which it is not.
+
+    Parameters
+    ----------
+    columns : iterable
+        Names of the columns of X.
+    n_id_columns : int
+        How many columns, from the first, are read as ids and time.
+    n_places : int, default=3
+        How many may be; a time that is not read may be passed over.
+    listed : collection of int
+        Columns that the user listed as context, whatever they are named.
+
+    Raises
+    ------
+    ValueError
+        If a name of `ROLE_NAMES` is in another place than its own.
+    """
+    for position, name in enumerate(columns):
+        role = role_of(name)
+        place = ID_COLUMNS[position] if position < n_places else None
+        if role is None or role == place or position in listed:
+            continue
+        order = ", then ".join(ID_COLUMNS[: max(n_id_columns, 2)])
+        if n_places > n_id_columns:
+            order += "[, then time]"
+        read_as = f"the {place}" if position < n_id_columns else "no id"
         raise ValueError(
-            f"The first two columns of X are named {columns[0]!r} and {columns[1]!r}: they must "
-            "be user, then service. Swap them."
+            f"X, column {position} is named {name!r}, which says {role}, but it is read as "
+            f"{read_as}: the columns must be {order}, then context named user_* or service_*. "
+            f"Reorder the columns of X, or rename or drop {name!r}."
         )
 
 
@@ -164,95 +257,159 @@ def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) 
         users=users,
         services=services,
         times=read_time_steps(frame) if n_id_columns == 3 else None,
-        user_context=_context(frame, layout.user_columns),
-        service_context=_context(frame, layout.service_columns),
+        frame=frame,
+        layout=layout,
     )
 
 
 def read_time_steps(frame: pd.DataFrame) -> np.ndarray:
     """Take the time steps of X, its third column, as int64; raise ValueError if they are not."""
     values = _read_id_column(frame, 2)
-    if values.dtype.kind != "i":
-        raise ValueError(
-            f"X, column 2 (time) must hold integer-valued time steps; found {values[0]!r}"
-            if values.dtype == object
-            else "X, column 2 (time) must hold integer-valued time steps; found "
-            f"{values[values != np.floor(values)][0]}."
-        )
-    # A copy: torch does not take what must not be written to.
-    return values.copy()
-
-
-def id_kind(ids: np.ndarray) -> str:
-    """Name the kind of an id array: "number", "string", or its elements' type."""
-    if ids.dtype.kind in "iuf":
-        return "number"
-    kinds = {type(value).__name__ for value in ids[:1]}
-    return {"str": "string"}.get(*kinds, *kinds)
+    if values.dtype.kind == "i":
+        # A copy: torch does not take what must not be written to.
+        return values.copy()
+    if values.dtype == object:
+        if id_kind(values) == "number":
+            raise ValueError(
+                "X, column 2 (time) must hold integer-valued time steps of at most 64 bits; found "
+                f"{max(values, key=abs)}."
+            )
+        found = repr(values[0])
+    else:
+        found = values[values != np.floor(values)][0]
+    raise ValueError(f"X, column 2 (time) must hold integer-valued time steps; found {found}.")
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Whether a context column is numeric; bool, strings, objects and categories are not."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    """Whether a context column is numeric; bool, strings, other objects and categories are not.
+
+    Raises
+    ------
+    TypeError
+        If it holds complex numbers.
+    """
+    dtype = column.dtype
+    if is_complex_dtype(dtype):
+        raise _no_context(column.name, str(dtype))
+    if not is_object_dtype(dtype):
+        return is_numeric_dtype(dtype) and not is_bool_dtype(dtype)
+    kind = infer_dtype(column, skipna=True)
+    if kind == "complex":
+        raise _no_context(column.name, "complex numbers")
+    return kind in ("integer", "floating", "mixed-integer-float", "decimal")
 
 
-def _context(frame: pd.DataFrame, columns: list[int]) -> pd.DataFrame:
-    """Context columns, each of the type of its values."""
-    context = frame.iloc[:, columns].infer_objects()
-    if not context.columns.is_unique:
-        repeated = context.columns[context.columns.duplicated()][0]
-        raise ValueError(f"X has several context columns named {repeated!r}; names must differ.")
-    return context
+def read_numbers(column: pd.Series) -> np.ndarray:
+    """Read a numeric context column as float64, NaN where it is unknown.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else, or inf.
+    """
+    if is_complex_dtype(column.dtype):
+        raise _no_context(column.name, str(column.dtype))
+    if not is_numeric_dtype(column.dtype):
+        column = _as_numbers(column)
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isinf(numbers).any():
+        raise ValueError(
+            f"Context column {column.name!r} holds inf; context must be finite, or NaN where it "
+            "is unknown."
+        )
+    return numbers
 
 
-def _entity_of(name: Any) -> str | None:
-    """Which entity a column name such as "user", "UserID" or "service_id" stands for."""
-    match = re.fullmatch(r"(user|service)[_ ]?(id|index|idx)?", str(name).strip().lower())
-    return match.group(1) if match else None
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """Numbers that came as objects."""
+    values = column.astype(object).where(column.notna(), np.nan)
+    is_number = np.array([isinstance(v, NUMBERS) for v in values], dtype=bool)
+    if not is_number.all():
+        row = int(is_number.argmin())
+        raise ValueError(
+            f"Context column {column.name!r} held numbers in fit; row {row} of those read is "
+            f"{values.iloc[row]!r}. Give a number, or NaN where it is unknown."
+        )
+    return values.astype(np.float64)
+
+
+def _no_context(name: Any, what: str) -> TypeError:
+    return TypeError(
+        f"Context column {name!r} must be numeric or of dtype category, string, object or bool; "
+        f"got {what}."
+    )
+
+
+def named_columns(X: Any) -> pd.DataFrame | None:
+    """Return X as a DataFrame if it has named columns, else None; names must differ."""
+    frame = to_frame(X, "X")
+    if frame is not None and not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"X has several columns named {repeated!r}; names must differ.")
+    return frame
+
+
+def stack_rows(rows: Sequence[Any]) -> np.ndarray:
+    """Stack a list of rows; where values are of several types, each keeps its own.
+
+    numpy alone would turn numbers beside strings to strings, and integers beside others to floats.
+    """
+    try:
+        stacked = np.array(rows, dtype=object)
+    except ValueError as error:
+        raise ValueError(f"X is a list whose rows cannot be stacked: {error}.") from error
+    if stacked.ndim == 1 and len({len(row) for row in rows if isinstance(row, list | tuple)}) > 1:
+        raise ValueError("X is a list of rows of different lengths; they must have the same.")
+    kinds = set(map(type, stacked.ravel()))
+    if kinds <= {int} or kinds <= {float}:
+        plain = np.asarray(rows)
+        # Integers of which some need more than 64 bits turn to floats.
+        return stacked if kinds == {int} and plain.dtype != np.int64 else plain
+    return stacked
+
+
+def unmasked(X: Any) -> Any:
+    """Return a masked array without its mask; raise ValueError if it masks anything."""
+    if not np.ma.isMaskedArray(X):
+        return X
+    mask = np.ma.getmaskarray(X)
+    if mask.any():
+        raise ValueError(
+            f"X is a masked array, and its entry {tuple(map(int, np.argwhere(mask)[0]))} is "
+            "masked. Leave such rows out, or fill masked context with NaN."
+        )
+    return np.ma.getdata(X)
+
+
+def as_columns(X: np.ndarray) -> pd.DataFrame:
+    """Return an array as a DataFrame of numbered columns, each as it is."""
+    # pandas has types of its own for strings, which convert each value.
+    return pd.DataFrame(X, dtype=object) if X.dtype.kind in "OUS" else pd.DataFrame(X)
+
+
+def _read_array(X: Any, n_id_columns: int, estimator: Any) -> np.ndarray:
+    """Check X as scikit-learn does, but that rows of a list keep the type of each value."""
+    X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
+    if isinstance(X, np.ndarray) and X.dtype.kind in "Mm":
+        _check_time_unit(X)
+    return check_array(
+        X,
+        dtype=None,
+        ensure_all_finite=False,
+        ensure_min_features=n_id_columns,
+        estimator=estimator,
+        input_name="X",
+    )
+
+
+def _check_time_unit(X: np.ndarray) -> None:
+    unit = np.datetime_data(X.dtype)[0]
+    if unit in ("ps", "fs", "as"):
+        raise ValueError(f"X holds times in {unit}, which pandas would round; give ns or strings.")
 
 
 def _read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
-    """Ids as int64 where they are whole numbers, float64 for other numbers, else object."""
-    column, label = frame.iloc[:, k], f"column {k} ({ID_COLUMNS[k]})"
-    if column.isna().any():
-        row = int(np.flatnonzero(column.isna())[0])
-        raise ValueError(f"X, {label}: row {row} is NaN; every row needs an id.")
-    values = column.infer_objects() if column.dtype == object else column
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        values = pd.Series(np.asarray(values))
-    if pd.api.types.is_numeric_dtype(values):
-        return _read_numbers(values.to_numpy(), label)
-    values = values.to_numpy(dtype=object)
-    _check_one_kind(values, label)
-    return values
-
-
-def _read_numbers(values: np.ndarray, label: str) -> np.ndarray:
-    if values.dtype.kind == "c":
-        raise ValueError(f"X, {label}: complex data not supported; give integer or string ids.")
-    if values.dtype.kind in "iub" and not (values > np.iinfo(np.int64).max).any():
-        return values.astype(np.int64, copy=False)
-    values = values.astype(np.float64, copy=False)
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ValueError(f"X, {label}: row {row} is {values[row]} (inf); every row needs an id.")
-    with np.errstate(invalid="ignore"):  # floats beyond int64 stay floats
-        whole = values.astype(np.int64)
-    return whole if np.array_equal(whole, values) else values
-
-
-def _check_one_kind(values: np.ndarray, label: str) -> None:
-    kinds = {kind.__name__ for kind in set(map(type, values))}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"X, {label} mixes ids of type {', '.join(sorted(kinds))}; ids must be of one "
-            "sortable kind, such as all integers or all strings."
-        )
-    if not hasattr(values[0], "__lt__") or isinstance(values[0], dict | list | set):
-        raise TypeError(
-            f"X, {label}: argument must be a string or a number, not {kinds.pop()}; ids must be "
-            "sortable labels."
-        )
+    return read_ids(frame.iloc[:, k], f"X, column {k} ({ID_COLUMNS[k]})")
 
 
 def _prefixed(columns: pd.Index, prefix: str, n_id_columns: int) -> list[int]:
@@ -261,21 +418,51 @@ def _prefixed(columns: pd.Index, prefix: str, n_id_columns: int) -> list[int]:
     ]
 
 
+def _listed_positions(
+    columns: pd.Index, features: Sequence[str | int], parameter: str, n_id_columns: int
+) -> list[int]:
+    if isinstance(features, str | bytes):
+        raise TypeError(
+            f"{parameter} must be a list of names or positions of columns; got {features!r}."
+        )
+    positions = [_position(columns, feature, parameter, n_id_columns) for feature in features]
+    if len(set(positions)) < len(positions):
+        raise ValueError(
+            f"{parameter} lists a column twice: {[str(columns[k]) for k in positions]}."
+        )
+    return positions
+
+
 def _position(columns: pd.Index, feature: str | int, parameter: str, n_id_columns: int) -> int:
     if isinstance(feature, str):
-        found = np.flatnonzero(columns == feature)
-        if len(found) == 0:
-            raise ValueError(
-                f"{parameter}: column {feature!r} is not in X; its columns are "
-                f"{[str(name) for name in columns]}."
-            )
-        feature = found[0]
-    if not n_id_columns <= feature < len(columns):
+        return _named_position(columns, feature, parameter, n_id_columns)
+    if not isinstance(feature, Integral) or isinstance(feature, bool):
+        raise TypeError(
+            f"{parameter}: {feature!r} is neither the name of a column (a str) nor its position "
+            "(an int)."
+        )
+    return _check_position(columns, int(feature), parameter, n_id_columns)
+
+
+def _named_position(columns: pd.Index, name: str, parameter: str, n_id_columns: int) -> int:
+    found = [k for k, column in enumerate(columns) if column == name]
+    if not found:
         raise ValueError(
-            f"{parameter}: column {feature} is no context column of X, which has ids in columns "
+            f"{parameter}: column {name!r} is not in X; its columns are "
+            f"{[str(column) for column in columns]}."
+        )
+    if len(found) > 1:
+        raise ValueError(f"{parameter}: X has several columns named {name!r}; give a position.")
+    return _check_position(columns, found[0], parameter, n_id_columns)
+
+
+def _check_position(columns: pd.Index, k: int, parameter: str, n_id_columns: int) -> int:
+    if not n_id_columns <= k < len(columns):
+        raise ValueError(
+            f"{parameter}: column {k} is no context column of X, which has ids in columns "
             f"0 to {n_id_columns - 1} and {len(columns)} columns in all."
         )
-    return int(feature)
+    return k
 
 
 def _warn_unused(names: list[Any]) -> None:

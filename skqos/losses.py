@@ -188,7 +188,7 @@ class JointLoss(nn.Module):
 
     def end_epoch(self) -> dict[str, float]:
         """Close an epoch; return the loss and the weight of each task."""
-        losses = self.loss_sums / self.counts.clamp(min=1)
+        losses = self.loss_sums / self.counts.clamp(min=TINY)
         self.loss_sums.zero_()
         self.counts.zero_()
         record = {f"train_loss_{k}": value for k, value in enumerate(losses.tolist())}

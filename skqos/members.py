@@ -50,6 +50,55 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class PairLinear(nn.Module):
+    """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members.
+    user_dim, service_dim : int
+        Width of u and of s.
+    out_dim : int
+        Width of the result.
+
+    Attributes
+    ----------
+    user_weight : Parameter of shape (n_members, user_dim, out_dim)
+        Weights of u. Two parameters: the gradient of a part of one would be as large as the whole.
+    service_weight : Parameter of shape (n_members, service_dim, out_dim)
+        Weights of s.
+    bias : Parameter of shape (n_members, 1, out_dim)
+        Biases; the services' part has them.
+    """
+
+    def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.user_weight = nn.Parameter(torch.empty(n_members, user_dim, out_dim))
+        self.service_weight = nn.Parameter(torch.empty(n_members, service_dim, out_dim))
+        self.bias = nn.Parameter(torch.empty(n_members, 1, out_dim))
+        largest = max(user_dim + service_dim, 1) ** -0.5
+        for part in self.parameters():
+            nn.init.uniform_(part, -largest, largest)
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights of [u || s]; (n_members, user_dim + service_dim, out_dim)."""
+        return torch.cat([self.user_weight, self.service_weight], dim=1)
+
+    def users(self, u: Tensor) -> Tensor:
+        """Return the users' part."""
+        return torch.bmm(u, self.user_weight)
+
+    def services(self, s: Tensor) -> Tensor:
+        """Return the services' part, with the bias."""
+        return torch.baddbmm(self.bias, s, self.service_weight)
+
+    def forward(self, u: Tensor, s: Tensor) -> Tensor:
+        """Transform pairs; (n_members, n, out_dim)."""
+        return self.users(u) + self.services(s)
+
+
 class MemberBatchNorm(nn.Module):
     """Batch normalisation of each member's features, as ``torch.nn.BatchNorm1d`` has it.
 
@@ -74,14 +123,15 @@ class MemberBatchNorm(nn.Module):
 class ByteDropout(nn.Dropout):
     """Dropout that draws a random byte a value: a fifth of the time of torch's on a CPU.
 
-    The share that is dropped is rounded to a multiple of 1/256. On other devices it is torch's.
+    The share that is dropped is rounded to a multiple of 1/256, but not to 0 or 1. On other devices
+    it is torch's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop values in training, and scale up those that stay."""
-        if not self.training or self.p == 0.0 or x.device.type != "cpu":
+        if not self.training or self.p in (0.0, 1.0) or x.device.type != "cpu":
             return super().forward(x)
-        n_dropped = round(256 * self.p)
+        n_dropped = min(max(round(256 * self.p), 1), 255)
         n_words = -(-x.numel() // 8)
         words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.uint8)[: x.numel()].view(x.shape)

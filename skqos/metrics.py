@@ -12,7 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import make_scorer, mean_absolute_error, r2_score, root_mean_squared_error
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length
+
+from skqos._sklearn_compat import validate_params
+from skqos._target_checks import as_target
 
 __all__ = [
     "nan_mean_absolute_error",
@@ -207,6 +210,7 @@ def nan_r2_score(
     return _combine(scores, multioutput, min_observed=2)
 
 
+@validate_params({"random_state": ["random_state"]}, prefer_skip_nested_validation=True)
 def outlier_mask(
     y: ArrayLike,
     *,
@@ -277,7 +281,7 @@ def outlier_mask(
     array([19])
     """
     _check_outlier_parameters(contamination, max_samples)
-    y = _check_target(y, "y", allow_nan=True)
+    y = as_target(y, "y", allow_nan=True)
     columns = y.reshape(len(y), -1)
     mask = np.zeros(columns.shape, dtype=bool)
     for target, values in enumerate(columns.T):
@@ -365,8 +369,8 @@ def _check_targets(
     y_true: ArrayLike, y_pred: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Validate both and return them with one column per target."""
-    y_true = _check_target(y_true, "y_true", allow_nan=True)
-    y_pred = _check_target(y_pred, "y_pred", allow_nan=False)
+    y_true = as_target(y_true, "y_true", allow_nan=True)
+    y_pred = as_target(y_pred, "y_pred", allow_nan=False)
     check_consistent_length(y_true, y_pred)
     true_columns = y_true.reshape(len(y_true), -1)
     pred_columns = y_pred.reshape(len(y_pred), -1)
@@ -376,16 +380,6 @@ def _check_targets(
             f"{true_columns.shape[1]} and {pred_columns.shape[1]}."
         )
     return true_columns, pred_columns
-
-
-def _check_target(y: ArrayLike, name: str, *, allow_nan: bool) -> NDArray[np.float64]:
-    return check_array(
-        y,
-        dtype=np.float64,
-        ensure_2d=False,
-        ensure_all_finite="allow-nan" if allow_nan else True,
-        input_name=name,
-    )
 
 
 #: Scorer of `nan_mean_absolute_error`, negated: higher is better.

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseShuffleSplit
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_consistent_length
 
-from skqos.inputs import read_time_steps
+from skqos._parameters import with_plain_parameters
+from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
 
 __all__ = ["DensitySplit", "SlotSplit"]
 
@@ -22,9 +24,10 @@ class DensitySplit(BaseShuffleSplit):
     """Random train/test splits whose training share is a density of the user-service matrix.
 
     The QoS literature counts the training share in *cells*: at a density of 2.5 %, training takes
-    as many observed rows as 2.5 % of all cells of the matrix, whether or not a cell was observed.
-    The rows are drawn uniformly without replacement, and all others are the test. No row is
-    filtered, and users or services without a training row stay in the test.
+    as many observed cells as 2.5 % of all cells of the matrix, whether or not a cell was observed.
+    They are drawn uniformly without replacement, and the rows of all other cells are the test. The
+    rows of a cell that was measured repeatedly stay together, so that none is in both parts. No row
+    is filtered, and users or services without a training row stay in the test.
 
     Parameters
     ----------
@@ -32,7 +35,8 @@ class DensitySplit(BaseShuffleSplit):
         Number of independent draws.
 
     density : float, default=0.025
-        Share of all cells to train on, in (0, 1). Training has ``round(density * n_cells)`` rows.
+        Share of all cells to train on, in (0, 1). Training has ``round(density * n_cells)`` cells,
+        with all their rows.
 
     test_size : int, float or None, default=None
         How many of the remaining rows to test on: an int is a count, a float in (0, 1] a share of
@@ -46,10 +50,17 @@ class DensitySplit(BaseShuffleSplit):
 
     n_time_steps : int or None, default=None
         Number of time steps. When given, the third column of X is the time step, and the cells are
-        those of users x services x steps; None counts the cells of users x services.
+        those of users x services x steps; None counts the cells of users x services, and takes
+        the rows of a pair at all times for one cell.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the draws. Pass an int for the same splits at every call.
+
+    unit : {"cell", "row"}, default="cell"
+        What is drawn. A cell takes all its rows along: repeated measurements of it stay in one
+        part. Rows are drawn one by one: where cells repeat, the same cell may be in both parts, and
+        its error then says little about unmeasured cells. Without repeated cells the two are the
+        same.
 
     See Also
     --------
@@ -58,7 +69,7 @@ class DensitySplit(BaseShuffleSplit):
     Notes
     -----
     Give `n_users` and `n_services` where X is a part of the data: ids that are absent from X are
-    not counted otherwise. Repeated rows of X are drawn one by one.
+    not counted otherwise.
 
     References
     ----------
@@ -87,6 +98,7 @@ class DensitySplit(BaseShuffleSplit):
         n_services: int | None = None,
         n_time_steps: int | None = None,
         random_state: int | np.random.RandomState | None = None,
+        unit: str = "cell",
     ) -> None:
         self.n_splits = n_splits
         self.density = density
@@ -95,6 +107,7 @@ class DensitySplit(BaseShuffleSplit):
         self.n_services = n_services
         self.n_time_steps = n_time_steps
         self.random_state = random_state
+        self.unit = unit
 
     def split(
         self,
@@ -127,23 +140,49 @@ class DensitySplit(BaseShuffleSplit):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, X holds more ids than `n_users`, `n_services` or
-            `n_time_steps` say, or X has too few rows for `density` or `test_size`.
+            If a parameter is out of its range, an id is missing or not of the kind of the others,
+            a column of X is named for another place than its own, X holds more ids than `n_users`,
+            `n_services` or `n_time_steps` say, or too few cells for `density` or rows for
+            `test_size`.
         """
-        X, _ = indexable(X, y)
+        return with_plain_parameters(self)._split(X, y)
+
+    def _split(
+        self, X: ArrayLike, y: ArrayLike | None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         self._check_parameters()
-        X = _id_columns(X, 2 if self.n_time_steps is None else 3)
-        n_cells = _count_cells(self, X)
-        n_train = _train_size(self.density, n_cells, len(X), "X", n_left=1)
-        n_test = self._test_size(len(X) - n_train)
+        ids = _read_ids(self, X, y, 2 if self.n_time_steps is None else 3)
+        n_cells = _count_cells(self, ids)
+        units = number_units(ids, self.unit)
+        n_train = _train_size(self.density, n_cells, units, "X", n_left=1)
         random_state = check_random_state(self.random_state)
         for _ in range(self.n_splits):
-            rows = random_state.permutation(len(X))
+            place = np.argsort(random_state.permutation(units.max() + 1))[units]
             # Rows keep the order of X, which later gathers read faster.
-            yield np.sort(rows[:n_train]), np.sort(rows[n_train : n_train + n_test])
+            yield np.flatnonzero(place < n_train), self._test_rows(place, n_train)
+
+    def _test_rows(self, place: NDArray[np.intp], n_train: int) -> NDArray[np.intp]:
+        """Return the rows of the cells, by their place in the draw, that follow those to train."""
+        rest = np.flatnonzero(place >= n_train)
+        n_test = self._test_size(len(rest))
+        return np.sort(rest[np.argsort(place[rest], kind="stable")[:n_test]])
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: ARG002
+        """Return the number of splits.
+
+        Parameters
+        ----------
+        X, y, groups : object, default=None
+            Ignored, exist for API compatibility.
+
+        Returns
+        -------
+        int
+        """
+        return _n_splits(self)
 
     def _check_parameters(self) -> None:
-        _check_count("n_splits", self.n_splits)
+        _check_common(self)
         for name in ("n_users", "n_services", "n_time_steps"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
@@ -152,7 +191,7 @@ class DensitySplit(BaseShuffleSplit):
 
     def _check_test_size(self) -> None:
         size = self.test_size
-        is_count = isinstance(size, Integral) and size >= 1
+        is_count = isinstance(size, Integral) and not isinstance(size, bool) and size >= 1
         is_share = isinstance(size, Real) and not isinstance(size, Integral) and 0 < size <= 1
         if not (size is None or is_count or is_share):
             raise ValueError(
@@ -169,7 +208,7 @@ class DensitySplit(BaseShuffleSplit):
             raise ValueError(
                 f"test_size={self.test_size} exceeds the {n_rest} rows that do not train."
             )
-        return int(self.test_size)
+        return self.test_size
 
 
 class SlotSplit(BaseShuffleSplit):
@@ -193,8 +232,8 @@ class SlotSplit(BaseShuffleSplit):
 
     density : float or None, default=None
         Share of all cells of the window, users x services x slots, to train on, in (0, 1): as many
-        rows are drawn uniformly without replacement. None takes all rows of the window, which only
-        a forecast can do: imputation needs a density.
+        cells are drawn uniformly without replacement, with all their rows. None takes all rows of
+        the window, which only a forecast can do: imputation needs a density.
 
     forecast : bool, default=False
         Whether the window ends ahead of the tested slot.
@@ -207,6 +246,12 @@ class SlotSplit(BaseShuffleSplit):
 
     random_state : int, RandomState instance or None, default=None
         Seeds the draws. Pass an int for the same splits at every call.
+
+    unit : {"cell", "row"}, default="cell"
+        What is drawn. A cell takes all its rows along: repeated measurements of it stay in one
+        part. Rows are drawn one by one: where cells repeat, the same cell may be in both parts, and
+        its error then says little about unmeasured cells. Without repeated cells the two are the
+        same.
 
     See Also
     --------
@@ -250,6 +295,7 @@ class SlotSplit(BaseShuffleSplit):
         n_users: int | None = None,
         n_services: int | None = None,
         random_state: int | np.random.RandomState | None = None,
+        unit: str = "cell",
     ) -> None:
         self.n_splits = n_splits
         self.window = window
@@ -258,6 +304,7 @@ class SlotSplit(BaseShuffleSplit):
         self.n_users = n_users
         self.n_services = n_services
         self.random_state = random_state
+        self.unit = unit
 
     def split(
         self,
@@ -290,21 +337,42 @@ class SlotSplit(BaseShuffleSplit):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, X has too few slots, its slots are not integers, it
-            holds more ids than `n_users` or `n_services` say, or too few rows for `density`.
+            If a parameter is out of its range, an id is missing or not of the kind of the others,
+            a column of X is named for another place than its own, X has too few slots, its slots
+            are not integers, or it holds more ids than `n_users` or `n_services` say, or too few
+            cells for `density`.
         """
-        X, _ = indexable(X, y)
+        return with_plain_parameters(self)._split(X, y)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: ARG002
+        """Return the number of splits.
+
+        Parameters
+        ----------
+        X, y, groups : object, default=None
+            Ignored, exist for API compatibility.
+
+        Returns
+        -------
+        int
+        """
+        return _n_splits(self)
+
+    def _split(
+        self, X: ArrayLike, y: ArrayLike | None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         self._check_parameters()
-        X = _id_columns(X, 3)
-        times = read_time_steps(X)
+        ids = _read_ids(self, X, y, 3)
+        times = ids[2]
         slots = np.unique(times)
         self._check_enough_slots(len(slots))
-        n_cells = self.window * _count_cells(self, X.iloc[:, :2])
+        n_cells = self.window * _count_cells(self, ids[:2])
+        units = number_units(ids, self.unit)
         random_state = check_random_state(self.random_state)
         for tested in range(len(slots) - self.n_splits, len(slots)):
             stop = tested if self.forecast else tested + 1
             rows = np.flatnonzero(np.isin(times, slots[stop - self.window : stop]))
-            train = self._draw(rows, n_cells, random_state)
+            train = self._draw(rows, units[rows], n_cells, random_state)
             test = np.setdiff1d(np.flatnonzero(times == slots[tested]), train)
             if len(test) == 0:
                 raise ValueError(
@@ -314,12 +382,12 @@ class SlotSplit(BaseShuffleSplit):
             yield train, test
 
     def _check_parameters(self) -> None:
-        for name in ("n_splits", "window"):
-            _check_count(name, getattr(self, name))
+        _check_common(self)
+        _check_count("window", self.window)
         for name in ("n_users", "n_services"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
-        if not isinstance(self.forecast, bool | np.bool_):
+        if not isinstance(self.forecast, bool):
             raise ValueError(f"forecast must be True or False; got {self.forecast!r}.")
         if self.density is not None:
             _check_density(self.density)
@@ -344,60 +412,113 @@ class SlotSplit(BaseShuffleSplit):
             )
 
     def _draw(
-        self, rows: NDArray[np.intp], n_cells: int, random_state: np.random.RandomState
+        self,
+        rows: NDArray[np.intp],
+        units: NDArray[np.int64],
+        n_cells: int,
+        random_state: np.random.RandomState,
     ) -> NDArray[np.intp]:
         if self.density is None:
             return rows
+        units = pd.factorize(units)[0]
         n_left = 0 if self.forecast else 1
-        n_train = _train_size(self.density, n_cells, len(rows), "the window", n_left)
-        return np.sort(random_state.permutation(rows)[:n_train])
+        n_train = _train_size(self.density, n_cells, units, "the window", n_left)
+        place = np.argsort(random_state.permutation(units.max() + 1))[units]
+        return rows[place < n_train]
 
 
-def _id_columns(X: ArrayLike, n_columns: int) -> pd.DataFrame:
-    """Return the first columns of X, or raise if X has fewer."""
-    X = X if isinstance(X, pd.DataFrame) else np.asarray(X)
-    if X.ndim != 2 or X.shape[1] < n_columns:
+def number_units(ids: list[NDArray[Any]], unit: str) -> NDArray[np.int64]:
+    """Return the number of each row's cell, or of the row; cells count as they appear.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqos.model_selection import number_units
+    >>> number_units([np.array([5, 5, 5]), np.array([1, 2, 1])], "cell")
+    array([0, 1, 0])
+    """
+    if unit == "row":
+        return np.arange(len(ids[0]))
+    numbers = pd.factorize(ids[0])[0]
+    for column in ids[1:]:
+        codes, distinct = pd.factorize(column)
+        numbers = pd.factorize(numbers * len(distinct) + codes)[0]
+    return numbers
+
+
+def _read_ids(
+    splitter: DensitySplit | SlotSplit, X: ArrayLike, y: ArrayLike | None, n_columns: int
+) -> list[NDArray[Any]]:
+    """Read users, services and perhaps time steps from the first columns of X."""
+    frame = as_frame(X, 1, splitter)
+    if frame.shape[1] < n_columns:
         raise ValueError(
             f"X must have at least {n_columns} columns, the first {n_columns} being the ids "
-            f"{_ID_NAMES[:n_columns]}; got the shape {X.shape}."
+            f"{_ID_NAMES[:n_columns]}; got the shape {frame.shape}."
         )
-    return pd.DataFrame(X).iloc[:, :n_columns]
+    check_names(frame.columns, n_columns)
+    check_consistent_length(frame, y)
+    columns = read_columns(frame, n_columns, ContextLayout([], []))
+    return [columns.users, columns.services, columns.times][:n_columns]
 
 
-def _count_cells(splitter: DensitySplit | SlotSplit, X: pd.DataFrame) -> int:
+def _count_cells(splitter: DensitySplit | SlotSplit, ids: list[NDArray[Any]]) -> int:
     """Multiply the numbers of users, services and steps that the columns of X stand for."""
-    names = ["n_users", "n_services", "n_time_steps"][: X.shape[1]]
+    names = ["n_users", "n_services", "n_time_steps"][: len(ids)]
     return math.prod(
-        _matrix_size(name, getattr(splitter, name), X.iloc[:, position])
-        for position, name in enumerate(names)
+        _matrix_size(name, getattr(splitter, name), column)
+        for name, column in zip(names, ids, strict=True)
     )
 
 
-def _matrix_size(name: str, given: int | None, ids: pd.Series) -> int:
-    found = ids.nunique(dropna=False)
+def _matrix_size(name: str, given: int | None, ids: NDArray[Any]) -> int:
+    found = len(pd.unique(ids))
     if given is None:
         return found
     if found > given:
         raise ValueError(f"{name}={given}, but its column of X holds {found} distinct values.")
-    return int(given)
+    return given
 
 
-def _train_size(density: float, n_cells: int, n_rows: int, source: str, n_left: int) -> int:
-    """Count the rows that are `density` of the cells, of which `n_left` at least must be left."""
+def _train_size(
+    density: float, n_cells: int, units: NDArray[np.int64], source: str, n_left: int
+) -> int:
+    """Count the units that are `density` of the cells, of which `n_left` at least must be left."""
+    n_units = int(units.max()) + 1
+    what = "rows" if n_units == len(units) else "measured cells"
     n_train = round(density * n_cells)
     if n_train == 0:
         raise ValueError(
             f"density={density} of {n_cells} cells is less than one row to train on; "
             f"it must be at least {1 / n_cells:.4g}."
         )
-    if n_train > n_rows - n_left:
+    if n_train > n_units - n_left:
         kept = " and at least one must be left to test on" if n_left else ""
         raise ValueError(
-            f"density={density} of {n_cells} cells asks for {n_train} training rows, but "
-            f"{source} has {n_rows} rows{kept}; the largest possible density is "
-            f"{_round_down((n_rows - n_left) / n_cells)}."
+            f"density={density} of {n_cells} cells asks for {n_train} training {what}, but "
+            f"{source} has {n_units} {what}{kept}; the largest possible density is "
+            f"{_round_down((n_units - n_left) / n_cells)}."
         )
     return n_train
+
+
+def _check_common(splitter: DensitySplit | SlotSplit) -> None:
+    """Check the parameters that both splitters have."""
+    _n_splits(splitter)
+    if splitter.unit not in ("cell", "row"):
+        raise ValueError(f"unit must be 'cell' or 'row'; got {splitter.unit!r}.")
+    try:
+        check_random_state(splitter.random_state)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "random_state must be an int from 0 to 2**32 - 1, a RandomState instance or None; got "
+            f"{splitter.random_state!r}."
+        ) from error
+
+
+def _n_splits(splitter: DensitySplit | SlotSplit) -> int:
+    _check_count("n_splits", splitter.n_splits)
+    return int(splitter.n_splits)
 
 
 def _check_density(density: object) -> None:
@@ -406,7 +527,7 @@ def _check_density(density: object) -> None:
 
 
 def _check_count(name: str, value: object) -> None:
-    if not (isinstance(value, Integral) and value >= 1):
+    if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= 1):
         raise ValueError(f"{name} must be an int >= 1; got {value!r}.")
 
 

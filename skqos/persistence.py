@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import io
 import os
-import pickle
-import secrets
-import zipfile
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sklearn.base import BaseEstimator
+
+import skqos
+from skqos._files import replace_file, write_all
+from skqos.exceptions import warn_of_other_version
 
 __all__ = ["load_model", "save_model"]
 
 FORMAT = "skqos model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# The comment at the end of the archive: a mark, the version of the format and a checksum of all
+# that is ahead of it.
+MARK = b"skqos model "
+COMMENT = b"%s%04d sha256 "
+DIGEST_SIZE = 64
+COMMENT_SIZE = len(COMMENT % (MARK, 0)) + DIGEST_SIZE
 
 
-def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
+def save_model(estimator: BaseEstimator, path: str | os.PathLike[str] | BinaryIO) -> None:
     """Save a model to a file that can be loaded without trusting it.
 
     The file holds parameters, ids, context tables, the target transform and the network as plain
     data: numbers, strings, lists, dicts and tensors on the CPU. ``torch.load(weights_only=True)``
-    reads it. A pickle, in contrast, runs whatever code it names.
+    reads it. A pickle, in contrast, runs whatever code it names. A checksum tells every damage.
 
     The file is written beside its final place and then put there at once: an earlier file stays
     until the new one is complete, whatever happens.
@@ -34,14 +42,16 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     estimator : estimator or Pipeline
         An estimator of this package, fitted or not, or a pipeline of its estimators and
         transformers.
-    path : str or path-like
-        The file to write. Its folder has to exist.
+    path : str, path-like or binary file
+        The file to write. Its folder has to exist. A file that exists keeps its mode. An open file
+        is written to from where it stands, and not closed.
 
     Raises
     ------
     TypeError
         If `estimator` is none, or holds something that is no data, such as callbacks, a
-        ``RandomState``, or a step of another package.
+        ``RandomState``, or a step of another package; of a search, save its ``best_estimator_``.
+        If `path` is neither a path nor a file that takes bytes.
     OSError
         If the file cannot be written; an earlier one is as it was.
 
@@ -51,7 +61,8 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
 
     Notes
     -----
-    Ids and categories have to be numbers, strings or booleans, or tuples of them.
+    Ids and categories have to be numbers, strings, booleans, bytes, dates, times, UUIDs, decimals
+    or tuples of them. Tables keep their dtypes, those of pandas and pyarrow, too.
 
     Examples
     --------
@@ -70,13 +81,16 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     """
     import torch
 
-    import skqos
     from skqos._plain import to_plain
 
     if not isinstance(estimator, BaseEstimator):
         raise TypeError(
             f"estimator must be an estimator of skqos or a Pipeline; got {estimator!r:.60}."
         )
+    if hasattr(path, "write"):
+        _check_takes_bytes(path)
+    elif not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a path or a file open for writing bytes; got {path!r:.60}.")
     file = io.BytesIO()
     torch.save(
         {
@@ -87,16 +101,20 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         },
         file,
     )
-    replace_file(Path(path), file.getbuffer())
+    _seal(file)
+    if hasattr(path, "write"):
+        write_all(path, file.getbuffer())
+    else:
+        replace_file(Path(path), file.getbuffer())
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
+def load_model(path: str | os.PathLike[str] | BinaryIO) -> Any:
     """Load what `save_model` saved, on any device; no code of the file is run.
 
     Parameters
     ----------
-    path : str or path-like
-        The file.
+    path : str, path-like or binary file
+        The file. An open file is read from where it stands to its end, and not closed.
 
     Returns
     -------
@@ -106,7 +124,8 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     ValueError
-        If the file was not written by `save_model`, or is damaged.
+        If the file was not written by `save_model`, is damaged in any bit, or holds what makes up
+        no model; if an open file gives text.
     OSError
         If it cannot be read.
 
@@ -121,58 +140,100 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     >>> load_model("model.skqos").predict([[17, 203]])  # doctest: +SKIP
     array([0.41])
     """
-    import torch
-
-    from skqos._plain import from_plain
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is no file.")
+    name, content = _read(path)
     try:
-        # What torch wrote since 2020 is a zip archive; what it wrote before is a pickle.
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is no complete file of torch")
-        content = torch.load(Path(path), map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError("it has no such head")
-        if content["format_version"] > FORMAT_VERSION:
-            raise ValueError(f"a newer skqos, {content['skqos_version']}, wrote it")
-        model = from_plain(content["model"])
-        if not isinstance(model, BaseEstimator):
-            raise ValueError(f"it holds {model!r:.60}")
-    except (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no model that this skqos saved: {error}.") from error
+        model, version = _decode(content)
+    # Whatever a forged file leads to, it is the file that is wrong.
+    except Exception as error:
+        raise ValueError(f"{name} is no model that this skqos saved: {_reason(error)}.") from error
+    if version != skqos.__version__:
+        warn_of_other_version(type(model).__name__, version)
     return model
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file at once: readers see the earlier one until the new one is complete.
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if not isinstance(error, ValueError):
+        text = f"its parts are not what was stored ({type(error).__name__}: {text:.100})"
+    return " ".join(text[:300].split()).removesuffix(".")
 
-    Parameters
-    ----------
-    path : Path
-        The file; a link is followed.
-    content : bytes-like
-        All that it is to hold.
 
-    Raises
-    ------
-    OSError
-        If it cannot be written; an earlier file is as it was, and nothing else is left.
-    """
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        raise OSError(f"{path} is not a regular file; give the name of a file to write.")
-    # Beside the target, hence on the same file system, where replacing is one step.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+def _read(path: Any) -> tuple[str, bytes]:
+    """Read a file; return how to name it, too."""
+    if hasattr(path, "read"):
+        content = path.read()
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise ValueError(
+                f"path must give bytes; got a file that gives {type(content).__name__}: open it "
+                "with mode 'rb'."
+            )
+        return f"the file {getattr(path, 'name', type(path).__name__)}", bytes(content)
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be a path or a file open for reading bytes; got {path!r:.60}.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is no file.")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        state = "is as it was" if target.exists() else "was not written"
-        raise OSError(f"{path} {state}: {error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        return str(path), Path(path).read_bytes()
+    except MemoryError as error:
+        raise ValueError(f"{path} is too large for the memory here.") from error
+
+
+def _check_takes_bytes(file: Any) -> None:
+    try:
+        file.write(b"")
+    except TypeError as error:
+        raise TypeError(
+            f"path must be a path or a file open for writing bytes, mode 'wb'; got {file!r:.60}."
+        ) from error
+
+
+def _seal(file: io.BytesIO) -> None:
+    """End an archive with its checksum, as a comment, which readers of archives skip."""
+    # Archives end with the length of their comment, here 0.
+    file.seek(-2, os.SEEK_END)
+    file.write(struct.pack("<H", COMMENT_SIZE) + COMMENT % (MARK, FORMAT_VERSION))
+    file.write(hashlib.sha256(file.getbuffer()).hexdigest().encode())
+
+
+def _decode(content: bytes) -> tuple[BaseEstimator, str]:
+    """Make the model that a file holds; return the version that saved it, too."""
+    from skqos._archive import read_archive
+    from skqos._plain import from_plain
+
+    _check_seal(content)
+    data = read_archive(content)
+    if data["format"] != FORMAT or data["format_version"] != FORMAT_VERSION:
+        raise ValueError("it has no such head")
+    version = data["skqos_version"]
+    if not isinstance(version, str) or len(version) > DIGEST_SIZE:
+        raise ValueError("it does not say which version saved it")
+    try:
+        model = from_plain(data["model"])
+    except Exception as error:
+        if version == skqos.__version__:
+            raise
+        raise ValueError(
+            f"skqos {version} saved it, this is {skqos.__version__}; {_reason(error)}"
+        ) from error
+    if not isinstance(model, BaseEstimator):
+        raise ValueError(f"it holds a {type(model).__name__}")
+    return model, version
+
+
+def _check_seal(content: bytes) -> None:
+    """Raise ValueError unless a file is as it was written, in this format."""
+    comment = content[-COMMENT_SIZE:]
+    if not comment.startswith(MARK):
+        raise ValueError(
+            "it does not end as a model file does. It is incomplete or damaged, of another "
+            "program, or of the format before version 2, which had no checksum"
+        )
+    body = memoryview(content)[:-DIGEST_SIZE]
+    if hashlib.sha256(body).hexdigest().encode() != comment[-DIGEST_SIZE:]:
+        raise ValueError("it is damaged, for its checksum is wrong")
+    format_version = int(comment[len(MARK) :][:4])
+    if format_version != FORMAT_VERSION:
+        raise ValueError(
+            f"it is of format {format_version}, which another skqos wrote; this one reads format "
+            f"{FORMAT_VERSION}"
+        )

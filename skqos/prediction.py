@@ -54,7 +54,10 @@ class PairModule(Protocol):
         """Represent newcomers alone, given what `encode_known` returned."""
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, *times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded."""
+        """Predict pairs, given as positions into what was encoded.
+
+        Without times, a single user may stand for that of all services.
+        """
 
 
 def resolve_device(device: str) -> torch.device:
@@ -72,8 +75,10 @@ def resolve_device(device: str) -> torch.device:
             return _try_device("cuda" if torch.cuda.is_available() else "cpu")
         return _try_device(device)
     except Exception as error:  # each kind of device fails in its own way
+        # torch appends its own call stack to some messages.
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"device={device!r} cannot be used here ({error}). Use 'auto', 'cpu' or a device "
+            f"device={device!r} cannot be used here ({reason}). Use 'auto', 'cpu' or a device "
             "that torch lists, such as 'cuda:0'."
         ) from error
 
@@ -150,9 +155,12 @@ class Predictor:
         try:
             ready = self._on(device)
             return score_pairs(ready.module, ready.known, interactions, device, method)
-        except NotImplementedError as error:
+        except RuntimeError as error:
+            if device.type == "cpu":
+                raise
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"device={str(device)!r} cannot compute this network ({error}). Use 'cpu'."
+                f"device={str(device)!r} cannot compute this network ({reason}). Use 'cpu'."
             ) from error
 
     def _on(self, device: torch.device) -> _Ready:
@@ -224,12 +232,21 @@ def score_pairs(
         tensors = [torch.as_tensor(column, device=device) for column in columns]
         scores = None
         for rows in _batches(len(interactions)):
-            batch = score(encoded, *(tensor[rows] for tensor in tensors))
+            batch = score(encoded, *_columns_of(tensors, columns, rows))
             if scores is None:
                 scores = np.empty((len(interactions), *batch.shape[1:]))
             scores[rows] = batch.cpu().numpy()
             del batch
     return scores
+
+
+def _columns_of(tensors: list[Tensor], columns: list[np.ndarray], rows: slice) -> list[Tensor]:
+    """Take the rows of a batch; services of one user share what is taken of it."""
+    users, *others = (tensor[rows] for tensor in tensors)
+    of_batch = columns[0][rows]
+    if len(tensors) == 2 and len(of_batch) > 1 and (of_batch == of_batch[0]).all():
+        users = users[:1]
+    return [users, *others]
 
 
 def encode(module: PairModule, new_users: EntityTable, new_services: EntityTable) -> Encoded:

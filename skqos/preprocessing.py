@@ -1,6 +1,7 @@
 """Join what is known about users and services to the rows that name them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,9 +19,19 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-__all__ = ["ContextJoiner"]
+from skqos._frames import to_frame
+from skqos._ids import find_ids, id_kind, make_index, read_ids
+from skqos.inputs import (
+    ID_COLUMNS,
+    as_columns,
+    check_names,
+    named_columns,
+    role_of,
+    stack_rows,
+    unmasked,
+)
 
-_ID_NAMES = ("user", "service", "time")
+__all__ = ["ContextJoiner"]
 
 
 class ContextJoiner(TransformerMixin, BaseEstimator):
@@ -34,7 +45,9 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
     ----------
     users : DataFrame or None, default=None
         Context of the users; the index is the user id, each column one context. Columns of dtype
-        category, string, object or bool are categorical, other columns must be numeric.
+        category, string, object or bool are categorical, other columns must be numeric. In a frame
+        without an index, as those of polars, the ids are the column that is named for them, such
+        as ``user`` or ``user_id``, or else the first column.
 
     services : DataFrame or None, default=None
         Context of the services, likewise.
@@ -60,7 +73,10 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
     splits agree on them. An id that is not in the table gets NaN throughout. Without tables, X is
     passed on as it is.
 
-    Ids match as labels: 17, 17.0 and ``np.int64(17)`` are one id, ``"17"`` is another.
+    Ids match as labels: 17, 17.0 and ``np.int64(17)`` are one id, ``"17"`` is another. Integers
+    are compared exactly, however large. The output is a pandas DataFrame, whatever frame X is,
+    unless `set_output` says otherwise. No row of a table is copied as an object: categorical
+    columns are joined as codes.
 
     The tables are not changed. `fit` keeps a converted copy of each; it does not learn from X.
 
@@ -103,8 +119,9 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         TypeError
             If a table is not a DataFrame, or one of its columns is neither categorical nor numeric.
         ValueError
-            If a table has repeated or missing ids, repeated columns, a column that X has too, or no
-            id in common with X.
+            If a table has repeated or missing ids, repeated columns, a column that X has too, one
+            named for ids, or no id in common with X; or if a column of X is named for another
+            place than its own.
         """
         X = self._validate(X, reset=True)
         self.users_ = _prepare_table(self.users, "users", "user")
@@ -127,20 +144,24 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
             The columns of X, then those of `users_`, then those of `services_`, with the index of
             X. A DataFrame keeps its column names; the columns of an array are named user, service,
             time, x3, x4, ... Without tables: X, as an array unless it is a DataFrame.
+
+        Raises
+        ------
+        ValueError
+            If the ids are of another kind than those of the table, such as "17" for 17.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         if not self._has_tables():
             return X
         X = self._with_names(X)
-        return pd.concat(
-            [
-                X,
-                *_context_of(X.iloc[:, 0], self.users_),
-                *_context_of(X.iloc[:, 1], self.services_),
-            ],
-            axis=1,
-        )
+        context: dict[str, Any] = {}
+        for position, table in enumerate((self.users_, self.services_)):
+            if table is not None:
+                ids = _read_ids(X, position)
+                _check_kind(ids, table.index, ID_COLUMNS[position])
+                context.update(_rows_of(table, _positions(ids, table.index)))
+        return pd.concat([X, pd.DataFrame(context, index=X.index, copy=False)], axis=1)
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
         """Name the columns of the output.
@@ -168,20 +189,22 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         return self.users_ is not None or self.services_ is not None
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame | NDArray[Any]:
-        if not isinstance(X, pd.DataFrame):
+        frame = named_columns(X)
+        if frame is None:
+            X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
             return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
         # check_array would turn columns of several dtypes into one slow array of objects.
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        if reset and not len(X):
+        validate_data(self, frame, reset=reset, skip_check_array=True)
+        check_names(frame.columns, len(ID_COLUMNS) - 1)
+        if reset and not len(frame):
             raise ValueError("X has 0 rows; at least one is needed to check the tables against.")
         # set_output(transform="pandas") renames in place, which must not reach the caller's frame.
-        return X.copy(deep=False)
+        return frame.copy(deep=False)
 
     def _with_names(self, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
-        names = getattr(self, "feature_names_in_", _default_names(self.n_features_in_))
-        if isinstance(X, pd.DataFrame):
-            return X.set_axis(names, axis=1)
-        return pd.DataFrame(X, columns=names)
+        X = X if isinstance(X, pd.DataFrame) else as_columns(X)
+        X.columns = getattr(self, "feature_names_in_", _default_names(self.n_features_in_))
+        return X
 
     def _check_tables_fit(self, X: pd.DataFrame) -> None:
         if X.shape[1] < 2:
@@ -193,7 +216,7 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
             table = getattr(self, f"{parameter}_")
             if table is not None:
                 _check_names_free(table, X.columns, parameter)
-                _check_any_match(X.iloc[:, position], table.index, parameter)
+                _check_any_match(_read_ids(X, position), table.index, parameter)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -204,45 +227,79 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
 
 
 def _default_names(n_columns: int) -> list[str]:
-    return [*_ID_NAMES, *(f"x{i}" for i in range(len(_ID_NAMES), n_columns))][:n_columns]
+    return [*ID_COLUMNS, *(f"x{i}" for i in range(len(ID_COLUMNS), n_columns))][:n_columns]
 
 
-def _prepare_table(table: pd.DataFrame | None, parameter: str, entity: str) -> pd.DataFrame | None:
+def _prepare_table(table: Any, parameter: str, entity: str) -> pd.DataFrame | None:
     """Check a table and return it with prefixed names, categorical or float64 columns."""
     if table is None:
         return None
-    if not isinstance(table, pd.DataFrame):
+    frame = to_frame(table, parameter)
+    if frame is None:
         raise TypeError(
-            f"{parameter} must be a pandas DataFrame with the {entity} ids as index, or None; "
-            f"got {type(table).__name__}."
+            f"{parameter} must be a pandas DataFrame (or another frame) with the {entity} ids as "
+            f"index, or None; got {type(table).__name__}."
         )
-    _check_index(table.index, parameter, entity)
-    names = [_prefixed(str(name), entity) for name in table.columns]
+    if frame is not table:
+        frame = _set_index(frame, parameter, entity)
+    index = _prepare_index(frame.index, parameter, entity)
+    names = [_prefixed(str(name), entity) for name in frame.columns]
     _check_no_repeats(names, parameter)
+    _check_no_ids(frame.columns, names, parameter, entity)
     columns = {
-        name: _prepare_column(table.iloc[:, position], parameter)
+        name: _prepare_column(frame.iloc[:, position], parameter).array
         for position, name in enumerate(names)
     }
-    return pd.DataFrame(columns, index=table.index)
+    return pd.DataFrame(columns, index=index)
+
+
+def _set_index(frame: pd.DataFrame, parameter: str, entity: str) -> pd.DataFrame:
+    """Take the column of ids as the index of a frame that came without one."""
+    named = [k for k, name in enumerate(frame.columns) if role_of(name) == entity]
+    if len(named) > 1:
+        raise ValueError(
+            f"{parameter}: the columns {[frame.columns[k] for k in named]} are both named for "
+            f"{entity} ids; drop one."
+        )
+    if not frame.shape[1]:
+        raise ValueError(f"{parameter} has no columns; one must hold the {entity} ids.")
+    position = named[0] if named else 0
+    ids = frame.iloc[:, position]
+    return frame.drop(columns=ids.name).set_axis(pd.Index(ids, tupleize_cols=False), axis=0)
 
 
 def _prefixed(name: str, entity: str) -> str:
     return name if name.startswith(f"{entity}_") else f"{entity}_{name}"
 
 
-def _check_index(index: pd.Index, parameter: str, entity: str) -> None:
+def _prepare_index(index: pd.Index, parameter: str, entity: str) -> pd.Index:
+    """Check the ids of a table and return them exactly, whatever their type."""
     if isinstance(index, pd.MultiIndex):
         raise ValueError(
             f"{parameter}: the index must hold the {entity} ids alone; got a MultiIndex."
         )
     if index.hasnans:
         raise ValueError(f"{parameter}: the index must hold a {entity} id in every row; got NaN.")
-    if not index.is_unique:
-        repeated = index[index.duplicated()][0]
+    if len(index) == 0:
+        return index
+    ids = make_index(read_ids(pd.Series(index), f"{parameter}, the index"), index.name)
+    if not ids.is_unique:
+        repeated = ids[ids.duplicated()][0]
         raise ValueError(
             f"{parameter}: the index must name each {entity} once, but the id {_show(repeated)} is "
             "repeated."
         )
+    return ids
+
+
+def _check_no_ids(columns: pd.Index, names: list[str], parameter: str, entity: str) -> None:
+    """Raise ValueError if a column is named for what the index must hold."""
+    for column, name in zip(columns, names, strict=True):
+        if entity in (role_of(column), role_of(name)):
+            raise ValueError(
+                f"{parameter}: the column {column!r} is named for {entity} ids, which must be the "
+                f"index: give {parameter}.set_index({column!r}), or drop the column."
+            )
 
 
 def _check_no_repeats(names: list[str], parameter: str) -> None:
@@ -260,7 +317,13 @@ def _prepare_column(column: pd.Series, parameter: str) -> pd.Series:
     if isinstance(dtype, pd.CategoricalDtype):
         return column
     if is_bool_dtype(dtype) or is_object_dtype(dtype) or is_string_dtype(dtype):
-        return column.astype("category")
+        try:
+            return column.astype("category")
+        except TypeError as error:
+            raise TypeError(
+                f"{parameter}: the column {column.name!r} holds values that are no labels "
+                f"({error}); they must be strings, numbers, or others that can be hashed."
+            ) from error
     if is_numeric_dtype(dtype) and not is_complex_dtype(dtype):
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index)
     raise TypeError(
@@ -278,15 +341,47 @@ def _check_names_free(table: pd.DataFrame, taken: pd.Index, parameter: str) -> N
         )
 
 
-def _check_any_match(ids: pd.Series, index: pd.Index, parameter: str) -> None:
+@dataclass(frozen=True)
+class _Ids:
+    """Ids of a column of X that are not missing, the rows they are in, and the number of rows."""
+
+    values: NDArray[Any]
+    rows: NDArray[np.intp]
+    n_rows: int
+
+
+def _read_ids(X: pd.DataFrame, position: int) -> _Ids:
+    column = X.iloc[:, position]
+    present = column.notna().to_numpy()
+    label = f"X, column {position} ({ID_COLUMNS[position]})"
+    if not present.all():
+        column = column[present]
+    ids = read_ids(column, label) if len(column) else np.empty(0, dtype=np.int64)
+    return _Ids(ids, np.flatnonzero(present), len(present))
+
+
+def _check_kind(ids: _Ids, index: pd.Index, entity: str) -> None:
+    """Raise ValueError if ids can match none of the table, as "17" and 17."""
+    if not len(ids.values) or not len(index):
+        return
+    kind, known = id_kind(ids.values), id_kind(index[:1].to_numpy())
+    if kind != known:
+        raise ValueError(
+            f"{entity} ids of X are of kind {kind} (for example {_show(ids.values[0])}); those of "
+            f"the table are of kind {known} (for example {_show(index[0])}). Give the same kind."
+        )
+
+
+def _check_any_match(ids: _Ids, index: pd.Index, parameter: str) -> None:
     if (_positions(ids, index) >= 0).any():
         return
     entity = parameter.removesuffix("s")
     known = f"the table, e.g. {_show(index[0])}" if len(index) else "the table, which is empty"
+    example = f", e.g. {_show(ids.values[0])}," if len(ids.values) else ""
     raise ValueError(
-        f"{parameter}: none of the {ids.nunique(dropna=False)} {entity} ids of X, e.g. "
-        f"{_show(ids.iloc[0])}, is in the index of {known}. The index must hold the ids that "
-        f"column {_ID_NAMES.index(entity)} of X uses, as the same kind of label."
+        f"{parameter}: none of the {len(set(ids.values.tolist()))} {entity} ids of X{example} "
+        f"is in the index of {known}. The index must hold the ids that "
+        f"column {ID_COLUMNS.index(entity)} of X uses, as the same kind of label."
     )
 
 
@@ -295,21 +390,27 @@ def _show(label: Any) -> str:
     return repr(label.item() if isinstance(label, np.generic) else label)
 
 
-def _positions(ids: pd.Series, index: pd.Index) -> NDArray[np.intp]:
-    return index.get_indexer(pd.Index(ids))
+def _positions(ids: _Ids, index: pd.Index) -> NDArray[np.int64]:
+    """Return the row of the table for each row of X, -1 where it has none."""
+    found = find_ids(index, ids.values) if len(index) else np.full(len(ids.values), -1)
+    if len(found) == ids.n_rows:
+        return found
+    positions = np.full(ids.n_rows, -1)
+    positions[ids.rows] = found
+    return positions
 
 
-def _context_of(ids: pd.Series, table: pd.DataFrame | None) -> list[pd.Series]:
-    """Return the columns of the table for each id, NaN where the table does not have it."""
-    if table is None:
-        return []
-    positions = _positions(ids, table.index)
-    return [pd.Series(_take(table[name], positions), index=ids.index, name=name) for name in table]
+def _rows_of(table: pd.DataFrame, positions: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the columns of the table at each position, NaN at -1.
 
-
-def _take(column: pd.Series, positions: NDArray[np.intp]) -> pd.Categorical | NDArray[np.float64]:
-    """Take by position, -1 being missing; of a category only its small codes are copied."""
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return take(column.to_numpy(), positions, allow_fill=True)
-    codes = take(column.cat.codes.to_numpy(), positions, allow_fill=True, fill_value=-1)
-    return pd.Categorical.from_codes(codes, dtype=column.dtype, validate=False)
+    Of a category only its small codes are copied.
+    """
+    rows = {}
+    for name, column in table.items():
+        values = column.array
+        if not isinstance(values, pd.Categorical):
+            rows[name] = take(column.to_numpy(), positions, allow_fill=True)
+            continue
+        codes = take(values.codes, positions, allow_fill=True, fill_value=-1)
+        rows[name] = pd.Categorical.from_codes(codes, dtype=values.dtype, validate=False)
+    return rows

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from torch.utils.data import Dataset
 
 from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
+
+if TYPE_CHECKING:
+    from skqos.base import TrainingRows
 
 # Rows whose predictions are checked when training has ended.
 MAX_CHECKED_ROWS = 20_000
@@ -57,6 +60,11 @@ class InteractionDataset(Dataset):
         self.one_per_batch = one_per_batch
         self.inputs = {name: torch.as_tensor(values) for name, values in inputs.items()}
         self.target = torch.as_tensor(target, dtype=torch.float32)
+
+    @classmethod
+    def of_rows(cls, rows: TrainingRows) -> InteractionDataset:
+        """Give a network that takes users and services alone its rows."""
+        return cls({"users": rows.user_codes, "services": rows.service_codes}, rows.target)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -268,7 +276,7 @@ def check_trained(net: QoSNet, rows: InteractionDataset) -> None:
     """
     module = net.module_
     for kind, values in (("weight", module.parameters()), ("statistic", module.buffers())):
-        if not all(bool(part.isfinite().all()) for part in values):
+        if not all(bool(part.isfinite().all()) for part in values if part.is_floating_point()):
             raise diverged(net, f"a {kind} of the network is not finite")
     predictions = predict_interactions(module, _some_pairs(module, rows), rows.target.device)
     largest = float(rows.target.abs().nan_to_num().max())
@@ -338,6 +346,14 @@ class Trainer:
     device: torch.device
     callbacks: Sequence[Any]
     verbose: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no callback ahead of all training."""
+        for position, callback in enumerate(self.callbacks):
+            _check_callback(callback, f"callbacks[{position}]")
+        names = [callback[0] for callback in self.callbacks if isinstance(callback, tuple)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"callbacks must have different names; got {names}.")
 
     def fit(
         self,
@@ -417,6 +433,18 @@ class Trainer:
         if self.verbose:
             callbacks.append(ProgressLine())
         return callbacks
+
+
+def _check_callback(callback: Any, label: str) -> None:
+    """Raise TypeError unless skorch takes it: a callback or its class, perhaps with a name."""
+    if isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str):
+        callback = callback[1]
+    kind = callback if isinstance(callback, type) else type(callback)
+    if not issubclass(kind, Callback):
+        raise TypeError(
+            f"{label} must be a skorch callback, a class of such, or a pair of a name and one of "
+            f"them; got {callback!r}."
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.baselines import EmbeddingMLPRegressor, PMFRegressor, UIPCCRegressor
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
@@ -137,12 +137,20 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     SAMoERegressor: {
         **_TRAINING,
         **_BATCHES,
-        "n_factors": IntRange(8, 64, log=True),
+        "n_members": IntRange(1, 4),
         "embedding_dim": IntRange(16, 64, log=True),
         "tower_dim": Choice((64, 128, 256)),
         "input_dropout": FloatRange(0.1, 0.6),
         "attention_dropout": FloatRange(0.0, 0.6),
         "pseudo_label_ratio": FloatRange(0.25, 3.0),
+        "pseudo_label_weight": FloatRange(0.2, 1.0),
+    },
+    EmbeddingMLPRegressor: {
+        **_TRAINING,
+        **_BATCHES,
+        "n_members": IntRange(1, 8),
+        "embedding_dim": IntRange(16, 64, log=True),
+        "input_dropout": FloatRange(0.1, 0.6),
     },
     R2SLRegressor: {
         **_TRAINING,
@@ -225,7 +233,10 @@ def suggest_params(
     Raises
     ------
     TypeError
-        If there is no search space for the estimator.
+        If there is no search space for the estimator, `trial` cannot draw, or `prefix` is not a
+        str.
+    ValueError
+        If a pipeline has no steps.
 
     Notes
     -----
@@ -248,7 +259,15 @@ def suggest_params(
     >>> pipeline.set_params(**params)["r2slregressor"].n_states
     4
     """
+    if not hasattr(trial, "suggest_float"):
+        raise TypeError(f"trial must be a trial of Optuna; got {trial!r}.")
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str; got {prefix!r}.")
     if isinstance(estimator, Pipeline):
+        if not estimator.steps:
+            raise ValueError(
+                f"estimator is a Pipeline without steps; its last step must be one of {_known()}."
+            )
         name, last = estimator.steps[-1]
         return suggest_params(last, trial, prefix=f"{prefix}{name}__")
     return {
@@ -261,11 +280,13 @@ def _search_space(estimator: BaseEstimator) -> SearchSpace:
     for kind in type(estimator).__mro__:
         if kind in SEARCH_SPACES:
             return SEARCH_SPACES[kind]
-    known = ", ".join(kind.__name__ for kind in SEARCH_SPACES)
     raise TypeError(
-        f"estimator must be one of {known}, or a Pipeline that ends with one; got "
-        f"{type(estimator).__name__}."
+        f"estimator must be one of {_known()}, or a Pipeline that ends with one; got {estimator!r}."
     )
+
+
+def _known() -> str:
+    return ", ".join(kind.__name__ for kind in SEARCH_SPACES)
 
 
 class OptunaPruning(Callback):
@@ -333,6 +354,10 @@ class OptunaPruning(Callback):
                 stacklevel=2,
             )
             return
+        if not hasattr(self.trial, "should_prune"):
+            raise TypeError(
+                f"The trial of OptunaPruning must be a trial of Optuna or None; got {self.trial!r}."
+            )
         self.first_step_ = next(self.fits_) * net.max_epochs
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:

@@ -22,6 +22,14 @@ from skqos.base import BaseQoSRegressor
 from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, all_estimators, temporal_estimators
 
+# Nothing else is changed from what `SAMoERegressor()` and the like are.
+ONE_EPOCH = {"max_epochs": 1, "first_stage_epochs": 1, "gcmf_epochs": 1, "device": "cpu"}
+
+
+def _at_defaults(contract):
+    estimator = contract.estimator_class()
+    return estimator.set_params(**{k: v for k, v in ONE_EPOCH.items() if k in vars(estimator)})
+
 
 def _expected_failures(estimator):
     return next(
@@ -33,7 +41,10 @@ def _expected_failures(estimator):
 
 @pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")
 @parametrize_with_checks(
-    [contract.make() for contract in CONTRACTS],
+    [
+        *(contract.make() for contract in CONTRACTS),
+        *(_at_defaults(contract) for contract in CONTRACTS),
+    ],
     expected_failed_checks=_expected_failures,
 )
 def test_scikit_learn_checks(estimator, check):
@@ -117,6 +128,37 @@ def test_targets_of_any_sign_and_size(contract, qos, transform):
     assert np.isfinite(prediction).all()
     assert y.min() - 2 * np.ptp(y) - 1 <= prediction.min()
     assert prediction.max() <= y.max() + 2 * np.ptp(y) + 1
+
+
+@all_estimators
+@pytest.mark.parametrize(("unit", "spreads"), [(1.0, 1e6), (1e-6, -1e6), (1e6, 1)])
+def test_auto_sees_neither_unit_nor_offset_of_y(contract, qos, unit, spreads):
+    X = _joined(qos)
+    offset = spreads * np.std(qos.y)
+    moved = contract.make().fit(X, unit * (qos.y + offset)).predict(X) / unit - offset
+    expected = contract.make().fit(X, qos.y).predict(X)
+    assert np.abs(moved - qos.y).mean() <= 1.05 * np.abs(expected - qos.y).mean()
+    assert np.abs(moved - expected).mean() <= 0.01 * np.std(qos.y)
+
+
+@all_estimators
+@pytest.mark.parametrize("seed", [1, 9, 25])
+def test_targets_of_two_values(contract, seed):
+    """Each entity has one row: the interaction matrix has equal singular values and zeros."""
+    rng = np.random.RandomState(seed)
+    n = rng.randint(5, 25)
+    X = contract.rows(np.column_stack([rng.permutation(n), rng.permutation(n)]))
+    model = _at_defaults(contract).set_params(random_state=0)
+    assert np.isfinite(model.fit(X, rng.choice([-1.0, 1.0], n)).predict(X)).all()
+
+
+@all_estimators
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 5e-324])
+def test_targets_of_any_order_of_magnitude(contract, qos, scale):
+    y = np.where(qos.y > np.median(qos.y), scale, 0.0)
+    prediction = contract.make().fit(_joined(qos), y).predict(_joined(qos))
+    assert np.isfinite(prediction).all()
+    assert np.abs(prediction).max() < 3 * scale
 
 
 # --- Ids and context that fit did not see -------------------------------------------------------
@@ -362,8 +404,8 @@ def _modules_imported_by(code, *args):
 
 @all_estimators
 def test_constructing_imports_no_deep_learning_package(contract):
-    name = contract.estimator_class.__name__
-    imported = _modules_imported_by(f"from skqos import {name}; {name}()")
+    name, module = contract.estimator_class.__name__, contract.estimator_class.__module__
+    imported = _modules_imported_by(f"from {module} import {name}; {name}()")
     assert "skqos" in imported
     assert not imported & {"torch", "skorch", "torch_geometric", "geoopt", "optuna"}
 
@@ -409,6 +451,35 @@ def test_a_users_early_stopping_is_no_ctrl_c(contract, qos):
 
 
 @all_estimators
+@pytest.mark.parametrize("bad", [1, "early", None, ("name", 1), (1, Interrupt()), object, []])
+def test_what_is_no_callback_is_refused_ahead_of_training(contract, qos, bad):
+    class Never(Callback):
+        def on_train_begin(self, *_, **__):
+            raise AssertionError("training began")
+
+    model = contract.make(callbacks=[Never(), bad])
+    before = dict(vars(model))
+    with pytest.raises(TypeError, match=r"callbacks\[1\] must be a skorch callback"):
+        model.fit(qos.X, qos.y)
+    assert vars(model) == before
+    with pytest.raises(ValueError, match=r"callbacks must have different names; got \['a', 'a'\]"):
+        contract.make(callbacks=[("a", Never()), ("a", Never())]).fit(qos.X, qos.y)
+
+
+@all_estimators
+def test_callbacks_are_taken_as_skorch_takes_them(contract, qos):
+    seen = []
+
+    class Seen(Callback):
+        def on_train_end(self, *_, **__):
+            seen.append(self)
+
+    contract.make(callbacks=(Seen, Seen(), ("mine", Seen()), ("class", Seen))).fit(qos.X, qos.y)
+    assert len(seen) % 4 == 0
+    assert len(set(map(id, seen))) == len(seen)
+
+
+@all_estimators
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_diverging_training_raises_and_says_what_to_try(contract, qos):
     model = contract.make(learning_rate=1e30, learning_rate_schedule="constant")
@@ -416,6 +487,25 @@ def test_diverging_training_raises_and_says_what_to_try(contract, qos):
         model.fit(qos.X, qos.y)
     with pytest.raises(NotFittedError):
         model.predict(qos.X)
+
+
+@all_estimators
+@pytest.mark.parametrize("learning_rate", [1e6, 1e10, 1e16, 1e25])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_the_last_step_spoilt_is_never_predicted(contract, qos, learning_rate):
+    wild = {"learning_rate": learning_rate, "max_epochs": 1, "partial_fit_epochs": 1}
+    model = contract.make().fit(qos.X, qos.y)
+    expected = model.predict(qos.X)
+    model.set_params(**{name: v for name, v in wild.items() if name in model.get_params()})
+    calls = [model.partial_fit] if hasattr(model, "partial_fit") else []
+    for call in [*calls, model.fit]:
+        try:
+            call(qos.X, qos.y)
+        except FloatingPointError as error:
+            assert "smaller learning_rate" in str(error)  # noqa: PT017
+            np.testing.assert_array_equal(model.predict(qos.X), expected)
+        expected = model.predict(qos.X)
+        assert np.isfinite(expected).all()
 
 
 @all_estimators
@@ -481,7 +571,7 @@ BAD_FITS = {
             d.y,
         ),
         {},
-        "must be user, then service. Swap them",
+        "named .service.*must be user, then service",
     ),
     "two contexts": (
         lambda d: (_joined(d).assign(user_latitude=np.arange(len(d.y))), d.y),

@@ -175,3 +175,58 @@ def test_the_callers_matrix_is_left_alone():
     before = matrix.toarray()
     nonnegative_factors(matrix, 3, random_state=0)
     assert_array_equal(matrix.toarray(), before)
+
+
+# --- Any finite matrix --------------------------------------------------------------------------
+
+
+VALUES = {
+    "two values": lambda rng, n: rng.choice([0.0, 2.0], n),
+    "constant": lambda rng, n: np.ones(n),
+    "zeros": lambda rng, n: np.zeros(n),
+    "any": lambda rng, n: rng.random(n),
+    "heavy tail": lambda rng, n: np.exp(20 * rng.normal(size=n)),
+    "one value": lambda rng, n: np.eye(n)[0],
+}
+
+
+@pytest.mark.parametrize("factor", [truncated_svd, nonnegative_factors])
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("scale", [1.0, 1e300, 1e-300, 5e-324, 1e-20])
+def test_factors_of_any_small_matrix_are_finite(factor, kind, scale):
+    """Permutations give matrices whose singular values are all alike or 0."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        shape = rng.integers(1, 20, size=2)
+        n = rng.integers(1, 25)
+        users, services = (rng.permutation(np.arange(n) % size) for size in shape)
+        values = np.minimum(scale * np.minimum(VALUES[kind](rng, n), 1e8), 1.7e308)
+        matrix = interaction_matrix(users, services, values, tuple(shape))
+        assert np.isfinite(matrix.data).all()
+        for side, size in zip(factor(matrix, 32, random_state=seed), shape, strict=True):
+            assert side.shape == (size, shape.min())
+            assert np.isfinite(side).all()
+
+
+@pytest.mark.parametrize("factor", [truncated_svd, nonnegative_factors])
+@pytest.mark.parametrize("exponent", [-900, -40, 40, 900])
+def test_factors_do_not_depend_on_the_unit(factor, exponent):
+    matrix = sparse.random_array((30, 20), density=0.3, rng=np.random.default_rng(0)).tocsr()
+    expected = factor(matrix, 4, random_state=0)
+    matrix.data = np.ldexp(matrix.data, exponent)
+    for side, other in zip(factor(matrix, 4, random_state=0), expected, strict=True):
+        assert_array_equal(side, np.ldexp(other, exponent // 2))
+
+
+def test_the_mean_of_repeated_huge_values_is_finite():
+    matrix = interaction_matrix(np.zeros(3, int), np.zeros(3, int), np.full(3, 1.5e308), (1, 1))
+    assert matrix.data == pytest.approx([1.5e308], rel=1e-14)
+
+
+def test_where_directions_are_few_the_other_nonnegative_factors_are_0():
+    """Of a zero singular value scikit-learn's start makes NaN, if its vectors differ in sign."""
+    dense = np.outer(np.arange(1.0, 9.0), np.arange(1.0, 7.0))
+    users, services = nonnegative_factors(sparse.csr_array(dense), 5, random_state=0)
+    assert_allclose(users @ services.T, dense, rtol=1e-2)
+    assert_array_equal(users[:, 1:], 0)
+    assert_array_equal(services[:, 1:], 0)

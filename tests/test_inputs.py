@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from skqos import SAMoERegressor, UnusedColumnsWarning
+from skqos._ids import id_kind
 from skqos.inputs import (
     Columns,
     ContextLayout,
     as_frame,
-    id_kind,
     is_numeric,
     locate_context,
     read_columns,
+    role_of,
 )
 
 NO_CONTEXT = ContextLayout([], [])
@@ -112,23 +113,89 @@ def test_the_warning_points_at_the_call_of_fit():
 
 
 @pytest.mark.parametrize(
-    ("names", "swapped"),
+    ("name", "role"),
     [
-        (["service", "user"], True),
-        (["Service_ID", "UserID"], True),
-        (["service idx", " user index "], True),
-        (["user", "service"], False),
-        (["service", "service"], False),
-        (["service_name", "user_name"], False),
-        ([0, 1], False),
+        ("user", "user"),
+        ("User_ID", "user"),
+        (" user index ", "user"),
+        ("uid", "user"),
+        ("service", "service"),
+        ("WS-ID", "service"),
+        ("item_id", "service"),
+        ("time", "time"),
+        ("timestamp", "time"),
+        ("Time Slot", "time"),
+        ("slot", "time"),
+        ("user_country", None),
+        ("service_name", None),
+        ("service_time", None),
+        ("wsdl", None),
+        ("a", None),
+        ("", None),
+        (0, None),
+        (("user", "id"), None),
     ],
 )
-def test_swapped_id_columns_are_recognised_by_name(names, swapped):
-    if swapped:
-        with pytest.raises(ValueError, match=r"must be user, then service\. Swap them"):
-            locate(names)
-    else:
-        assert locate(names) == NO_CONTEXT
+def test_role_of_a_name(name, role):
+    assert role_of(name) == role
+
+
+@pytest.mark.parametrize(
+    ("names", "n_id_columns", "named"),
+    [
+        (["service", "user"], 2, "service"),
+        (["Service_ID", "UserID"], 2, "Service_ID"),
+        (["service", "service"], 2, "service"),
+        (["time", "user", "service"], 3, "time"),
+        (["time", "user", "service"], 2, "time"),
+        (["a", "timestamp"], 2, "timestamp"),
+        (["user", "service", "item"], 3, "item"),
+        (["user", "service", "time"], 2, "time"),
+        (["a", "b", "user_country", "user_id"], 2, "user_id"),
+        (["user", "service", "slot", "time"], 3, "time"),
+    ],
+)
+def test_a_name_of_another_place_is_refused(names, n_id_columns, named):
+    order = "user, then service" + ", then time" * (n_id_columns == 3)
+    with pytest.raises(ValueError, match=rf"is named '{named}', .*must be {order}, then context"):
+        locate(names, n_id_columns=n_id_columns)
+
+
+@pytest.mark.parametrize(
+    ("names", "n_id_columns"),
+    [
+        (["user", "service"], 2),
+        (["uid", "ws_id", "slot"], 3),
+        ([0, 1], 2),
+        (["a", "b", "c"], 3),
+        (["service_name", "user_name"], 2),
+        (["who", "what", "user_country", "service_as"], 2),
+    ],
+)
+def test_names_of_no_other_place_are_taken(names, n_id_columns):
+    locate(names, n_id_columns=n_id_columns)
+
+
+def test_a_listed_column_is_context_whatever_its_name():
+    assert locate(["user", "service", "user_id"], user_features=["user_id"]).user_columns == [2]
+
+
+@pytest.mark.parametrize(
+    "feature", [2.9, np.float64(2.0), True, np.bool_(True), None, b"city", ("city",)], ids=repr
+)
+def test_a_listed_column_is_a_name_or_a_position(feature):
+    with pytest.raises(TypeError, match=r"user_features: .* is neither the name of a column"):
+        locate(["user", "service", "city"], user_features=[feature])
+
+
+def test_a_string_is_no_list_of_columns():
+    with pytest.raises(TypeError, match=r"user_features must be a list of names .* got 'city'"):
+        locate(["user", "service", "city"], user_features="city")
+
+
+def test_a_listed_name_that_several_columns_have_is_refused():
+    with pytest.raises(ValueError, match="several columns named 'city'; give a position"):
+        locate(["user", "service", "city", "city"], user_features=["city"])
 
 
 @pytest.mark.parametrize(
@@ -223,8 +290,20 @@ def test_ids_that_are_no_labels_are_refused(value):
         read_ids(pd.Series([value, value], dtype=object))
 
 
-def test_floats_beyond_int64_are_ids_like_others():
-    assert read_ids([1e300, 1.0]).tolist() == [1e300, 1.0]
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ([1e300, 1.0], 2**53),
+        ([1.0, -(2.0**53)], 2**53),
+        (np.array([2**24], dtype=np.float32), 2**24),
+        (np.array([2**11], dtype=np.float16), 2**11),
+        (pd.Series([1, 2.0**53], dtype=object), 2**53),
+    ],
+    ids=str,
+)
+def test_floats_that_may_stand_for_several_integers_are_refused(values, limit):
+    with pytest.raises(ValueError, match=f"row . is the float .* integers from {limit} on apart"):
+        read_ids(values)
 
 
 def test_duplicated_row_labels_do_not_disturb():
@@ -279,14 +358,14 @@ def test_take_returns_rows_of_every_part():
         users=np.array([1, 2, 3]),
         services=np.array(["a", "b", "c"]),
         times=np.array([7, 8, 9]),
-        user_context=pd.DataFrame({"x": [1.0, 2.0, 3.0]}),
-        service_context=pd.DataFrame(index=range(3)),
+        frame=pd.DataFrame({"user": [1, 2, 3], "service": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]}),
+        layout=ContextLayout([2], [], {2: "user_x"}),
     )
     taken = columns.take(np.array([2, 0]))
     assert taken.users.tolist() == [3, 1]
     assert taken.services.tolist() == ["c", "a"]
     assert taken.times.tolist() == [9, 7]
-    assert taken.user_context["x"].tolist() == [3.0, 1.0]
+    assert taken.user_context["user_x"].tolist() == [3.0, 1.0]
     assert taken.service_context.shape == (2, 0)
 
 
@@ -312,7 +391,10 @@ def test_id_kind(ids, kind):
         (pd.Series([True, False]), False),
         (pd.Series([True, None], dtype="boolean"), False),
         (pd.Series(["a", None]), False),
-        (pd.Series([1, 2], dtype=object), False),
+        (pd.Series([1, 2], dtype=object), True),
+        (pd.Series([1, None, 2.5], dtype=object), True),
+        (pd.Series([1, "a"], dtype=object), False),
+        (pd.Series([None, None], dtype=object), False),
         (pd.Series([1, 2], dtype="category"), False),
     ],
 )

@@ -353,3 +353,137 @@ def test_e_huber_is_continuous(constants):
 def test_e_huber_with_weight_1_is_huber(name, error):
     expected = value("huber", error, threshold=0.3)
     assert value(name, error, threshold=0.3, tail_weight=1.0) == pytest.approx(expected)
+
+
+# --- Members and weights of rows ----------------------------------------------------------------
+
+CRITERIA = [((20,), None), ((20, N_TASKS), None)]
+CRITERIA += [((20, N_TASKS), weighting) for weighting in TASK_WEIGHTINGS]
+every_criterion = pytest.mark.parametrize(("shape", "weighting"), CRITERIA, ids=str)
+
+
+def make_criterion(weighting, name="absolute_error"):
+    """Return the plain loss, or the joint one of a weighting."""
+    return ObservedLoss(name) if weighting is None else make_joint(weighting, name)
+
+
+def run_epoch(criterion, prediction, target, *weights, n_steps=2):
+    """Return losses, gradients and records of the steps of an epoch, and what it ends with."""
+    losses, gradients = [], []
+    for _ in range(n_steps):
+        z = torch.tensor(prediction, requires_grad=True)
+        loss = criterion(z, torch.tensor(target), *map(torch.tensor, weights))
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(z.grad.numpy())
+    record = criterion.end_epoch() if isinstance(criterion, JointLoss) else {}
+    return losses, np.array(gradients), record
+
+
+def some_members(shape, n_members=4):
+    """Return predictions of members and targets that they share."""
+    _, target = some_errors(shape)
+    return 2 * np.random.default_rng(1).normal(size=(n_members, *shape)), target
+
+
+def close(values):
+    return pytest.approx(values, rel=1e-6)
+
+
+@every_loss
+@every_criterion
+def test_members_count_as_rows_of_their_own_do(name, shape, weighting):
+    prediction, target = some_members(shape)
+    flat = prediction.reshape(-1, *shape[1:]), np.concatenate([target] * 4)
+    found, gradients, record = run_epoch(make_criterion(weighting, name), prediction, target)
+    expected, of_rows, record_of_rows = run_epoch(make_criterion(weighting, name), *flat)
+    assert found == close(expected)
+    np.testing.assert_allclose(gradients, of_rows.reshape(gradients.shape), rtol=1e-6)
+    # Losses of tasks are averaged over members, too.
+    assert record == close(record_of_rows)
+
+
+@every_loss
+@pytest.mark.parametrize("shape", [(20,), (20, N_TASKS)])
+def test_the_loss_is_the_average_of_those_of_the_members(name, shape):
+    prediction, target = some_members(shape)
+    found = ObservedLoss(name)(torch.tensor(prediction), torch.tensor(target)).item()
+    of_each = [
+        ObservedLoss(name)(torch.tensor(member), torch.tensor(target)).item()
+        for member in prediction
+    ]
+    assert found == close(np.mean(of_each))
+    assert np.ptp(of_each) > 1e-3
+
+
+@every_criterion
+@pytest.mark.parametrize("training", [True, False])
+def test_one_member_costs_what_a_network_without_members_does(shape, weighting, training):
+    prediction, target = some_errors(shape)
+    criteria = [make_criterion(weighting).train(training) for _ in range(2)]
+    found, expected = (
+        run_epoch(criterion, z, target)
+        for criterion, z in zip(criteria, (prediction[None], prediction), strict=True)
+    )
+    assert found[0] == close(expected[0])
+    np.testing.assert_allclose(found[1][:, 0], expected[1], rtol=1e-6)
+
+
+COUNTS = np.random.default_rng(2).integers(0, 4, size=20)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("has_members", [False, True])
+@every_loss
+@every_criterion
+def test_a_row_of_an_integer_weight_counts_as_that_many_rows(
+    name, shape, weighting, has_members, training
+):
+    """And a row of weight 0 as none."""
+    prediction, target = some_members(shape)
+    prediction = prediction if has_members else prediction[0]
+    row_axis = int(has_members)
+    assert {0, 1, 3} < set(COUNTS)
+    criteria = [make_criterion(weighting, name).train(training) for _ in range(2)]
+    found, gradients, record = run_epoch(criteria[0], prediction, target, COUNTS.astype(float))
+    expected, of_rows, expected_record = run_epoch(
+        criteria[1], np.repeat(prediction, COUNTS, row_axis), np.repeat(target, COUNTS, 0)
+    )
+    assert found == close(expected)
+    assert record == close(expected_record)
+    # The gradient of a row is the sum of those of its repetitions.
+    ends = np.cumsum(COUNTS)
+    for row, (start, end) in enumerate(zip(ends - COUNTS, ends, strict=True)):
+        of_row = of_rows.take(range(start, end), axis=1 + row_axis).sum(1 + row_axis)
+        np.testing.assert_allclose(gradients.take(row, axis=1 + row_axis), of_row, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.3, 1e4])
+@every_criterion
+def test_only_the_ratios_of_weights_matter(shape, weighting, scale):
+    prediction, target = some_members(shape)
+    weights = np.random.default_rng(2).uniform(0.1, 1.0, size=20)
+    found = run_epoch(make_criterion(weighting), prediction, target, scale * weights)
+    expected = run_epoch(make_criterion(weighting), prediction, target, weights)
+    assert found[0] == close(expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+    assert found[2] == close(expected[2])
+    unweighted = run_epoch(make_criterion(weighting), prediction, target)
+    assert found[0] != pytest.approx(unweighted[0], rel=1e-3)
+
+
+@every_criterion
+def test_equal_weights_are_no_weights(shape, weighting):
+    prediction, target = some_members(shape)
+    found = run_epoch(make_criterion(weighting), prediction, target, np.full(20, 0.7))
+    expected = run_epoch(make_criterion(weighting), prediction, target)
+    assert found[0] == close(expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
+@every_criterion
+def test_rows_without_weight_cost_nothing(shape, weighting):
+    prediction, target = some_members(shape)
+    found = run_epoch(make_criterion(weighting), prediction, target, np.zeros(20))
+    assert found[0] == [0.0, 0.0]
+    assert (found[1] == 0).all()

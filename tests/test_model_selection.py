@@ -352,3 +352,80 @@ def test_slots_are_needed(timed):
         slot_splits(timed[:, :2], density=0.1)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         next(SlotSplit(density=0.1).split(timed, np.zeros(3)))
+
+
+# --- cells --------------------------------------------------------------------------------------
+
+
+def repeated(n_columns):
+    """5 measurements of each of 10 x 20 (x 4) cells, shuffled."""
+    shape = (10, 20, 4)[:n_columns]
+    cells = np.indices(shape).reshape(n_columns, -1).T
+    return np.random.default_rng(0).permutation(np.repeat(cells, 5, axis=0))
+
+
+def cells_of(X, rows):
+    return set(map(tuple, X[rows].tolist()))
+
+
+@pytest.mark.parametrize("test_size", [None, 13, 0.3])
+@pytest.mark.parametrize("ids", [lambda X: X, lambda X: X.astype(str).astype(object)])
+def test_no_cell_is_in_both_parts(test_size, ids):
+    X = repeated(2)
+    splitter = DensitySplit(2, density=0.5, test_size=test_size, random_state=0)
+    for train, test in splitter.split(ids(X)):
+        assert len(cells_of(X, train)) == 100
+        assert len(train) == 500
+        assert not cells_of(X, train) & cells_of(X, test)
+        assert len(test) == {None: 500, 13: 13, 0.3: 150}[test_size]
+
+
+def test_no_cell_of_a_time_step_is_in_both_parts():
+    X = repeated(3)
+    ((train, test),) = DensitySplit(1, density=0.25, n_time_steps=4, random_state=0).split(X)
+    assert len(cells_of(X, train)) == 200
+    assert not cells_of(X, train) & cells_of(X, test)
+    ((train, test),) = DensitySplit(1, density=0.25, random_state=0).split(X)
+    assert len(cells_of(X[:, :2], train)) == 50
+    assert not cells_of(X[:, :2], train) & cells_of(X[:, :2], test)
+    ((train, test),) = slot_splits(X, window=2, density=0.5)
+    assert len(cells_of(X, train)) == 200
+    assert not cells_of(X, train) & cells_of(X, test)
+
+
+def test_rows_are_drawn_one_by_one_where_asked():
+    X = repeated(2)
+    ((train, test),) = DensitySplit(1, density=0.5, unit="row", random_state=0).split(X)
+    assert len(train) == 100
+    assert cells_of(X, train) & cells_of(X, test)
+    ((train, test),) = slot_splits(repeated(3), window=2, density=0.5, unit="row")
+    assert len(train) == 200
+
+
+def test_too_high_a_density_counts_cells():
+    with pytest.raises(ValueError, match="200 training measured cells, but X has 200 measured"):
+        split_once(repeated(2), density=0.999)
+
+
+@pytest.mark.parametrize("splitter", [DensitySplit, SlotSplit])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("random_state", -1),
+        ("random_state", np.nan),
+        ("random_state", "0"),
+        ("random_state", 2**32),
+        ("density", np.nan),
+        ("density", True),
+        ("n_splits", True),
+        ("n_splits", np.nan),
+        ("n_users", np.nan),
+        ("n_services", -3),
+        ("unit", "pair"),
+        ("unit", None),
+    ],
+)
+def test_bad_parameters_of_splitters_are_named(splitter, name, value):
+    params = {"n_splits": 1, "density": 0.1, name: value}
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        next(splitter(**params).split(repeated(3)))

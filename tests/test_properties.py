@@ -209,16 +209,19 @@ def test_density_counts_cells(pairs, density, test_size, given_sizes, seed):
         n_services=8 if given_sizes else None,
         random_state=seed,
     )
-    if not 0 < n_train < len(pairs):
+    if not 0 < n_train < len(set(pairs)):
         with pytest.raises(ValueError, match="density="):
             list(splitter.split(X))
         return
-    n_rest = len(pairs) - n_train
-    n_test = n_rest if test_size is None else max(1, round(test_size * n_rest))
     splits = list(splitter.split(X))
     for train, test in splits:
-        assert (len(train), len(test)) == (n_train, n_test)
-        assert len({*train, *test}) == n_train + n_test, "no row is in both, none comes twice"
+        trained = {pairs[row] for row in train}
+        assert len(trained) == n_train
+        assert len(train) == sum(pair in trained for pair in pairs), "with all their rows"
+        assert not trained & {pairs[row] for row in test}, "no cell is in both"
+        n_rest = len(pairs) - len(train)
+        n_test = n_rest if test_size is None else max(1, round(test_size * n_rest))
+        assert len(test) == len(set(test)) == n_test
         assert list(train) == sorted(train)
         assert list(test) == sorted(test)
     again = list(splitter.split(X))

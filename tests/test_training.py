@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from skqos.entities import EntityTable, Interactions
-from skqos.losses import ObservedLoss
+from skqos.losses import JointLoss, ObservedLoss
 from skqos.prediction import Encoded, predict_interactions
 from skqos.training import (
     InteractionDataset,
@@ -312,6 +312,144 @@ def test_training_lowers_the_loss():
     assert losses[-1] < 0.8 * losses[0]
 
 
+# --- Weights of rows, and members ---------------------------------------------------------------
+
+
+class MemberBiases(Biases):
+    """Members whose biases lie side by side."""
+
+    def __init__(self, n_members=3, n_targets=None):
+        super().__init__(n_members * (n_targets or 1))
+        self.n_members, self.n_targets = n_members, n_targets
+
+    def forward(self, users, services):
+        return self._of_members(super().forward(users, services))
+
+    def score(self, encoded, users, services):
+        return self._of_members(super().score(encoded, users, services)).mean(0)
+
+    def _of_members(self, result):
+        if self.n_targets is None:
+            return result.T
+        return result.unflatten(1, (self.n_members, -1)).transpose(0, 1)
+
+
+MODULES = {
+    "one target": (Biases, None),
+    "three targets": (lambda: Biases(3), 3),
+    "members": (MemberBiases, None),
+    "members, three targets": (lambda: MemberBiases(2, 3), 3),
+}
+every_module = pytest.mark.parametrize(
+    ("make_module", "n_targets"), MODULES.values(), ids=list(MODULES)
+)
+
+
+# Gradients of the absolute error cancel out to noise, which Adam scales up.
+SMOOTH = ObservedLoss("squared_error")
+
+
+def weighted(users, services, target, weights):
+    inputs = {"users": users, "services": services, "sample_weight": weights}
+    return InteractionDataset(inputs, target)
+
+
+def train_rows(module, rows, criterion=None, trainer=TRAINER, max_epochs=3):
+    criterion = criterion or ObservedLoss("absolute_error")
+    return trainer.fit(module, criterion, rows, None, stage="final", max_epochs=max_epochs)
+
+
+def weighted_mean(errors, weights, axis=None):
+    """Average absolute errors (..., n, n_targets) where a target was observed."""
+    weights = weights[:, None] * ~np.isnan(errors)
+    return (np.nan_to_num(np.abs(errors)) * weights).sum(axis) / weights.sum(axis)
+
+
+@every_module
+def test_train_loss_weighs_each_row(make_module, n_targets):
+    """At learning rate 0 the loss is that of the first weights, whatever the batches."""
+    rows = some_rows(50, n_targets=n_targets, missing=0.4)
+    weights = np.random.default_rng(1).uniform(0, 2, size=50).astype(np.float32)
+    module = make_module()
+    with torch.no_grad():
+        prediction = module(*map(torch.tensor, rows[:2])).numpy()
+    net = train_rows(module, weighted(*rows, weights), trainer=replace(TRAINER, learning_rate=0.0))
+    errors = (prediction - rows[2]).reshape(-1, 50, n_targets or 1)
+    expected = weighted_mean(errors, weights)
+    assert net.history[:, "train_loss"] == pytest.approx([expected] * 3, rel=1e-6)
+    assert expected != pytest.approx(np.nanmean(np.abs(errors)), rel=1e-3)
+
+
+@pytest.mark.parametrize("make_module", [lambda: Biases(3), lambda: MemberBiases(2, 3)])
+def test_the_losses_of_tasks_weigh_each_row(make_module):
+    rows = some_rows(50, n_targets=3, missing=0.4)
+    weights = np.random.default_rng(1).uniform(0, 0.01, size=50).astype(np.float32)
+    module = make_module()
+    with torch.no_grad():
+        prediction = module(*map(torch.tensor, rows[:2])).numpy()
+    criterion = JointLoss("absolute_error", 3, "equal", 0.9)
+    trainer = replace(TRAINER, learning_rate=0.0)
+    net = train_rows(module, weighted(*rows, weights), criterion, trainer)
+    errors = (prediction - rows[2]).reshape(-1, 50, 3)
+    expected = weighted_mean(errors, weights, axis=(0, 1))
+    record = net.history[-1, "criterion"]
+    found = [record[f"train_loss_{task}"] for task in range(3)]
+    assert found == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+@every_module
+def test_a_row_of_weight_2_teaches_what_two_rows_do(make_module, n_targets):
+    """And one of weight 0 nothing: whole batches of the same rows end in the same weights."""
+    users, services, target = some_rows(40, n_targets=n_targets, missing=0.3)
+    counts = np.arange(40) % 3
+    trainer = replace(TRAINER, batch_size=100)
+    module, twin, ignorant = make_module(), make_module(), make_module()
+    for other in (twin, ignorant):
+        other.load_state_dict(module.state_dict())
+    rows = weighted(users, services, target, counts.astype(np.float32))
+    repeated = [np.repeat(values, counts, axis=0) for values in (users, services, target)]
+    net = train_rows(module, rows, SMOOTH, trainer)
+    expected = train_rows(twin, dataset(*repeated), SMOOTH, trainer)
+    train_rows(ignorant, dataset(users, services, target), SMOOTH, trainer)
+    losses = expected.history[:, "train_loss"]
+    assert net.history[:, "train_loss"] == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(module.users.weight, twin.users.weight, rtol=1e-4, atol=1e-5)
+    assert (module.users.weight - ignorant.users.weight).abs().max() > 0.01
+
+
+def test_weights_of_rows_travel_with_their_rows():
+    codes = np.arange(50)
+    rows = weighted(codes % N_USERS, codes % N_SERVICES, codes, codes.astype(np.float32))
+    for inputs, target in ShuffledBatches(rows, 16):
+        assert torch.equal(inputs["sample_weight"], target)
+
+
+def test_members_train_as_networks_of_their_own_do():
+    """One batch: members of a joint fit end where each ends alone, but for the loss's scale."""
+    members = MemberBiases(3)
+    singles = [Biases() for _ in range(3)]
+    for member, single in enumerate(singles):
+        with torch.no_grad():
+            single.users.weight.copy_(members.users.weight[:, [member]])
+            single.services.weight.copy_(members.services.weight[:, [member]])
+    trainer = replace(TRAINER, batch_size=100)
+    held_out = validation(*some_rows(20, seed=1))
+    net, *nets = (
+        trainer.fit(module, SMOOTH, dataset(*some_rows()), held_out, stage="final", max_epochs=5)
+        for module in (members, *singles)
+    )
+    for member, single in enumerate(singles):
+        # Adam does not see the scale of a loss.
+        found = members.users.weight[:, [member]]
+        torch.testing.assert_close(found, single.users.weight, rtol=1e-4, atol=1e-5)
+    losses = np.mean([single.history[:, "train_loss"] for single in nets], axis=0)
+    assert net.history[:, "train_loss"] == pytest.approx(losses.tolist(), rel=1e-5)
+    # Validation sees the average of the members, as `predict` does.
+    predictions = [predict_interactions(single, held_out.interactions, CPU) for single in singles]
+    expected = 0.5 * np.square(np.mean(predictions, axis=0) - held_out.target.numpy()).mean()
+    assert net.history[-1, "valid_loss"] == pytest.approx(expected, rel=1e-4)
+
+
 # --- Options of a trainer -----------------------------------------------------------------------
 
 
@@ -426,6 +564,60 @@ def test_without_early_stopping_all_epochs_run_and_the_last_weights_stay(early_s
     )
 
 
+class PressesCtrlC(EarlyStopping):
+    """A Ctrl-C arrives while the patience is about to be, or has been, reached."""
+
+    def _is_score_improved(self, score):
+        if self.misses_ == 2:
+            self.misses_ = 3
+            raise KeyboardInterrupt
+        return False
+
+
+class AtTheEnd(Callback):
+    def on_train_end(self, net, **_):
+        raise KeyboardInterrupt
+
+
+class AfterAnEpoch(Callback):
+    def on_epoch_end(self, net, **_):
+        if len(net.history) == 3:
+            raise KeyboardInterrupt
+
+
+def no_improvement(**params):
+    return EarlyStopping("train_loss", threshold=100.0, threshold_mode="abs", **params)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        (PressesCtrlC("train_loss", patience=3),),
+        # The patience of the first is reached in the epoch of the Ctrl-C, ahead of it or after.
+        (AfterAnEpoch(), no_improvement(patience=2)),
+        (no_improvement(patience=2), AtTheEnd()),
+    ],
+    ids=["in early stopping", "beside it", "after it"],
+)
+def test_ctrl_c_is_told_from_early_stopping(callbacks):
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(TRAINER, callbacks=callbacks), max_epochs=8)
+
+
+@pytest.mark.parametrize("given", ["instance", "named", "class"])
+def test_a_users_early_stopping_ends_training_however_it_is_given(given):
+    stopping = no_improvement(patience=2)
+    callback = {
+        "instance": stopping,
+        "named": ("stop", stopping),
+        "class": EarlyStopping,
+    }[given]
+    rows, held_out = some_rows(50), validation(*some_rows(30, seed=1))
+    trainer = replace(TRAINER, callbacks=(callback,), learning_rate=5.0)
+    assert len(train(trainer, rows, held_out, max_epochs=60).history) < 60
+    assert stopping.misses_ == 0
+
+
 def test_early_stopping_without_validation_rows_does_nothing():
     assert len(train(replace(TRAINER, early_stopping=True), max_epochs=5).history) == 5
 
@@ -441,6 +633,57 @@ def test_a_weight_spoilt_by_the_very_last_step_raises():
     message = "stage 'first', epoch 1: a weight of the network is not finite.*smaller learning_rate"
     with pytest.raises(FloatingPointError, match=message):
         train(module=SpoiltByItsLastStep(), rows=some_rows(10), max_epochs=1, stage="first")
+
+
+class WeightsThatOverflow(Biases):
+    """The weights stay finite; what they predict does not."""
+
+    def score(self, encoded, users, services):
+        return super().score(encoded, users, services) * torch.tensor(3e38) * 10
+
+
+class WeightsOutOfProportion(Biases):
+    def score(self, encoded, users, services):
+        return super().score(encoded, users, services) * 1e20
+
+
+@pytest.mark.parametrize("module", [WeightsThatOverflow, WeightsOutOfProportion])
+def test_predictions_spoilt_by_the_very_last_step_raise(module):
+    message = "stage 'first', epoch 2: the network's predictions.*not finite"
+    with pytest.raises(FloatingPointError, match=message):
+        train(module=module(), max_epochs=2, stage="first")
+
+
+class StatisticThatOverflows(Biases):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, users, services):
+        self.mean += torch.inf
+        return super().forward(users, services)
+
+
+def test_a_statistic_spoilt_in_training_raises():
+    with pytest.raises(FloatingPointError, match="a statistic of the network is not finite"):
+        train(module=StatisticThatOverflows())
+
+
+def test_predictions_are_checked_with_the_weights_that_are_kept():
+    """Early stopping restores weights from ahead of the step that spoilt them."""
+
+    class Spoil(Callback):
+        def on_batch_end(self, net, training=None, **_):
+            if training and len(net.history) == 4:
+                with torch.no_grad():
+                    net.module_.users.weight.fill_(torch.inf)
+
+    rows, held_out = some_rows(50), validation(*some_rows(30, seed=1))
+    trainer = replace(TRAINER, batch_size=50, n_iter_no_change=4, callbacks=(Spoil(),))
+    with pytest.raises(FloatingPointError):
+        train(replace(trainer, early_stopping="monitor"), rows, held_out, max_epochs=4)
+    net = train(replace(trainer, early_stopping=True), rows, held_out, max_epochs=4)
+    assert net.module_.users.weight.isfinite().all()
 
 
 def test_a_loss_that_is_not_finite_raises_after_its_epoch():

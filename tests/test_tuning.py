@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from skqos import R2SLRegressor
 from skqos.baselines import PMFRegressor, UIPCCRegressor
@@ -110,6 +110,35 @@ def test_subclasses_have_the_space_of_their_class():
 def test_another_estimator_raises():
     with pytest.raises(TypeError, match=r"one of SAMoERegressor, .* got Ridge"):
         suggest_params(make_pipeline(Ridge()), ask())
+
+
+R2SL_SPACE = R2SLRegressor()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params", "error", "message"),
+    [
+        (Pipeline([]), {}, ValueError, "estimator is a Pipeline without steps"),
+        (Pipeline([("last", None)]), {}, TypeError, "estimator must be one of .* got None"),
+        (Pipeline([("last", "passthrough")]), {}, TypeError, "estimator must be .*'passthrough'"),
+        (None, {}, TypeError, "estimator must be one of .* got None"),
+        (R2SLRegressor, {}, TypeError, "estimator must be one of .* got <class"),
+        (1, {}, TypeError, "estimator must be one of .* got 1"),
+        (R2SL_SPACE, {"trial": None}, TypeError, "trial must be a trial of Optuna; got None"),
+        (R2SL_SPACE, {"trial": {}}, TypeError, "trial must be a trial of Optuna; got {}"),
+        (R2SL_SPACE, {"prefix": None}, TypeError, "prefix must be a str; got None"),
+        (R2SL_SPACE, {"prefix": 1}, TypeError, "prefix must be a str; got 1"),
+    ],
+)
+def test_wrong_arguments_are_named(estimator, params, error, message):
+    with pytest.raises(error, match=message):
+        suggest_params(estimator, **{"trial": ask(), **params})
+
+
+def test_a_trial_that_is_none_of_optunas_is_named(qos):
+    model = R2SL.make(callbacks=[OptunaPruning(trial=3)])
+    with pytest.raises(TypeError, match=r"trial of OptunaPruning must be .* got 3"):
+        model.fit(qos.X, qos.y)
 
 
 @pytest.mark.parametrize(

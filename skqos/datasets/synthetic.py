@@ -1,5 +1,6 @@
 """A seeded generator of QoS measurements with the traits of the real ones."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -8,9 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
-from sklearn.utils import Bunch, check_random_state, check_scalar
+from sklearn.utils import Bunch, check_random_state
 
 from skqos._arrays import draw_distinct
+from skqos._sklearn_compat import Interval, validate_params
 
 from ._common import make_bunch
 
@@ -29,6 +31,7 @@ _LATENCY_MEDIAN = 0.4
 _THROUGHPUT_MEDIAN = 20.0
 _COMMON_WEIGHT = 0.8
 _BOUNDED_OFFSET = 2.0
+_LARGEST_STRAIN = 700.0
 
 _DESCR = """\
 Made-up QoS measurements
@@ -37,6 +40,24 @@ Made-up QoS measurements
 Drawn by skqos.datasets.make_qos: nothing here was measured."""
 
 
+@validate_params(
+    {
+        "n_users": [Interval(Integral, 1, None, closed="left")],
+        "n_services": [Interval(Integral, 1, None, closed="left")],
+        "density": [Interval(Real, 0, 1, closed="right")],
+        "n_qos": [Interval(Integral, 1, None, closed="left")],
+        "n_regions": [Interval(Integral, 1, None, closed="left")],
+        "n_as": [Interval(Integral, 1, None, closed="left")],
+        "n_time_steps": [Interval(Integral, 1, None, closed="left"), None],
+        "timeout": [Interval(Real, 0, None, closed="neither")],
+        "timeout_rate": [Interval(Real, 0, 1, closed="left")],
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "missing_rate": [Interval(Real, 0, 1, closed="left")],
+        "unknown_rate": [Interval(Real, 0, 1, closed="both")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def make_qos(
     n_users: int = 100,
     n_services: int = 300,
@@ -118,9 +139,8 @@ def make_qos(
     Raises
     ------
     ValueError
-        If an argument is out of its range.
-    TypeError
-        If an argument is not a number of the right kind.
+        If an argument is out of its range or not a number of the right kind; the message names
+        it.
 
     Examples
     --------
@@ -133,19 +153,17 @@ def make_qos(
     >>> data.services.columns.tolist()
     ['country', 'as', 'region', 'provider', 'latitude', 'longitude']
     """
-    _check_sizes(n_users=n_users, n_services=n_services, n_qos=n_qos, n_regions=n_regions)
-    check_scalar(n_as, "n_as", Integral, min_val=n_regions)
-    if n_time_steps is not None:
-        _check_sizes(n_time_steps=n_time_steps)
-    check_scalar(density, "density", Real, min_val=0, max_val=1, include_boundaries="right")
-    check_scalar(timeout, "timeout", Real, min_val=0, include_boundaries="neither")
-    check_scalar(noise, "noise", Real, min_val=0)
-    _check_rates(timeout_rate=timeout_rate, missing_rate=missing_rate)
-    check_scalar(unknown_rate, "unknown_rate", Real, min_val=0, max_val=1)
-
+    if n_as < n_regions:
+        raise ValueError(f"n_as={n_as} must be at least n_regions={n_regions}.")
+    shape = n_users, n_services, n_time_steps or 1
+    if math.prod(map(int, shape)) > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"n_users={n_users}, n_services={n_services}, n_time_steps={n_time_steps} make more "
+            "cells than an int64 counts."
+        )
     rng = check_random_state(random_state)
     world = _draw_world(rng, n_users, n_services, n_regions, n_as)
-    cells = _draw_cells(rng, (n_users, n_services, n_time_steps or 1), density)
+    cells = _draw_cells(rng, shape, density)
     strains = _draw_strains(rng, world, cells, n_qos, n_time_steps)
     names = _name_qos(n_qos)
     y, expected = _draw_values(rng, strains, noise)
@@ -174,16 +192,6 @@ def make_qos(
         ),
         expected=expected.ravel() if n_qos == 1 else expected,
     )
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        check_scalar(value, name, Integral, min_val=1)
-
-
-def _check_rates(**rates: float) -> None:
-    for name, value in rates.items():
-        check_scalar(value, name, Real, min_val=0, max_val=1, include_boundaries="left")
 
 
 def _name_qos(n_qos: int) -> tuple[str, ...]:
@@ -397,11 +405,16 @@ def _link(column: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _to_latency(strain: np.ndarray) -> np.ndarray:
-    return _LATENCY_MEDIAN * np.exp(strain)
+    return _LATENCY_MEDIAN * _exp(strain)
 
 
 def _to_throughput(strain: np.ndarray) -> np.ndarray:
-    return _THROUGHPUT_MEDIAN * np.exp(-strain)
+    return _THROUGHPUT_MEDIAN * _exp(-strain)
+
+
+def _exp(strain: np.ndarray) -> np.ndarray:
+    """Exponential that stays finite, whatever the noise."""
+    return np.exp(np.clip(strain, -_LARGEST_STRAIN, _LARGEST_STRAIN))
 
 
 def _to_share(strain: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """WS-DREAM, the measured QoS of real Web services: read it, or fetch and read it."""
 
-import gzip
+import math
 import os
 import re
 import tempfile
-import zlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -19,6 +19,17 @@ from skqos._arrays import sorted_unique
 
 from ._common import make_bunch
 from ._download import download_zip, unpack
+from ._files import (
+    DamagedFileError,
+    File,
+    Folder,
+    encoding_of,
+    find,
+    open_bytes,
+    open_folder,
+    read_lines,
+    read_text,
+)
 
 __all__ = ["fetch_wsdream", "load_wsdream"]
 
@@ -44,6 +55,12 @@ _CATEGORICAL_HEADERS = {
 _COORDINATE_HEADERS = {"latitude": "latitude", "longitude": "longitude"}
 _IP_HEADER = "ip address"
 _ADDRESS_HEADER = "wsdl address"
+# Of which no column is made: rows are known by their position.
+_UNUSED_HEADERS = re.compile(r"(user|service|ws)?[ _]?id|ip no\.?")
+_USED_HEADERS = frozenset(
+    {*_CATEGORICAL_HEADERS.values(), *_COORDINATE_HEADERS.values(), _IP_HEADER, _ADDRESS_HEADER}
+)
+_OUR_COLUMNS = (*_CATEGORICAL_HEADERS, "wsdl", "subnet", *_COORDINATE_HEADERS)
 _UNKNOWN = frozenset({"", "-", "n/a", "nan", "none", "null", "unknown"})
 _IPV4 = re.compile(r"(\d{1,3}\.\d{1,3})\.\d{1,3}\.\d{1,3}")
 
@@ -77,23 +94,24 @@ Prediction Framework for Web Services", ISSRE 2011, pp. 210-219.""",
 
 
 def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") -> Bunch:
-    r"""Load WS-DREAM data set 1 or 2 from a folder.
+    r"""Load WS-DREAM data set 1 or 2 from a folder or a zip archive.
 
     The files tell which data set it is. Set 1 has ``rtMatrix.txt`` and
     ``tpMatrix.txt``, one line a user and one value a service. Set 2 has
     ``rtdata.txt`` and ``tpdata.txt``, lines of ``user service slot value``. Each
     may be compressed, with ``.gz`` at the end of its name, and only the files of
-    the asked QoS need be there.
+    the asked QoS need be there. Text is latin-1, or what a byte-order mark says.
 
     The context of set 1 is read from ``userlist.txt`` and ``wslist.txt``, and what
     those lack (continent, region, city) from ``userlist_2014.txt`` and
     ``wslist_2014.txt``. Columns are found by their headers, rows by their position.
-    All of these lists are optional.
+    Columns with headers of your own are kept under them, with a warning. All of these
+    lists are optional.
 
     Parameters
     ----------
     path : str or path-like
-        The folder with the unpacked files.
+        The folder with the files, or a zip archive that holds them in one folder.
     qos : {"rt", "tp"} or sequence of them, default="rt"
         Response time in seconds, throughput in kbps, or both.
 
@@ -106,14 +124,16 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
         y : ndarray of shape (n,) or (n, n_qos), dtype float64
             The measured values: 1-D if `qos` is a str, else one column per asked
             QoS, where NaN stands for "not measured". Each row has at least one
-            value. A value of -1 or 0 in the files counts as not measured.
+            value. A value of -1 or 0 in the files, however it is written, counts as not
+            measured; any other negative number is an error.
         users : DataFrame of n_users rows
             The context by user id: those of ``country``, ``continent``, ``as``,
             ``region``, ``city``, ``provider``, ``wsdl`` (last part of the path of the
             service's address: the same software at many places), ``subnet`` (first two
             octets of the IP address; these are categorical), ``latitude`` and
-            ``longitude`` (in degrees) that the files fill. NaN is unknown. No column
-            for set 2.
+            ``longitude`` (in degrees) that the files fill, then columns with other
+            headers: float64 if all that is known are numbers, else categorical. NaN is
+            unknown. No column for set 2.
         services : DataFrame of n_services rows
             The same by service id.
         frame : DataFrame of n rows
@@ -128,8 +148,13 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
     FileNotFoundError
         If the folder or the file of an asked QoS is missing.
     ValueError
-        If `qos` is unknown or a file is damaged or does not fit the others; the
-        message names the file, the line and what was expected there.
+        If `qos` is unknown, a file has no measured value, is damaged or does not fit the
+        others; the message names the file, the line and what was expected there.
+
+    Warns
+    -----
+    UserWarning
+        If a list has columns with unknown headers, which it names.
 
     References
     ----------
@@ -154,12 +179,10 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
     array([0.3, 2.5, 0.7])
     """
     names = _check_qos(qos)
-    folder = Path(path)
-    number = _recognise(folder)
-    if number == 1:
-        frame, users, services = _load_matrices(folder, names)
-    else:
-        frame, users, services = _load_triples(folder, names)
+    with open_folder(Path(path), {*_MATRIX_FILES.values(), *_TRIPLE_FILES.values()}) as folder:
+        number = _recognise(folder)
+        load = _load_matrices if number == 1 else _load_triples
+        frame, users, services = load(folder, names)
     single = isinstance(qos, str)
     return make_bunch(frame, names, users, services, single=single, descr=_DESCR[number])
 
@@ -171,12 +194,10 @@ def _check_qos(qos: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _recognise(folder: Path) -> int:
+def _recognise(folder: Folder) -> int:
     """Tell by the files whether a folder holds data set 1 or 2."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {folder}.")
     kinds = {1: _MATRIX_FILES, 2: _TRIPLE_FILES}
-    found = [n for n, files in kinds.items() if any(_find(folder, f) for f in files.values())]
+    found = [n for n, files in kinds.items() if any(find(folder, f) for f in files.values())]
     if not found:
         raise FileNotFoundError(
             f"{folder} holds no WS-DREAM data: rtMatrix.txt or tpMatrix.txt (data set 1), or "
@@ -187,14 +208,8 @@ def _recognise(folder: Path) -> int:
     return found[0]
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    """Return a file of a folder, plain or else compressed, or None."""
-    candidates = (folder / name, folder / f"{name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _get(folder: Path, name: str) -> Path:
-    path = _find(folder, name)
+def _get(folder: Folder, name: str) -> File:
+    path = find(folder, name)
     if path is None:
         raise FileNotFoundError(f"{folder / name} (or {name}.gz) is missing.")
     return path
@@ -204,7 +219,7 @@ def _get(folder: Path, name: str) -> Path:
 
 
 def _load_matrices(
-    folder: Path, names: tuple[str, ...]
+    folder: Folder, names: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     paths = [_get(folder, _MATRIX_FILES[name]) for name in names]
     matrices = [_read_matrix(path) for path in paths]
@@ -233,11 +248,20 @@ def _or_nan(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.nan)
 
 
-def _read_matrix(path: Path) -> np.ndarray:
+def _read_matrix(path: File) -> np.ndarray:
     matrix = _read_numbers(path, np.float64, _matrix_faults)
     if not _are_values(matrix).all():
         _raise_fault(path, _matrix_faults)
+    _check_measured(path, matrix)
     return matrix
+
+
+def _check_measured(path: File, values: np.ndarray) -> None:
+    if not (values > 0).any():
+        raise ValueError(
+            f"{path.name}: at least one measured value expected, found {values.size:,} that are "
+            "all missing (-1 or 0)."
+        )
 
 
 def _matrix_faults(lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
@@ -264,11 +288,16 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _load_triples(
-    folder: Path, names: tuple[str, ...]
+    folder: Folder, names: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     paths = [_get(folder, _TRIPLE_FILES[name]) for name in names]
     tables = [_read_triples(path) for path in paths]
     shape = tuple(int(max(t[column].max() for t in tables)) + 1 for column in range(3))
+    if math.prod(shape) > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"{', '.join(path.name for path in paths)}: consecutive ids from 0 on (user, service, "
+            f"slot) expected, found up to {_by(shape)}."
+        )
     # One integer per cell makes joining and ordering cheap, with millions of rows too.
     columns = [_by_cell(p, t, shape) for p, t in zip(paths, tables, strict=True)]
     cells = sorted_unique(np.concatenate([cell for cell, _ in columns]))
@@ -312,12 +341,13 @@ def _spread(cell: np.ndarray, values: np.ndarray, cells: np.ndarray) -> np.ndarr
     return column
 
 
-def _read_triples(path: Path) -> pd.DataFrame:
+def _read_triples(path: File) -> pd.DataFrame:
     table = _read_numbers(path, _TRIPLE_DTYPES, _triple_faults)
     if table.shape[1] != 4 or (table[[0, 1, 2]] < 0).any(axis=None):
         _raise_fault(path, _triple_faults)
     if not _are_values(table[3].to_numpy()).all():
         _raise_fault(path, _triple_faults)
+    _check_measured(path, table[3].to_numpy())
     return table
 
 
@@ -343,33 +373,37 @@ _Faults = Callable[[Iterator[tuple[int, list[str]]]], Iterator[tuple[int, str]]]
 _VALUE_EXPECTED = "a number that is not negative, or -1 for a missing one, expected"
 
 
-def _read_numbers(path: Path, dtype: type | dict, faults: _Faults) -> np.ndarray | pd.DataFrame:
+def _read_numbers(path: File, dtype: type | dict, faults: _Faults) -> np.ndarray | pd.DataFrame:
     """Read numbers separated by blanks or tabs; look for the faulty line only on failure."""
     try:
-        table = pd.read_csv(
-            path, sep=r"\s+", header=None, dtype=dtype, na_filter=False, encoding="latin-1"
-        )
+        with open_bytes(path) as stream:
+            table = pd.read_csv(
+                stream,
+                sep=r"\s+",
+                header=None,
+                dtype=dtype,
+                na_filter=False,
+                encoding=encoding_of(stream),
+            )
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path.name}: numbers expected, found an empty file.") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path.name}: not a complete gzip file ({error}).") from error
+    except DamagedFileError:
+        raise
     except (ValueError, OverflowError) as error:
         _raise_fault(path, faults, error)
     return table if isinstance(dtype, dict) else table.to_numpy()
 
 
-def _raise_fault(path: Path, faults: _Faults, cause: Exception | None = None) -> NoReturn:
+def _raise_fault(path: File, faults: _Faults, cause: Exception | None = None) -> NoReturn:
     number, fault = next(faults(_split_lines(path)), (None, f"not readable ({cause})"))
     where = path.name if number is None else f"{path.name}, line {number:,}"
     raise ValueError(f"{where}: {fault}.") from cause
 
 
-def _split_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="latin-1") as file:
-        for number, line in enumerate(file, start=1):
-            if tokens := line.split():
-                yield number, tokens
+def _split_lines(path: File) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if tokens := line.split():
+            yield number, tokens
 
 
 def _is_value(token: str) -> bool:
@@ -391,13 +425,13 @@ def _empty_context(entity: str, n: int) -> pd.DataFrame:
 
 
 def _read_context(
-    folder: Path, list_files: tuple[str, ...], entity: str, n: int, counted: str
+    folder: Folder, list_files: tuple[str, ...], entity: str, n: int, counted: str
 ) -> pd.DataFrame:
     """Join the columns of the list files of a folder; the first file that has one gives it."""
     context = _empty_context(entity, n)
     for name in list_files:
-        path = folder / name
-        if not path.is_file():
+        path = find(folder, name)
+        if path is None:
             continue
         table = _read_list(path)
         if len(table) != n:
@@ -408,20 +442,15 @@ def _read_context(
         for column, values in _context_columns(path.name, table).items():
             if column not in context and values.notna().any():
                 context[column] = values.set_axis(context.index)
-    order = [*_CATEGORICAL_HEADERS, "wsdl", "subnet", *_COORDINATE_HEADERS]
-    return context[[column for column in order if column in context]]
+    order = [column for column in _OUR_COLUMNS if column in context]
+    return context[[*order, *context.columns.difference(order, sort=False)]]
 
 
-def _read_list(path: Path) -> pd.DataFrame:
+def _read_list(path: File) -> pd.DataFrame:
     """Read a context list as strings; the index is the line number."""
     # Split by hand: "universal" line ends would also break lines at \x85, a latin-1 character.
-    lines = path.read_bytes().decode("latin-1").split("\n")
-    header = [_clean(name).strip("[] ").lower() for name in lines[0].split("\t")]
-    if "country" not in header and _IP_HEADER not in header:
-        raise ValueError(
-            f"{path.name}, line 1: headers such as [IP Address] and [Country], separated by tabs, "
-            f"expected, found {lines[0].strip()[:60]!r}."
-        )
+    lines = read_text(path).split("\n")
+    header = _read_header(path, lines[0])
     rows = {
         number: _split_row(path, number, line, len(header))
         for number, line in enumerate(lines[1:], start=2)
@@ -430,7 +459,33 @@ def _read_list(path: Path) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=header)
 
 
-def _split_row(path: Path, number: int, line: str, width: int) -> list[str]:
+def _read_header(path: File, line: str) -> list[str]:
+    """Names of the columns without brackets, known ones in lower case."""
+    names = [_clean(name).strip("[] ") for name in line.rstrip().split("\t")]
+    header = [name.lower() if _is_known(name) else name for name in names]
+    # One name alone is a line that was not separated by tabs.
+    is_header = any(map(_is_known, names)) or (len(names) > 1 and not any(map(_is_data, names)))
+    if not is_header or "" in header:
+        raise ValueError(
+            f"{path.name}, line 1: headers such as [IP Address] and [Country], separated by tabs, "
+            f"expected, found {line.strip()[:60]!r}."
+        )
+    if repeated := [name for name in header if header.count(name) > 1]:
+        raise ValueError(f"{path.name}, line 1: the header {repeated[0]!r} is there twice.")
+    return header
+
+
+def _is_known(header: str) -> bool:
+    header = header.lower()
+    return header in _USED_HEADERS or _UNUSED_HEADERS.fullmatch(header) is not None
+
+
+def _is_data(field: str) -> bool:
+    """Tell a number or an address from a header."""
+    return re.match(r"[-+.]?\d|[a-z]+://", field) is not None
+
+
+def _split_row(path: File, number: int, line: str, width: int) -> list[str]:
     fields = [_clean(field) for field in line.split("\t")]
     if len(fields) < width or any(fields[width:]):
         raise ValueError(
@@ -460,7 +515,22 @@ def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
     for name, header in _COORDINATE_HEADERS.items():
         if header in known:
             columns[name] = _to_degrees(file, name, known[header])
-    return columns
+    others = [header for header in known if not _is_known(header) and header not in columns]
+    if others:
+        warnings.warn(
+            f"{file} has headers that are not known: {others}. The columns are kept as context "
+            "under these names.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return columns | {header: _numbers_or_names(known[header]) for header in others}
+
+
+def _numbers_or_names(column: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    if np.isfinite(numbers[column.notna()]).all():
+        return numbers
+    return column.astype("category")
 
 
 def _last_of_path(addresses: pd.Series) -> pd.Series:
@@ -475,7 +545,7 @@ def _is_unknown(column: pd.Series) -> pd.Series:
 
 def _to_degrees(file: str, name: str, column: pd.Series) -> pd.Series:
     degrees = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    wrong = degrees.isna() & column.notna()
+    wrong = ~np.isfinite(degrees) & column.notna()
     if wrong.any():
         line = wrong.idxmax()
         raise ValueError(
@@ -595,21 +665,13 @@ def fetch_wsdream(
     home = _data_home(data_home)
     folder = home / archive.folder
     needed = [archive.qos_files[name] for name in _check_qos(qos)] + [*archive.list_files]
-    if not _are_there(archive, folder, needed):
+    if not all(find(folder, name) for name in needed):
         options = {"sha256": sha256, "n_retries": n_retries, "delay": delay, "timeout": timeout}
         try:
             _install(archive, home, url or archive.url, **options)
         except (OSError, HTTPException) as error:
             raise OSError(_by_hand(archive, folder, needed, error)) from error
     return load_wsdream(folder, qos)
-
-
-def _are_there(archive: _Archive, folder: Path, names: list[str]) -> bool:
-    # Lists are read plain only.
-    return all(
-        (folder / name).is_file() if name in archive.list_files else _find(folder, name)
-        for name in names
-    )
 
 
 def _data_home(data_home: str | os.PathLike[str] | None) -> Path:
@@ -645,7 +707,7 @@ def _install(archive: _Archive, home: Path, url: str, **options: Any) -> None:
 def _move_missing(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for path in source.iterdir():
-        if _find(target, path.name) is None:
+        if find(target, path.name) is None:
             os.replace(path, target / path.name)
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from skqos.base import PairRegressor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +43,8 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
         raise TypeError(
             f"{caller} needs a fitted {names}, or a Pipeline that ends in one; got {what}."
         )
-    return final._snapshot()
+    check_is_fitted(final)
+    return final._snapshot() if isinstance(final, PairRegressor) else final
 
 
 def last_step(estimator: Any) -> Any:

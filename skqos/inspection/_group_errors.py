@@ -7,8 +7,10 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length
 
+from skqos._frames import to_frame
+from skqos._target_checks import as_target
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
@@ -381,13 +383,7 @@ def _check_limits(min_rows: int, max_groups: int | None) -> None:
 
 def _take_target(y: ArrayLike, name: str, target: int | None) -> np.ndarray:
     """Values of one target; NaN only in `y_true`."""
-    y = check_array(
-        y,
-        dtype=np.float64,
-        ensure_2d=False,
-        ensure_all_finite="allow-nan" if name == "y_true" else True,
-        input_name=name,
-    )
+    y = as_target(y, name, allow_nan=name == "y_true")
     columns = y.reshape(len(y), -1)
     n_targets = columns.shape[1]
     if target is None:
@@ -403,13 +399,14 @@ def _find_groups(groups: Any, X: Any, parameter: str) -> Any:
     """Return the column of X of that name, or the groups as they are."""
     if not isinstance(groups, str):
         return groups
-    columns = list(X.columns) if isinstance(X, pd.DataFrame) else []
+    frame = to_frame(X, "X")
+    columns = [] if frame is None else list(frame.columns)
     if groups not in columns:
         raise ValueError(
             f"{parameter}={groups!r} is no column of X, which has "
             f"{columns or 'no names, being an array'}. Name one, or give a label for each row."
         )
-    return X[groups]
+    return frame[groups]
 
 
 def _read_labels(groups: Any, side: str, n_rows: int) -> pd.Series:

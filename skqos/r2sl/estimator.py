@@ -58,6 +58,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
     slow_quantile : float, default=0.9
         The threshold eta of the latent states, as a quantile of y.
 
+    n_members : int, default=2
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper.
+
     embedding_dim : int, default=32
         Width of the vector in each cell of the map.
 
@@ -94,11 +98,15 @@ class R2SLRegressor(IncrementalQoSRegressor):
         again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
-        ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
-        value, "standard" centres and scales. "auto" takes "sqrt" if no y is negative and their mean
-        is above their median, else "standard". Latent states see y itself, shifted if it is not
-        positive.
+        How y is transformed ahead of training, learnt from the training rows alone.
+        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Latent states see y itself, less its minimum and plus a thousandth of the mean of what is
+        left.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
@@ -219,6 +227,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "concentration": 5.0,
         "rate": "printed",
         "slow_quantile": 0.951,
+        "n_members": 1,
         "input_dropout": 0.0,
         "loss": "e_huber_printed",
         "loss_threshold": 0.5,
@@ -258,6 +267,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         concentration: float = 1.0,
         rate: str = "matched",
         slow_quantile: float = 0.9,
+        n_members: int = 2,
         embedding_dim: int = 32,
         input_dropout: float = 0.3,
         n_filters: int = 8,
@@ -289,6 +299,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.concentration = concentration
         self.rate = rate
         self.slow_quantile = slow_quantile
+        self.n_members = n_members
         self.embedding_dim = embedding_dim
         self.input_dropout = input_dropout
         self.n_filters = n_filters
@@ -429,12 +440,18 @@ class R2SLRegressor(IncrementalQoSRegressor):
                 encoder.n_categories,
                 [(columns[side], shares[kind][side]) for kind, columns in regions.items()],
                 self.n_states,
-                self.embedding_dim,
-                self.input_dropout,
+                n_members=self.n_members,
+                dim=self.embedding_dim,
+                dropout=self.input_dropout,
             )
             for side, encoder in enumerate((data.users, data.services))
         ]
-        return R2SLModule(*sides, n_filters=self.n_filters, hidden_size=self.hidden_size)
+        return R2SLModule(
+            *sides,
+            n_members=self.n_members,
+            n_filters=self.n_filters,
+            hidden_size=self.hidden_size,
+        )
 
 
 def _shares_by_code(
@@ -453,10 +470,7 @@ def _shares_by_code(
 
 
 def _positive(y: np.ndarray) -> np.ndarray:
-    """Shift a target that is not positive, as the exponential model needs."""
-    lowest = y.min()
-    if lowest > 0:
-        return y
-    shifted = y - lowest
+    """Shift a target to be positive, as the exponential model needs; an offset does not matter."""
+    above = y - y.min()
     # Of the order of small values, so that the lowest is not infinitely far in ratio.
-    return shifted + (1e-3 * shifted.mean() or 1.0)
+    return above + (1e-3 * above.mean() or 1.0)

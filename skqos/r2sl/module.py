@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
+from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
 
 KERNEL_WIDTHS = (1, 3, 5)
-# Columns beside the middle one of the widest kernel.
-MARGIN = KERNEL_WIDTHS[-1] // 2
 # Shares that vary less are not blown up: a region unlike all others would be far out.
 MIN_DEVIATION = 0.1
 
-# Vectors of the known features (n, n_features, dim) and shares of the latent states (n, kinds, m).
+# Of entities: vectors of the known features (n_members, n, n_features * dim), or what convolution
+# makes of them, and shares of the latent states (n_members or 1, n, kinds * m).
 Rows = tuple[Tensor, Tensor]
 
 
@@ -41,6 +41,8 @@ class EntityRows(nn.Module):
         is that of an unknown region.
     n_states : int
         Number m of states.
+    n_members : int
+        Number of members; shares are the same for all.
     dim : int
         Width of a cell's vector.
     dropout : float
@@ -48,7 +50,7 @@ class EntityRows(nn.Module):
 
     Attributes
     ----------
-    state_vectors : Parameter of shape (n_kinds, m, dim)
+    state_vectors : Parameter of shape (n_members, n_kinds, m, dim)
         What shares are multiplied by.
     """
 
@@ -58,34 +60,38 @@ class EntityRows(nn.Module):
         n_categories: Sequence[int],
         states: Sequence[tuple[int, np.ndarray]],
         n_states: int,
+        *,
+        n_members: int,
         dim: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.features = FeatureEmbedding(table, n_categories, dim)
-        self.dropout = nn.Dropout(dropout)
-        self.state_vectors = nn.Parameter(EMBEDDING_STD * torch.randn(len(states), n_states, dim))
+        self.features = FeatureEmbedding(table, n_categories, dim, n_members)
+        self.dropout = ByteDropout(dropout)
+        shape = n_members, len(states), n_states, dim
+        self.state_vectors = nn.Parameter(EMBEDDING_STD * torch.randn(shape))
         self.columns = [column for column, _ in states]
         for k, (column, shares) in enumerate(states):
             of_entities = shares[table.categories[:, column]]
             deviation = np.maximum(of_entities.std(0), MIN_DEVIATION)
             scaled = (shares - of_entities.mean(0)) / deviation
             self.register_buffer(f"shares_{k}", torch.tensor(scaled, dtype=torch.float32))
+        self.register_buffer("shares", self._find_shares(table))
 
     def forward(self, codes: Tensor) -> Rows:
         """Rows of known entities."""
-        features, shares = self._rows(self.features(codes), self.features.categories[codes])
+        features = self.features(codes)
+        shares = self.shares[codes].expand(len(features), -1, -1)
         return self.dropout(features), self.dropout(shares)
 
     def encode_known(self) -> tuple[Rows, Tensor]:
         """Rows of all known entities, and the average of their features."""
         features = self.features.encode_known()
-        return self._rows(features, self.features.categories), features.mean(0)
+        return (features, self.shares.unsqueeze(0)), features.mean(1)
 
     def encode_new(self, average: Tensor, new: EntityTable) -> Rows:
         """Rows of newcomers, given the average of the known features."""
-        categories = torch.as_tensor(new.categories, device=average.device)
-        return self._rows(self.features.encode_new(average, new), categories)
+        return self.features.encode_new(average, new), self._find_shares(new).unsqueeze(0)
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`.
@@ -96,150 +102,257 @@ class EntityRows(nn.Module):
         for k, column in enumerate(self.columns):
             shares = getattr(self, f"shares_{k}")
             setattr(self, f"shares_{k}", append_rows(shares, n_categories[column] + 1, shares[-1]))
+        self.shares = self._find_shares(table)
 
-    def _rows(self, features: Tensor, categories: Tensor) -> Rows:
+    def _find_shares(self, table: EntityTable) -> Tensor:
+        """Shares of the states in the regions of entities; (n, kinds * m)."""
         # The code of an unknown region is -1, which is the last row.
         shares = [
-            getattr(self, f"shares_{k}")[categories[:, column]]
+            getattr(self, f"shares_{k}")[table.categories[:, column]]
             for k, column in enumerate(self.columns)
         ]
-        n_kinds, n_states, _ = self.state_vectors.shape
-        stacked = (
-            torch.stack(shares, 1) if n_kinds else features.new_zeros(len(features), 0, n_states)
+        return torch.cat([self.state_vectors.new_zeros(len(table), 0), *shares], dim=1)
+
+
+class MapGeometry:
+    """Which cells of the map are read by which cells of its convolutions, and by which weight.
+
+    Rows of users and services alternate: known features of the user, of the service, then for each
+    kind of region the states of the user's, of the service's. A kernel's weight at one of its
+    places is a tap; taps of all kernels are numbered through.
+
+    Cells of a convolution that read neither a feature nor a state are the same for all pairs: their
+    kernel's bias. A dense layer needs none but its own bias for them, so that they are left out.
+
+    Parameters
+    ----------
+    n_features : tuple of int
+        Number of known features of users and of services.
+    n_kinds, n_states : int
+        Number of kinds of region and of their states.
+
+    Attributes
+    ----------
+    n_rows, width : int
+        Shape of the map.
+    height : int
+        Height of the kernels.
+    n_taps : int
+        Number of taps.
+    cells : ndarray of shape (n_cells, 3)
+        Kernel, row and column of the convolutions' cells that vary; the `n_known` that read a
+        feature come first.
+    n_known : int
+        Number of cells that read a feature.
+    feature_taps : tuple of ndarray of shape (n_features, n_known)
+        By side, the tap by which a cell reads a feature; `n_taps` if it does not.
+    state_taps : ndarray of shape (2 * n_kinds * n_states, n_cells)
+        Likewise for the states of users and then of services.
+    """
+
+    def __init__(self, n_features: tuple[int, int], n_kinds: int, n_states: int) -> None:
+        self.n_rows = 2 + 2 * n_kinds
+        self.width = max(5, n_states, *n_features)
+        self.height = min(n_states, self.n_rows)
+        self.n_taps = self.height * sum(KERNEL_WIDTHS)
+        shape = len(KERNEL_WIDTHS), self.n_rows, self.width
+        cells = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
+        of_features = [
+            self._taps(np.full(n, side), np.arange(n), cells) for side, n in enumerate(n_features)
+        ]
+        side, kind, state = np.indices((2, n_kinds, n_states)).reshape(3, -1)
+        of_states = self._taps(2 + 2 * kind + side, state, cells)
+        known, by_states = (
+            (taps < self.n_taps).any(axis=0) for taps in (np.vstack(of_features), of_states)
         )
-        return features.unflatten(1, (self.features.n_features, -1)), stacked
+        kept = np.concatenate([np.flatnonzero(known), np.flatnonzero(by_states & ~known)])
+        self.cells = cells[kept]
+        self.n_known = int(known.sum())
+        self.feature_taps = tuple(taps[:, known] for taps in of_features)
+        self.state_taps = of_states[:, kept]
+
+    def _taps(self, rows: np.ndarray, columns: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Taps by which cells of the convolutions read cells of the map."""
+        kernel, row, column = cells.T
+        widths = np.array(KERNEL_WIDTHS)
+        starts = self.height * (np.cumsum(widths) - widths)
+        width = widths[kernel]
+        down = rows[:, None] - row + (self.height - 1) // 2
+        right = columns[:, None] - column + width // 2
+        is_read = (down >= 0) & (down < self.height) & (right >= 0) & (right < width)
+        return np.where(is_read, starts[kernel] + down * width + right, self.n_taps)
 
 
 class R2SLModule(nn.Module):
     """Multi-scale convolutions over the fused map, and a dense head (eq. 23 to 26).
 
-    Rows of users and services alternate: known features of the user, of the service, then for each
-    kind of region the states of the user's, of the service's. Convolution is linear, so that a
-    pair's convolved map is the sum of what its user's and its service's rows give, each alone;
-    the map itself is never formed.
+    Convolution is linear. It is done as products with matrices that hold the kernels' weights
+    where a cell reads another, one for the features of each side and one for the states. A pair's
+    convolved map is the sum of what its user's and its service's rows give, each alone; the map
+    itself is never formed.
 
     Parameters
     ----------
     user_rows, service_rows : EntityRows
         The two sides of the map.
+    n_members : int
+        Number of members; the prediction is the average of theirs.
     n_filters : int
         Filters of each width of kernel; kernels are min(m, rows) high and 1, 3 and 5 wide.
     hidden_size : int
         Width of the first dense layer, 2^v; the others are a half and a quarter of it.
+
+    Attributes
+    ----------
+    geometry : MapGeometry
+        Cells and taps.
+    kernels : Parameter of shape (n_members, n_taps, dim, n_filters)
+        Weights of all kernels.
+    kernel_bias : Parameter of shape (n_members, 3, n_filters)
+        Their biases.
+    layers : ModuleList of MemberLinear
+        The dense layers. Inputs of the first are the cells that vary, each with all filters.
     """
 
     def __init__(
-        self, user_rows: EntityRows, service_rows: EntityRows, *, n_filters: int, hidden_size: int
+        self,
+        user_rows: EntityRows,
+        service_rows: EntityRows,
+        *,
+        n_members: int,
+        n_filters: int,
+        hidden_size: int,
     ) -> None:
         super().__init__()
         self.sides = nn.ModuleList([user_rows, service_rows])
-        n_kinds, n_states, dim = user_rows.state_vectors.shape
-        self.n_rows = 2 + 2 * n_kinds
-        self.width = max(5, n_states, *(side.features.n_features for side in self.sides))
-        height = min(n_states, self.n_rows)
-        self.kernels = nn.ModuleList(
-            nn.Conv2d(dim, n_filters, (height, width)) for width in KERNEL_WIDTHS
-        )
-        sizes = [len(KERNEL_WIDTHS) * n_filters * self.n_rows * self.width]
+        _, n_kinds, n_states, dim = user_rows.state_vectors.shape
+        n_features = user_rows.features.n_features, service_rows.features.n_features
+        self.geometry = MapGeometry(n_features, n_kinds, n_states)
+        self._make_kernels(n_members, dim, n_filters)
+        for side, taps in enumerate(self.geometry.feature_taps):
+            self.register_buffer(f"feature_taps_{side}", torch.tensor(taps))
+        self.register_buffer("state_taps", torch.tensor(self.geometry.state_taps))
+        self.register_buffer("kernel_of_cell", torch.tensor(self.geometry.cells[:, 0]))
+        sizes = [n_filters * len(self.geometry.cells)]
         sizes += [hidden_size, hidden_size // 2, hidden_size // 4, 1]
-        self.layers = nn.ModuleList(nn.Linear(n, next_n) for n, next_n in pairwise(sizes))
+        self.layers = nn.ModuleList(
+            MemberLinear(n_members, n, next_n) for n, next_n in pairwise(sizes)
+        )
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs of known entities, given by code; (n,)."""
-        user_rows, service_rows = self.sides
-        return self._predict(
-            self._convolve(user_rows(users), 0) + self._convolve(service_rows(services), 1)
+        """Predict pairs of known entities, given by code; (n_members, n)."""
+        (user_features, user_shares), (service_features, service_shares) = (
+            side(codes) for side, codes in zip(self.sides, (users, services), strict=True)
         )
+        known = self._convolve_services(service_features)
+        known = torch.baddbmm(known, user_features, self._feature_matrix(0))
+        return self._predict(known, torch.cat([user_shares, service_shares], dim=2))
 
     def encode_known(self) -> Encoded:
-        """Convolve the rows of every known entity."""
+        """Convolve the known features of every known entity."""
         (users, average_user), (services, average_service) = (
             side.encode_known() for side in self.sides
         )
-        return Encoded(
-            self._convolve(users, 0),
-            self._convolve(services, 1),
-            (average_user, average_service),
-        )
+        return self._encode(users, services, (average_user, average_service))
 
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
-        """Convolve the rows of newcomers."""
+        """Convolve the known features of newcomers."""
         users, services = (
             side.encode_new(average, new)
             for side, average, new in zip(
                 self.sides, known.averages, (new_users, new_services), strict=True
             )
         )
-        return Encoded(self._convolve(users, 0), self._convolve(services, 1))
+        return self._encode(users, services, None)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs, given as positions into what was encoded; convolved rows add up; (n,)."""
-        return self._predict(encoded.users[users] + encoded.services[services])
+        of_users, of_services = (
+            [part.index_select(1, positions) for part in parts]
+            for parts, positions in ((encoded.users, users), (encoded.services, services))
+        )
+        known = of_users[0] + of_services[0]
+        # There may be one user for all services.
+        user_shares = of_users[1].expand(-1, known.shape[1], -1)
+        return self._predict(known, torch.cat([user_shares, of_services[1]], dim=2)).mean(0)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for entities and categories that were appended."""
         for side, encoder in zip(self.sides, (users, services), strict=True):
             side.grow(encoder.table_, encoder.n_categories)
 
-    def _convolve(self, rows: Rows, side: int) -> Tensor:
-        """Convolve one side's rows with all kernels, flattened (eq. 24 and 25); (n, size)."""
-        features, shares = rows
-        kernel = torch.cat(
-            [F.pad(k.weight, (MARGIN - k.kernel_size[1] // 2,) * 2) for k in self.kernels]
+    def _make_kernels(self, n_members: int, dim: int, n_filters: int) -> None:
+        """Start weights and biases as ``torch.nn.Conv2d`` does."""
+        height, widths = self.geometry.height, torch.tensor(KERNEL_WIDTHS)
+        largest = (dim * height * widths) ** -0.5
+        weights = torch.empty(n_members, self.geometry.n_taps, dim, n_filters).uniform_(-1, 1)
+        weights *= largest.repeat_interleave(height * widths)[:, None, None]
+        biases = torch.empty(n_members, len(widths), n_filters).uniform_(-1, 1)
+        self.kernels = nn.Parameter(weights)
+        self.kernel_bias = nn.Parameter(biases * largest[:, None])
+
+    def _encode(
+        self, users: Rows, services: Rows, averages: tuple[Tensor, Tensor] | None
+    ) -> Encoded:
+        (user_features, user_shares), (service_features, service_shares) = users, services
+        return Encoded(
+            (torch.bmm(user_features, self._feature_matrix(0)), user_shares),
+            (self._convolve_services(service_features), service_shares),
+            averages,
         )
-        known = self._convolve_features(features, kernel, side)
-        states = self._convolve_states(kernel, side)
-        total = torch.addmm(known.flatten(1), shares.flatten(1), states.flatten(1))
-        if side == 1:
-            # The bias belongs to the pair: the services' side has it.
-            bias = torch.cat([k.bias for k in self.kernels])
-            total = total + bias.repeat_interleave(self.n_rows * self.width)
-        return total
 
-    def _convolve_features(self, features: Tensor, kernel: Tensor, row: int) -> Tensor:
-        """Convolve maps that are 0 but for a row; (n, filters, rows, width).
+    def _convolve_services(self, features: Tensor) -> Tensor:
+        """Convolve services' features; (n_members, n, n_known * n_filters).
 
-        The rows of the result are one-dimensional convolutions of that row, each with the row of
-        the kernel that falls on it.
+        The bias belongs to the pair: the services' side has it.
         """
-        height = kernel.shape[2]
-        first = max(0, row - height // 2)
-        result_rows = range(first, min(self.n_rows, row + (height - 1) // 2 + 1))
-        on_row = [row - k + (height - 1) // 2 for k in result_rows]
-        weight = kernel[:, :, on_row].transpose(1, 2).flatten(0, 1)
-        padded = F.pad(features, (0, 0, 0, self.width - features.shape[1])).transpose(1, 2)
-        convolved = F.conv1d(padded, weight, padding=MARGIN).unflatten(1, (-1, len(on_row)))
-        return F.pad(convolved, (0, 0, first, self.n_rows - first - len(on_row)))
+        bias, _ = self._split_cells(self._cell_bias())
+        return torch.baddbmm(bias, features, self._feature_matrix(1))
 
-    def _convolve_states(self, kernel: Tensor, side: int) -> Tensor:
-        """Convolve a map per state, 0 but for its vector; (kinds * m, filters, rows, width).
+    def _feature_matrix(self, side: int) -> Tensor:
+        """Weights of features in the cells that read any.
 
-        The result is the kernel, turned round, about the state's cell.
+        Shape (n_members, n_features * dim, n_known * n_filters).
         """
-        vectors = self.sides[side].state_vectors
-        height, below = kernel.shape[2], kernel.shape[2] // 2
-        taps = torch.einsum("kmc,fchw->kmhwf", vectors, kernel.flip(2, 3)).flatten(0, 1)
-        kind, state = (index.flatten()[:, None, None] for index in self._cells(vectors))
-        canvas = vectors.new_zeros(
-            len(taps), self.n_rows + height - 1, self.width + 2 * MARGIN, len(kernel)
+        taps = getattr(self, f"feature_taps_{side}")
+        # A row per tap, and one of zeros.
+        by_tap = F.pad(self.kernels.transpose(0, 1).flatten(1), (0, 0, 0, 1))
+        found = F.embedding(taps, by_tap).unflatten(2, (len(self.kernels), -1, self._n_filters))
+        return found.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+
+    def _state_matrix(self) -> Tensor:
+        """Weights of states in all cells; (n_members, 2 * kinds * m, n_cells * n_filters)."""
+        vectors = torch.cat([side.state_vectors.flatten(1, 2) for side in self.sides], dim=1)
+        by_tap = torch.einsum("psd,ptdf->stpf", vectors, self.kernels).flatten(2)
+        # For each state a row per tap, and one of zeros.
+        by_tap = F.pad(by_tap, (0, 0, 0, 1))
+        starts = by_tap.shape[1] * torch.arange(len(by_tap), device=by_tap.device)
+        found = F.embedding(starts[:, None] + self.state_taps, by_tap.flatten(0, 1))
+        return found.unflatten(2, (-1, self._n_filters)).permute(2, 0, 1, 3).flatten(2)
+
+    def _cell_bias(self) -> Tensor:
+        """Bias of each cell; (n_members, 1, n_cells * n_filters)."""
+        return self.kernel_bias[:, self.kernel_of_cell].flatten(1).unsqueeze(1)
+
+    def _split_cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Split values of cells into cells that read a feature, and the others."""
+        n_known = self._n_filters * self.geometry.n_known
+        return x[..., :n_known], x[..., n_known:]
+
+    @property
+    def _n_filters(self) -> int:
+        return self.kernels.shape[-1]
+
+    def _predict(self, known: Tensor, shares: Tensor) -> Tensor:
+        """Convolve the states, and go through the dense layers (eq. 26); (n_members, n)."""
+        shares = shares.expand(len(known), -1, -1)
+        of_known, of_others = self._split_cells(self._state_matrix())
+        _, bias = self._split_cells(self._cell_bias())
+        hidden = torch.cat(
+            [torch.baddbmm(known, shares, of_known), torch.baddbmm(bias, shares, of_others)], dim=2
         )
-        canvas[
-            torch.arange(len(taps), device=taps.device)[:, None, None],
-            2 + 2 * kind + side + torch.arange(height, device=taps.device)[:, None],
-            state + torch.arange(2 * MARGIN + 1, device=taps.device),
-        ] = taps
-        canvas = canvas[:, below : below + self.n_rows, MARGIN : MARGIN + self.width]
-        return canvas.permute(0, 3, 1, 2)
-
-    def _cells(self, vectors: Tensor) -> tuple[Tensor, ...]:
-        """Kind and number of each state."""
-        sizes = (torch.arange(n, device=vectors.device) for n in vectors.shape[:2])
-        return torch.meshgrid(*sizes, indexing="ij")
-
-    def _predict(self, hidden: Tensor) -> Tensor:
-        """Go through the dense layers (eq. 26)."""
         for layer in self.layers:
             hidden = layer(F.relu(hidden))
-        return hidden.squeeze(1)
+        return hidden.squeeze(2)

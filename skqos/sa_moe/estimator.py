@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -12,7 +13,7 @@ import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos.base import TrainingData, TrainingRows
+from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
 from skqos.incremental import IncrementalQoSRegressor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from skqos.sa_moe.module import SAMoEModule
-    from skqos.training import QoSNet, Trainer
+    from skqos.training import InteractionDataset, QoSNet, Trainer
 
 EXPERTS = ("attention", "lhuc", "mlp")
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
@@ -48,10 +49,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
     A user's and a service's vector come from a tower each, which mixes an id embedding, side
-    features and factors of the interaction matrix linearly. Three experts of different kinds look
-    at the pair, and a gate weighs them. Training has two stages: the network of the first predicts
-    cells that nobody measured; these fill the matrix whose factors the second network gets
-    (refill), and more of them join its training rows as pseudo-labels [1]_.
+    features and, with `n_factors`, factors of the interaction matrix. Three experts of different
+    kinds look at the pair, and a gate weighs them. Training has two stages: the network of the
+    first predicts cells that nobody measured; these join the training rows of the second as
+    pseudo-labels, or fill the matrix whose factors the second network gets (refill) [1]_.
 
     Parameters
     ----------
@@ -60,8 +61,14 @@ class SAMoERegressor(IncrementalQoSRegressor):
         named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
         categorical, others numeric; NaN is "unknown".
 
-    n_factors : int, default=32
-        Rank d of the truncated SVD; 0 leaves factors out.
+    n_members : int, default=2
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper. Pseudo-labels come
+        from the average.
+
+    n_factors : int, default=0
+        Rank d of the truncated SVD; 0 leaves factors out. The paper has 32; they change next to
+        nothing beside the embeddings of ids.
 
     fill_value : {"mean", "zero"}, default="mean"
         What an unobserved cell counts as in the SVD. "zero" is the literal reading of the paper.
@@ -70,21 +77,33 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Width of the embedding of an id and of each categorical column, and of the numeric columns'
         projection.
 
-    tower_dim : int, default=128
-        Width of the user's and the service's vector u_i and s_j (eq. 11).
+    tower_dim : int or None, default=128
+        Width of the user's and the service's vector u_i and s_j, mixed from the inputs (eq. 11).
+        None leaves the inputs side by side: each expert maps them itself.
+
+    tower_activation : {"relu", "identity"}, default="relu"
+        Applied to u_i and s_j. The paper has none ("identity"): a linear map ahead of the experts'
+        own linear maps is a bottleneck and nothing else.
 
     input_dropout : float, default=0.3
         Dropout of a tower's concatenated inputs. Ours, and what keeps the network from learning
         its sparse training rows by heart; the paper has none.
 
-    mlp_hidden_sizes : sequence of int, default=(256, 128)
+    mlp_hidden_sizes : sequence of int, default=(256, 64)
         Layers of the MLP expert. The last is the width of all experts' outputs.
 
+    attention_dim : int, default=32
+        Width of queries, keys and values of the attention expert, of all heads together.
+
     n_heads : int, default=2
-        Heads of the attention expert; must divide `tower_dim`.
+        Heads of the attention expert; must divide `attention_dim`.
 
     attention_dropout : float, default=0.0
         Dropout of the attention weights.
+
+    batch_norm : bool, default=False
+        Whether the LHUC expert normalises its two stages (BN_1 and BN_2 of eq. 14), as in the
+        paper.
 
     experts : sequence of {"attention", "lhuc", "mlp"}, default=("attention", "lhuc", "mlp")
         Which experts take part; the paper's table 4 drops one.
@@ -92,13 +111,17 @@ class SAMoERegressor(IncrementalQoSRegressor):
     mixture_activation : {"relu", "identity"}, default="relu"
         Applied to the mixed output ahead of the head. Ours; the paper has none ("identity").
 
-    refill_ratio : float, default=1.0
+    refill_ratio : float, default=0.0
         How many unobserved cells the refill fills (r_m): a multiple of the observed cells, or see
-        `ratio_unit`. 0 leaves refill out.
+        `ratio_unit`. 0 leaves refill out. It acts through `n_factors`.
 
     pseudo_label_ratio : float, default=1.0
         How many predictions of unobserved cells join the training rows (r_p), counted likewise.
         0 leaves pseudo-labels out. With both ratios 0 there is one stage, of `max_epochs`.
+
+    pseudo_label_weight : float, default=0.5
+        Weight of a pseudo-label in the loss of the final stage; that of a measured row is 1. The
+        paper has 1.
 
     ratio_unit : {"observed", "missing"}, default="observed"
         Whether the ratios are multiples of the observed cells, so that the cost of `fit` stays
@@ -107,7 +130,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
     first_stage_epochs : int, default=15
         Epochs of the first stage.
 
-    max_epochs : int, default=20
+    max_epochs : int, default=12
         Epochs of the final stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
@@ -122,10 +145,13 @@ class SAMoERegressor(IncrementalQoSRegressor):
         again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
-        ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
-        value, "standard" centres and scales. "auto" takes "sqrt" if no y is negative and their mean
-        is above their median, else "standard".
+        How y is transformed ahead of training, learnt from the training rows alone.
+        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
@@ -142,7 +168,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
     batch_size : int, default=256
         Rows per step. A last batch of one row joins the one before.
 
-    second_stage_batch_size : int or None, default=None
+    second_stage_start : {"first", "fresh"}, default="first"
+        Whether the network of the final stage starts from the weights that the first stage ended
+        with, or from fresh ones. The former needs fewer epochs, and no `refill_ratio`.
+
+    second_stage_batch_size : int or None, default=512
         Rows per step of a final stage with pseudo-labels; None is `batch_size`.
 
     early_stopping : bool or "monitor", default=False
@@ -234,7 +264,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "n_factors": 32,
         "fill_value": "zero",
         "embedding_dim": 32,
+        "n_members": 1,
         "tower_dim": 32,
+        "tower_activation": "identity",
+        "attention_dim": 32,
+        "batch_norm": True,
         "input_dropout": 0.0,
         "mlp_hidden_sizes": (64, 64, 32),
         "n_heads": 2,
@@ -242,6 +276,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "mixture_activation": "identity",
         "refill_ratio": 0.4,
         "pseudo_label_ratio": 0.4,
+        "pseudo_label_weight": 1.0,
+        "second_stage_start": "fresh",
         "ratio_unit": "missing",
         "first_stage_epochs": 40,
         "max_epochs": 60,
@@ -260,7 +296,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "n_factors": [Interval(Integral, 0, None, closed="left")],
         "fill_value": [StrOptions({"mean", "zero"})],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
-        "tower_dim": [Interval(Integral, 1, None, closed="left")],
+        "tower_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "tower_activation": [StrOptions({"relu", "identity"})],
+        "attention_dim": [Interval(Integral, 1, None, closed="left")],
+        "batch_norm": ["boolean"],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "mlp_hidden_sizes": ["array-like"],
         "n_heads": [Interval(Integral, 1, None, closed="left")],
@@ -269,6 +308,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "mixture_activation": [StrOptions({"relu", "identity"})],
         "refill_ratio": [Interval(Real, 0, None, closed="left")],
         "pseudo_label_ratio": [Interval(Real, 0, None, closed="left")],
+        "pseudo_label_weight": [Interval(Real, 0, None, closed="neither")],
+        "second_stage_start": [StrOptions({"first", "fresh"})],
         "ratio_unit": [StrOptions({"observed", "missing"})],
         "first_stage_epochs": [Interval(Integral, 1, None, closed="left")],
         "second_stage_batch_size": [Interval(Integral, 2, None, closed="left"), None],
@@ -283,21 +324,26 @@ class SAMoERegressor(IncrementalQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        n_factors: int = 32,
+        n_factors: int = 0,
         fill_value: str = "mean",
         embedding_dim: int = 32,
-        tower_dim: int = 128,
+        n_members: int = 2,
+        tower_dim: int | None = 128,
+        tower_activation: str = "relu",
         input_dropout: float = 0.3,
-        mlp_hidden_sizes: Sequence[int] = (256, 128),
+        mlp_hidden_sizes: Sequence[int] = (256, 64),
+        attention_dim: int = 32,
         n_heads: int = 2,
         attention_dropout: float = 0.0,
+        batch_norm: bool = False,
         experts: Sequence[str] = EXPERTS,
         mixture_activation: str = "relu",
-        refill_ratio: float = 1.0,
+        refill_ratio: float = 0.0,
         pseudo_label_ratio: float = 1.0,
+        pseudo_label_weight: float = 0.5,
         ratio_unit: str = "observed",
         first_stage_epochs: int = 15,
-        max_epochs: int = 20,
+        max_epochs: int = 12,
         loss: str = "absolute_error",
         partial_fit_epochs: int = 10,
         replay_buffer_size: int = 100_000,
@@ -307,7 +353,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int = 256,
-        second_stage_batch_size: int | None = None,
+        second_stage_start: str = "first",
+        second_stage_batch_size: int | None = 512,
         early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -321,15 +368,20 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.n_factors = n_factors
         self.fill_value = fill_value
         self.embedding_dim = embedding_dim
+        self.n_members = n_members
         self.tower_dim = tower_dim
+        self.tower_activation = tower_activation
         self.input_dropout = input_dropout
         self.mlp_hidden_sizes = mlp_hidden_sizes
+        self.attention_dim = attention_dim
         self.n_heads = n_heads
         self.attention_dropout = attention_dropout
+        self.batch_norm = batch_norm
         self.experts = experts
         self.mixture_activation = mixture_activation
         self.refill_ratio = refill_ratio
         self.pseudo_label_ratio = pseudo_label_ratio
+        self.pseudo_label_weight = pseudo_label_weight
         self.ratio_unit = ratio_unit
         self.first_stage_epochs = first_stage_epochs
         self.max_epochs = max_epochs
@@ -342,6 +394,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.learning_rate_schedule = learning_rate_schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
+        self.second_stage_start = second_stage_start
         self.second_stage_batch_size = second_stage_batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -395,73 +448,93 @@ class SAMoERegressor(IncrementalQoSRegressor):
                 f"experts must name one or more of {EXPERTS}, each once; got "
                 f"{tuple(self.experts)!r}."
             )
-        sizes = self.mlp_hidden_sizes
-        if not len(sizes) or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        check_layer_sizes("mlp_hidden_sizes", self.mlp_hidden_sizes)
+        if "attention" in self.experts and self.attention_dim % self.n_heads:
             raise ValueError(
-                "mlp_hidden_sizes must hold at least one layer, each an int of 1 or more; got "
-                f"{sizes!r}."
+                f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which the "
+                "heads share out."
             )
-        if "attention" in self.experts and self.tower_dim % self.n_heads:
+        if self.refill_ratio > 0 and self.n_factors == 0:
+            warnings.warn(
+                f"refill_ratio={self.refill_ratio} has no effect: refill acts through factors, and "
+                "n_factors is 0.",
+                UserWarning,
+                stacklevel=2,
+            )
+        if self.second_stage_start == "first" and self.refill_ratio > 0:
             raise ValueError(
-                f"n_heads={self.n_heads} must divide tower_dim={self.tower_dim}, which the heads "
-                "share out."
+                f"refill_ratio={self.refill_ratio} changes the factors that the first network was "
+                "trained with, so that the second cannot start from it: set refill_ratio=0, or "
+                "second_stage_start='fresh'."
             )
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         observed = Cells(data.user_codes, data.service_codes, data.target)
+        module = self._build_module(data, observed)
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
-            return {"final": self._fit_stage("final", data, trainer, observed, observed)}, {}
-        first = self._fit_stage("first", data, trainer, observed, observed)
+            return {"final": self._fit_stage("final", module, data, trainer, observed)}, {}
+        first = self._fit_stage("first", module, data, trainer, observed)
         predict = self._cell_predictor(first, trainer.device)
         rng = np.random.RandomState(data.seed)
         refill = self._predict_cells(predict, self.refill_ratio, data, rng)
         pseudo_labels = self._predict_cells(predict, self.pseudo_label_ratio, data, rng)
-        final = self._fit_stage(
-            "final",
-            data,
-            trainer,
-            observed + refill,
-            observed + pseudo_labels,
-            self.second_stage_batch_size if self.pseudo_label_ratio else None,
-        )
+        module = self._second_module(first, data, observed + refill)
+        final = self._fit_stage("final", module, data, trainer, observed, pseudo_labels)
         return {"first": first, "final": final}, {}
+
+    def _second_module(self, first: QoSNet, data: TrainingData, matrix: Cells) -> SAMoEModule:
+        """Make the network of the second stage: fresh, or what the first stage ended with."""
+        from skqos.prediction import copy_module
+
+        if self.second_stage_start == "first":
+            return copy_module(first.module_)
+        return self._build_module(data, matrix)
 
     def _fit_stage(
         self,
         stage: str,
+        module: SAMoEModule,
         data: TrainingData,
         trainer: Trainer,
-        matrix: Cells,
-        rows: Cells,
-        batch_size: int | None = None,
+        observed: Cells,
+        pseudo_labels: Cells | None = None,
     ) -> QoSNet:
-        """Factor a matrix, then train a network on rows from fresh weights."""
+        """Train a network on what was observed, and on pseudo-labels, if there are any."""
         from skqos.losses import ObservedLoss
-        from skqos.training import InteractionDataset, ValidationDataset
+        from skqos.training import ValidationDataset
 
+        is_first = stage == "first"
+        has_labels = pseudo_labels is not None and len(pseudo_labels.values) > 0
         return trainer.fit(
-            self._build_module(data, *self._factorize(matrix, data)),
+            module,
             ObservedLoss(self.loss),
-            InteractionDataset({"users": rows.users, "services": rows.services}, rows.values),
+            self._training_rows(observed, pseudo_labels if has_labels else None),
             None if data.validation is None else ValidationDataset(*data.validation),
             stage=stage,
-            max_epochs=self.first_stage_epochs if stage == "first" else self.max_epochs,
-            batch_size=batch_size,
+            max_epochs=self.first_stage_epochs if is_first else self.max_epochs,
+            batch_size=self.second_stage_batch_size if has_labels else None,
         )
+
+    def _training_rows(self, observed: Cells, pseudo_labels: Cells | None) -> InteractionDataset:
+        from skqos.training import InteractionDataset
+
+        if pseudo_labels is None:
+            inputs = {"users": observed.users, "services": observed.services}
+            return InteractionDataset(inputs, observed.values)
+        rows = observed + pseudo_labels
+        weights = np.full(len(rows.values), self.pseudo_label_weight, dtype=np.float32)
+        weights[: len(observed.values)] = 1.0
+        inputs = {"users": rows.users, "services": rows.services, "sample_weight": weights}
+        return InteractionDataset(inputs, rows.values)
 
     def _prepare_update(self, module: SAMoEModule, rows: TrainingRows) -> dict[str, Any]:
         from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset
 
         module.grow(rows.users, rows.services, _bound(rows.target))
-        return {
-            "criterion": ObservedLoss(self.loss),
-            "rows": InteractionDataset(
-                {"users": rows.user_codes, "services": rows.service_codes}, rows.target
-            ),
-        }
+        return {"criterion": ObservedLoss(self.loss), "rows": InteractionDataset.of_rows(rows)}
 
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
@@ -508,11 +581,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
         pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
         return Cells(users, services, predict(pairs))
 
-    def _build_module(
-        self, data: TrainingData, user_factors: np.ndarray, service_factors: np.ndarray
-    ) -> SAMoEModule:
+    def _build_module(self, data: TrainingData, matrix: Cells) -> SAMoEModule:
+        """Make a fresh network with the factors of a matrix."""
         from skqos.sa_moe.module import EntityTower, SAMoEModule
 
+        user_factors, service_factors = self._factorize(matrix, data)
         towers = [
             EntityTower(
                 encoder.table_,
@@ -521,6 +594,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
                 n_members=self.n_members,
                 embedding_dim=self.embedding_dim,
                 out_dim=self.tower_dim,
+                activation=self.tower_activation,
                 dropout=self.input_dropout,
             )
             for encoder, factors in (
@@ -533,7 +607,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
             n_members=self.n_members,
             hidden_sizes=self.mlp_hidden_sizes,
             experts=self.experts,
-            attention_dim=self._attention_dim(),
+            attention_dim=self.attention_dim,
             n_heads=self.n_heads,
             attention_dropout=self.attention_dropout,
             shared_projections=self.tower_dim is not None,

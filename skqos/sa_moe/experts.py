@@ -1,8 +1,9 @@
 """The three experts of SA-MoE, each split into what one entity gives and what a pair adds.
 
 An expert first projects users and services apart, then meets the pairs. Projections of an entity
-are the same for all its pairs, so that prediction computes them once per entity; they are tuples
-of tensors (n_members, n, ...), of which a pair takes its rows.
+are the same for all its pairs, so that prediction computes them once per entity: a tensor
+(n_members, n, width) of the expert's ``user_width`` or ``service_width``, of which a pair takes its
+row.
 """
 
 from __future__ import annotations
@@ -14,36 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skqos.members import MemberBatchNorm, MemberLinear
-
-# What an expert computes of one side: tensors with a row per entity.
-Projection = tuple[Tensor, ...]
-
-
-class PairLinear(MemberLinear):
-    """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
-
-    Parameters
-    ----------
-    n_members : int
-        Number of members.
-    user_dim, service_dim : int
-        Width of u and of s.
-    out_dim : int
-        Width of the result.
-    """
-
-    def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
-        super().__init__(n_members, user_dim + service_dim, out_dim)
-        self.user_dim = user_dim
-
-    def users(self, u: Tensor) -> Tensor:
-        """Return the users' part."""
-        return torch.bmm(u, self.weight[:, : self.user_dim])
-
-    def services(self, s: Tensor) -> Tensor:
-        """Return the services' part, with the bias."""
-        return torch.baddbmm(self.bias, s, self.weight[:, self.user_dim :])
+from skqos.members import MemberBatchNorm, MemberLinear, PairLinear
 
 
 class AttentionExpert(nn.Module):
@@ -87,6 +59,7 @@ class AttentionExpert(nn.Module):
     ) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.user_width = self.service_width = 3 * dim
         self.user_projection = MemberLinear(n_members, user_dim, 3 * dim)
         self.service_projection = (
             self.user_projection if shared else MemberLinear(n_members, service_dim, 3 * dim)
@@ -94,40 +67,33 @@ class AttentionExpert(nn.Module):
         self.output = PairLinear(n_members, dim, dim, out_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def users(self, u: Tensor) -> Projection:
-        """Query, key and value of the user token, and how it attends to itself."""
-        return self._split(self.user_projection(u))
+    def users(self, u: Tensor) -> Tensor:
+        """Query, key and value of the user token, side by side."""
+        return self.user_projection(u)
 
-    def services(self, s: Tensor) -> Projection:
-        """Query, key and value of the service token, and how it attends to itself."""
-        return self._split(self.service_projection(s))
+    def services(self, s: Tensor) -> Tensor:
+        """Query, key and value of the service token, side by side."""
+        return self.service_projection(s)
 
-    def forward(self, user: Projection, service: Projection) -> Tensor:
+    def forward(self, user: Tensor, service: Tensor) -> Tensor:
         """Let the two tokens attend to each other; (n_members, n, out_dim)."""
-        user_query, user_key, user_value, user_self = user
-        service_query, service_key, service_value, service_self = service
-        # Two tokens: written out, products and sums beat a batched matmul of 2 x 2 matrices.
-        user_to_service = self._logits(user_query, service_key)
-        service_to_user = self._logits(service_query, user_key)
+        user_query, user_key, user_value = user.chunk(3, dim=-1)
+        service_query, service_key, service_value = service.chunk(3, dim=-1)
+        # A softmax over two tokens is a sigmoid of the difference of their logits.
+        difference = user_key - service_key
         values = user_value, service_value
-        user_out = self._attend(user_self, user_to_service, *values)
-        service_out = self._attend(service_to_user, service_self, *values)
-        return self.output.users(user_out) + self.output.services(service_out)
-
-    def _split(self, projected: Tensor) -> Projection:
-        query, key, value = projected.chunk(3, dim=-1)
-        return query, key, value, self._logits(query, key)
-
-    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """Scaled dot product per head; (n_members, n, n_heads)."""
-        products = (query * key).unflatten(-1, (self.n_heads, -1))
-        return products.sum(-1) / products.shape[-1] ** 0.5
+        return self.output(
+            self._attend(user_query, difference, *values),
+            self._attend(service_query, difference, *values),
+        )
 
     def _attend(
-        self, to_user: Tensor, to_service: Tensor, user_value: Tensor, service_value: Tensor
+        self, query: Tensor, difference: Tensor, user_value: Tensor, service_value: Tensor
     ) -> Tensor:
         """Average the two values by the softmax of the logits, head by head."""
-        weights = self.dropout(torch.stack([to_user, to_service]).softmax(dim=0))
+        products = (query * difference).unflatten(-1, (self.n_heads, -1))
+        on_user = torch.sigmoid(products.sum(-1) / products.shape[-1] ** 0.5)
+        weights = self.dropout(torch.stack([on_user, 1 - on_user]))
         on_user, on_service = weights.unsqueeze(-1)
         user_heads = user_value.unflatten(-1, (self.n_heads, -1))
         service_heads = service_value.unflatten(-1, (self.n_heads, -1))
@@ -161,6 +127,7 @@ class LHUCExpert(nn.Module):
         self, n_members: int, user_dim: int, service_dim: int, out_dim: int, *, batch_norm: bool
     ) -> None:
         super().__init__()
+        self.user_width, self.service_width = out_dim, 2 * out_dim
         self.user_layer = MemberLinear(n_members, user_dim, out_dim)
         self.hidden_layer = MemberLinear(n_members, out_dim, out_dim)
         # W_3 and W_4, side by side.
@@ -169,18 +136,19 @@ class LHUCExpert(nn.Module):
         self.norm_1 = norm(n_members, out_dim)
         self.norm_2 = norm(n_members, out_dim)
 
-    def users(self, u: Tensor) -> Projection:
+    def users(self, u: Tensor) -> Tensor:
         """Return the hidden units of the first stage."""
-        return (F.relu(self.user_layer(u)),)
+        return F.relu(self.user_layer(u))
 
-    def services(self, s: Tensor) -> Projection:
-        """Return the contributions of both stages, between 0 and 2."""
-        return (2 * torch.sigmoid(self.service_layer(s))).chunk(2, dim=-1)
+    def services(self, s: Tensor) -> Tensor:
+        """Return the contributions of both stages, between 0 and 2, side by side."""
+        return 2 * torch.sigmoid(self.service_layer(s))
 
-    def forward(self, user: Projection, service: Projection) -> Tensor:
+    def forward(self, user: Tensor, service: Tensor) -> Tensor:
         """Modulate twice; (n_members, n, out_dim)."""
-        hidden = self.norm_1(service[0] * user[0])
-        return self.norm_2(service[1] * F.relu(self.hidden_layer(hidden)))
+        first, second = service.chunk(2, dim=-1)
+        hidden = self.norm_1(first * user)
+        return self.norm_2(second * F.relu(self.hidden_layer(hidden)))
 
 
 class MLPExpert(nn.Module):
@@ -200,22 +168,23 @@ class MLPExpert(nn.Module):
         self, n_members: int, user_dim: int, service_dim: int, hidden_sizes: Sequence[int]
     ) -> None:
         super().__init__()
+        self.user_width = self.service_width = hidden_sizes[0]
         self.first = PairLinear(n_members, user_dim, service_dim, hidden_sizes[0])
         self.rest = nn.ModuleList(
             MemberLinear(n_members, size, next_size) for size, next_size in pairwise(hidden_sizes)
         )
 
-    def users(self, u: Tensor) -> Projection:
+    def users(self, u: Tensor) -> Tensor:
         """Return the users' part of the first layer."""
-        return (self.first.users(u),)
+        return self.first.users(u)
 
-    def services(self, s: Tensor) -> Projection:
+    def services(self, s: Tensor) -> Tensor:
         """Return the services' part of the first layer."""
-        return (self.first.services(s),)
+        return self.first.services(s)
 
-    def forward(self, user: Projection, service: Projection) -> Tensor:
+    def forward(self, user: Tensor, service: Tensor) -> Tensor:
         """Add the two parts and go through the other layers; (n_members, n, hidden_sizes[-1])."""
-        hidden = user[0] + service[0]
+        hidden = user + service
         for layer in self.rest:
             hidden = layer(F.relu(hidden))
         return hidden

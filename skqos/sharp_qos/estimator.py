@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._target_checks import as_target, warn_of_missing_codes
 from skqos.base import TrainingData, TrainingRows
 from skqos.factorization import interaction_matrix, nonnegative_factors
 from skqos.incremental import IncrementalQoSRegressor
@@ -67,6 +67,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
         categorical, others numeric; NaN is "unknown". Categorical columns named alike but for the
         prefix make one context graph of users and services.
+
+    n_members : int, default=1
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper.
 
     n_factors : int, default=32
         Rank of the non-negative factors (NMF) of the interaction matrix, which are the features of
@@ -158,8 +162,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How each target is transformed ahead of training, learnt from the training rows alone.
         "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales. "auto" takes "sqrt" if no value is
-        negative and their mean is above their median, else "standard".
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
 
     max_epochs : int, default=30
         Passes over the training rows.
@@ -291,6 +298,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     """
 
     PAPER_PARAMS: ClassVar[dict[str, Any]] = {
+        "n_members": 1,
         "n_factors": 64,
         "context_dim": 50,
         "convolution": "hhgcn",
@@ -346,6 +354,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
+        n_members: int = 1,
         n_factors: int = 32,
         context_dim: int = 32,
         autoencoder_epochs: int = 100,
@@ -391,6 +400,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     ) -> None:
         self.user_features = user_features
         self.service_features = service_features
+        self.n_members = n_members
         self.n_factors = n_factors
         self.context_dim = context_dim
         self.autoencoder_epochs = autoencoder_epochs
@@ -454,15 +464,15 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ValueError
             If no target has an observation.
         """
-        return nan_r2_score(y, self.predict(X))
+        return nan_r2_score(as_target(y, "y", allow_nan=True), self.predict(X))
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
         """Probability that each gate is open.
 
         ``"snr"`` has shape (n_targets, n_blocks), ``"cross_snr"`` (n_targets, n_targets,
-        n_cross_blocks): of a target, for the features of another; 0 for its own. A routing that
-        takes no part is missing.
+        n_cross_blocks): of a target, for the features of another; 0 for its own. They are averages
+        over the members. A routing that takes no part is missing.
         """
         check_is_fitted(self)
         probabilities = self.module_.gate_probabilities()
@@ -470,7 +480,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     @property
     def active_shares_(self) -> pd.DataFrame:
-        """Share of each target's gates that are not 0 at prediction.
+        """Share of each target's gates, those of all members, that are not 0 at prediction.
 
         One row a target, one column a routing that takes part.
         """
@@ -484,55 +494,39 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return tags
 
     def _check_target(self, y: Any) -> np.ndarray:
-        names = getattr(y, "columns", None)
-        y = self._check_values(y)
-        if y.ndim == 1:
-            return super()._check_target(y)
-        for k, name in enumerate(range(y.shape[1]) if names is None else names):
-            if np.isnan(y[:, k]).all():
+        values = self._check_values(y)
+        if values.ndim == 1:
+            return super()._check_target(values)
+        names = getattr(y, "columns", range(values.shape[1]))
+        for k, name in enumerate(names):
+            if np.isnan(values[:, k]).all():
                 raise ValueError(
                     f"y, column {k} ({name}) is NaN in every row; a target needs an observation. "
                     "Leave the column out."
                 )
-        return y
+        warn_of_missing_codes(values, stacklevel=5)
+        return values
 
     def _check_update_target(self, y: Any) -> np.ndarray:
         """Check y as in `fit`, but for targets of which an update may observe nothing."""
-        y = self._check_values(y)
+        values = self._check_values(y)
         shape = self._state.target_shape
-        if y.shape[1:] != shape:
+        if values.shape[1:] != shape:
             raise ValueError(
-                f"y has shape {y.shape}; fit saw one of shape {('n_samples', *shape)}."
+                f"y has shape {values.shape}; fit saw one of shape {('n_samples', *shape)}."
             )
-        if y.ndim == 1:
-            return super()._check_target(y)
-        if np.isnan(y).all():
+        if values.ndim == 1:
+            return super()._check_target(values)
+        if np.isnan(values).all():
             raise ValueError("y is NaN everywhere; an update needs an observation.")
-        return y
+        warn_of_missing_codes(values, stacklevel=5)
+        return values
 
     def _check_values(self, y: Any) -> np.ndarray:
-        """Check all but whether every target has an observation."""
+        """Check all but what was not observed."""
         if y is None:
             return super()._check_target(y)
-        names = getattr(y, "columns", None)
-        y = check_array(
-            y,
-            ensure_2d=False,
-            dtype=np.float64,
-            ensure_all_finite=False,
-            input_name="y",
-            estimator=self,
-        )
-        if y.ndim == 1:
-            return y
-        for k, name in enumerate(range(y.shape[1]) if names is None else names):
-            if np.isinf(y[:, k]).any():
-                row = int(np.flatnonzero(np.isinf(y[:, k]))[0])
-                raise ValueError(
-                    f"y, column {k} ({name}): row {row} is {y[row, k]} (infinity); give a finite "
-                    "value, or NaN for what was not observed."
-                )
-        return y
+        return as_target(y, "y", allow_nan=True, estimator=self)
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -599,19 +593,23 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ball = None
         if self.convolution in ("hhgcn", "hygcn"):
             ball = make_ball(float(self.curvature), self.learn_curvature)
-        context_graphs = self._context_graphs(data, ball)
+        context = self._context(data, ball)
         tables = data.users.table_, data.services.table_
         numbers = None
         if any(table.numerics.shape[1] for table in tables):
-            numbers = tuple(NumericContext(table, self.hidden_dim) for table in tables)
+            numbers = tuple(
+                NumericContext(table, self.n_members, self.hidden_dim) for table in tables
+            )
+        widths = 0 if context is None else context.out_dim, self.hidden_dim * (numbers is not None)
         return SharpQoSModule(
             [
                 self._qos_graph(data, values, found, ball)
                 for values, found in zip(target.T, edges, strict=True)
             ],
-            context_graphs,
+            context,
             numbers,
-            context_dim=self.hidden_dim * (len(context_graphs) + (numbers is not None)),
+            context_dim=sum(widths),
+            n_members=self.n_members,
             hidden_dim=self.routed_dim,
             out_dim=self.output_dim,
             routing=self.routing,
@@ -625,25 +623,24 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             start=np.nanmedian(target, axis=0),
         )
 
-    def _context_graphs(
-        self, data: TrainingData, ball: PoincareBall | None
-    ) -> list[ContextConvolution]:
+    def _context(self, data: TrainingData, ball: PoincareBall | None) -> ContextConvolution | None:
         """Context graphs, their features by autoencoder."""
         from skqos.sharp_qos.module import ContextConvolution
 
-        return [
-            ContextConvolution(
-                members,
-                [self._context_features(column, data) for column in members],
-                data.users.table_,
-                data.services.table_,
-                self.hidden_dim,
-                self.n_context_layers,
-                ball,
-                self.fine_tune_features,
-            )
-            for members in self._columns_of_graphs(data)
-        ]
+        graphs = self._columns_of_graphs(data)
+        if not graphs:
+            return None
+        return ContextConvolution(
+            graphs,
+            [[self._context_features(column, data) for column in columns] for columns in graphs],
+            data.users.table_,
+            data.services.table_,
+            n_members=self.n_members,
+            dim=self.hidden_dim,
+            n_layers=self.n_context_layers,
+            ball=ball,
+            fine_tune=self.fine_tune_features,
+        )
 
     def _columns_of_graphs(self, rows: TrainingRows) -> list[list[ContextColumn]]:
         """One graph per categorical column, or one of them all."""
@@ -679,12 +676,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return QoSGraph(
             BipartiteGraph(edges.users, edges.services, *data.shape),
             np.concatenate(nonnegative_factors(matrix, self.n_factors, data.seed)),
-            self.hidden_dim,
-            self.n_layers,
-            self.convolution,
-            ball,
-            self.feature_dropout,
-            self.fine_tune_features,
+            n_members=self.n_members,
+            dim=self.hidden_dim,
+            n_layers=self.n_layers,
+            convolution=self.convolution,
+            ball=ball,
+            dropout=self.feature_dropout,
+            fine_tune=self.fine_tune_features,
         )
 
     def _batch_rows(self, n_rows: int) -> int:

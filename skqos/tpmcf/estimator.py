@@ -182,10 +182,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How the target is transformed ahead of training, learnt from the training rows alone. "sqrt"
-        is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest
-        absolute value, "standard" centres and scales. "auto" takes "sqrt" if no value is negative
-        and their mean is above their median, else "standard".
+        How y is transformed ahead of training, learnt from the training rows alone.
+        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
+        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
+        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
+        response times and throughput have (its mean is above its median, and its lowest value
+        is not far below all others), else "standard": neither the unit nor an offset of y
+        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
 
     max_epochs : int, default=12
         Passes of the sequence encoder over its training rows.

@@ -24,6 +24,8 @@ FAMILIES = ("statistics", "factors", "similarity")
 STATISTICS = ("minimum", "maximum", "median", "mean", "standard deviation")
 # Features whose deviation is smaller, relative to their size, are constant but for rounding.
 MIN_DEVIATION = 1e-6
+# Of a standardised feature: without a fold's cells it may be of another order than with all.
+LARGEST = 1e6
 # Directions whose singular value is smaller, relative to the largest, are noise.
 MIN_SINGULAR_VALUE = 1e-3
 
@@ -226,7 +228,9 @@ class MatrixFactors:
         factors = truncated_svd(means, self.n_factors, self.random_state)
         # The columns of U S^(1/2) have the squared norm S.
         singular = (factors[0] ** 2).sum(axis=0)
-        is_kept = singular > MIN_SINGULAR_VALUE * singular.max()
+        # The inverse of less than the smallest normal number may be infinite.
+        least = max(MIN_SINGULAR_VALUE * singular.max(initial=0.0), np.finfo(np.float64).tiny)
+        is_kept = singular > least
         inverse = np.divide(1, singular, out=np.zeros_like(singular), where=is_kept)
         self.bases_ = [side * inverse for side in factors]
         return self
@@ -322,7 +326,7 @@ class NodeFeatures:
     def transform(self, cells: StepCells) -> Sides:
         """Features of each user and service at each step, of float32, by the given cells."""
         return tuple(
-            ((values - mean) / deviation).astype(np.float32)
+            np.clip((values - mean) / deviation, -LARGEST, LARGEST).astype(np.float32)
             for values, (mean, deviation) in zip(
                 self._lay_side_by_side(cells), self.scales_, strict=True
             )

@@ -1,7 +1,9 @@
 """load_wsdream: what it reads, and what it says about files that are wrong."""
 
+import codecs
 import gzip
 import re
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -360,6 +362,164 @@ def test_the_asked_file_is_missing(tmp_path):
 def test_both_data_sets_in_one_folder(tmp_path):
     write(tmp_path, {"rtMatrix.txt": RT, "tpdata.txt": "0 0 0 1\n"})
     assert "give each its own folder" in error_of(tmp_path)
+
+
+# Zip archives
+
+
+def zipped(path, files, folder=""):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            data = text.encode("latin-1")
+            data = gzip.compress(data) if name.endswith(".gz") else data
+            archive.writestr(f"{folder}{name}", data)
+    return path
+
+
+@pytest.mark.parametrize("folder", ["", "dataset1/", "data/dataset1/"])
+def test_a_zip_archive_reads_as_its_folder(tmp_path, folder):
+    expected = load_wsdream(write(tmp_path, SET1), ("rt", "tp"))
+    files = SET1 | {"readme.txt": "hello"}
+    data = load_wsdream(zipped(tmp_path / "data.zip", files, folder), ("rt", "tp"))
+    np.testing.assert_array_equal(data.y, expected.y)
+    pd.testing.assert_frame_equal(data.services, expected.services)
+
+
+def test_compressed_triples_in_an_archive_that_macos_made(tmp_path):
+    path = zipped(tmp_path / "data.zip", {"rtdata.txt.gz": "0 0 1 0.5\n"}, "set/")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/set/rtdata.txt.gz", b"")
+    assert load_wsdream(path).X.tolist() == [[0, 0, 1]]
+
+
+def test_wrong_archives_are_named(tmp_path):
+    path = zipped(tmp_path / "data.zip", {"rtMatrix.txt": "1 x\n"}, "set/")
+    assert error_of(path).startswith("rtMatrix.txt, line 1: value 2")
+    assert "tpMatrix.txt (or tpMatrix.txt.gz) is missing" in error_of(path, "tp", FileNotFoundError)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other/tpMatrix.txt", "1 2\n")
+    assert "several folders: ['other', 'set']" in error_of(path)
+    nothing = zipped(tmp_path / "nothing.zip", {"readme.txt": "hello"})
+    assert "holds no WS-DREAM data" in error_of(nothing, kind=FileNotFoundError)
+    (tmp_path / "text.zip").write_text("hello")
+    assert "text.zip is neither a folder nor a zip archive" in error_of(tmp_path / "text.zip")
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    rng = np.random.RandomState(0)
+    rows = "".join(f"{u} {rng.randint(999)} 0 {rng.uniform():.3f}\n" for u in range(999))
+    path = zipped(tmp_path / "data.zip", {"rtdata.txt": rows})
+    whole = bytearray(path.read_bytes())
+    whole[3000:3040] = bytes(40)
+    path.write_bytes(whole)
+    assert error_of(path).startswith("rtdata.txt: not ")
+
+
+# Byte-order marks
+
+MARKED = {
+    "utf-8": lambda text: text.encode("utf-8-sig"),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "big-endian": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    "utf-32": lambda text: text.encode("utf-32"),
+    "mark ahead of latin-1": lambda text: codecs.BOM_UTF8 + text.encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("encode", MARKED.values(), ids=MARKED)
+def test_a_byte_order_mark_in_any_file_of_set_1(tmp_path, encode):
+    expected = load_wsdream(write(tmp_path, SET1), ("rt", "tp"))
+    for name, text in SET1.items():
+        (tmp_path / name).write_bytes(encode(text))
+    data = load_wsdream(tmp_path, ("rt", "tp"))
+    np.testing.assert_array_equal(data.y, expected.y)
+    for side in ("users", "services"):
+        pd.testing.assert_frame_equal(data[side], expected[side])
+
+
+@pytest.mark.parametrize("encode", MARKED.values(), ids=MARKED)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_byte_order_mark_in_triples(tmp_path, encode, suffix):
+    for text in ("0 0 1 0.5\r\n\r\n2 4 0 1.25\r\n", "0 0 1 0.5\n2 4 0 1.25 7\n"):
+        data = encode(text)
+        path = tmp_path / f"rtdata.txt{suffix}"
+        path.write_bytes(gzip.compress(data) if suffix else data)
+        if "7" in text:
+            assert error_of(tmp_path).startswith(f"rtdata.txt{suffix}, line 2: 4 columns expected")
+        else:
+            assert load_wsdream(tmp_path).X.tolist() == [[0, 0, 1], [2, 4, 0]]
+
+
+# Headers of one's own, and what is missing
+
+
+def test_unknown_headers_warn_and_their_columns_stay(tmp_path):
+    extra = USERS.replace("[Country]", "[Country]\t[ISP Name]\t[Bandwidth]\t[Empty]")
+    extra = extra.replace("United States", "United States\tTelia \t3.5\t-")
+    extra = extra.replace("null\tnull\t0", "null\tnull\tOrange\tunknown\t\t0")
+    write(tmp_path, SET1 | {"userlist.txt": extra})
+    with pytest.warns(UserWarning, match=r"userlist.txt .*\['ISP Name', 'Bandwidth', 'Empty'\]"):
+        users = load_wsdream(tmp_path).users
+    assert users.columns.tolist() == [
+        *["country", "as", "subnet", "latitude", "longitude"],
+        *["ISP Name", "Bandwidth"],
+    ]
+    assert users["ISP Name"].tolist() == ["Telia", "Orange"]
+    assert isinstance(users["ISP Name"].dtype, pd.CategoricalDtype)
+    np.testing.assert_array_equal(users["Bandwidth"], [3.5, np.nan])
+
+
+def test_a_list_of_unknown_headers_only(tmp_path):
+    write(tmp_path, SET1 | {"userlist.txt": "Nation\tTier\nJP\t1\nIT\t2\n"})
+    with pytest.warns(UserWarning, match="'Nation', 'Tier'"):
+        users = load_wsdream(tmp_path).users
+    assert users["Nation"].tolist() == ["JP", "IT"]
+    assert users["Tier"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (USERS.replace("[AS]", "[Country]"), "line 1: the header 'country' is there twice."),
+        (USERS.replace("[AS]", ""), "line 1: headers such as"),
+        (USERS.replace("\t38\t", "\tinf\t"), "line 3: a latitude in degrees or null expected"),
+        (USERS.replace("\t-97", "\t-Infinity"), "line 3: a longitude in degrees or null expected"),
+    ],
+)
+def test_wrong_headers_and_coordinates_are_named(tmp_path, text, message):
+    error = error_of(write(tmp_path, SET1 | {"userlist.txt": text}))
+    assert error.startswith(f"userlist.txt, {message}")
+
+
+def test_headers_with_a_trailing_tab_and_a_compressed_list(tmp_path):
+    expected = load_wsdream(write(tmp_path, SET1)).users
+    (tmp_path / "userlist.txt").unlink()
+    write(tmp_path, {"userlist.txt.gz": USERS.replace("\r\n", "\t\r\n")})
+    pd.testing.assert_frame_equal(load_wsdream(tmp_path).users, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rtMatrix.txt", "-1\t-1\n0\t-1.000e+00\n"),
+        ("tpMatrix.txt.gz", "-1\n"),
+        ("rtdata.txt", "0 0 1 -1\n3 4 2 0\n"),
+    ],
+)
+def test_files_without_any_measured_value_raise(tmp_path, name, text):
+    error = error_of(write(tmp_path, {name: text}), name[:2])
+    assert error.startswith(f"{name}: at least one measured value expected")
+
+
+@pytest.mark.parametrize("code", ["-1", "-1.0", "-1.000000000000000000e+00", "-01", "0.0", "-0"])
+def test_missing_values_may_be_written_in_any_way(tmp_path, code):
+    data = load_wsdream(write(tmp_path, {"rtMatrix.txt": RT.replace("-1", code)}))
+    np.testing.assert_array_equal(data.y, [0.5, 2.25, 20.5])
+
+
+def test_ids_that_count_nothing_are_named(tmp_path):
+    text = f"0 0 1 0.5\n{10**18} 4 {10**15} 1.0\n"
+    assert "rtdata.txt: consecutive ids from 0" in error_of(write(tmp_path, {"rtdata.txt": text}))
 
 
 # The real files

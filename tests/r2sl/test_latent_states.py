@@ -123,8 +123,10 @@ def test_an_iteration_is_the_loop_over_records(m, alpha, printed):
     users, services, qos, *_ = draw_regions(m, 2, 4, 5, n_per_region=30)
     records = Records.arrange(users, services, qos)
     parameters = some_parameters(records, m, seed=m)
-    slow = qos > np.quantile(qos, 0.9) if printed else None
-    fast, log_posterior = iterate(parameters, records, alpha, slow)
+    slow, slow_records = (
+        values > np.quantile(qos, 0.9) if printed else None for values in (qos, records.qos)
+    )
+    fast, log_posterior = iterate(parameters, records, alpha, slow_records)
     expected, expected_posterior = slow_iteration(parameters, users, services, qos, alpha, slow)
     assert_same(fast, expected, rtol=1e-10)
     assert log_posterior == pytest.approx(expected_posterior, rel=1e-12)

@@ -1,18 +1,21 @@
-"""The network against a convolution of the map itself, cell by cell; and newcomers."""
+"""The network against a convolution of the map itself, cell by cell; members; newcomers."""
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
 from skqos.r2sl.module import KERNEL_WIDTHS, MIN_DEVIATION, EntityRows, R2SLModule
 from skqos.training import seeded
+from tests.common import copy_member, part_of_member
 
 EMBED, FILTERS, N_USERS, N_SERVICES = 3, 2, 6, 9
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 NAN = np.nan
+# Kinds of region, states, known features of services beside the id.
+MAPS = [(2, 5, 2), (2, 3, 2), (1, 8, 1), (0, 5, 2), (2, 4, 6), (1, 1, 2), (2, 2, 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +24,7 @@ def _seed():
         yield
 
 
-def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0):
+def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0, n_members=1):
     """Return the rows of n entities; kind k belongs to categorical column n_kinds - 1 - k."""
     rng = np.random.default_rng(seed)
     categories = np.empty((n, len(n_categories)), dtype=np.int64)
@@ -30,16 +33,20 @@ def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0):
     table = EntityTable(categories, rng.normal(size=(n, n_numeric)))
     columns = range(n_kinds - 1, -1, -1)
     states = [(k, rng.dirichlet(np.ones(m), size=n_categories[k] + 1)) for k in columns]
-    rows = EntityRows(table, n_categories, states, m, EMBED, dropout)
+    rows = EntityRows(
+        table, n_categories, states, m, n_members=n_members, dim=EMBED, dropout=dropout
+    )
+    # As after training: entities and states differ.
     torch.nn.init.normal_(rows.state_vectors)
-    torch.nn.init.normal_(rows.features.id_embedding.weight)
-    return rows.double(), states
+    torch.nn.init.normal_(rows.features.vectors)
+    return rows.double(), states, table
 
 
-def make_module(n_kinds=2, m=3, dropout=0.0, n_service_features=2):
-    users, _ = make_rows(N_USERS, (3, 2), 1, n_kinds, m, 1, dropout)
-    services, _ = make_rows(N_SERVICES, (4,) * n_service_features, 0, n_kinds, m, 2, dropout)
-    module = R2SLModule(users, services, n_filters=FILTERS, hidden_size=32)
+def make_module(n_kinds=2, m=3, dropout=0.0, n_service_features=2, n_members=1):
+    users, *_ = make_rows(N_USERS, (3, 2), 1, n_kinds, m, 1, dropout, n_members)
+    categories = (4,) * n_service_features
+    services, *_ = make_rows(N_SERVICES, categories, 0, n_kinds, m, 2, dropout, n_members)
+    module = R2SLModule(users, services, n_members=n_members, n_filters=FILTERS, hidden_size=32)
     return module.double().eval()
 
 
@@ -47,66 +54,118 @@ def numpy(tensor):
     return tensor.detach().numpy()
 
 
+# --- The paper's way ----------------------------------------------------------------------------
+
+
 def slow_map(module, user, service):
     """Fill the map of a pair, (rows, width, channels), from the sides' features and shares."""
-    fused = np.zeros((module.n_rows, module.width, EMBED))
+    fused = np.zeros((module.geometry.n_rows, module.geometry.width, EMBED))
     for side, (rows, entity) in enumerate(zip(module.sides, (user, service), strict=True)):
-        features, shares = (numpy(part)[0] for part in rows(torch.tensor([entity])))
+        features, shares = (numpy(part)[0, 0] for part in rows(torch.tensor([entity])))
+        features = features.reshape(-1, EMBED)
         fused[side, : len(features)] = features
-        for kind, of_states in enumerate(shares):
+        vectors = numpy(rows.state_vectors)[0]
+        for kind, of_states in enumerate(shares.reshape(vectors.shape[:2])):
             for state, share in enumerate(of_states):
-                vector = numpy(rows.state_vectors)[kind, state]
-                fused[2 + 2 * kind + side, state] = share * vector
+                fused[2 + 2 * kind + side, state] = share * vectors[kind, state]
     return fused
 
 
-def slow_prediction(module, user, service):
-    """Predict a pair: each output cell of each filter is a sum over the kernel's window."""
+def kernels_of(module):
+    """Return weights (height, width, channels, filters) and biases of each kernel."""
+    start, kernels = 0, []
+    for k, width in enumerate(KERNEL_WIDTHS):
+        n_taps = module.geometry.height * width
+        weight = numpy(module.kernels)[0, start : start + n_taps]
+        kernels.append(
+            (weight.reshape(-1, width, *weight.shape[1:]), numpy(module.kernel_bias)[0, k])
+        )
+        start += n_taps
+    return kernels
+
+
+def slow_convolutions(module, user, service):
+    """Convolve the map of a pair, all cells; (kernels, rows, width, filters).
+
+    Each cell is a sum over the kernel's window.
+    """
     fused = slow_map(module, user, service)
-    hidden = []
-    for kernel in module.kernels:
-        weight, bias = numpy(kernel.weight), numpy(kernel.bias)
-        _, _, height, width = weight.shape
-        for weights, constant in zip(weight, bias, strict=True):
-            for row in range(module.n_rows):
-                for column in range(module.width):
-                    total = constant
-                    for h in range(height):
-                        for w in range(width):
-                            at = row + h - (height - 1) // 2, column + w - (width - 1) // 2
-                            if 0 <= at[0] < module.n_rows and 0 <= at[1] < module.width:
-                                total += weights[:, h, w] @ fused[at]
-                    hidden.append(total)
-    for layer in module.layers:
-        hidden = numpy(layer.weight) @ np.maximum(hidden, 0) + numpy(layer.bias)
+    n_rows, n_columns, _ = fused.shape
+    convolved = np.empty((len(KERNEL_WIDTHS), n_rows, n_columns, FILTERS))
+    for k, (weight, bias) in enumerate(kernels_of(module)):
+        height, width = weight.shape[:2]
+        for row, column in np.ndindex(n_rows, n_columns):
+            total = bias.copy()
+            for h, w in np.ndindex(height, width):
+                at = row + h - (height - 1) // 2, column + w - (width - 1) // 2
+                if 0 <= at[0] < n_rows and 0 <= at[1] < n_columns:
+                    total += fused[at] @ weight[h, w]
+            convolved[k, row, column] = total
+    return convolved
+
+
+def dense(layers, hidden):
+    for weight, bias in layers:
+        hidden = np.maximum(hidden, 0) @ weight + bias
     return hidden[0]
+
+
+def layers_of(module):
+    return [(numpy(layer.weight)[0], numpy(layer.bias)[0, 0]) for layer in module.layers]
 
 
 def pairs(n=8):
     return torch.randint(N_USERS, (n,)), torch.randint(N_SERVICES, (n,))
 
 
-@pytest.mark.parametrize(
-    ("n_kinds", "m", "n_service_features"),
-    [(2, 5, 2), (2, 3, 2), (1, 8, 1), (0, 5, 2), (2, 4, 6), (1, 1, 2), (2, 2, 2)],
-)
+@pytest.mark.parametrize(("n_kinds", "m", "n_service_features"), MAPS)
 def test_predictions_are_those_of_the_convolved_map(n_kinds, m, n_service_features):
+    """With a dense layer on all its cells: those left out act as a part of the layer's bias."""
     module = make_module(n_kinds, m, n_service_features=n_service_features)
     users, services = pairs()
-    expected = [
-        slow_prediction(module, user, service)
+    maps = [
+        slow_convolutions(module, user, service)
         for user, service in zip(users.tolist(), services.tolist(), strict=True)
     ]
+    kept = tuple(module.geometry.cells.T)
+    (weight, bias), *others = layers_of(module)
+    whole = np.random.default_rng(0).normal(size=(*maps[0].shape, weight.shape[1]))
+    whole[kept] = weight.reshape(-1, FILTERS, weight.shape[1])
+    constant = np.ones(maps[0].shape[:3], dtype=bool)
+    constant[kept] = False
+    of_bias = np.stack([np.broadcast_to(b, maps[0].shape[1:]) for _, b in kernels_of(module)])
+    # What the module's first bias holds beside that of the layer on all cells.
+    folded = np.einsum("nf,nfh->h", np.maximum(of_bias[constant], 0), whole[constant])
+    layers = [(whole.reshape(-1, weight.shape[1]), bias - folded), *others]
+    expected = [dense(layers, convolved.ravel()) for convolved in maps]
     assert np.ptp(expected) > 1e-3
-    assert_allclose(numpy(module(users, services)), expected, **EXACT)
+    assert_allclose(numpy(module(users, services))[0], expected, **EXACT)
+
+
+@pytest.mark.parametrize(("n_kinds", "m", "n_service_features"), MAPS)
+def test_just_the_cells_that_are_the_same_for_all_pairs_are_left_out(
+    n_kinds, m, n_service_features
+):
+    module = make_module(n_kinds, m, n_service_features=n_service_features)
+    with torch.no_grad():
+        for rows in module.sides:
+            # One state has a share of 1 everywhere.
+            rows.shares.uniform_(0.1, 1)
+    maps = [slow_convolutions(module, *pair) for pair in ((0, 0), (1, 1), (2, 2))]
+    varies = (np.ptp(maps, axis=0) > 0).any(axis=-1)
+    expected = np.argwhere(varies)
+    cells = module.geometry.cells
+    assert_array_equal(cells[np.lexsort(cells.T[::-1])], expected)
+    assert len(cells) == len(np.unique(cells, axis=0))
+    assert module.layers[0].weight.shape[1] == FILTERS * len(expected)
 
 
 def test_five_states_and_two_kinds_are_the_papers_map():
     module = make_module(n_kinds=2, m=5)
-    assert (module.n_rows, module.width) == (6, 5)
-    assert [kernel.kernel_size for kernel in module.kernels] == [(5, 1), (5, 3), (5, 5)]
-    assert len(KERNEL_WIDTHS) * FILTERS * 30 == module.layers[0].in_features
-    assert [layer.out_features for layer in module.layers] == [32, 16, 8, 1]
+    assert (module.geometry.n_rows, module.geometry.width) == (6, 5)
+    assert [weight.shape[:2] for weight, _ in kernels_of(module)] == [(5, 1), (5, 3), (5, 5)]
+    assert len(KERNEL_WIDTHS) * FILTERS * 30 == module.layers[0].weight.shape[1]
+    assert [layer.weight.shape[2] for layer in module.layers] == [32, 16, 8, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,38 +175,124 @@ def test_five_states_and_two_kinds_are_the_papers_map():
 def test_the_map_grows_with_kinds_states_and_features(
     n_kinds, m, n_service_features, shape, height
 ):
-    module = make_module(min(n_kinds, 2), m, n_service_features=n_service_features)
-    assert (module.n_rows, module.width) == shape
-    assert all(kernel.kernel_size[0] == height for kernel in module.kernels)
+    geometry = make_module(n_kinds, m, n_service_features=n_service_features).geometry
+    assert (geometry.n_rows, geometry.width) == shape
+    assert geometry.height == height
+
+
+def test_kernels_start_as_those_of_torch():
+    rows = [make_rows(4, (3, 2), 1, 2, 5, seed=3)[0] for _ in range(2)]
+    module = R2SLModule(*rows, n_members=40, n_filters=50, hidden_size=4)
+    start = 0
+    for k, width in enumerate(KERNEL_WIDTHS):
+        theirs = torch.nn.Conv2d(EMBED, 4000, (5, width))
+        weight = module.kernels[:, start : start + 5 * width]
+        for ours, like in ((weight, theirs.weight), (module.kernel_bias[:, k], theirs.bias)):
+            assert ours.abs().max().item() == pytest.approx(like.abs().max().item(), rel=0.01)
+            assert ours.std().item() == pytest.approx(like.std().item(), rel=0.05)
+        start += 5 * width
+
+
+# --- Members ------------------------------------------------------------------------------------
+
+
+def make_with_singles(n_kinds, n_members=3):
+    """Return a module, and one of one member for each of its members."""
+    module = make_module(n_kinds, n_members=n_members)
+    singles = [make_module(n_kinds) for _ in range(n_members)]
+    for member, single in enumerate(singles):
+        copy_member(module, single, member)
+    return module, singles
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
+@pytest.mark.parametrize("n_kinds", [0, 2])
+def test_members_train_as_networks_of_one_member_do(n_kinds):
+    module, singles = make_with_singles(n_kinds)
+    users, services = pairs(30)
+    found = module(users, services)
+    expected = torch.cat([single(users, services) for single in singles])
+    assert found.shape == (3, 30)
+    assert (found.std(0) > 1e-3).all()
+    close(found, expected)
+    loss_weights = torch.randn_like(found)
+    (found * loss_weights).sum().backward()
+    (expected * loss_weights).sum().backward()
+    parameters = dict(module.named_parameters())
+    for member, single in enumerate(singles):
+        for name, of_single in single.named_parameters():
+            close(part_of_member(parameters[name].grad, of_single, member), of_single.grad)
+
+
+@pytest.mark.parametrize("n_kinds", [0, 2])
+def test_the_prediction_is_the_average_of_the_members_also_for_newcomers(n_kinds):
+    module, singles = make_with_singles(n_kinds)
+    new = NEW_USERS, NEW_SERVICES
+    users, services = torch.arange(N_USERS + 2), torch.arange(N_USERS + 2) + N_SERVICES - N_USERS
+    found = module.score(encode(module, *new), users, services)
+    expected = [single.score(encode(single, *new), users, services) for single in singles]
+    assert torch.stack(expected).std(0).min() > 1e-4
+    close(found, torch.stack(expected).mean(0))
+
+
+@pytest.mark.parametrize("n_kinds", [0, 2])
+def test_members_grow_as_networks_of_one_member_do(n_kinds):
+    module, singles = make_with_singles(n_kinds)
+    rng = np.random.default_rng(0)
+    # Two entities and a category more on each side.
+    tables = [
+        EntityTable(rng.integers(3, size=(N_USERS + 2, 2)), rng.normal(size=(N_USERS + 2, 1))),
+        EntityTable(rng.integers(5, size=(N_SERVICES + 2, 2)), np.empty((N_SERVICES + 2, 0))),
+    ]
+    sizes = (4, 3), (5, 5)
+    for grown in (module, *singles):
+        for rows, table, n_categories in zip(grown.sides, tables, sizes, strict=True):
+            rows.grow(table, n_categories)
+            rows.double()
+    users = torch.arange(N_USERS + 2)
+    expected = torch.cat([single(users, users + 3) for single in singles])
+    close(module(users, users + 3), expected)
+
+
+# --- Shares and newcomers -----------------------------------------------------------------------
 
 
 def test_shares_are_standardised_over_entities():
-    rows, states = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3)
-    categories = rows.features.categories
+    rows, states, table = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3, n_members=2)
     _, shares = rows(torch.arange(N_USERS))
     for kind, (column, probabilities) in enumerate(states):
-        plain = probabilities[numpy(categories)[:, column]]
+        plain = probabilities[table.categories[:, column]]
         expected = (plain - plain.mean(0)) / np.maximum(plain.std(0), MIN_DEVIATION)
-        assert_allclose(numpy(shares)[:, kind], expected, rtol=1e-4, atol=1e-5)
+        for of_member in numpy(shares):
+            found = of_member.reshape(N_USERS, 2, 4)[:, kind]
+            assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_shares_that_hardly_vary_are_not_blown_up():
     """Neither those of known regions nor, at a new entity, those of an unknown one."""
     table = EntityTable(np.zeros((4, 1), dtype=np.int64), np.empty((4, 0)))
-    rows = EntityRows(table, [1], [(0, np.array([[0.3, 0.7], [0.4, 0.6]]))], 2, EMBED, 0.0)
+    states = [(0, np.array([[0.3, 0.7], [0.4, 0.6]]))]
+    rows = EntityRows(table, [1], states, 2, n_members=1, dim=EMBED, dropout=0.0)
     assert_allclose(numpy(rows(torch.arange(4))[1]), 0)
     _, average = rows.encode_known()
     new = EntityTable(np.array([[UNKNOWN]]), np.empty((1, 0)))
     _, shares = rows.encode_new(average, new)
-    assert_allclose(numpy(shares)[-1, 0], [0.1 / MIN_DEVIATION, -0.1 / MIN_DEVIATION], rtol=1e-5)
+    assert_allclose(numpy(shares)[0, 0], [0.1 / MIN_DEVIATION, -0.1 / MIN_DEVIATION], rtol=1e-5)
 
 
 def new_table(categories, numerics):
     return EntityTable(np.array(categories, dtype=np.int64), np.array(numerics, dtype=np.float64))
 
 
+NEW_USERS = new_table([[1, UNKNOWN], [UNKNOWN, 0]], [[0.1], [NAN]])
+NEW_SERVICES = new_table([[2, 0], [UNKNOWN, 1]], np.empty((2, 0)))
+
+
 def test_newcomers_have_the_states_of_their_region_or_the_priors():
-    rows, states = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3)
+    rows, states, _ = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3)
     new = new_table([[2, UNKNOWN], [UNKNOWN, 1]], [[NAN], [0.5]])
     known, average = rows.eval().encode_known()
     known_features, known_shares = rows(torch.arange(N_USERS))
@@ -159,42 +304,69 @@ def test_newcomers_have_the_states_of_their_region_or_the_priors():
         assert len(scaled) == len(probabilities)
         for row, code in enumerate(new.categories[:, column]):
             expected = scaled[-1] if code == UNKNOWN else scaled[code]
-            assert_allclose(numpy(shares)[row, kind], expected)
-    assert_allclose(numpy(features[0, 0]), numpy(known_features[:, 0]).mean(0), rtol=1e-5)
+            assert_allclose(numpy(shares)[0, row].reshape(2, 4)[kind], expected)
+    ids = slice(EMBED)
+    assert_allclose(numpy(features[0, 0, ids]), numpy(known_features[0, :, ids]).mean(0), rtol=1e-5)
+
+
+def test_an_appended_entity_has_the_states_of_its_region_and_a_new_region_those_of_an_unknown():
+    rows, states, table = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3)
+    before = numpy(rows.shares).copy()
+    categories = np.vstack([table.categories, [[2, 2], [3, 1]]])
+    rows.grow(EntityTable(categories, np.zeros((N_USERS + 2, 1), "f")), (4, 3))
+    assert_array_equal(numpy(rows.shares)[:N_USERS], before)
+    for kind, (column, probabilities) in enumerate(states):
+        scaled = numpy(getattr(rows, f"shares_{kind}"))
+        assert len(scaled) == len(probabilities) + 1
+        of_new = numpy(rows.shares)[N_USERS:].reshape(2, 2, 4)[:, kind]
+        assert_array_equal(of_new, scaled[categories[N_USERS:, column]])
+        assert_array_equal(scaled[-2], scaled[-1])
 
 
 @pytest.mark.parametrize("n_kinds", [0, 1, 2])
 def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(n_kinds):
-    module = make_module(n_kinds)
+    module = make_module(n_kinds, n_members=2)
     users, services = pairs(30)
-    encoded = encode(
-        module, new_table([[1, UNKNOWN]], [[0.1]]), new_table([[2, 0]], np.empty((1, 0)))
-    )
-    assert (len(encoded.users), len(encoded.services)) == (N_USERS + 1, N_SERVICES + 1)
-    expected = numpy(module(users, services))
+    encoded = encode(module, NEW_USERS, NEW_SERVICES)
+    for side, n in ((encoded.users, N_USERS), (encoded.services, N_SERVICES)):
+        assert [part.shape[1] for part in side] == [n + 2, n + 2]
+    expected = numpy(module(users, services).mean(0))
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **EXACT)
     newcomer = module.score(encoded, torch.tensor([N_USERS]), torch.tensor([N_SERVICES]))
     assert newcomer not in expected
 
 
-def test_dropout_falls_on_features_and_shares_in_training_only():
-    rows, _ = make_rows(40, (3, 2), 1, 2, 4, seed=3, dropout=0.5)
+def test_known_entities_hold_only_cells_that_read_a_feature():
+    module = make_module(2, 5, n_members=2)
+    known = module.encode_known()
+    width = FILTERS * module.geometry.n_known
+    assert width < FILTERS * len(module.geometry.cells)
+    for (cells, shares), n in ((known.users, N_USERS), (known.services, N_SERVICES)):
+        assert cells.shape == (2, n, width)
+        assert shares.shape == (1, n, 10)
+
+
+def test_dropout_falls_on_features_and_shares_of_each_member_in_training_only():
+    rows, *_ = make_rows(40, (3, 2), 1, 2, 4, seed=3, dropout=0.5, n_members=2)
     codes = torch.arange(40)
     whole = [numpy(part) for part in rows.eval()(codes)]
     dropped = [numpy(part) for part in rows.train()(codes)]
     for part, full in zip(dropped, whole, strict=True):
         kept = part != 0
         assert 0.3 < kept.mean() < 0.7
+        assert (kept[0] != kept[1]).any()
         assert_allclose(part[kept], 2 * full[kept], rtol=1e-5)
 
 
 def test_shares_are_no_parameters_and_every_parameter_gets_a_gradient():
-    module = make_module().train()
-    assert {name.split(".")[-1] for name, _ in module.named_buffers()} == {
-        "categories",
-        "numerics",
-        "shares_0",
-        "shares_1",
+    module = make_module(n_members=2).train()
+    assert {name.split(".")[-1] for name, _ in module.named_parameters()} == {
+        "vectors",
+        "state_vectors",
+        "kernels",
+        "kernel_bias",
+        "weight",
+        "bias",
     }
     module(*pairs(200)).square().sum().backward()
     assert not [name for name, p in module.named_parameters() if p.grad is None]

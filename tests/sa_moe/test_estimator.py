@@ -9,11 +9,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
 from torch import nn
 
 from skqos import SAMoERegressor
 from skqos.factorization import truncated_svd
 from skqos.preprocessing import ContextJoiner
+from skqos.sa_moe.module import EMBEDDING_STD
 from skqos.targets import TargetTransform
 from skqos.training import Trainer
 
@@ -23,11 +25,17 @@ TINY = {
     "n_factors": 3,
     "embedding_dim": 4,
     "tower_dim": 8,
+    "attention_dim": 8,
     "mlp_hidden_sizes": (8, 8),
+    "device": "cpu",
     "random_state": 0,
 }
 MF_MOE = {"refill_ratio": 0, "pseudo_label_ratio": 0}
-SA_MOE_MINUS = {"pseudo_label_ratio": 0}
+# As in the paper, the second network starts afresh and gets the factors of a refilled matrix.
+SA_MOE = {"refill_ratio": 1.0, "pseudo_label_ratio": 1.0, "second_stage_start": "fresh"}
+SA_MOE_MINUS = {**SA_MOE, "pseudo_label_ratio": 0}
+START_FROM_FIRST = {"refill_ratio": 0, "second_stage_start": "first"}
+NO_REFILL = {**SA_MOE, "refill_ratio": 0}
 
 
 def make(**params):
@@ -45,11 +53,22 @@ class Stage:
     target: np.ndarray
     max_epochs: int
     validation: object
+    sample_weight: np.ndarray | None = None
+    start: dict | None = None
     net: object = None
 
     @property
     def cells(self):
         return list(zip(self.users.tolist(), self.services.tolist(), strict=True))
+
+
+def copy_state(module):
+    return {name: values.clone() for name, values in module.state_dict().items()}
+
+
+def equal_states(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(values, second[name]) for name, values in first.items())
 
 
 @pytest.fixture
@@ -66,6 +85,7 @@ def stages(monkeypatch):
                 stage, module, **codes, target=target, max_epochs=max_epochs, validation=validation
             )
         )
+        seen[-1].start = copy_state(module)
         seen[-1].net = original(
             self, module, criterion, rows, validation, stage=stage, max_epochs=max_epochs, **options
         )
@@ -88,9 +108,14 @@ def matrices(monkeypatch):
     return seen
 
 
-def predict_codes(module, users, services):
+def predict_members(module, users, services):
+    """Predict pairs of known entities by each member."""
     with torch.no_grad():
         return module.eval()(torch.as_tensor(users), torch.as_tensor(services)).numpy()
+
+
+def predict_codes(module, users, services):
+    return predict_members(module, users, services).mean(axis=0)
 
 
 def observed_rows(qos):
@@ -116,10 +141,12 @@ def test_mf_moe_is_one_stage_on_the_observed_rows(qos, stages, matrices):
 
 
 @pytest.mark.parametrize(
-    "ratios", [SA_MOE_MINUS, {"refill_ratio": 0}, {}], ids=["SA-MoE-", "no refill", "SA-MoE"]
+    "params",
+    [SA_MOE_MINUS, NO_REFILL, SA_MOE, {}],
+    ids=["SA-MoE-", "no refill", "SA-MoE", "default"],
 )
-def test_two_stages_have_their_own_epochs(qos, stages, ratios):
-    model = make(first_stage_epochs=3, max_epochs=2, **ratios).fit(qos.X, qos.y)
+def test_two_stages_have_their_own_epochs(qos, stages, params):
+    model = make(first_stage_epochs=3, max_epochs=2, **params).fit(qos.X, qos.y)
     assert [(stage.name, stage.max_epochs) for stage in stages] == [("first", 3), ("final", 2)]
     assert model.history_["stage"].tolist() == ["first"] * 3 + ["final"] * 2
     assert model.history_["epoch"].tolist() == [1, 2, 3, 1, 2]
@@ -128,12 +155,35 @@ def test_two_stages_have_their_own_epochs(qos, stages, ratios):
     assert model.module_ is stages[1].module
 
 
-def test_the_final_network_starts_afresh(qos, stages):
-    make(n_factors=0).fit(qos.X, qos.y)
-    first, final = (stage.module for stage in stages)
-    shared = {id(p) for p in first.parameters()} & {id(p) for p in final.parameters()}
-    assert first is not final
+@pytest.mark.parametrize("start", ["fresh", "first"])
+def test_the_network_that_the_final_stage_starts_from(qos, stages, start):
+    model = make(refill_ratio=0, second_stage_start=start).fit(qos.X, qos.y)
+    first, final = stages
+    shared = {id(p) for p in first.module.parameters()} & {id(p) for p in final.module.parameters()}
+    assert first.module is not final.module
     assert not shared
+    after_first = first.net.module_.state_dict()
+    assert equal_states(final.start, after_first) == (start == "first")
+    assert not equal_states(final.start, model.module_.state_dict())
+    assert model.stage_nets_["first"].module_ is first.module
+
+
+@pytest.mark.parametrize("start", ["fresh", "first"])
+def test_the_final_stage_leaves_the_network_of_the_first_alone(qos, monkeypatch, start):
+    seen = []
+    original = Trainer.fit
+
+    def spy(*args, **options):
+        seen.append(original(*args, **options))
+        seen.append(copy_state(seen[-1].module_))
+        return seen[-2]
+
+    monkeypatch.setattr(Trainer, "fit", spy)
+    make(refill_ratio=0, second_stage_start=start).fit(qos.X, qos.y)
+    first, after_first, final, after_final = seen
+    assert equal_states(first.module_.state_dict(), after_first)
+    assert equal_states(final.module_.state_dict(), after_final)
+    assert not equal_states(after_first, after_final)
 
 
 def test_sa_moe_minus_trains_on_observed_rows_only(qos, stages):
@@ -147,7 +197,7 @@ def test_sa_moe_minus_trains_on_observed_rows_only(qos, stages):
 
 @pytest.mark.parametrize("early_stopping", [True, "monitor"])
 def test_both_stages_have_the_same_validation_rows(qos, stages, early_stopping):
-    make(early_stopping=early_stopping).fit(qos.X, qos.y)
+    make(early_stopping=early_stopping, **SA_MOE).fit(qos.X, qos.y)
     first, final = (stage.validation for stage in stages)
     assert len(first) == 60
     assert_array_equal(first.interactions.users, final.interactions.users)
@@ -166,12 +216,16 @@ def test_both_stages_have_the_same_validation_rows(qos, stages, early_stopping):
         ({"pseudo_label_ratio": 0.25, "ratio_unit": "missing"}, 150),
         ({"pseudo_label_ratio": 0.5, "refill_ratio": 0}, 300),
         ({"pseudo_label_ratio": 0.5, "fill_value": "zero", "target_transform": "max"}, 300),
+        ({"pseudo_label_ratio": 0.5, **START_FROM_FIRST}, 300),
+        ({"pseudo_label_ratio": 0.5, "n_members": 1}, 300),
+        ({"pseudo_label_ratio": 0.5, "n_members": 4}, 300),
     ],
 )
 def test_final_rows_are_observed_rows_then_predictions_of_unobserved_cells(
     qos, stages, params, n_pseudo
 ):
-    make(**params).fit(qos.X, qos.y)
+    """Predictions are the averages of the members of the first network."""
+    make(**{**SA_MOE, **params}).fit(qos.X, qos.y)
     first, final = stages
     n = len(qos.y)
     assert n == 600
@@ -181,14 +235,18 @@ def test_final_rows_are_observed_rows_then_predictions_of_unobserved_cells(
     pseudo = final.cells[n:]
     assert len(pseudo) == len(set(pseudo)) == n_pseudo
     assert not set(pseudo) & set(first.cells)
-    prediction = predict_codes(first.module, final.users[n:], final.services[n:])
+    of_members = predict_members(first.net.module_, final.users[n:], final.services[n:])
+    assert len(of_members) == params.get("n_members", 2)
+    prediction = of_members.mean(axis=0)
     assert_allclose(final.target[n:], prediction, rtol=1e-5, atol=1e-6)
     assert np.ptp(prediction) > 0
+    if len(of_members) > 1:
+        assert np.ptp(of_members, axis=0).mean() > 1e-3
 
 
 def test_repeated_rows_stay_in_training_but_count_as_one_cell(qos, stages):
     X, y = np.tile(qos.X[:200], (2, 1)), np.r_[qos.y[:200], 2 * qos.y[:200]]
-    make(pseudo_label_ratio=0.5).fit(X, y)
+    make(**{**SA_MOE, "pseudo_label_ratio": 0.5}).fit(X, y)
     assert [len(stage.target) for stage in stages] == [400, 500]
     assert not set(stages[1].cells[400:]) & set(stages[0].cells)
 
@@ -221,10 +279,49 @@ def test_held_out_cells_get_predictions_never_their_truth(qos, stages):
     assert all(labels[cell] != value for cell, value in truth.items())
 
 
-def test_a_matrix_without_gaps_has_no_pseudo_labels(stages):
+@pytest.mark.parametrize("params", [SA_MOE, START_FROM_FIRST], ids=["fresh", "first"])
+def test_a_matrix_without_gaps_has_no_pseudo_labels(stages, params):
     X = np.indices((6, 5)).reshape(2, -1).T
-    make().fit(X, np.random.default_rng(0).random(30))
+    make(**params).fit(X, np.random.default_rng(0).random(30))
     assert [len(stage.target) for stage in stages] == [30, 30]
+    assert stages[1].sample_weight is None
+
+
+# --- Weights of pseudo-labels -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0, 3])
+def test_pseudo_labels_have_their_weight_in_the_final_stage_alone(qos, stages, weight):
+    make(pseudo_label_weight=weight).fit(qos.X, qos.y)
+    first, final = stages
+    assert first.sample_weight is None
+    assert len(final.target) == 1200
+    assert final.sample_weight.tolist() == [1.0] * 600 + [weight] * 600
+
+
+def test_the_weight_of_pseudo_labels_reaches_the_loss(qos, stages):
+    """With steps that move nothing the loss is that of the network the stage starts from."""
+    params = {**START_FROM_FIRST, "batch_size": 64, "learning_rate": 1e-12, "input_dropout": 0.0}
+    losses = {}
+    for weight in (1e-6, 0.5, 2.0):
+        model = make(**params, pseudo_label_weight=weight).fit(qos.X, qos.y)
+        final = stages[-1]
+        prediction = predict_members(model.module_, final.users, final.services)
+        errors = np.abs(prediction - final.target).mean(axis=0)
+        expected = (errors * final.sample_weight).sum() / final.sample_weight.sum()
+        losses[weight] = model.history_["train_loss"].iloc[-1]
+        assert losses[weight] == pytest.approx(expected, rel=1e-4)
+    # Members differ less from their average than from what was measured.
+    assert losses[1e-6] > 1.1 * losses[0.5] > 1.1**2 * losses[2.0]
+
+
+def test_the_weight_of_pseudo_labels_decides_what_is_learnt(qos):
+    predictions = [
+        make(pseudo_label_weight=weight, learning_rate=0.02).fit(qos.X, qos.y).predict(qos.X)
+        for weight in (0.1, 0.1, 5.0)
+    ]
+    assert_array_equal(predictions[0], predictions[1])
+    assert (predictions[0] != predictions[2]).mean() > 0.9
 
 
 # --- Refill (eq. 5) -----------------------------------------------------------------------------
@@ -243,9 +340,8 @@ def test_refill_goes_into_the_matrix_of_the_final_stage(
     qos, stages, matrices, fill_value, pseudo_label_ratio
 ):
     """Observed cells keep their values there, drawn ones hold predictions of the first stage."""
-    make(refill_ratio=0.75, fill_value=fill_value, pseudo_label_ratio=pseudo_label_ratio).fit(
-        qos.X, qos.y
-    )
+    ratios = {"refill_ratio": 0.75, "pseudo_label_ratio": pseudo_label_ratio}
+    make(**{**SA_MOE, **ratios}, fill_value=fill_value).fit(qos.X, qos.y)
     users, services, target = observed_rows(qos)
     center = target.mean() if fill_value == "mean" else 0.0
     observed = dict(zip(zip(users, services, strict=True), target - center, strict=True))
@@ -262,8 +358,15 @@ def test_refill_goes_into_the_matrix_of_the_final_stage(
 
 
 def test_without_refill_both_stages_factor_the_same_matrix(qos, stages, matrices):
-    make(refill_ratio=0).fit(qos.X, qos.y)
+    make(**NO_REFILL).fit(qos.X, qos.y)
     assert stored(matrices[0]) == stored(matrices[1])
+    assert torch.equal(*(stage.module.user_tower.factors for stage in stages))
+
+
+def test_a_network_that_starts_from_the_first_keeps_its_factors(qos, stages, matrices):
+    make(**START_FROM_FIRST).fit(qos.X, qos.y)
+    assert len(stages) == 2
+    assert len(matrices) == 1
     assert torch.equal(*(stage.module.user_tower.factors for stage in stages))
 
 
@@ -275,12 +378,13 @@ def test_each_stages_network_has_the_factors_of_its_matrix(qos, stages, matrices
         return seen[-1]
 
     monkeypatch.setattr("skqos.sa_moe.estimator.truncated_svd", spy)
-    make().fit(qos.X, qos.y)
+    make(**SA_MOE).fit(qos.X, qos.y)
     for stage, factors in zip(stages, seen, strict=True):
         towers = stage.module.user_tower, stage.module.service_tower
         for tower, expected in zip(towers, factors, strict=True):
             assert tower.factors.shape[1] == 3
-            assert_allclose(tower.factors, 0.05 * expected / expected.std(), rtol=1e-5, atol=1e-7)
+            scaled = EMBEDDING_STD * expected / expected.std()
+            assert_allclose(tower.factors, scaled, rtol=1e-5, atol=1e-7)
     assert not torch.equal(*(stage.module.user_tower.factors for stage in stages))
 
 
@@ -314,12 +418,12 @@ def test_the_second_stage_may_have_its_own_batch_size(qos, stages):
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({}, [64, 64]),
+        ({"second_stage_batch_size": None}, [64, 64]),
         ({"second_stage_batch_size": 500, **SA_MOE_MINUS}, [64, 64]),
         ({"second_stage_batch_size": 500, **MF_MOE}, [64]),
     ],
 )
-def test_stages_without_pseudo_labels_have_the_common_batch_size(qos, stages, params, expected):
+def test_other_stages_have_the_common_batch_size(qos, stages, params, expected):
     make(batch_size=64, **params).fit(qos.X, qos.y)
     assert batch_sizes(stages) == expected
 
@@ -341,21 +445,132 @@ def test_paper_params_are_those_of_appendix_a2():
     assert paper["n_factors"] == paper["embedding_dim"] == paper["tower_dim"] == 32
     assert tuple(paper["mlp_hidden_sizes"]) == (64, 64, 32)
     assert (paper["n_heads"], paper["attention_dropout"]) == (2, 0.5)
+    assert (paper["n_members"], paper["batch_norm"], paper["attention_dim"]) == (1, True, 32)
+    assert paper["tower_activation"] == paper["mixture_activation"] == "identity"
+    assert (paper["second_stage_start"], paper["pseudo_label_weight"]) == ("fresh", 1.0)
 
 
-def test_the_published_model_fits(qos):
+def test_the_published_model_fits(qos, stages):
     params = {**SAMoERegressor.PAPER_PARAMS, "first_stage_epochs": 1, "max_epochs": 1}
     model = SAMoERegressor(**params, random_state=0).fit(qos.X, qos.y)
     module = model.module_
     assert list(module.experts) == ["attention", "lhuc", "mlp"]
-    assert module.experts["attention"].n_heads == 2
-    assert module.experts["attention"].dropout.p == 0.5
+    attention = module.experts["attention"]
+    assert attention.n_heads == 2
+    assert attention.dropout.p == 0.5
+    # One network; both tokens are projected by the same W_Q, W_K and W_V.
+    assert attention.user_projection is attention.service_projection
+    assert attention.user_projection.weight.shape == (1, 32, 3 * 32)
+    assert attention.output.weight.shape == (1, 2 * 32, 32)
+    lhuc = module.experts["lhuc"]
+    assert lhuc.norm_1.norm.num_features == lhuc.norm_2.norm.num_features == 32
     mlp = module.experts["mlp"]
-    assert [layer.out_features for layer in (mlp.first, *mlp.rest)] == [64, 64, 32]
+    shapes = [tuple(layer.weight.shape) for layer in (mlp.first, *mlp.rest)]
+    assert shapes == [(1, 64, 64), (1, 64, 64), (1, 64, 32)]
+    assert module.gate.weight.shape == (1, 64, 3)
+    assert module.head.weight.shape == (1, 32, 1)
     assert isinstance(module.activation, nn.Identity)
-    assert module.user_tower.dropout.p == 0.0
-    assert module.user_tower.factors.shape == (30, 30)
+    for tower in (module.user_tower, module.service_tower):
+        assert tower.dropout.p == 0.0
+        # A linear map of id embedding and factors: no activation follows.
+        assert tower.factors.shape[1] == 30
+        mixer, activation = tower.mixer
+        assert mixer.weight.shape == (1, 32 + 30, 32)
+        assert isinstance(activation, nn.Identity)
+    assert not equal_states(stages[1].start, stages[0].net.module_.state_dict())
+    assert set(stages[1].sample_weight) == {1.0}
     assert np.isfinite(model.predict(qos.X)).all()
+
+
+@pytest.mark.parametrize(("activation", "layer"), [("relu", nn.ReLU), ("identity", nn.Identity)])
+def test_tower_activation(qos, activation, layer):
+    module = make(**MF_MOE, tower_activation=activation).fit(qos.X, qos.y).module_
+    for tower in (module.user_tower, module.service_tower):
+        assert isinstance(tower.mixer[1], layer)
+
+
+def test_without_a_tower_width_experts_take_the_inputs_themselves(qos):
+    X = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+    model = make(tower_dim=None).fit(X, qos.y)
+    module = model.module_
+    widths = [
+        4 * tower.features.n_features + 3 for tower in (module.user_tower, module.service_tower)
+    ]
+    assert widths[0] != widths[1]
+    assert [module.user_tower.out_dim, module.service_tower.out_dim] == widths
+    attention = module.experts["attention"]
+    for layer, width in zip(
+        (attention.user_projection, attention.service_projection), widths, strict=True
+    ):
+        assert layer.weight.shape == (2, width, 3 * 8)
+    assert module.experts["mlp"].first.weight.shape == (2, sum(widths), 8)
+    newcomers = X.iloc[:2].assign(user=10_000, service=20_000)
+    assert np.isfinite(model.predict(pd.concat([X, newcomers]))).all()
+
+
+@pytest.mark.parametrize("attention_dim", [2, 24])
+def test_attention_dim(qos, attention_dim):
+    module = make(**MF_MOE, attention_dim=attention_dim).fit(qos.X, qos.y).module_
+    expert = module.experts["attention"]
+    assert expert.user_projection.weight.shape == (2, 8, 3 * attention_dim)
+    assert expert.output.weight.shape == (2, 2 * attention_dim, 8)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_batch_norm(qos, batch_norm):
+    model = make(**MF_MOE, batch_norm=batch_norm).fit(qos.X, qos.y)
+    norms = [part for part in model.module_.modules() if isinstance(part, nn.BatchNorm1d)]
+    assert len(norms) == 2 * batch_norm
+    assert all(norm.num_features == 2 * 8 for norm in norms)
+
+
+# --- Members ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_members", [1, 3, np.int64(2), np.int32(3)])
+def test_the_network_has_that_many_members(qos, n_members):
+    model = make(n_members=n_members).fit(qos.X, qos.y)
+    users, services, _ = observed_rows(qos)
+    assert predict_members(model.module_, users, services).shape == (n_members, 600)
+    assert np.isfinite(model.predict(qos.X)).all()
+    assert len(model.module_.user_tower.features.vectors) == 30
+    assert model.module_.user_tower.features.vectors.shape[1] == 4 * n_members
+
+
+@pytest.mark.parametrize("target_transform", ["sqrt", "log", None])
+def test_predictions_are_averages_of_members_in_the_transformed_target(qos, target_transform):
+    model = make(n_members=3, target_transform=target_transform).fit(qos.X, qos.y)
+    users, services, _ = observed_rows(qos)
+    of_members = predict_members(model.module_, users, services)
+    transform = TargetTransform(target_transform).fit(qos.y)
+    expected = transform.inverse_transform(of_members.mean(axis=0))
+    found = model.predict(qos.X)
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    averages = np.mean([transform.inverse_transform(member) for member in of_members], axis=0)
+    if target_transform is not None:
+        assert np.abs(found - averages).max() > 100 * np.abs(found - expected).max()
+
+
+def test_members_differ_from_the_start(qos, stages):
+    make(n_members=3, **MF_MOE).fit(qos.X, qos.y)
+    shared = {"factors", "numerics", "rows", "bound"}
+    for name, values in stages[0].start.items():
+        if name.split(".")[-1] in shared:
+            continue
+        axis = 0 if values.ndim == 3 else 1
+        first, second, third = values.chunk(3, axis)
+        assert not torch.equal(first, second), name
+        assert not torch.equal(second, third), name
+
+
+def test_updates_train_every_member(qos):
+    model = make(n_members=3).fit(qos.X, qos.y)
+    before = model.module_.head.weight.detach().clone()
+    model.partial_fit([[3, 4], [10_000, 5]], [1.0, 2.0])
+    assert model.module_.head.weight.shape == before.shape
+    assert (model.module_.head.weight != before).any(dim=1).all()
+    assert model.module_.user_tower.features.vectors.shape == (31, 3 * 4)
+    assert np.isfinite(model.predict([[10_000, 5], [20_000, 6]])).all()
 
 
 def test_the_bound_lies_just_beyond_the_largest_target(qos):
@@ -395,7 +610,21 @@ BAD_PARAMS = [
     ({"experts": ("mlp", "oracle")}, "experts must name one or more of .* 'oracle'"),
     ({"experts": ("mlp", "lhuc", "mlp")}, "each once; got"),
     ({"experts": "mlp"}, "'experts' parameter of SAMoERegressor must be an array-like"),
-    ({"n_heads": 3}, "n_heads=3 must divide tower_dim=8"),
+    ({"n_heads": 3}, "n_heads=3 must divide attention_dim=8"),
+    ({"attention_dim": 9}, "n_heads=2 must divide attention_dim=9"),
+    ({"attention_dim": 0}, "'attention_dim' parameter"),
+    ({"n_members": 0}, "'n_members' parameter"),
+    ({"n_members": 2.0}, "'n_members' parameter"),
+    ({"n_members": None}, "'n_members' parameter"),
+    ({"tower_dim": 0}, "'tower_dim' parameter"),
+    ({"tower_dim": 8.0}, "'tower_dim' parameter"),
+    ({"tower_activation": "tanh"}, "'tower_activation' parameter"),
+    ({"batch_norm": "yes"}, "'batch_norm' parameter"),
+    ({"pseudo_label_weight": 0}, "'pseudo_label_weight' parameter"),
+    ({"pseudo_label_weight": np.inf}, "'pseudo_label_weight' parameter"),
+    ({"pseudo_label_weight": np.nan}, "'pseudo_label_weight' parameter"),
+    ({"second_stage_start": "last"}, "'second_stage_start' parameter"),
+    ({"refill_ratio": 0.5}, r"refill_ratio=0\.5 changes the factors .* second_stage_start='fresh'"),
     ({"mlp_hidden_sizes": ()}, "must hold at least one layer"),
     ({"mlp_hidden_sizes": (8, 0)}, "each an int of 1 or more; got"),
     ({"mlp_hidden_sizes": (8, 4.0)}, "each an int of 1 or more; got"),
@@ -438,26 +667,27 @@ def fitted(qos):
 
 
 def brute_force_shares(model, X, y):
-    """Let the gate choose one expert at a time and predict: that expert's own prediction."""
+    """Let the gates choose one expert at a time and predict: that expert's own prediction."""
     loaded = pickle.loads(pickle.dumps(model))
     gate = loaded.module_.gate
     interactions = loaded._interactions(X)
     module = loaded.module_
     with torch.no_grad():
         u, s = (
-            torch.cat([known, tower.encode_new(average, new)])[rows]
+            torch.cat([known, tower.encode_new(average, new)], dim=1)[:, rows]
             for tower, new, rows in (
                 (module.user_tower, interactions.new_users, interactions.users),
                 (module.service_tower, interactions.new_services, interactions.services),
             )
             for known, average in [tower.encode_known()]
         )
-        weights = gate(torch.cat([u, s], dim=1)).softmax(dim=1).numpy()
-        gate.weight.zero_()
+        weights = gate(u, s).softmax(dim=2).mean(dim=0).numpy()
+        gate.user_weight.zero_()
+        gate.service_weight.zero_()
         errors = []
-        for k in range(gate.out_features):
+        for k in range(gate.bias.shape[2]):
             gate.bias.fill_(-1e4)
-            gate.bias[k] = 1e4
+            gate.bias[:, :, k] = 1e4
             errors.append(np.abs(loaded.predict(X) - y))
     wins = [0] * len(errors)
     for row in range(len(y)):
@@ -522,3 +752,30 @@ def test_expert_shares_are_of_the_fitted_experts_whatever_the_parameter_now(qos)
     expected = model.expert_shares(qos.X, qos.y)
     model.set_params(experts=("mlp",))
     pd.testing.assert_frame_equal(model.expert_shares(qos.X, qos.y), expected)
+
+
+# --- Divergence of the first stage ---------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_in_the_last_step_of_the_first_stage_names_the_stage(qos):
+    class Spoil(Callback):
+        def on_train_end(self, net, **_):
+            if net.stage == "first":
+                with torch.no_grad():
+                    net.module_.head.weight.fill_(torch.nan)
+
+    with pytest.raises(FloatingPointError, match="stage 'first'"):
+        make(callbacks=[Spoil()]).fit(qos.X, qos.y)
+
+
+def test_a_cell_whose_prediction_is_not_finite_names_the_stage(qos, monkeypatch):
+    monkeypatch.setattr("skqos.training.check_trained", lambda *_: None)
+
+    class Spoil(Callback):
+        def on_train_end(self, net, **_):
+            with torch.no_grad():
+                net.module_.head.weight.fill_(torch.nan)
+
+    with pytest.raises(FloatingPointError, match=r"stage 'first'.*unobserved cell"):
+        make(callbacks=[Spoil()]).fit(qos.X, qos.y)

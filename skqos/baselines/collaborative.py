@@ -19,11 +19,12 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import Interval, fit_context, get_feature_names
 from skqos.base import PairRegressor
 from skqos.entities import EntityEncoder
 from skqos.factorization import interaction_matrix
-from skqos.inputs import ContextLayout, as_frame, check_not_swapped, read_columns
+from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
 from skqos.state import FittedAttribute, FittedState
 
 __all__ = ["PMFRegressor", "UIPCCRegressor"]
@@ -67,9 +68,9 @@ class _BaselineRegressor(PairRegressor):
             If X or y is not as described; nothing of an earlier fit is changed then.
         """
         y = self._check_target(y)
-        names = get_feature_names(X)
         frame = as_frame(X, self._n_id_columns, self)
-        check_not_swapped(frame.columns)
+        names = get_feature_names(frame)
+        check_names(frame.columns, self._n_id_columns, self._n_id_columns)
         # Ids alone: context is not looked at.
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
@@ -91,7 +92,7 @@ class _BaselineRegressor(PairRegressor):
                 "user_means_": _row_means(matrix),
                 "service_means_": _row_means(matrix.T.tocsr()),
                 "mean_": float(matrix.data.mean()),
-                **self._fit_matrix(matrix),
+                **with_plain_parameters(self)._fit_matrix(matrix),
             },
         )
         return self
@@ -288,6 +289,10 @@ class Cells:
         """Take them from a matrix."""
         return cls(matrix.indptr, matrix.indices, matrix.data, matrix.shape[1])
 
+    def check_loaded(self) -> None:
+        """Raise ValueError if the cells of a file are outside of the matrix."""
+        self.matrix(1).check_format(full_check=True)
+
     @property
     def counts(self) -> np.ndarray:
         """Number of cells in each row."""
@@ -460,7 +465,7 @@ def share_of_nearest(similarities: np.ndarray, n_neighbors: int) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from skqos.baselines import share_of_nearest
+    >>> from skqos.baselines.collaborative import share_of_nearest
     >>> share_of_nearest(np.array([[0.2, 0.8, 0.4, 0.4]]), 2)
     array([[0. , 0.8, 0.2, 0.2]])
     """
@@ -598,7 +603,8 @@ class PMFRegressor(_BaselineRegressor):
         self.verbose = verbose
 
     def _fit_matrix(self, matrix: sparse.csr_array) -> dict[str, Any]:
-        scale = float(np.abs(matrix.data).mean()) or 1.0
+        # The inverse of less than the smallest normal number may be infinite.
+        scale = max(float(np.abs(matrix.data).mean()), np.finfo(np.float64).tiny)
         matrix = matrix / scale
         transposed = matrix.T.tocsr()
         rng = check_random_state(self.random_state)

@@ -1,0 +1,179 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove a file that is open.
+    fcntl = None
+
+NEW_FILE_MODE = 0o666
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a file at once: readers see the earlier one until the new one is complete.
+
+    The content goes to a file without a name where the system can do that, else to a part file
+    beside the target. Part files that a killed process left there are removed.
+
+    Parameters
+    ----------
+    path : Path
+        The file; a link is followed. An earlier file's mode is kept.
+    content : bytes-like
+        All that it is to hold.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; an earlier file is as it was, and nothing else is left.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(f"{path} is not a regular file; give the name of a file to write.")
+    try:
+        _remove_left_parts(target)
+        _write_and_replace(target, content)
+    except OSError as error:
+        state = "is as it was" if target.exists() else "was not written"
+        raise OSError(f"{path} {state}: {error}.") from error
+
+
+def write_all(file: BinaryIO, content: bytes | memoryview) -> None:
+    """Write all of the content, also to a file that takes only a part at a time."""
+    content = memoryview(content)
+    while content:
+        n_written = file.write(content)
+        if n_written == 0:
+            raise OSError("the file takes no more bytes")
+        # What is not told was written.
+        content = content[len(content) if n_written is None else n_written :]
+
+
+def _write_and_replace(target: Path, content: bytes | memoryview) -> None:
+    # Beside the target, hence on the same file system, where replacing is one step.
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    mode = target.stat().st_mode & 0o7777 if target.exists() else None
+    with contextlib.ExitStack() as stack:
+        file = _open_without_name(target.parent, mode)
+        is_named = file is None
+        if file is None:
+            _tidy_up(stack, part)
+            file = _open_part(part, mode)
+        stack.enter_context(file)
+        _keep_owner(file, target, mode)
+        write_all(file, content)
+        os.fsync(file.fileno())
+        if not is_named:
+            _tidy_up(stack, part)
+            _give_name(file, part)
+        if fcntl is None:
+            # Windows moves no file that is open.
+            file.close()
+        os.replace(part, target)
+
+
+def _tidy_up(stack: contextlib.ExitStack, part: Path) -> None:
+    """Remove a part file at the end, also if the process is told to end in between."""
+    stack.enter_context(_sigterm_waits())
+    stack.callback(lambda: part.unlink(missing_ok=True))
+
+
+@contextlib.contextmanager
+def _sigterm_waits() -> Iterator[None]:
+    """Let SIGTERM end the process after the block, where it would end it at once."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in received:
+            signal.raise_signal(number)
+
+
+def _open_without_name(folder: Path, mode: int | None) -> BinaryIO | None:
+    """Open a file that is gone when the process ends; None where that cannot be."""
+    if fcntl is None or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+        return None
+    try:
+        number = os.open(folder, os.O_TMPFILE | os.O_WRONLY, _first_mode(mode))
+    except OSError:
+        # Not every file system can; whatever else is wrong, a file with a name meets it, too.
+        return None
+    # A lock tells parts of running processes from those that were left.
+    fcntl.flock(number, fcntl.LOCK_EX)
+    return os.fdopen(number, "wb", buffering=0)
+
+
+def _give_name(file: BinaryIO, part: Path) -> None:
+    folder = os.open(part.parent, os.O_RDONLY)
+    try:
+        # With a folder, the link to the open file is followed.
+        os.link(f"/proc/self/fd/{file.fileno()}", part, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _open_part(part: Path, mode: int | None) -> BinaryIO:
+    while True:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(part, flags, _first_mode(mode)), "wb", buffering=0)
+        if fcntl is None:
+            return file
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        # Somebody took it for one that was left, before it was locked.
+        file.close()
+
+
+def _first_mode(mode: int | None) -> int:
+    """Mode to make a file with: never more than the earlier one's."""
+    return NEW_FILE_MODE if mode is None else mode & 0o600
+
+
+def _keep_owner(file: BinaryIO, target: Path, mode: int | None) -> None:
+    """Give a file the owner and the mode of the earlier one, as far as this is allowed."""
+    if mode is None or fcntl is None:
+        return
+    earlier = target.stat()
+    with contextlib.suppress(OSError):
+        os.fchown(file.fileno(), earlier.st_uid, earlier.st_gid)
+    os.fchmod(file.fileno(), mode)
+
+
+def _remove_left_parts(target: Path) -> None:
+    """Remove part files of processes that were killed; those of running ones are locked."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_unless_locked(entry.path)
+
+
+def _remove_unless_locked(path: str) -> None:
+    if fcntl is None:
+        os.unlink(path)
+        return
+    number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(number)

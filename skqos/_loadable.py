@@ -1,0 +1,199 @@
+"""The classes that a model file may name: a closed list, and what it takes to be on it.
+
+A new class that a fitted estimator holds, such as a layer, is added here by name. Nothing is
+imported before a file names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from sklearn.base import BaseEstimator
+from torch import nn
+
+# Ours: objects are made without a constructor, and their checked state is set name by name.
+OURS: dict[str, tuple[str, ...]] = {
+    "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
+    "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
+    "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
+    "skqos.embeddings": ("FeatureEmbedding",),
+    "skqos.entities": ("EntityEncoder", "EntityTable"),
+    "skqos.graphs": ("BipartiteGraph", "ContextGraph", "_SparsePattern"),
+    "skqos.inputs": ("ContextLayout",),
+    "skqos.members": ("ByteDropout", "MemberBatchNorm", "MemberLinear", "PairLinear"),
+    "skqos.preprocessing": ("ContextJoiner",),
+    "skqos.r2sl.estimator": ("R2SLRegressor",),
+    "skqos.r2sl.latent_states": ("RegionalLatentStates",),
+    "skqos.r2sl.module": ("EntityRows", "MapGeometry", "R2SLModule"),
+    "skqos.replay": ("ReplayBuffer",),
+    "skqos.sa_moe.estimator": ("SAMoERegressor",),
+    "skqos.sa_moe.experts": ("AttentionExpert", "LHUCExpert", "MLPExpert"),
+    "skqos.sa_moe.module": ("EntityTower", "SAMoEModule"),
+    "skqos.sharp_qos.context": ("ContextColumn",),
+    "skqos.sharp_qos.estimator": ("SharpQoSRegressor",),
+    "skqos.sharp_qos.hyperbolic": (
+        "GraphConvolution",
+        "HypergraphConvolution",
+        "PartLinear",
+    ),
+    "skqos.sharp_qos.module": (
+        "ContextConvolution",
+        "NumericContext",
+        "QoSGraph",
+        "SharpQoSModule",
+    ),
+    "skqos.sharp_qos.routing": (
+        "CrossRouting",
+        "GatedFusion",
+        "HardConcreteGates",
+        "SubnetworkRouting",
+        "TaskLinear",
+    ),
+    "skqos.state": ("FittedState", "NetworkState"),
+    "skqos.targets": ("TargetTransform",),
+    "skqos.tpmcf.estimator": ("TPMCFRegressor",),
+    "skqos.tpmcf.gcmf": ("GCMF", "GraphUnit"),
+    "skqos.tpmcf.module": ("FeaturePlacement", "TPMCFModule"),
+    "skqos.tpmcf.transformer": (
+        "EncoderBlock",
+        "FeatureConvolution",
+        "MemberConvolution",
+        "MemberLayerNorm",
+        "MultiHeadAttention",
+        "RecurrentEncoder",
+        "TimeConvolution",
+        "TransformerEncoder",
+    ),
+}
+_CONVOLUTION = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "bias",
+    "padding_mode",
+)
+_RECURRENT = (
+    "input_size",
+    "hidden_size",
+    "num_layers",
+    "bias",
+    "batch_first",
+    "dropout",
+    "bidirectional",
+)
+# Of others: layers are made by their constructor from these attributes, which are numbers, strings
+# and tuples of them; their weights have to be of the shapes that it asks for.
+MANIFOLD = "geoopt.manifolds.stereographic.manifold.PoincareBall"
+LAYERS: dict[str, tuple[str, ...]] = {
+    MANIFOLD: (),
+    "torch.nn.modules.activation.ReLU": ("inplace",),
+    "torch.nn.modules.activation.Tanh": (),
+    "torch.nn.modules.batchnorm.BatchNorm1d": (
+        "num_features",
+        "eps",
+        "momentum",
+        "affine",
+        "track_running_stats",
+    ),
+    "torch.nn.modules.conv.Conv1d": _CONVOLUTION,
+    "torch.nn.modules.conv.Conv2d": _CONVOLUTION,
+    "torch.nn.modules.dropout.Dropout": ("p", "inplace"),
+    "torch.nn.modules.linear.Identity": (),
+    "torch.nn.modules.linear.Linear": ("in_features", "out_features", "bias"),
+    "torch.nn.modules.normalization.LayerNorm": (
+        "normalized_shape",
+        "eps",
+        "elementwise_affine",
+        "bias",
+    ),
+    "torch.nn.modules.rnn.GRU": _RECURRENT,
+    "torch.nn.modules.rnn.LSTM": (*_RECURRENT, "proj_size"),
+    "torch.nn.modules.sparse.Embedding": (
+        "num_embeddings",
+        "embedding_dim",
+        "padding_idx",
+        "max_norm",
+        "norm_type",
+        "scale_grad_by_freq",
+        "sparse",
+    ),
+}
+# Made by their constructor from what they contain.
+CONTAINERS = (
+    "torch.nn.modules.container.ModuleDict",
+    "torch.nn.modules.container.ModuleList",
+    "torch.nn.modules.container.ParameterList",
+    "torch.nn.modules.container.Sequential",
+)
+PARAMETERS = ("geoopt.tensor.ManifoldParameter", "torch.nn.parameter.Parameter")
+PIPELINE = "sklearn.pipeline.Pipeline"
+# Packages whose state handling does no more than set attributes.
+_PLAIN_SETSTATE = (nn.Module.__setstate__, BaseEstimator.__setstate__)
+
+
+def loadable_names() -> list[str]:
+    """Return the full name of every class that a file may name."""
+    ours = [f"{module}.{name}" for module, names in OURS.items() for name in names]
+    return [*ours, *LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE]
+
+
+def class_name(kind: type) -> str:
+    """Return the name of a class as files give it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether a name is one of a listed class of this package."""
+    module, _, class_ = name.rpartition(".")
+    return class_ in OURS.get(module, ())
+
+
+def find_class(name: str) -> type:
+    """Return a listed class.
+
+    Parameters
+    ----------
+    name : str
+        Its full name.
+
+    Raises
+    ------
+    ValueError
+        If it is not on the list.
+    """
+    if not (is_ours(name) or name in (*LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE)):
+        raise ValueError(f"it names the class {name!r:.100}, which no model is made of")
+    module, _, class_ = name.rpartition(".")
+    kind = getattr(importlib.import_module(module), class_, None)
+    if not isinstance(kind, type) or class_name(kind) != name:
+        raise ValueError(f"the class {name!r} is not in the packages installed here")
+    return kind
+
+
+def check_own_class(kind: type) -> None:
+    """Raise TypeError unless objects of a class can be made by setting attributes.
+
+    Parameters
+    ----------
+    kind : type
+        A class of this package that is to be listed.
+    """
+    special = [
+        name
+        for name in ("__new__", "__reduce__", "__reduce_ex__")
+        if getattr(kind, name) is not getattr(object, name)
+    ]
+    setstate = getattr(kind, "__setstate__", None)
+    owner = getattr(setstate, "__module__", "").split(".")[0]
+    if setstate is not None and setstate not in _PLAIN_SETSTATE and owner != "skqos":
+        special.append("__setstate__")
+    if special or kind.__module__.split(".")[0] != "skqos":
+        raise TypeError(
+            f"{class_name(kind)} cannot be stored in a model file: "
+            f"{', '.join(special) or 'it'} is of another package and may interpret what it is "
+            "given. Store plain data, or a class of skqos that handles none of its state."
+        )

@@ -1,0 +1,183 @@
+"""Reading y: what is taken as numbers, and what is refused rather than turned into some."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.utils import check_array, column_or_1d
+
+MAX_ROWS_SHOWN = 5
+# Sums of as many values as memory holds are finite.
+MAX_VALUE = 1e300
+# What a code for "missing" looks like among measured values.
+MISSING_CODE = -1.0
+
+_DURATION = "{name} holds durations; give their length as numbers, such as seconds: {name} / {one}."
+_DATE = "{name} holds dates; give what was measured as numbers."
+_TEXT = "{name} holds text; give numbers, such as pd.to_numeric({name})."
+
+
+def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> np.ndarray:
+    """Take y as float64 of one or two dimensions; refuse what is no array of real numbers.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Integers, floats or bools, also as objects; None and pandas' NA are NaN.
+    name : str
+        What the errors call it.
+    allow_nan : bool
+        Whether NaN may stand for what was not observed.
+    estimator : object, default=None
+        Named in errors.
+
+    Returns
+    -------
+    ndarray of float64
+        At most 1e300 in size.
+
+    Raises
+    ------
+    ValueError
+        If y is complex, masked, empty, of more than two dimensions or not of one length in all
+        rows, or holds infinity, a value beyond 1e300 or, unless allowed, NaN.
+    TypeError
+        If y is sparse or holds durations, dates, text or other objects.
+    """
+    _check_kind(y, name)
+    try:
+        values = check_array(
+            y,
+            dtype=np.float64,
+            ensure_2d=False,
+            ensure_all_finite=False,
+            input_name=name,
+            estimator=estimator,
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} cannot be taken as an array of real numbers: {error}") from error
+    _check_finite(values, name, allow_nan, getattr(y, "columns", None))
+    return values
+
+
+def as_single_target(y: Any, *, estimator: Any) -> np.ndarray:
+    """Take y as float64 of shape (n_samples,), finite; errors are those of `as_target`."""
+    values = as_target(y, "y", allow_nan=False, estimator=estimator)
+    if values.ndim == 2 and values.shape[1] > 1:
+        raise ValueError(
+            f"y should be a 1d array, got an array of shape {values.shape} instead. "
+            f"{type(estimator).__name__} takes one QoS parameter; SharpQoSRegressor takes several."
+        )
+    return column_or_1d(values, warn=True)
+
+
+def warn_of_missing_codes(y: np.ndarray, stacklevel: int) -> None:
+    """Warn if -1 seems to stand for "missing", as in the matrices of WS-DREAM.
+
+    So it is if measured values, that is such as are no integers, are negative nowhere else.
+    """
+    for target, values in enumerate(y.reshape(len(y), -1).T):
+        values = values[~np.isnan(values)]
+        n_codes = np.count_nonzero(values == MISSING_CODE)
+        if n_codes < 2 or n_codes < np.count_nonzero(values < 0):
+            continue
+        if (values != np.floor(values)).any():
+            warnings.warn(
+                f"y, target {target}: {n_codes:,} of {len(values):,} values are -1, and no other "
+                "is negative. If -1 stands for a missing value there, as it does in the files of "
+                "WS-DREAM, leave those rows out (or give NaN to SharpQoSRegressor, in a y of "
+                "several columns): it is learnt as a measured value.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+
+
+def _check_kind(y: Any, name: str) -> None:
+    if sparse.issparse(y):
+        raise TypeError(f"Sparse data was passed for {name}, but dense data is required.")
+    if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
+        raise ValueError(
+            f"{name} is a masked array, whose masked values would be taken as measured; leave "
+            f"those rows out, or give {name}.astype(float).filled(np.nan) where NaN is taken."
+        )
+    for column in _columns(y, name):
+        _check_kind_of_column(column, name)
+
+
+def _columns(y: Any, name: str) -> list[np.ndarray]:
+    """Arrays of one type each; a frame's columns may differ."""
+    if isinstance(y, pd.DataFrame):
+        return [np.asarray(y.iloc[:, k]) for k in range(y.shape[1])]
+    try:
+        return [np.asarray(y)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} cannot be taken as an array: {error}") from error
+
+
+def _check_kind_of_column(values: np.ndarray, name: str) -> None:
+    if values.dtype.kind == "m":
+        raise TypeError(_DURATION.format(name=name, one="np.timedelta64(1, 's')"))
+    if values.dtype.kind == "M":
+        raise TypeError(_DATE.format(name=name))
+    if values.dtype.kind in "US":
+        raise TypeError(_TEXT.format(name=name))
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} holds complex numbers.")
+    if values.dtype.kind == "V":
+        raise TypeError(f"{name} is a structured array; give one of numbers.")
+    if values.dtype.kind == "O":
+        for kind in set(map(type, values.ravel())):
+            _check_kind_of_object(kind, name)
+
+
+def _check_kind_of_object(kind: type, name: str) -> None:
+    if issubclass(kind, datetime.timedelta | np.timedelta64):
+        raise TypeError(_DURATION.format(name=name, one="pd.Timedelta('1s')"))
+    if issubclass(kind, datetime.date | datetime.time | np.datetime64 | pd.Period):
+        raise TypeError(_DATE.format(name=name))
+    if issubclass(kind, str | bytes):
+        raise TypeError(_TEXT.format(name=name))
+    if issubclass(kind, complex | np.complexfloating):
+        raise ValueError(f"Complex data not supported: {name} holds complex numbers.")
+    is_missing = kind in (type(None), type(pd.NA))
+    if not is_missing and not hasattr(kind, "__float__"):
+        raise TypeError(f"{name} holds objects of type {kind.__name__}; give numbers.")
+
+
+def _check_finite(values: np.ndarray, name: str, allow_nan: bool, names: Any) -> None:
+    """Raise ValueError at infinity or NaN, in the words of scikit-learn and with the rows."""
+    for k, column in enumerate(values.reshape(len(values), -1).T):
+        label = name
+        if values.ndim == 2:
+            label = f"{name}, column {k} ({k if names is None else names[k]})"
+        infinite, missing = np.abs(column) > MAX_VALUE, np.isnan(column)
+        if infinite.any():
+            advice = ", or NaN for what was not observed" if allow_nan else ""
+            raise ValueError(
+                f"Input {name} contains infinity or a value too large for dtype('float64'). "
+                f"{label}: {_rows(infinite, column)}; give a finite value, at most {MAX_VALUE:g} "
+                f"in size{advice}."
+            )
+        if missing.any() and not allow_nan:
+            advice = " Only SharpQoSRegressor takes NaN, in a y of several columns."
+            raise ValueError(
+                f"Input {name} contains NaN. {label}: {_rows(missing, column)}; leave out what was "
+                f"not observed.{advice if name == 'y' else ''}"
+            )
+
+
+def _rows(wrong: np.ndarray, values: np.ndarray) -> str:
+    """Name the first rows of those that are wrong."""
+    found = np.flatnonzero(wrong)
+    text = f"row {found[0]} is {values[found[0]]}"
+    if len(found) > 1:
+        more = ", ".join(map(str, found[1:MAX_ROWS_SHOWN]))
+        text += f", as are rows {more}{', ...' if len(found) > MAX_ROWS_SHOWN else ''}"
+        text += f" ({len(found):,} in all)"
+    return text

@@ -1,0 +1,159 @@
+"""numpy scalars as parameters: every int, float and bool parameter of every estimator."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import pytest
+
+from skqos._parameters import plain_value, with_plain_parameters
+from skqos._sklearn_compat import Interval
+from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.model_selection import DensitySplit, SlotSplit
+from tests.common import CONTRACTS
+
+INTEGERS = [np.dtype(f"{sign}int{bits}").type for sign in ("", "u") for bits in (8, 16, 32, 64)]
+FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
+BASELINES = [UIPCCRegressor, PMFRegressor]
+
+
+def estimators():
+    return [contract.estimator_class for contract in CONTRACTS] + BASELINES
+
+
+def small(estimator_class):
+    """Return an estimator that fits in a fraction of a second."""
+    for contract in CONTRACTS:
+        if contract.estimator_class is estimator_class:
+            return contract.make()
+    params = {"random_state": 0} if estimator_class is PMFRegressor else {}
+    return estimator_class(**params)
+
+
+def scalar_types(constraints):
+    """Return the numpy types that a parameter's constraints allow, by what they name."""
+    types = []
+    for constraint in constraints:
+        if constraint == "boolean":
+            types.append(np.bool_)
+        elif constraint in ("random_state", "verbose"):
+            types.extend(INTEGERS)
+        elif isinstance(constraint, Interval):
+            types.extend({Integral: INTEGERS, Real: FLOATS}[constraint.type])
+    return types
+
+
+def scalar_parameters():
+    return [
+        pytest.param(cls, name, id=f"{cls.__name__}-{name}")
+        for cls in estimators()
+        for name, constraints in cls._parameter_constraints.items()
+        if scalar_types(constraints)
+    ]
+
+
+def data_for(estimator_class):
+    for contract in CONTRACTS:
+        if contract.estimator_class is estimator_class:
+            return contract.make_data(12, 15, density=0.6)
+    return CONTRACTS[0].make_data(12, 15, density=0.6)
+
+
+@pytest.mark.filterwarnings("ignore::skqos.exceptions.UnusedColumnsWarning")
+@pytest.mark.parametrize(("estimator_class", "name"), scalar_parameters())
+def test_every_parameter_takes_numpy_scalars(estimator_class, name, capsys):
+    """One fit has the smallest type of each kind, which overflows or rounds most."""
+    model = small(estimator_class)
+    value = model.get_params()[name]
+    types = scalar_types(estimator_class._parameter_constraints[name])
+    make = {np.bool_: np.bool_, np.int8: np.int8, np.float16: np.float16}[types[0]]
+    if not isinstance(value, int | float):
+        value = {np.bool_: True, np.int8: 4, np.float16: 0.5}[types[0]]
+    given = make(min(value, 100))
+    data = data_for(estimator_class)
+    model.set_params(**{name: given}).fit(data.X, data.y)
+    assert np.isfinite(model.predict(data.X)).all()
+    assert model.get_params()[name] is given
+    if hasattr(model, "partial_fit"):
+        model.partial_fit(data.X[:5], data.y[:5])
+    twin = small(estimator_class).set_params(**{name: given.item()}).fit(data.X, data.y)
+    if hasattr(model, "partial_fit"):
+        twin.partial_fit(data.X[:5], data.y[:5])
+    np.testing.assert_array_equal(model.predict(data.X), twin.predict(data.X))
+
+
+@pytest.mark.parametrize("estimator_class", estimators())
+@pytest.mark.parametrize("kind", [*INTEGERS, *FLOATS, np.bool_], ids=lambda kind: kind.__name__)
+def test_all_parameters_of_a_numpy_type_at_once(estimator_class, kind):
+    model = small(estimator_class)
+    given = {}
+    for name, value in model.get_params().items():
+        allowed = kind in scalar_types(estimator_class._parameter_constraints[name])
+        if allowed and isinstance(value, int | float):
+            given[name] = kind(min(value, 100))
+    data = data_for(estimator_class)
+    model.set_params(**given).fit(data.X, data.y)
+    plain = {name: plain_value(value) for name, value in given.items()}
+    twin = small(estimator_class).set_params(**plain).fit(data.X, data.y)
+    np.testing.assert_array_equal(model.predict(data.X), twin.predict(data.X))
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.estimator_class.__name__)
+@pytest.mark.parametrize("convert", [np.array, lambda value: [*map(np.int64, value)]])
+def test_sequences_of_numpy_integers(contract, convert):
+    model, data = contract.make(), contract.make_data(12, 15, density=0.6)
+    names = [
+        name
+        for name, value in model.get_params().items()
+        if isinstance(value, tuple) and value and isinstance(value[0], int)
+    ]
+    params = {name: convert(model.get_params()[name]) for name in names}
+    twin = contract.make().fit(data.X, data.y)
+    model.set_params(**params).fit(data.X, data.y)
+    np.testing.assert_array_equal(model.predict(data.X), twin.predict(data.X))
+
+
+@pytest.mark.parametrize(
+    ("splitter", "own"),
+    [(DensitySplit, {"n_time_steps": 4, "test_size": 7}), (SlotSplit, {"window": 2})],
+)
+@pytest.mark.parametrize("kind", [*INTEGERS, *FLOATS], ids=lambda kind: kind.__name__)
+def test_splitters_take_numpy_scalars(splitter, own, kind):
+    X = np.array([[u, s, t] for u in range(10) for s in range(20) for t in range(4)])
+    plain = {"n_splits": 2, "n_users": 10, "n_services": 20, "random_state": 3, "density": 0.0625}
+    plain |= own
+    is_meant = int if np.issubdtype(kind, np.integer) else float
+    given = {k: kind(v) if isinstance(v, is_meant) else v for k, v in plain.items()}
+    made, expected = splitter(**given), splitter(**plain)
+    assert type(made.get_n_splits()) is int
+    for rows, same in zip(made.split(X), expected.split(X), strict=True):
+        np.testing.assert_array_equal(rows[0], same[0])
+        np.testing.assert_array_equal(rows[1], same[1])
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.int8(3), 3),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (np.float16(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("adam"), "adam"),
+        (np.array([64, 32]), [64, 32]),
+        ((np.int64(64), "a"), (64, "a")),
+        ("adam", "adam"),
+        (None, None),
+    ],
+)
+def test_plain_value(value, plain):
+    made = plain_value(value)
+    assert made == plain
+    assert type(made) is type(plain)
+
+
+def test_the_copy_leaves_the_original():
+    splitter = DensitySplit(np.int8(2), random_state=np.random.RandomState(0))
+    copy = with_plain_parameters(splitter)
+    assert type(copy.n_splits) is int
+    assert type(splitter.n_splits) is np.int8
+    assert copy.random_state is splitter.random_state
