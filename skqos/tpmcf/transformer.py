@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from skqos.members import ByteDropout, MemberLinear
 
 KERNEL_WIDTH = 3
+# Sequences share a product of matrices up to so many steps: smaller matrices cost more time each.
+STEPS_PER_PRODUCT = 16
 
 
 def each_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -57,11 +59,20 @@ class MultiHeadAttention(nn.Module):
         -------
         Tensor of the shape of `x`
         """
-        queries, keys, values = (part.flatten(0, 1) for part in self._heads(x))
+        _, n, window, dim = x.shape
+        # Not in evaluation: torch.export cannot trace it for any number of sequences.
+        n_together = max(STEPS_PER_PRODUCT // window, 1) if self.training else 1
+        n_missing = -n % n_together
+        # Sequences that share a product stand in a row, and do not attend to one another.
+        rows = F.pad(x, (0, 0, 0, 0, 0, n_missing)).reshape(len(x), -1, n_together * window, dim)
+        queries, keys, values = (part.flatten(0, 1) for part in self._heads(rows))
+        mask = _attended(F.pad(present, (0, 0, 0, n_missing), value=True), n_together)
         # Four axes, the members among the sequences: torch has a fused kernel for these.
-        mask = present.repeat(len(x), 1)[:, None, None]
-        heads = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        return each_step(self.join, heads.transpose(1, 2).flatten(2).unflatten(0, x.shape[:2]))
+        heads = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask.repeat(len(x), 1, 1, 1)
+        )
+        joined = each_step(self.join, heads.transpose(1, 2).flatten(2).unflatten(0, rows.shape[:2]))
+        return joined.reshape(len(x), -1, window, dim)[:, :n]
 
     def weights(self, x: Tensor, present: Tensor) -> Tensor:
         """Attention of each step (last axis but one) to each (last).
@@ -76,6 +87,25 @@ class MultiHeadAttention(nn.Module):
         """Project to queries, keys and values; (n_members, n, n_heads, window, head_dim) each."""
         projected = each_step(self.project, x).unflatten(3, (3, self.n_heads, -1))
         return projected.permute(3, 0, 1, 4, 2, 5).unbind(0)
+
+
+def _attended(present: Tensor, n_together: int) -> Tensor:
+    """Tell which steps attend to which, several sequences in a row.
+
+    Parameters
+    ----------
+    present : Tensor of bool of shape (n, window)
+        False for padding.
+    n_together : int
+        Number of sequences in a row; a divisor of n.
+
+    Returns
+    -------
+    Tensor of bool of shape (n / n_together, 1, n_together * window, n_together * window)
+    """
+    of_keys = present.view(-1, 1, n_together * present.shape[1])
+    sequence = torch.arange(n_together, device=present.device).repeat_interleave(present.shape[1])
+    return (of_keys & (sequence[:, None] == sequence)).unsqueeze(1)
 
 
 class MemberConvolution(nn.Module):

@@ -119,6 +119,18 @@ def test_padding_has_no_say_in_attention():
     assert not torch.equal(attention(sequences(100.0), torch.ones_like(PRESENT)), plain)
 
 
+@pytest.mark.parametrize("window", [1, 4, 5, 16, 20])
+@pytest.mark.parametrize("n", [1, 2, 5, 16])
+def test_sequences_that_share_a_product_do_not_attend_to_one_another(window, n):
+    """In evaluation each has a product of its own."""
+    attention = make_attention()
+    x = torch.randn(MEMBERS, n, window, DIM, dtype=torch.float64)
+    present = torch.arange(window) >= torch.randint(window, (n, 1))
+    together, apart = attention.train()(x, present), attention.eval()(x, present)
+    assert together.shape == x.shape
+    assert_allclose(numpy(together), numpy(apart), **EXACT)
+
+
 # --- Convolutions -------------------------------------------------------------------------------
 
 
