@@ -76,6 +76,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Width 2^v of the first dense layer; the next have a half and a quarter of it. The paper
         leaves v open.
 
+    skip_connection : bool, default=True
+        Whether the first dense layer also reads the embedded known features themselves, beside what
+        the convolutions make of them. The paper has False.
+
     loss : {"absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed"}, \
             default="e_huber"
         Training loss, in units of the transformed target. "e_huber" is continuous; the loss of the
@@ -228,6 +232,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "rate": "printed",
         "slow_quantile": 0.951,
         "n_members": 1,
+        "n_filters": 8,
+        "hidden_size": 256,
+        "skip_connection": False,
         "input_dropout": 0.0,
         "loss": "e_huber_printed",
         "loss_threshold": 0.5,
@@ -252,6 +259,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "hidden_size": [Interval(Integral, 4, None, closed="left")],
+        "skip_connection": ["boolean"],
         "loss": [StrOptions(set(LOSS_NAMES))],
         "loss_threshold": [Interval(Real, 0, None, closed="neither")],
         "tail_weight": [Interval(Real, 0, None, closed="left")],
@@ -272,6 +280,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         input_dropout: float = 0.3,
         n_filters: int = 8,
         hidden_size: int = 256,
+        skip_connection: bool = True,
         loss: str = "e_huber",
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
@@ -304,6 +313,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.input_dropout = input_dropout
         self.n_filters = n_filters
         self.hidden_size = hidden_size
+        self.skip_connection = skip_connection
         self.loss = loss
         self.loss_threshold = loss_threshold
         self.tail_weight = tail_weight
@@ -451,6 +461,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
             n_members=self.n_members,
             n_filters=self.n_filters,
             hidden_size=self.hidden_size,
+            skip_connection=self.skip_connection,
         )
 
 

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
-from skqos.members import ByteDropout, MemberLinear
+from skqos.members import ByteDropout, MemberLinear, PairLinear
 from skqos.prediction import Encoded
 
 KERNEL_WIDTHS = (1, 3, 5)
 # Shares that vary less are not blown up: a region unlike all others would be far out.
 MIN_DEVIATION = 0.1
 
-# Of entities: vectors of the known features (n_members, n, n_features * dim), or what convolution
-# makes of them, and shares of the latent states (n_members or 1, n, kinds * m).
+# Of entities: vectors of the known features (n_members, n, n_features * dim) and shares of the
+# latent states (n_members or 1, n, kinds * m).
 Rows = tuple[Tensor, Tensor]
+# Convolved features, shares, and what goes past the convolutions, if anything does.
+Projection = tuple[Tensor, ...]
 
 
 class EntityRows(nn.Module):
@@ -201,6 +203,8 @@ class R2SLModule(nn.Module):
         Filters of each width of kernel; kernels are min(m, rows) high and 1, 3 and 5 wide.
     hidden_size : int
         Width of the first dense layer, 2^v; the others are a half and a quarter of it.
+    skip_connection : bool
+        Whether the first dense layer also reads the known features as they are.
 
     Attributes
     ----------
@@ -212,6 +216,8 @@ class R2SLModule(nn.Module):
         Their biases.
     layers : ModuleList of MemberLinear
         The dense layers. Inputs of the first are the cells that vary, each with all filters.
+    skip : ModuleList of PairLinear
+        What the first adds for the features themselves; empty without skip connection.
     """
 
     def __init__(
@@ -222,6 +228,7 @@ class R2SLModule(nn.Module):
         n_members: int,
         n_filters: int,
         hidden_size: int,
+        skip_connection: bool,
     ) -> None:
         super().__init__()
         self.sides = nn.ModuleList([user_rows, service_rows])
@@ -238,22 +245,28 @@ class R2SLModule(nn.Module):
         self.layers = nn.ModuleList(
             MemberLinear(n_members, n, next_n) for n, next_n in pairwise(sizes)
         )
+        widths = user_rows.features.out_dim, service_rows.features.out_dim
+        self.skip = nn.ModuleList(
+            [PairLinear(n_members, *widths, hidden_size)] if skip_connection else []
+        )
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs of known entities, given by code; (n_members, n)."""
-        (user_features, user_shares), (service_features, service_shares) = (
-            side(codes) for side, codes in zip(self.sides, (users, services), strict=True)
+        user_rows, service_rows = self.sides
+        return self._predict(
+            self._project_users(user_rows(users)), self._project_services(service_rows(services))
         )
-        known = self._convolve_services(service_features)
-        known = torch.baddbmm(known, user_features, self._feature_matrix(0))
-        return self._predict(known, torch.cat([user_shares, service_shares], dim=2))
 
     def encode_known(self) -> Encoded:
         """Convolve the known features of every known entity."""
         (users, average_user), (services, average_service) = (
             side.encode_known() for side in self.sides
         )
-        return self._encode(users, services, (average_user, average_service))
+        return Encoded(
+            self._project_users(users),
+            self._project_services(services),
+            (average_user, average_service),
+        )
 
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
@@ -265,18 +278,15 @@ class R2SLModule(nn.Module):
                 self.sides, known.averages, (new_users, new_services), strict=True
             )
         )
-        return self._encode(users, services, None)
+        return Encoded(self._project_users(users), self._project_services(services))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded; convolved rows add up; (n,)."""
+        """Predict pairs, given as positions into what was encoded; (n,)."""
         of_users, of_services = (
-            [part.index_select(1, positions) for part in parts]
+            tuple(part.index_select(1, positions) for part in parts)
             for parts, positions in ((encoded.users, users), (encoded.services, services))
         )
-        known = of_users[0] + of_services[0]
-        # There may be one user for all services.
-        user_shares = of_users[1].expand(-1, known.shape[1], -1)
-        return self._predict(known, torch.cat([user_shares, of_services[1]], dim=2)).mean(0)
+        return self._predict(of_users, of_services).mean(0)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for entities and categories that were appended."""
@@ -293,23 +303,18 @@ class R2SLModule(nn.Module):
         self.kernels = nn.Parameter(weights)
         self.kernel_bias = nn.Parameter(biases * largest[:, None])
 
-    def _encode(
-        self, users: Rows, services: Rows, averages: tuple[Tensor, Tensor] | None
-    ) -> Encoded:
-        (user_features, user_shares), (service_features, service_shares) = users, services
-        return Encoded(
-            (torch.bmm(user_features, self._feature_matrix(0)), user_shares),
-            (self._convolve_services(service_features), service_shares),
-            averages,
-        )
+    def _project_users(self, rows: Rows) -> Projection:
+        """Do with users what does not depend on the pair."""
+        features, shares = rows
+        known = torch.bmm(features, self._feature_matrix(0))
+        return known, shares, *(skip.users(features) for skip in self.skip)
 
-    def _convolve_services(self, features: Tensor) -> Tensor:
-        """Convolve services' features; (n_members, n, n_known * n_filters).
-
-        The bias belongs to the pair: the services' side has it.
-        """
+    def _project_services(self, rows: Rows) -> Projection:
+        """Do with services what does not depend on the pair; they have its biases."""
+        features, shares = rows
         bias, _ = self._split_cells(self._cell_bias())
-        return torch.baddbmm(bias, features, self._feature_matrix(1))
+        known = torch.baddbmm(bias, features, self._feature_matrix(1))
+        return known, shares, *(skip.services(features) for skip in self.skip)
 
     def _feature_matrix(self, side: int) -> Tensor:
         """Weights of features in the cells that read any.
@@ -345,14 +350,25 @@ class R2SLModule(nn.Module):
     def _n_filters(self) -> int:
         return self.kernels.shape[-1]
 
-    def _predict(self, known: Tensor, shares: Tensor) -> Tensor:
+    def _predict(self, users: Projection, services: Projection) -> Tensor:
         """Convolve the states, and go through the dense layers (eq. 26); (n_members, n)."""
+        (known_u, shares_u, *skipped_u), (known_s, shares_s, *skipped_s) = users, services
+        # There may be one user for all services.
+        shares_u = shares_u.expand(-1, shares_s.shape[1], -1)
+        hidden = self._convolve(known_u + known_s, torch.cat([shares_u, shares_s], dim=2))
+        first, *others = self.layers
+        hidden = first(F.relu(hidden))
+        for part in (*skipped_u, *skipped_s):
+            hidden = hidden + part
+        for layer in others:
+            hidden = layer(F.relu(hidden))
+        return hidden.squeeze(2)
+
+    def _convolve(self, known: Tensor, shares: Tensor) -> Tensor:
+        """Add the states to the convolved features; (n_members, n, n_cells * n_filters)."""
         shares = shares.expand(len(known), -1, -1)
         of_known, of_others = self._split_cells(self._state_matrix())
         _, bias = self._split_cells(self._cell_bias())
-        hidden = torch.cat(
+        return torch.cat(
             [torch.baddbmm(known, shares, of_known), torch.baddbmm(bias, shares, of_others)], dim=2
         )
-        for layer in self.layers:
-            hidden = layer(F.relu(hidden))
-        return hidden.squeeze(2)

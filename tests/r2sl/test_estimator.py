@@ -15,6 +15,7 @@ from skqos.preprocessing import ContextJoiner
 from skqos.r2sl.estimator import LOSS_NAMES
 from skqos.r2sl.latent_states import RegionalLatentStates
 from skqos.r2sl.module import MIN_DEVIATION
+from skqos.targets import TargetTransform
 from skqos.training import Trainer
 
 TINY = {
@@ -60,7 +61,7 @@ def test_all_categorical_context_of_both_sides_is_a_kind_of_region(joined):
     model = make().fit(X, y)
     assert "service_provider" in X
     assert model.region_features_ == ["country", "as", "region"]
-    assert model.module_.n_rows == 8
+    assert model.module_.geometry.n_rows == 8
 
 
 @pytest.mark.parametrize("kinds", [["as"], ("region", "as"), np.array(["country"]), []])
@@ -68,7 +69,7 @@ def test_kinds_may_be_named(joined, kinds):
     model = make(region_features=kinds).fit(*joined)
     assert model.region_features_ == list(kinds)
     assert list(model.latent_states_) == list(kinds)
-    assert model.module_.n_rows == 2 + 2 * len(kinds)
+    assert model.module_.geometry.n_rows == 2 + 2 * len(kinds)
 
 
 @pytest.mark.parametrize("kind", ["city", "provider", "latitude", "user_as"])
@@ -89,7 +90,7 @@ def test_without_context_latent_states_are_off(joined, recwarn):
     model = make().fit(X[["user", "service"]], y)
     assert model.region_features_ == []
     assert model.latent_states_ == {}
-    assert model.module_.n_rows == 2
+    assert model.module_.geometry.n_rows == 2
     assert not recwarn.list
     with pytest.raises(ValueError, match=r"region_features names 'as'.*found: \[\]"):
         make(region_features=["as"]).fit(X[["user", "service"]], y)
@@ -147,7 +148,7 @@ def test_the_network_has_each_entitys_states(joined):
         ]
         _, shares = rows.eval()(torch.arange(len(encoder.ids_)))
         expected = (plain - plain.mean(0)) / np.maximum(plain.std(0), MIN_DEVIATION)
-        assert_allclose(shares[:, 0].numpy(), expected, rtol=1e-3, atol=1e-4)
+        assert_allclose(shares[0].numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_latent_states_see_y_in_its_own_unit_and_no_validation_row(joined, state_fits):
@@ -208,14 +209,52 @@ def test_a_newcomer_has_the_states_of_its_region(joined):
     model = make(region_features=["as"]).fit(X, y)
     with torch.no_grad():
         for rows in model.module_.sides:
-            for embedding in rows.features.category_embeddings:
-                embedding.weight.zero_()
+            # Vectors of categories come after those of the ids.
+            rows.features.vectors[rows.features.sizes[0] :].zero_()
             rows.state_vectors.normal_()
     newcomers = X.drop_duplicates("user_as").head(2).assign(user=-1, service=0)
     newcomers["service_as"] = X.loc[X["service"] == 0, "service_as"].iloc[0]
     unknown = newcomers.head(1).assign(user_as="nowhere")
     predictions = model.predict(pd.concat([newcomers, unknown]))
     assert len(set(predictions)) == 3
+
+
+# --- Members ------------------------------------------------------------------------------------
+
+
+def predict_members(model, X):
+    """Predict by each member apart, in the transformed target."""
+    users = model.users_.transform(X["user"], None)[0]
+    services = model.services_.transform(X["service"], None)[0]
+    with torch.no_grad():
+        return model.module_(torch.tensor(users), torch.tensor(services)).double().numpy()
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_predictions_are_averages_of_members_in_the_transformed_target(joined, n_members):
+    X, y = joined
+    model = make(n_members=n_members, target_transform="sqrt").fit(X, y)
+    of_members = predict_members(model, X)
+    assert of_members.shape == (n_members, len(X))
+    transform = TargetTransform("sqrt").fit(y)
+    expected = transform.inverse_transform(of_members.mean(0))
+    found = model.predict(X)
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    averages = np.mean([transform.inverse_transform(member) for member in of_members], axis=0)
+    if n_members > 1:
+        assert np.abs(found - averages).max() > 100 * np.abs(found - expected).max()
+
+
+def test_updates_train_every_member(joined):
+    X, y = joined
+    model = make(n_members=3).fit(X, y)
+    before = model.module_.kernels.detach().clone()
+    new = X[X["user"] == 3].assign(user=10_000, user_as="nowhere before")
+    model.partial_fit(new, y[: len(new)])
+    assert model.module_.kernels.shape == before.shape
+    assert (model.module_.kernels != before).flatten(1).any(dim=1).all()
+    assert len(model.module_.sides[0].shares) == 31
+    assert np.isfinite(model.predict(new)).all()
 
 
 # --- Losses, published settings, pickles --------------------------------------------------------
@@ -261,7 +300,9 @@ def test_the_published_model_fits(joined):
     params = {**R2SLRegressor.PAPER_PARAMS, "max_epochs": 2, "random_state": 0}
     model = R2SLRegressor(**params).fit(X, y)
     assert model.region_features_ == ["city", "as"]
-    assert model.module_.n_rows == 6
+    assert model.module_.geometry.n_rows == 6
+    assert len(model.module_.skip) == 0
+    assert model.module_.kernels.shape[0] == 1
     assert np.isfinite(model.predict(X)).all()
     with pytest.raises(ValueError, match="region_features names 'city'"):
         R2SLRegressor(**params).fit(*joined)
@@ -283,10 +324,13 @@ def test_latent_states_survive_pickling(joined):
         ({"rate": "other"}, "rate"),
         ({"slow_quantile": 0}, "slow_quantile"),
         ({"region_features": "as"}, "region_features"),
+        ({"n_members": 0}, "n_members"),
+        ({"n_members": 1.5}, "n_members"),
         ({"embedding_dim": 0}, "embedding_dim"),
         ({"input_dropout": 1.0}, "input_dropout"),
         ({"n_filters": 0}, "n_filters"),
         ({"hidden_size": 3}, "hidden_size"),
+        ({"skip_connection": "yes"}, "skip_connection"),
         ({"loss": "hinge"}, "loss"),
         ({"loss_threshold": 0}, "loss_threshold"),
         ({"tail_weight": -1}, "tail_weight"),

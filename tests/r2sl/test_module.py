@@ -42,11 +42,20 @@ def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0, n_membe
     return rows.double(), states, table
 
 
-def make_module(n_kinds=2, m=3, dropout=0.0, n_service_features=2, n_members=1):
+def make_module(
+    n_kinds=2, m=3, dropout=0.0, n_service_features=2, n_members=1, skip_connection=True
+):
     users, *_ = make_rows(N_USERS, (3, 2), 1, n_kinds, m, 1, dropout, n_members)
     categories = (4,) * n_service_features
     services, *_ = make_rows(N_SERVICES, categories, 0, n_kinds, m, 2, dropout, n_members)
-    module = R2SLModule(users, services, n_members=n_members, n_filters=FILTERS, hidden_size=32)
+    module = R2SLModule(
+        users,
+        services,
+        n_members=n_members,
+        n_filters=FILTERS,
+        hidden_size=32,
+        skip_connection=skip_connection,
+    )
     return module.double().eval()
 
 
@@ -104,10 +113,24 @@ def slow_convolutions(module, user, service):
     return convolved
 
 
-def dense(layers, hidden):
+def dense(layers, hidden, skipped):
+    """Go through the dense layers, of which the first adds what does not come by convolution."""
     for weight, bias in layers:
-        hidden = np.maximum(hidden, 0) @ weight + bias
+        hidden = np.maximum(hidden, 0) @ weight + bias + skipped
+        skipped = 0.0
     return hidden[0]
+
+
+def slow_skip(module, user, service):
+    """Map the features of a pair linearly, as they are."""
+    features = [
+        numpy(rows(torch.tensor([entity]))[0])[0, 0]
+        for rows, entity in zip(module.sides, (user, service), strict=True)
+    ]
+    return sum(
+        np.concatenate(features) @ numpy(skip.weight)[0] + numpy(skip.bias)[0, 0]
+        for skip in module.skip
+    )
 
 
 def layers_of(module):
@@ -118,15 +141,15 @@ def pairs(n=8):
     return torch.randint(N_USERS, (n,)), torch.randint(N_SERVICES, (n,))
 
 
+@pytest.mark.parametrize("skip", [False, True], ids=["plain", "skip"])
 @pytest.mark.parametrize(("n_kinds", "m", "n_service_features"), MAPS)
-def test_predictions_are_those_of_the_convolved_map(n_kinds, m, n_service_features):
+def test_predictions_are_those_of_the_convolved_map(n_kinds, m, n_service_features, skip):
     """With a dense layer on all its cells: those left out act as a part of the layer's bias."""
-    module = make_module(n_kinds, m, n_service_features=n_service_features)
+    module = make_module(n_kinds, m, n_service_features=n_service_features, skip_connection=skip)
+    assert len(module.skip) == skip
     users, services = pairs()
-    maps = [
-        slow_convolutions(module, user, service)
-        for user, service in zip(users.tolist(), services.tolist(), strict=True)
-    ]
+    of_pairs = list(zip(users.tolist(), services.tolist(), strict=True))
+    maps = [slow_convolutions(module, *pair) for pair in of_pairs]
     kept = tuple(module.geometry.cells.T)
     (weight, bias), *others = layers_of(module)
     whole = np.random.default_rng(0).normal(size=(*maps[0].shape, weight.shape[1]))
@@ -137,7 +160,8 @@ def test_predictions_are_those_of_the_convolved_map(n_kinds, m, n_service_featur
     # What the module's first bias holds beside that of the layer on all cells.
     folded = np.einsum("nf,nfh->h", np.maximum(of_bias[constant], 0), whole[constant])
     layers = [(whole.reshape(-1, weight.shape[1]), bias - folded), *others]
-    expected = [dense(layers, convolved.ravel()) for convolved in maps]
+    skipped = [slow_skip(module, *pair) for pair in of_pairs]
+    expected = [dense(layers, x.ravel(), past) for x, past in zip(maps, skipped, strict=True)]
     assert np.ptp(expected) > 1e-3
     assert_allclose(numpy(module(users, services))[0], expected, **EXACT)
 
@@ -182,7 +206,7 @@ def test_the_map_grows_with_kinds_states_and_features(
 
 def test_kernels_start_as_those_of_torch():
     rows = [make_rows(4, (3, 2), 1, 2, 5, seed=3)[0] for _ in range(2)]
-    module = R2SLModule(*rows, n_members=40, n_filters=50, hidden_size=4)
+    module = R2SLModule(*rows, n_members=40, n_filters=50, hidden_size=4, skip_connection=False)
     start = 0
     for k, width in enumerate(KERNEL_WIDTHS):
         theirs = torch.nn.Conv2d(EMBED, 4000, (5, width))
@@ -329,7 +353,7 @@ def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(n_kinds):
     users, services = pairs(30)
     encoded = encode(module, NEW_USERS, NEW_SERVICES)
     for side, n in ((encoded.users, N_USERS), (encoded.services, N_SERVICES)):
-        assert [part.shape[1] for part in side] == [n + 2, n + 2]
+        assert {part.shape[1] for part in side} == {n + 2}
     expected = numpy(module(users, services).mean(0))
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **EXACT)
     newcomer = module.score(encoded, torch.tensor([N_USERS]), torch.tensor([N_SERVICES]))
@@ -341,9 +365,10 @@ def test_known_entities_hold_only_cells_that_read_a_feature():
     known = module.encode_known()
     width = FILTERS * module.geometry.n_known
     assert width < FILTERS * len(module.geometry.cells)
-    for (cells, shares), n in ((known.users, N_USERS), (known.services, N_SERVICES)):
+    for (cells, shares, skipped), n in ((known.users, N_USERS), (known.services, N_SERVICES)):
         assert cells.shape == (2, n, width)
         assert shares.shape == (1, n, 10)
+        assert skipped.shape == (2, n, 32)
 
 
 def test_dropout_falls_on_features_and_shares_of_each_member_in_training_only():
@@ -365,6 +390,8 @@ def test_shares_are_no_parameters_and_every_parameter_gets_a_gradient():
         "state_vectors",
         "kernels",
         "kernel_bias",
+        "user_weight",
+        "service_weight",
         "weight",
         "bias",
     }
