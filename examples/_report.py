@@ -196,6 +196,9 @@ def report(
         args.out.mkdir(parents=True, exist_ok=True)
         write_figures(args.out, rows, layout)
         write_report(args.out / "results.md", title, layout, tables, published)
+    if args.figures:
+        args.figures.mkdir(parents=True, exist_ok=True)
+        write_figures(args.figures, rows, layout)
     for path in args.readme or ():
         write_between_marks(path, {**tables, published_mark: published})
     first = next(iter(summaries.values()))

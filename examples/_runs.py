@@ -197,6 +197,7 @@ def make_parser(description: str, data_set: int) -> argparse.ArgumentParser:
     source.add_argument("--table", type=Path, nargs="+", help="results.csv of earlier runs")
     parser.add_argument("--out", type=Path, help="folder for results, predictions, figures")
     parser.add_argument("--readme", type=Path, nargs="+", help="files to put the tables into")
+    parser.add_argument("--figures", type=Path, help="folder for the figures alone")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", help="names of the table, in place of the default")
     parser.add_argument("--ablations", action="store_true", help="the variants of ours, too")

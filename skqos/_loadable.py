@@ -24,7 +24,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.preprocessing": ("ContextJoiner",),
     "skqos.r2sl.estimator": ("R2SLRegressor",),
     "skqos.r2sl.latent_states": ("RegionalLatentStates",),
-    "skqos.r2sl.module": ("EntityRows", "R2SLModule"),
+    "skqos.r2sl.module": ("EntityRows", "MapGeometry", "R2SLModule"),
     "skqos.replay": ("ReplayBuffer",),
     "skqos.sa_moe.estimator": ("SAMoERegressor",),
     "skqos.sa_moe.experts": ("AttentionExpert", "LHUCExpert", "MLPExpert"),
@@ -33,8 +33,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.sharp_qos.estimator": ("SharpQoSRegressor",),
     "skqos.sharp_qos.hyperbolic": (
         "GraphConvolution",
-        "HyperbolicLinear",
         "HypergraphConvolution",
+        "PartLinear",
     ),
     "skqos.sharp_qos.module": (
         "ContextConvolution",
@@ -43,11 +43,11 @@ OURS: dict[str, tuple[str, ...]] = {
         "SharpQoSModule",
     ),
     "skqos.sharp_qos.routing": (
-        "Blocks",
         "CrossRouting",
         "GatedFusion",
         "HardConcreteGates",
         "SubnetworkRouting",
+        "TaskLinear",
     ),
     "skqos.state": ("FittedState", "NetworkState"),
     "skqos.targets": ("TargetTransform",),
@@ -57,6 +57,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.tpmcf.transformer": (
         "EncoderBlock",
         "FeatureConvolution",
+        "MemberConvolution",
+        "MemberLayerNorm",
         "MultiHeadAttention",
         "RecurrentEncoder",
         "TimeConvolution",

@@ -245,21 +245,24 @@ class ContextGraph(nn.Module):
 
     def __init__(self, categories: Tensor, counts: Tensor) -> None:
         super().__init__()
-        # Group 0 takes in all that is unknown and passes nothing on.
         sizes = [int(column.max()) + 1 for column in categories.unbind(1)]
-        offsets = torch.tensor([0, *sizes]).cumsum(0)[:-1].to(categories.device) + 1
-        groups = torch.where(categories < 0, 0, categories + offsets)
-        passes_on = categories.new_ones(1 + sum(sizes), 1, dtype=torch.float32)
-        passes_on[0] = 0
-        counts = counts.to(torch.float32).unsqueeze(1)
+        starts = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(categories.device)
+        rows, columns = torch.nonzero(categories >= 0, as_tuple=True)
+        groups = categories[rows, columns] + starts[columns]
+        counts = counts.to(torch.float32)
         # A row's own node is a member of each of its groups, but counts once: the self-loop.
-        n_own = (counts > 0) * (categories >= 0).sum(1, keepdim=True)
-        self.register_buffer("groups", groups)
-        self.register_buffer("passes_on", passes_on)
-        self.register_buffer("counts", counts)
-        self.register_buffer("self_weight", (1 - n_own).to(torch.float32))
-        degrees = self._join(counts) + self.self_weight
-        self.register_buffer("scale", degrees.rsqrt())
+        n_own = (counts > 0) * (categories >= 0).sum(1)
+        members = counts.new_zeros(sum(sizes)).index_add(0, groups, counts[rows])
+        degrees = counts.new_zeros(len(counts)).index_add(0, rows, members[groups]) + 1 - n_own
+        scale = degrees.rsqrt()
+        # What the members of a group send to it, and what a row takes of its groups.
+        self.register_buffer("sent", (counts * scale)[rows])
+        self.register_buffer("taken", scale[rows])
+        self.register_buffer("self_weight", ((1 - n_own) / degrees).unsqueeze(1))
+        pairs = [part.cpu().numpy() for part in (groups, rows)]
+        shape = sum(sizes), len(counts)
+        self.by_group = _SparsePattern(*pairs, shape).to(counts.device)
+        self.by_row = _SparsePattern(*pairs[::-1], shape[::-1]).to(counts.device)
 
     def convolve(self, x: Tensor) -> Tensor:
         """Average over neighbours and self, D^-1/2 (A + I) D^-1/2 x.
@@ -275,13 +278,8 @@ class ContextGraph(nn.Module):
         -------
         Tensor of the shape of `x`
         """
-        sent = self.scale * x
-        return self.scale * (self._join(self.counts * sent) + self.self_weight * sent)
-
-    def _join(self, x: Tensor) -> Tensor:
-        """Sum over the members of each group, then over the groups of each row."""
-        sums = x.new_zeros(len(self.passes_on), x.shape[1])
-        for group in self.groups.unbind(1):
-            sums = sums.index_add(0, group, x)
-        sums = self.passes_on * sums
-        return torch.stack([sums[group] for group in self.groups.unbind(1)]).sum(0)
+        sent, taken = self.sent.to(x.dtype), self.taken.to(x.dtype)
+        send = self.by_group.fill(sent), self.by_row.fill(sent)
+        take = self.by_row.fill(taken), self.by_group.fill(taken)
+        found = _SparseProduct.apply(*take, _SparseProduct.apply(*send, x))
+        return torch.addcmul(found, self.self_weight, x)

@@ -54,7 +54,10 @@ class PairModule(Protocol):
         """Represent newcomers alone, given what `encode_known` returned."""
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, *times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded."""
+        """Predict pairs, given as positions into what was encoded.
+
+        Without times, a single user may stand for that of all services.
+        """
 
 
 def resolve_device(device: str) -> torch.device:
@@ -229,12 +232,21 @@ def score_pairs(
         tensors = [torch.as_tensor(column, device=device) for column in columns]
         scores = None
         for rows in _batches(len(interactions)):
-            batch = score(encoded, *(tensor[rows] for tensor in tensors))
+            batch = score(encoded, *_columns_of(tensors, columns, rows))
             if scores is None:
                 scores = np.empty((len(interactions), *batch.shape[1:]))
             scores[rows] = batch.cpu().numpy()
             del batch
     return scores
+
+
+def _columns_of(tensors: list[Tensor], columns: list[np.ndarray], rows: slice) -> list[Tensor]:
+    """Take the rows of a batch; services of one user share what is taken of it."""
+    users, *others = (tensor[rows] for tensor in tensors)
+    of_batch = columns[0][rows]
+    if len(tensors) == 2 and len(of_batch) > 1 and (of_batch == of_batch[0]).all():
+        users = users[:1]
+    return [users, *others]
 
 
 def encode(module: PairModule, new_users: EntityTable, new_services: EntityTable) -> Encoded:

@@ -276,7 +276,7 @@ def check_trained(net: QoSNet, rows: InteractionDataset) -> None:
     """
     module = net.module_
     for kind, values in (("weight", module.parameters()), ("statistic", module.buffers())):
-        if not all(bool(part.isfinite().all()) for part in values):
+        if not all(bool(part.isfinite().all()) for part in values if part.is_floating_point()):
             raise diverged(net, f"a {kind} of the network is not finite")
     predictions = predict_interactions(module, _some_pairs(module, rows), rows.target.device)
     largest = float(rows.target.abs().nan_to_num().max())

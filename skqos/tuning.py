@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.baselines import EmbeddingMLPRegressor, PMFRegressor, UIPCCRegressor
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
@@ -137,12 +137,20 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     SAMoERegressor: {
         **_TRAINING,
         **_BATCHES,
-        "n_factors": IntRange(8, 64, log=True),
+        "n_members": IntRange(1, 4),
         "embedding_dim": IntRange(16, 64, log=True),
         "tower_dim": Choice((64, 128, 256)),
         "input_dropout": FloatRange(0.1, 0.6),
         "attention_dropout": FloatRange(0.0, 0.6),
         "pseudo_label_ratio": FloatRange(0.25, 3.0),
+        "pseudo_label_weight": FloatRange(0.2, 1.0),
+    },
+    EmbeddingMLPRegressor: {
+        **_TRAINING,
+        **_BATCHES,
+        "n_members": IntRange(1, 8),
+        "embedding_dim": IntRange(16, 64, log=True),
+        "input_dropout": FloatRange(0.1, 0.6),
     },
     R2SLRegressor: {
         **_TRAINING,

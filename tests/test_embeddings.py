@@ -21,11 +21,15 @@ def _seed():
         yield
 
 
+def make_table(n=N):
+    """Return two columns of categories, of which some are rarer, and one of numbers."""
+    first, second = np.array([0, 1, 0, 0, 1, 0]), np.array([1, 0, 0, 2, 1, 0])
+    categories = np.column_stack([np.resize(first, n), np.resize(second, n)])
+    return EntityTable(categories, np.linspace(-1, 1, n)[:, None].astype("f"))
+
+
 def make(n=N, dim=DIM, n_members=1, **options):
-    """Return vectors of an id, two columns of categories and one of numbers."""
-    categories = np.column_stack([np.arange(n) % 2, np.arange(n)[::-1] % 3])
-    table = EntityTable(categories, np.linspace(-1, 1, n)[:, None].astype("f"))
-    return FeatureEmbedding(table, N_CATEGORIES, dim, n_members, **options)
+    return FeatureEmbedding(make_table(n), N_CATEGORIES, dim, n_members, **options)
 
 
 def parts_of(features, member):
@@ -52,10 +56,9 @@ def test_id_categories_and_numbers_have_a_vector_each(n_members):
     assert found.shape == (n_members, 2, 4, DIM)
     for member, (first, second) in enumerate(found):
         ids, of_two, of_three, numbers = parts_of(features, member)
-        # Entity 4 has codes 0 and 1, entity 1 has 1 and 1; numbers go from -1 to 1.
-        expected = [ids[4], of_two[0], of_three[1], numbers(torch.tensor([0.6]))]
+        expected = [ids[4], of_two[1], of_three[1], numbers(torch.tensor([0.6]))]
         torch.testing.assert_close(first, torch.stack(expected))
-        expected = [ids[1], of_two[1], of_three[1], numbers(torch.tensor([-0.6]))]
+        expected = [ids[1], of_two[1], of_three[0], numbers(torch.tensor([-0.6]))]
         torch.testing.assert_close(second, torch.stack(expected))
 
 
@@ -133,10 +136,12 @@ def test_grown_embeddings_represent_what_is_new_as_they_did_before(n_members):
     # The unknown categories get the next codes, in the first column one and two in the second.
     n_two, n_three = N_CATEGORIES
     new = [[1, n_three], [n_two, 2], [n_two, n_three + 1]]
-    old = np.column_stack([np.arange(N) % 2, np.arange(N)[::-1] % 3])
-    numerics = np.concatenate([np.linspace(-1, 1, N)[:, None].astype("f"), NEWCOMERS.numerics])
+    old = make_table()
     sizes = [n_two + 1, n_three + 2]
-    features.grow(EntityTable(np.concatenate([old, new]), numerics), sizes)
+    grown = EntityTable(
+        np.concatenate([old.categories, new]), np.concatenate([old.numerics, NEWCOMERS.numerics])
+    )
+    features.grow(grown, sizes)
     torch.testing.assert_close(features(torch.arange(N + 3)), expected)
     assert features.vectors.requires_grad
     assert features.sizes == [N + 3, *sizes]

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skqos.members import ByteDropout, MemberBatchNorm, MemberLinear, split_members
+from skqos.members import (
+    ByteDropout,
+    MemberBatchNorm,
+    MemberLinear,
+    PairLinear,
+    split_members,
+)
 from skqos.training import seeded
 
 MEMBERS, N, DIM, OUT = 3, 10, 6, 4
@@ -95,6 +101,54 @@ def test_each_member_starts_as_a_linear_layer_of_torch_does(in_dim):
         for member in found:
             assert member.std().item() == pytest.approx(expected.std().item(), rel=0.05)
             assert member.abs().max().item() == pytest.approx(in_dim**-0.5, rel=0.02)
+        assert not torch.equal(found[0], found[1])
+
+
+# --- Linear layers on pairs ---------------------------------------------------------------------
+
+USER, SERVICE = 5, 3
+
+
+def test_the_parts_of_a_pair_layer_add_up_to_a_linear_layer_on_both():
+    layer = PairLinear(MEMBERS, USER, SERVICE, OUT).double()
+    u = torch.randn(MEMBERS, N, USER, dtype=torch.float64, requires_grad=True)
+    s = torch.randn(MEMBERS, N, SERVICE, dtype=torch.float64, requires_grad=True)
+    linears = [nn.Linear(USER + SERVICE, OUT).double() for _ in range(MEMBERS)]
+    with torch.no_grad():
+        for member, linear in enumerate(linears):
+            parts = layer.user_weight[member], layer.service_weight[member]
+            linear.weight.copy_(torch.cat(parts).T)
+            linear.bias.copy_(layer.bias[member, 0])
+    both = torch.cat([u, s], dim=2)
+    found, expected = layer(u, s), torch.stack([f(x) for f, x in zip(linears, both, strict=True)])
+    assert_close(found, expected)
+    assert_close(found, layer.users(u) + layer.services(s))
+    assert_close(found, both @ layer.weight + layer.bias)
+    loss_weights = torch.randn_like(found)
+    parameters = [layer.user_weight, layer.service_weight, layer.bias]
+    of_linears = [linear.weight for linear in linears] + [linear.bias for linear in linears]
+    found = torch.autograd.grad((found * loss_weights).sum(), [u, s, *parameters])
+    expected = torch.autograd.grad((expected * loss_weights).sum(), [u, s, *of_linears])
+    assert_close(found[:2], expected[:2])
+    weights, biases = torch.stack(expected[2 : 2 + MEMBERS]), torch.stack(expected[2 + MEMBERS :])
+    assert_close(torch.cat(found[2:4], dim=1), weights.transpose(1, 2))
+    assert_close(found[4][:, 0], biases)
+
+
+def test_the_bias_of_a_pair_layer_counts_once():
+    layer = PairLinear(MEMBERS, USER, SERVICE, OUT)
+    of_users = layer.users(torch.zeros(MEMBERS, 1, USER))
+    of_services = layer.services(torch.zeros(MEMBERS, 1, SERVICE))
+    assert torch.equal(of_users, torch.zeros(MEMBERS, 1, OUT))
+    assert torch.equal(of_services, layer.bias)
+
+
+def test_each_part_of_a_pair_layer_starts_as_that_of_a_linear_layer_on_both():
+    layer, reference = PairLinear(2, 20, 80, 5000), nn.Linear(100, 5000)
+    for found in layer.parameters():
+        for member in found:
+            assert member.std().item() == pytest.approx(reference.weight.std().item(), rel=0.05)
+            assert member.abs().max().item() == pytest.approx(0.1, rel=0.02)
         assert not torch.equal(found[0], found[1])
 
 

@@ -3,6 +3,7 @@
 import copy
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -275,3 +276,13 @@ def test_copies_keep_the_marks_of_parameters():
     twin = copy_module(module)
     assert twin.factor is not module.factor
     assert twin.factor.no_weight_decay
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_services_of_one_user_share_its_row(times):
+    module = Recorder().eval()
+    one_user = replace(pairs(6, times), users=np.full(6, 3))
+    prediction = predict_interactions(module, one_user, CPU)
+    assert module.batches == [6 if times else 1]
+    time = one_user.times if times else 0
+    np.testing.assert_array_equal(prediction, 300 + 10 * one_user.services + time)

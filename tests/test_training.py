@@ -568,8 +568,8 @@ class PressesCtrlC(EarlyStopping):
     """A Ctrl-C arrives while the patience is about to be, or has been, reached."""
 
     def _is_score_improved(self, score):
-        if self.misses_ >= self.patience - 1 > 0:
-            self.misses_ = self.patience
+        if self.misses_ == 2:
+            self.misses_ = 3
             raise KeyboardInterrupt
         return False
 
@@ -673,16 +673,16 @@ def test_predictions_are_checked_with_the_weights_that_are_kept():
     """Early stopping restores weights from ahead of the step that spoilt them."""
 
     class Spoil(Callback):
-        def on_epoch_end(self, net, **_):
-            if len(net.history) == 4:
+        def on_batch_end(self, net, training=None, **_):
+            if training and len(net.history) == 4:
                 with torch.no_grad():
                     net.module_.users.weight.fill_(torch.inf)
 
     rows, held_out = some_rows(50), validation(*some_rows(30, seed=1))
-    trainer = replace(TRAINER, early_stopping=True, n_iter_no_change=4, callbacks=(Spoil(),))
+    trainer = replace(TRAINER, batch_size=50, n_iter_no_change=4, callbacks=(Spoil(),))
     with pytest.raises(FloatingPointError):
         train(replace(trainer, early_stopping="monitor"), rows, held_out, max_epochs=4)
-    net = train(trainer, rows, held_out, max_epochs=4)
+    net = train(replace(trainer, early_stopping=True), rows, held_out, max_epochs=4)
     assert net.module_.users.weight.isfinite().all()
 
 

@@ -353,6 +353,8 @@ class R2SLModule(nn.Module):
     def _predict(self, users: Projection, services: Projection) -> Tensor:
         """Convolve the states, and go through the dense layers (eq. 26); (n_members, n)."""
         (known_u, shares_u, *skipped_u), (known_s, shares_s, *skipped_s) = users, services
+        # There may be one user for all services.
+        shares_u = shares_u.expand(-1, shares_s.shape[1], -1)
         hidden = self._convolve(known_u + known_s, torch.cat([shares_u, shares_s], dim=2))
         first, *others = self.layers
         hidden = first(F.relu(hidden))

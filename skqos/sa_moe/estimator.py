@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -48,10 +49,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
     A user's and a service's vector come from a tower each, which mixes an id embedding, side
-    features and factors of the interaction matrix linearly. Three experts of different kinds look
-    at the pair, and a gate weighs them. Training has two stages: the network of the first predicts
-    cells that nobody measured; these fill the matrix whose factors the second network gets
-    (refill), and more of them join its training rows as pseudo-labels [1]_.
+    features and, with `n_factors`, factors of the interaction matrix. Three experts of different
+    kinds look at the pair, and a gate weighs them. Training has two stages: the network of the
+    first predicts cells that nobody measured; these join the training rows of the second as
+    pseudo-labels, or fill the matrix whose factors the second network gets (refill) [1]_.
 
     Parameters
     ----------
@@ -60,8 +61,14 @@ class SAMoERegressor(IncrementalQoSRegressor):
         named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
         categorical, others numeric; NaN is "unknown".
 
-    n_factors : int, default=32
-        Rank d of the truncated SVD; 0 leaves factors out.
+    n_members : int, default=2
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper. Pseudo-labels come
+        from the average.
+
+    n_factors : int, default=0
+        Rank d of the truncated SVD; 0 leaves factors out. The paper has 32; they change next to
+        nothing beside the embeddings of ids.
 
     fill_value : {"mean", "zero"}, default="mean"
         What an unobserved cell counts as in the SVD. "zero" is the literal reading of the paper.
@@ -82,7 +89,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Dropout of a tower's concatenated inputs. Ours, and what keeps the network from learning
         its sparse training rows by heart; the paper has none.
 
-    mlp_hidden_sizes : sequence of int, default=(256, 128)
+    mlp_hidden_sizes : sequence of int, default=(256, 64)
         Layers of the MLP expert. The last is the width of all experts' outputs.
 
     attention_dim : int, default=32
@@ -104,9 +111,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
     mixture_activation : {"relu", "identity"}, default="relu"
         Applied to the mixed output ahead of the head. Ours; the paper has none ("identity").
 
-    refill_ratio : float, default=1.0
+    refill_ratio : float, default=0.0
         How many unobserved cells the refill fills (r_m): a multiple of the observed cells, or see
-        `ratio_unit`. 0 leaves refill out.
+        `ratio_unit`. 0 leaves refill out. It acts through `n_factors`.
 
     pseudo_label_ratio : float, default=1.0
         How many predictions of unobserved cells join the training rows (r_p), counted likewise.
@@ -123,7 +130,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
     first_stage_epochs : int, default=15
         Epochs of the first stage.
 
-    max_epochs : int, default=20
+    max_epochs : int, default=12
         Epochs of the final stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
@@ -165,7 +172,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Whether the network of the final stage starts from the weights that the first stage ended
         with, or from fresh ones. The former needs fewer epochs, and no `refill_ratio`.
 
-    second_stage_batch_size : int or None, default=None
+    second_stage_batch_size : int or None, default=512
         Rows per step of a final stage with pseudo-labels; None is `batch_size`.
 
     early_stopping : bool or "monitor", default=False
@@ -317,14 +324,14 @@ class SAMoERegressor(IncrementalQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        n_factors: int = 32,
+        n_factors: int = 0,
         fill_value: str = "mean",
         embedding_dim: int = 32,
         n_members: int = 2,
         tower_dim: int | None = 128,
         tower_activation: str = "relu",
         input_dropout: float = 0.3,
-        mlp_hidden_sizes: Sequence[int] = (256, 128),
+        mlp_hidden_sizes: Sequence[int] = (256, 64),
         attention_dim: int = 32,
         n_heads: int = 2,
         attention_dropout: float = 0.0,
@@ -336,7 +343,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         pseudo_label_weight: float = 0.5,
         ratio_unit: str = "observed",
         first_stage_epochs: int = 15,
-        max_epochs: int = 20,
+        max_epochs: int = 12,
         loss: str = "absolute_error",
         partial_fit_epochs: int = 10,
         replay_buffer_size: int = 100_000,
@@ -446,6 +453,13 @@ class SAMoERegressor(IncrementalQoSRegressor):
             raise ValueError(
                 f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which the "
                 "heads share out."
+            )
+        if self.refill_ratio > 0 and self.n_factors == 0:
+            warnings.warn(
+                f"refill_ratio={self.refill_ratio} has no effect: refill acts through factors, and "
+                "n_factors is 0.",
+                UserWarning,
+                stacklevel=2,
             )
         if self.second_stage_start == "first" and self.refill_ratio > 0:
             raise ValueError(

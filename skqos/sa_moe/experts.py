@@ -79,26 +79,21 @@ class AttentionExpert(nn.Module):
         """Let the two tokens attend to each other; (n_members, n, out_dim)."""
         user_query, user_key, user_value = user.chunk(3, dim=-1)
         service_query, service_key, service_value = service.chunk(3, dim=-1)
-        # Two tokens: written out, products and sums beat a batched matmul of 2 x 2 matrices.
+        # A softmax over two tokens is a sigmoid of the difference of their logits.
+        difference = user_key - service_key
         values = user_value, service_value
-        user_out = self._attend(
-            self._logits(user_query, user_key), self._logits(user_query, service_key), *values
+        return self.output(
+            self._attend(user_query, difference, *values),
+            self._attend(service_query, difference, *values),
         )
-        service_out = self._attend(
-            self._logits(service_query, user_key), self._logits(service_query, service_key), *values
-        )
-        return self.output(user_out, service_out)
-
-    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """Scaled dot product per head; (n_members, n, n_heads)."""
-        products = (query * key).unflatten(-1, (self.n_heads, -1))
-        return products.sum(-1) / products.shape[-1] ** 0.5
 
     def _attend(
-        self, to_user: Tensor, to_service: Tensor, user_value: Tensor, service_value: Tensor
+        self, query: Tensor, difference: Tensor, user_value: Tensor, service_value: Tensor
     ) -> Tensor:
         """Average the two values by the softmax of the logits, head by head."""
-        weights = self.dropout(torch.stack([to_user, to_service]).softmax(dim=0))
+        products = (query * difference).unflatten(-1, (self.n_heads, -1))
+        on_user = torch.sigmoid(products.sum(-1) / products.shape[-1] ** 0.5)
+        weights = self.dropout(torch.stack([on_user, 1 - on_user]))
         on_user, on_service = weights.unsqueeze(-1)
         user_heads = user_value.unflatten(-1, (self.n_heads, -1))
         service_heads = service_value.unflatten(-1, (self.n_heads, -1))

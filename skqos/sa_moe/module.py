@@ -245,9 +245,10 @@ class SAMoEModule(nn.Module):
     def _mix(self, users: Sequence[Tensor], services: Sequence[Tensor]) -> Tensor:
         """Weight the experts' outputs by the gate (eq. 16) and predict."""
         gate, outputs = self._consult(users, services)
-        mixed = sum(
-            weight * output for weight, output in zip(gate.split(1, -1), outputs, strict=True)
-        )
+        first, *others = zip(gate.split(1, -1), outputs, strict=True)
+        mixed = first[0] * first[1]
+        for weight, output in others:
+            mixed = torch.addcmul(mixed, weight, output)
         return self._predict(mixed)
 
     def _predict(self, output: Tensor) -> Tensor:

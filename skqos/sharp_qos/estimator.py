@@ -68,6 +68,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         categorical, others numeric; NaN is "unknown". Categorical columns named alike but for the
         prefix make one context graph of users and services.
 
+    n_members : int, default=1
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper.
+
     n_factors : int, default=32
         Rank of the non-negative factors (NMF) of the interaction matrix, which are the features of
         the nodes of the QoS graph (F_p).
@@ -294,6 +298,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     """
 
     PAPER_PARAMS: ClassVar[dict[str, Any]] = {
+        "n_members": 1,
         "n_factors": 64,
         "context_dim": 50,
         "convolution": "hhgcn",
@@ -349,6 +354,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
+        n_members: int = 1,
         n_factors: int = 32,
         context_dim: int = 32,
         autoencoder_epochs: int = 100,
@@ -394,6 +400,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     ) -> None:
         self.user_features = user_features
         self.service_features = service_features
+        self.n_members = n_members
         self.n_factors = n_factors
         self.context_dim = context_dim
         self.autoencoder_epochs = autoencoder_epochs
@@ -464,8 +471,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         """Probability that each gate is open.
 
         ``"snr"`` has shape (n_targets, n_blocks), ``"cross_snr"`` (n_targets, n_targets,
-        n_cross_blocks): of a target, for the features of another; 0 for its own. A routing that
-        takes no part is missing.
+        n_cross_blocks): of a target, for the features of another; 0 for its own. They are averages
+        over the members. A routing that takes no part is missing.
         """
         check_is_fitted(self)
         probabilities = self.module_.gate_probabilities()
@@ -473,7 +480,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     @property
     def active_shares_(self) -> pd.DataFrame:
-        """Share of each target's gates that are not 0 at prediction.
+        """Share of each target's gates, those of all members, that are not 0 at prediction.
 
         One row a target, one column a routing that takes part.
         """
@@ -586,19 +593,23 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ball = None
         if self.convolution in ("hhgcn", "hygcn"):
             ball = make_ball(float(self.curvature), self.learn_curvature)
-        context_graphs = self._context_graphs(data, ball)
+        context = self._context(data, ball)
         tables = data.users.table_, data.services.table_
         numbers = None
         if any(table.numerics.shape[1] for table in tables):
-            numbers = tuple(NumericContext(table, self.hidden_dim) for table in tables)
+            numbers = tuple(
+                NumericContext(table, self.n_members, self.hidden_dim) for table in tables
+            )
+        widths = 0 if context is None else context.out_dim, self.hidden_dim * (numbers is not None)
         return SharpQoSModule(
             [
                 self._qos_graph(data, values, found, ball)
                 for values, found in zip(target.T, edges, strict=True)
             ],
-            context_graphs,
+            context,
             numbers,
-            context_dim=self.hidden_dim * (len(context_graphs) + (numbers is not None)),
+            context_dim=sum(widths),
+            n_members=self.n_members,
             hidden_dim=self.routed_dim,
             out_dim=self.output_dim,
             routing=self.routing,
@@ -612,25 +623,24 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             start=np.nanmedian(target, axis=0),
         )
 
-    def _context_graphs(
-        self, data: TrainingData, ball: PoincareBall | None
-    ) -> list[ContextConvolution]:
+    def _context(self, data: TrainingData, ball: PoincareBall | None) -> ContextConvolution | None:
         """Context graphs, their features by autoencoder."""
         from skqos.sharp_qos.module import ContextConvolution
 
-        return [
-            ContextConvolution(
-                members,
-                [self._context_features(column, data) for column in members],
-                data.users.table_,
-                data.services.table_,
-                self.hidden_dim,
-                self.n_context_layers,
-                ball,
-                self.fine_tune_features,
-            )
-            for members in self._columns_of_graphs(data)
-        ]
+        graphs = self._columns_of_graphs(data)
+        if not graphs:
+            return None
+        return ContextConvolution(
+            graphs,
+            [[self._context_features(column, data) for column in columns] for columns in graphs],
+            data.users.table_,
+            data.services.table_,
+            n_members=self.n_members,
+            dim=self.hidden_dim,
+            n_layers=self.n_context_layers,
+            ball=ball,
+            fine_tune=self.fine_tune_features,
+        )
 
     def _columns_of_graphs(self, rows: TrainingRows) -> list[list[ContextColumn]]:
         """One graph per categorical column, or one of them all."""
@@ -666,12 +676,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return QoSGraph(
             BipartiteGraph(edges.users, edges.services, *data.shape),
             np.concatenate(nonnegative_factors(matrix, self.n_factors, data.seed)),
-            self.hidden_dim,
-            self.n_layers,
-            self.convolution,
-            ball,
-            self.feature_dropout,
-            self.fine_tune_features,
+            n_members=self.n_members,
+            dim=self.hidden_dim,
+            n_layers=self.n_layers,
+            convolution=self.convolution,
+            ball=ball,
+            dropout=self.feature_dropout,
+            fine_tune=self.fine_tune_features,
         )
 
     def _batch_rows(self, n_rows: int) -> int:

@@ -2,16 +2,20 @@
 
 Between layers, features stay in the tangent space at the origin: the exponential map that would end
 a layer and the logarithmic map that would start the next one cancel.
+
+Features of nodes are (n_nodes, n_members * dim), the members side by side: one sparse product
+serves them all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import geoopt
 import torch
+import torch.nn.functional as F
 from geoopt import PoincareBall
 from torch import Tensor, nn
 
@@ -57,26 +61,26 @@ def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
 
     Parameters
     ----------
-    v : Tensor of shape (n, dim)
+    v : Tensor of shape (..., dim)
         Tangent vectors.
-    bias : Tensor of shape (dim,)
-        A point of the ball.
+    bias : Tensor of shape (..., dim)
+        Points of the ball; leading axes are those of `v`, or broadcast to them.
     c : Tensor, scalar
         Curvature; the ball has radius 1 / sqrt(c).
 
     Returns
     -------
-    Tensor of shape (n, dim)
+    Tensor of the shape of `v`
     """
     tiny = torch.finfo(v.dtype).tiny ** 0.5
     root_c = c.sqrt()
-    vv = v.square().sum(1, keepdim=True)
+    vv = v.square().sum(-1, keepdim=True)
     length = root_c * vv.clamp(min=tiny).sqrt()
     radius = torch.tanh(soft_limit(length))
     # exp0(v) = to_ball * v
     to_ball = radius / length
-    vb = (v @ bias).unsqueeze(1)
-    bb = bias.square().sum()
+    vb = (v * bias).sum(-1, keepdim=True)
+    bb = bias.square().sum(-1, keepdim=True)
     # The Mobius sum is (alpha * v + beta * b).
     denominator = 1 + 2 * c * to_ball * vb + radius.square() * c * bb
     alpha = (1 + 2 * c * to_ball * vb + c * bb) * to_ball / denominator
@@ -85,38 +89,73 @@ def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
     largest = 1 - BOUNDARY[v.dtype]
     sum_radius = (root_c * yy.clamp(min=tiny).sqrt()).clamp(max=largest)
     to_tangent = torch.atanh(sum_radius) / sum_radius
-    return (to_tangent * alpha) * v + (to_tangent * beta) * bias
+    return torch.addcmul((to_tangent * alpha) * v, to_tangent * beta, bias)
 
 
-class HyperbolicLinear(nn.Module):
-    """Mobius matrix-vector product and addition of a bias (HGCN's linear layer).
+class PartLinear(nn.Module):
+    """A linear layer whose rows come in parts, each with weights of its own, as has each member.
+
+    In the ball it is HGCN's layer: the Mobius product with a matrix, and the addition of a bias.
 
     Parameters
     ----------
+    n_parts, n_members : int
+        Number of parts and of members.
     in_dim, out_dim : int
         Width of the features.
-    ball : PoincareBall
-        Where the bias lives; its curvature is that of the features.
+    ball : PoincareBall or None
+        Where the biases live; its curvature is that of the features. None is Euclidean space.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (n_parts, n_members, in_dim, out_dim)
+        Weights, to be multiplied from the right.
+    bias : Parameter of shape (n_parts, n_members, out_dim)
+        Biases; in the ball each row of the last axis is a point.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, ball: PoincareBall) -> None:
+    def __init__(
+        self, n_parts: int, n_members: int, in_dim: int, out_dim: int, ball: PoincareBall | None
+    ) -> None:
         super().__init__()
         self.ball = ball
-        self.weight = nn.Parameter(torch.empty(out_dim, in_dim))
-        nn.init.xavier_uniform_(self.weight, gain=math.sqrt(2))
-        self.bias = geoopt.ManifoldParameter(torch.zeros(out_dim), manifold=ball)
+        weight = torch.empty(n_parts, n_members, in_dim, out_dim)
+        bias = torch.zeros(n_parts, n_members, out_dim)
+        if ball is None:
+            # As torch.nn.Linear has it.
+            largest = in_dim**-0.5
+            self.bias = nn.Parameter(bias.uniform_(-largest, largest))
+        else:
+            # Xavier's, for a ReLU.
+            largest = math.sqrt(2) * math.sqrt(6 / (in_dim + out_dim))
+            self.bias = geoopt.ManifoldParameter(bias, manifold=ball)
+        self.weight = nn.Parameter(weight.uniform_(-largest, largest))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform tangent vectors at the origin; (n, out_dim)."""
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """Transform the features of each part; those of all parts, one after the other.
+
+        Parameters
+        ----------
+        parts : sequence of Tensor of shape (n, n_members * in_dim)
+            Features, in the ball tangent vectors at the origin.
+
+        Returns
+        -------
+        Tensor of shape (sum of n, n_members * out_dim)
+        """
+        n_members = self.weight.shape[1]
+        rows = [part.unflatten(1, (n_members, -1)).transpose(0, 1) for part in parts]
+        products = [torch.bmm(x, weight) for x, weight in zip(rows, self.weight, strict=True)]
+        v = torch.cat(products, dim=1)
+        part_of_row = torch.repeat_interleave(
+            torch.arange(len(parts), device=v.device),
+            torch.tensor([len(part) for part in parts], device=v.device),
+        )
+        bias = F.embedding(part_of_row, self.bias.flatten(1))
+        bias = bias.unflatten(1, (n_members, -1)).transpose(0, 1)
         # The Mobius product of a matrix and exp0(x) is exp0 of the plain product.
-        return mobius_translate(x @ self.weight.T, self.bias, self.ball.c)
-
-
-def make_linear(in_dim: int, out_dim: int, ball: PoincareBall | None) -> nn.Module:
-    """Make a linear layer of the ball, or of Euclidean space without one."""
-    if ball is None:
-        return nn.Linear(in_dim, out_dim)
-    return HyperbolicLinear(in_dim, out_dim, ball)
+        out = v + bias if self.ball is None else mobius_translate(v, bias, self.ball.c)
+        return out.transpose(0, 1).flatten(1)
 
 
 class GraphConvolution(nn.Module):
@@ -126,19 +165,50 @@ class GraphConvolution(nn.Module):
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     in_dim, out_dim : int
         Width of the features.
     ball : PoincareBall or None
         None makes a convolution in Euclidean space.
+    n_graphs : int, default=1
+        Number of graphs that are convolved as one, each with weights of its own.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, ball: PoincareBall | None) -> None:
+    def __init__(
+        self,
+        n_members: int,
+        in_dim: int,
+        out_dim: int,
+        ball: PoincareBall | None,
+        n_graphs: int = 1,
+    ) -> None:
         super().__init__()
-        self.linear = make_linear(in_dim, out_dim, ball)
+        self.linear = PartLinear(n_graphs, n_members, in_dim, out_dim, ball)
 
-    def forward(self, x: Tensor, graph: BipartiteOperators | ContextGraph) -> Tensor:
-        """Convolve the features of all nodes, tangent vectors at the origin."""
-        return torch.relu(graph.convolve(self.linear(x)))
+    def forward(
+        self,
+        x: Tensor,
+        graph: BipartiteOperators | ContextGraph,
+        sizes: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Convolve the features of all nodes, tangent vectors at the origin.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_nodes, n_members * in_dim)
+            Features.
+        graph : BipartiteOperators or ContextGraph
+            Averages over neighbours.
+        sizes : sequence of int, default=None
+            Number of nodes of each graph, if there are several.
+
+        Returns
+        -------
+        Tensor of shape (n_nodes, n_members * out_dim)
+        """
+        parts = [x] if sizes is None else x.split(sizes)
+        return torch.relu(graph.convolve(self.linear(parts)))
 
 
 class HypergraphConvolution(nn.Module):
@@ -149,26 +219,29 @@ class HypergraphConvolution(nn.Module):
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     in_dim, out_dim : int
         Width of the features.
     ball : PoincareBall or None
         None makes a convolution in Euclidean space.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, ball: PoincareBall | None) -> None:
+    def __init__(
+        self, n_members: int, in_dim: int, out_dim: int, ball: PoincareBall | None
+    ) -> None:
         super().__init__()
-        self.linear = make_linear(in_dim, out_dim, ball)
-        self.user_linear = make_linear(in_dim, out_dim, ball)
-        self.service_linear = make_linear(in_dim, out_dim, ball)
+        # Of the QoS graph, of the hypergraph of users, and of that of services.
+        self.linear = PartLinear(3, n_members, in_dim, out_dim, ball)
 
     def forward(self, x: Tensor, graph: BipartiteOperators) -> Tensor:
-        """Convolve the features of all nodes, tangent vectors at the origin."""
-        x_users, x_services = x.split(graph.sizes)
-        first_hop = graph.convolve(self.linear(x))
-        second_hop = graph.convolve_second_hop(
-            self.user_linear(x_users), self.service_linear(x_services)
-        )
-        return torch.relu(first_hop + second_hop)
+        """Convolve the features of all nodes, tangent vectors at the origin.
+
+        They are (n_nodes, n_members * in_dim), and then (n_nodes, n_members * out_dim).
+        """
+        transformed = self.linear([x, *x.split(graph.sizes)])
+        nodes, users, services = transformed.split([len(x), *graph.sizes])
+        return torch.relu(graph.convolve(nodes) + graph.convolve_second_hop(users, services))
 
 
 def make_ball(curvature: float, learnable: bool) -> PoincareBall:
@@ -181,7 +254,8 @@ def make_ball(curvature: float, learnable: bool) -> PoincareBall:
 class RiemannianAdamW(torch.optim.Optimizer):
     """Adam for parameters on a manifold by geoopt, torch's for all others.
 
-    Points of a manifold, and parameters marked by an attribute ``no_weight_decay``, get none.
+    Points of a manifold, and parameters marked by an attribute ``no_weight_decay``, get none. A
+    parameter may hold many points: each row of its last axis is one.
 
     Parameters
     ----------

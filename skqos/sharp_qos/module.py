@@ -1,39 +1,48 @@
-"""The network of SHARP-QoS: graph convolutions, routing, fusion, and a product of two sides."""
+"""The network of SHARP-QoS: graph convolutions, routing, fusion, and a product of two sides.
+
+Inside graphs, features are (n_rows, n_members * dim), the members side by side. What is taken of
+them for entities has the members first, and the tasks before them where each has its own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skqos.embeddings import append_rows
 from skqos.entities import EntityTable
 from skqos.graphs import BipartiteGraph, ContextGraph
+from skqos.members import ByteDropout, split_members
 from skqos.prediction import Encoded
 from skqos.sharp_qos.context import ContextColumn
 from skqos.sharp_qos.hyperbolic import GraphConvolution, HypergraphConvolution, PoincareBall
-from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting
+from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting, TaskLinear
 
 # Features enter at this size: small ahead of what the layers make of them.
 FEATURE_STD = 0.05
 
 
 class ContextConvolution(nn.Module):
-    """One context graph: features of categories, convolved among the entities that share them.
+    """All context graphs: features of categories, convolved among the entities that share them.
 
-    Entities of a side with equal categories are equal here, and share a row.
+    Entities of a side with equal categories are equal in a graph, and share a row. The rows of all
+    graphs stand below each other and are convolved as one graph.
 
     Parameters
     ----------
-    columns : list of ContextColumn
-        The columns of the graph: one, or all of a merged graph.
-    features : list of ndarray of shape (n_codes, feature_dim)
+    graphs : list of list of ContextColumn
+        The columns of each graph, equally many: one, or all of the one merged graph.
+    features : list of list of ndarray of shape (n_codes, feature_dim)
         Features of the codes of each column.
     users, services : EntityTable
         The training entities.
+    n_members : int
+        Number of members.
     dim : int
         Width of the layers.
     n_layers : int
@@ -42,63 +51,75 @@ class ContextConvolution(nn.Module):
         Where to convolve; None is Euclidean space.
     fine_tune : bool
         Whether the features are trained on.
+
+    Attributes
+    ----------
+    out_dim : int
+        Width of what all graphs tell of an entity.
     """
 
     def __init__(
         self,
-        columns: list[ContextColumn],
-        features: list[np.ndarray],
+        graphs: list[list[ContextColumn]],
+        features: list[list[np.ndarray]],
         users: EntityTable,
         services: EntityTable,
+        *,
+        n_members: int,
         dim: int,
         n_layers: int,
         ball: PoincareBall | None,
         fine_tune: bool,
     ) -> None:
         super().__init__()
-        self.columns = columns
-        self.features = nn.ParameterList(
-            nn.Parameter(_scaled(feature), requires_grad=fine_tune) for feature in features
-        )
+        self.n_members = n_members
+        self.graphs = graphs
+        # The codes of all columns, below each other.
+        of_codes = torch.cat([_scaled(column) for of_graph in features for column in of_graph])
+        self.features = nn.Parameter(of_codes.repeat(1, n_members), requires_grad=fine_tune)
         self._join(users, services)
-        widths = [sum(feature.shape[1] for feature in features)] + [dim] * n_layers
+        widths = [sum(column.shape[1] for column in features[0])] + [dim] * n_layers
         self.layers = nn.ModuleList(
-            GraphConvolution(n_in, n_out, ball) for n_in, n_out in pairwise(widths)
+            GraphConvolution(n_members, n_in, n_out, ball, len(graphs))
+            for n_in, n_out in pairwise(widths)
         )
+        self.out_dim = len(graphs) * widths[-1]
 
-    def grow(self, columns: list[ContextColumn], users: EntityTable, services: EntityTable) -> None:
-        """Join entities that were appended to the graph; new categories start as the average."""
-        self.features = nn.ParameterList(
-            nn.Parameter(_append_codes(feature.detach(), *pair), feature.requires_grad)
-            for feature, *pair in zip(self.features, self.columns, columns, strict=True)
-        )
-        self.columns = columns
+    def grow(
+        self, graphs: list[list[ContextColumn]], users: EntityTable, services: EntityTable
+    ) -> None:
+        """Join entities that were appended to the graphs; new categories start as the average."""
+        known, grown = (list(chain.from_iterable(columns)) for columns in (self.graphs, graphs))
+        parts = self.features.detach().split(_n_codes(self.graphs))
+        parts = [_append_codes(*part) for part in zip(parts, known, grown, strict=True)]
+        self.features = nn.Parameter(torch.cat(parts), self.features.requires_grad)
+        self.graphs = graphs
         self._join(users, services)
-
-    def _join(self, users: EntityTable, services: EntityTable) -> None:
-        """Arrange the rows of the graph and its edges."""
-        user_codes, service_codes = self._user_codes(users), self._service_codes(services)
-        rows, inverse, counts = np.unique(
-            np.concatenate([user_codes, service_codes]),
-            axis=0,
-            return_inverse=True,
-            return_counts=True,
-        )
-        user_rows, service_rows = np.split(inverse.reshape(-1), [len(users)])
-        self.register_buffer("rows", torch.tensor(rows))
-        self.register_buffer("counts", torch.tensor(counts))
-        self.register_buffer("user_rows", torch.tensor(user_rows))
-        self.register_buffer("service_rows", torch.tensor(service_rows))
-        self.graph = ContextGraph(self._groups(self.rows), self.counts)
 
     def forward(self) -> Tensor:
-        """Convolve among the training entities; (n_rows, dim)."""
-        return self._convolve(self.rows, self.graph)
+        """Convolve among the training entities; (n_rows, n_members * dim)."""
+        return self._convolve(self.places, self.graph, self.sizes)
+
+    def take(self, convolved: Tensor, rows: Tensor) -> Tensor:
+        """Take rows of each graph from what `forward` returned.
+
+        Parameters
+        ----------
+        convolved : Tensor of shape (n_rows, n_members * dim)
+            Features of all rows.
+        rows : Tensor of int64 of shape (n, n_graphs)
+            Some of ``user_rows`` or ``service_rows``.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, out_dim)
+        """
+        return split_members(F.embedding(rows, convolved), self.n_members)
 
     def encode_known(self) -> list[Tensor]:
-        """Represent all known users, and all known services; (n, dim) each."""
-        known = self()
-        return [known[self.user_rows], known[self.service_rows]]
+        """Represent all known users, and all known services; (n_members, n, out_dim) each."""
+        convolved = self()
+        return [self.take(convolved, rows) for rows in (self.user_rows, self.service_rows)]
 
     def encode_new(
         self, averages: list[Tensor], new_users: EntityTable, new_services: EntityTable
@@ -106,55 +127,116 @@ class ContextConvolution(nn.Module):
         """Represent new users, and new services, given the average known ones.
 
         A newcomer receives messages from all entities and sends none. One without any category
-        known here is the average entity of its side.
+        known in a graph is the average entity of its side there.
         """
-        sides = []
-        for average, new_codes in zip(
-            averages, (self._user_codes(new_users), self._service_codes(new_services)), strict=True
-        ):
-            new = average.repeat(len(new_codes), 1)
-            codes = torch.as_tensor(new_codes, device=new.device)
-            has_context = (codes >= 0).any(1)
-            if has_context.any():
-                new[has_context] = self._receive(codes[has_context])
-            sides.append(new)
-        return sides
+        return [
+            self._receive(average.unsqueeze(1), codes)
+            for average, codes in zip(
+                averages,
+                (self._user_codes(new_users), self._service_codes(new_services)),
+                strict=True,
+            )
+        ]
 
-    def _receive(self, codes: Tensor) -> Tensor:
-        """Convolve newcomers among all entities."""
-        rows = torch.cat([self.rows, codes])
-        counts = torch.cat([self.counts, self.counts.new_zeros(len(codes))])
-        graph = ContextGraph(self._groups(rows), counts)
-        return self._convolve(rows, graph)[len(self.rows) :]
+    def _receive(self, average: Tensor, codes: list[np.ndarray]) -> Tensor:
+        """Convolve newcomers, given by their codes in each graph, among all entities."""
+        n_new = len(codes[0])
+        has_context = np.stack([(of_graph >= 0).any(1) for of_graph in codes], axis=1)
+        if not has_context.any():
+            return average.expand(-1, n_new, -1)
+        new = [torch.as_tensor(of_graph, device=average.device) for of_graph in codes]
+        rows = [torch.cat(pair) for pair in zip(self.rows.split(self.sizes), new, strict=True)]
+        counts = [
+            torch.cat([known, known.new_zeros(n_new)]) for known in self.counts.split(self.sizes)
+        ]
+        sizes = [len(of_graph) for of_graph in rows]
+        graph = ContextGraph(self._groups(rows), torch.cat(counts))
+        convolved = self._convolve(self._places(rows), graph, sizes)
+        last = np.cumsum(sizes) - n_new + np.arange(n_new)[:, None]
+        found = self.take(convolved, torch.as_tensor(last, device=average.device))
+        has_context = torch.as_tensor(has_context, device=average.device)
+        width = found.shape[2] // len(codes)
+        return torch.where(has_context.repeat_interleave(width, dim=1), found, average)
 
-    def _convolve(self, rows: Tensor, graph: ContextGraph) -> Tensor:
-        # -1 takes what is appended: the average of all codes.
-        x = torch.cat(
-            [
-                torch.cat([feature, feature.mean(0, keepdim=True)])[codes]
-                for feature, codes in zip(self.features, rows.unbind(1), strict=True)
-            ],
-            dim=1,
-        )
+    def _join(self, users: EntityTable, services: EntityTable) -> None:
+        """Arrange the rows of the graphs and their edges."""
+        rows, counts, places = [], [], []
+        for codes in zip(self._user_codes(users), self._service_codes(services), strict=True):
+            found, inverse, count = np.unique(
+                np.concatenate(codes), axis=0, return_inverse=True, return_counts=True
+            )
+            places.append(inverse.reshape(-1) + sum(map(len, rows)))
+            rows.append(torch.tensor(found))
+            counts.append(torch.tensor(count))
+        self.sizes = [len(of_graph) for of_graph in rows]
+        user_rows, service_rows = np.split(np.stack(places, axis=1), [len(users)])
+        self.register_buffer("rows", torch.cat(rows))
+        self.register_buffer("counts", torch.cat(counts))
+        self.register_buffer("places", self._places(rows))
+        self.register_buffer("user_rows", torch.tensor(user_rows))
+        self.register_buffer("service_rows", torch.tensor(service_rows))
+        self.graph = ContextGraph(self._groups(rows), self.counts)
+
+    def _convolve(self, places: Tensor, graph: ContextGraph, sizes: list[int]) -> Tensor:
+        """Convolve rows, given by the places of their codes' features; sizes of each graph."""
+        # After the codes of a column stands their average.
+        columns = self.features.split(_n_codes(self.graphs))
+        table = torch.cat([part for x in columns for part in (x, x.mean(0, keepdim=True))])
+        found = F.embedding(places, table).unflatten(2, (self.n_members, -1))
+        # The columns of a merged graph, side by side.
+        x = found.transpose(1, 2).flatten(1)
         for layer in self.layers:
-            x = layer(x, graph)
+            x = layer(x, graph, sizes)
         return x
 
-    def _groups(self, rows: Tensor) -> Tensor:
-        # -1 takes what is appended: no group.
-        return torch.stack(
-            [
-                torch.as_tensor(np.append(column.groups, -1), device=rows.device)[codes]
-                for column, codes in zip(self.columns, rows.unbind(1), strict=True)
-            ],
-            dim=1,
-        )
+    def _places(self, rows: list[Tensor]) -> Tensor:
+        """Where the features of the codes are, given by graph; -1 takes the average."""
+        starts = iter(np.cumsum([0, *(n + 1 for n in _n_codes(self.graphs))]).tolist())
+        places = [
+            torch.stack(
+                [
+                    next(starts) + torch.where(codes < 0, len(column.groups), codes)
+                    for column, codes in zip(columns, of_graph.unbind(1), strict=True)
+                ],
+                dim=1,
+            )
+            for columns, of_graph in zip(self.graphs, rows, strict=True)
+        ]
+        return torch.cat(places)
 
-    def _user_codes(self, users: EntityTable) -> np.ndarray:
-        return np.column_stack([column.user_codes(users) for column in self.columns])
+    def _groups(self, rows: list[Tensor]) -> Tensor:
+        """Group of each code, given by graph; -1 for none. No group is in two graphs."""
+        groups, start = [], 0
+        for columns, of_graph in zip(self.graphs, rows, strict=True):
+            # -1 takes what is appended: no group.
+            of_columns = [np.append(column.groups, -1) for column in columns]
+            found = torch.stack(
+                [
+                    torch.as_tensor(of_column, device=codes.device)[codes]
+                    for of_column, codes in zip(of_columns, of_graph.unbind(1), strict=True)
+                ],
+                dim=1,
+            )
+            groups.append(torch.where(found < 0, -1, found + start))
+            start += 1 + max(int(of_column.max()) for of_column in of_columns)
+        return torch.cat(groups)
 
-    def _service_codes(self, services: EntityTable) -> np.ndarray:
-        return np.column_stack([column.service_codes(services) for column in self.columns])
+    def _user_codes(self, users: EntityTable) -> list[np.ndarray]:
+        return [
+            np.column_stack([column.user_codes(users) for column in columns])
+            for columns in self.graphs
+        ]
+
+    def _service_codes(self, services: EntityTable) -> list[np.ndarray]:
+        return [
+            np.column_stack([column.service_codes(services) for column in columns])
+            for columns in self.graphs
+        ]
+
+
+def _n_codes(graphs: list[list[ContextColumn]]) -> list[int]:
+    """Count the codes of each column of all graphs."""
+    return [len(column.groups) for columns in graphs for column in columns]
 
 
 class NumericContext(nn.Module):
@@ -164,30 +246,34 @@ class NumericContext(nn.Module):
     ----------
     table : EntityTable
         The training entities, with none to many numbers; an unknown number is the mean, 0.
+    n_members : int
+        Number of members.
     dim : int
         Width of the projection.
     """
 
-    def __init__(self, table: EntityTable, dim: int) -> None:
+    def __init__(self, table: EntityTable, n_members: int, dim: int) -> None:
         super().__init__()
         n_numeric = table.numerics.shape[1]
         self.register_buffer("numerics", torch.tensor(np.nan_to_num(table.numerics)))
-        self.weight = nn.Parameter(torch.randn(n_numeric, dim) / max(n_numeric, 1) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(dim))
+        scale = max(n_numeric, 1) ** -0.5
+        self.weight = nn.Parameter(scale * torch.randn(n_members, n_numeric, dim))
+        self.bias = nn.Parameter(torch.zeros(n_members, 1, dim))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Represent known entities; (n, dim)."""
+        """Represent known entities; (n_members, n, dim)."""
         return self._project(self.numerics[codes])
 
     def encode_known(self) -> Tensor:
-        """Represent all known entities; (n, dim)."""
+        """Represent all known entities; (n_members, n, dim)."""
         return self._project(self.numerics)
 
     def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
         """Represent newcomers; one of whom no number is known is the average entity."""
         numbers = torch.as_tensor(np.nan_to_num(new.numerics)).to(average)
         nothing = torch.as_tensor(np.isnan(new.numerics).all(1, keepdims=True))
-        return torch.where(nothing.to(average.device), average, self._project(numbers))
+        projected = self._project(numbers)
+        return torch.where(nothing.to(average.device), average.unsqueeze(1), projected)
 
     def grow(self, table: EntityTable) -> None:
         """Take over the numbers of entities that were appended."""
@@ -203,32 +289,52 @@ class Structure:
 
     Attributes
     ----------
-    layers : list of Tensor of shape (n_entities, ...)
+    layers : list of Tensor of shape (n_entities, n_members * ...)
         Outputs of the layers.
     connected : Tensor of bool of shape (n_entities, 1)
         Whether an entity has an edge. One that has none is new to this task: like a newcomer, it
         is represented by the average of those that have.
+    n_members : int
+        Number of members.
     """
 
     layers: list[Tensor]
     connected: Tensor
+    n_members: int
 
     def average(self) -> Tensor:
-        """Average over connected entities; (out_dim,)."""
+        """Average over connected entities; (n_members, 1, out_dim)."""
         weights = self.connected.to(self.layers[0].dtype) / self.connected.sum()
-        return torch.cat([(weights * x).sum(0) for x in self.layers])
+        return self._join([weights.T @ x for x in self.layers])
 
     def take(self, codes: Tensor, is_new: Tensor | None = None) -> Tensor:
-        """Represent known entities, some of them as if they were new; (n, out_dim)."""
+        """Represent known entities, some of them as if they were new.
+
+        Parameters
+        ----------
+        codes : Tensor of int64 of shape (n,)
+            The entities.
+        is_new : Tensor of bool of shape (n_members, n, 1), default=None
+            Which are to be as if they were new.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, out_dim)
+        """
         connected = self.connected[codes]
         if is_new is not None:
             connected = connected & ~is_new
-        found = torch.cat([x[codes] for x in self.layers], dim=1)
+        found = self._join([F.embedding(codes, x) for x in self.layers])
         return torch.where(connected, found, self.average())
 
     def encode_known(self) -> Tensor:
-        """Represent all known entities; (n_entities, out_dim)."""
-        return torch.where(self.connected, torch.cat(self.layers, dim=1), self.average())
+        """Represent all known entities; (n_members, n_entities, out_dim)."""
+        return torch.where(self.connected, self._join(self.layers), self.average())
+
+    def _join(self, layers: list[Tensor]) -> Tensor:
+        """Lay the outputs of the layers side by side, the members apart."""
+        parts = [x.unflatten(1, (self.n_members, -1)) for x in layers]
+        return torch.cat(parts, dim=2).transpose(0, 1)
 
 
 class QoSGraph(nn.Module):
@@ -242,7 +348,9 @@ class QoSGraph(nn.Module):
     graph : BipartiteGraph
         Who was observed using what.
     features : ndarray of shape (n_users + n_services, feature_dim)
-        Features of the nodes.
+        Features of the nodes, from which all members start.
+    n_members : int
+        Number of members.
     dim : int
         Width of the layers.
     n_layers : int
@@ -261,6 +369,8 @@ class QoSGraph(nn.Module):
         self,
         graph: BipartiteGraph,
         features: np.ndarray,
+        *,
+        n_members: int,
         dim: int,
         n_layers: int,
         convolution: str,
@@ -270,11 +380,15 @@ class QoSGraph(nn.Module):
     ) -> None:
         super().__init__()
         self._join(graph)
-        self.features = nn.Parameter(_scaled(features), requires_grad=fine_tune)
-        self.dropout = nn.Dropout(dropout)
+        self.n_members = n_members
+        of_members = _scaled(features).repeat(1, n_members)
+        self.features = nn.Parameter(of_members, requires_grad=fine_tune)
+        self.dropout = ByteDropout(dropout)
         layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
         widths = [features.shape[1]] + [dim] * (0 if convolution == "none" else n_layers)
-        self.layers = nn.ModuleList(layer(n_in, n_out, ball) for n_in, n_out in pairwise(widths))
+        self.layers = nn.ModuleList(
+            layer(n_members, n_in, n_out, ball) for n_in, n_out in pairwise(widths)
+        )
         self.out_dim = sum(widths)
 
     def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
@@ -287,7 +401,7 @@ class QoSGraph(nn.Module):
 
         Returns
         -------
-        list of Tensor of shape (n_users + n_services, ...)
+        list of Tensor of shape (n_users + n_services, n_members * ...)
             The features and the output of each layer.
         """
         x = self.dropout(self.features)
@@ -303,8 +417,8 @@ class QoSGraph(nn.Module):
         """Part the outputs of the layers into those of users and those of services."""
         n_users = len(self.users_connected)
         return (
-            Structure([x[:n_users] for x in outputs], self.users_connected),
-            Structure([x[n_users:] for x in outputs], self.services_connected),
+            Structure([x[:n_users] for x in outputs], self.users_connected, self.n_members),
+            Structure([x[n_users:] for x in outputs], self.services_connected, self.n_members),
         )
 
     def grow(self, graph: BipartiteGraph) -> None:
@@ -343,12 +457,14 @@ class SharpQoSModule(nn.Module):
     ----------
     graphs : list of QoSGraph
         One per task, that is, per QoS parameter.
-    context_graphs : list of ContextConvolution
-        None to many.
+    context : ContextConvolution or None
+        All context graphs.
     numbers : tuple of NumericContext or None
         Numeric context of users and of services.
     context_dim : int
         Width of all context features together; 0 without context.
+    n_members : int
+        Number of members; the prediction is the average of theirs.
     hidden_dim : int
         Width of routed and of fused features.
     out_dim : int
@@ -372,10 +488,11 @@ class SharpQoSModule(nn.Module):
     def __init__(
         self,
         graphs: list[QoSGraph],
-        context_graphs: list[ContextConvolution],
+        context: ContextConvolution | None,
         numbers: tuple[NumericContext, NumericContext] | None,
         *,
         context_dim: int,
+        n_members: int,
         hidden_dim: int,
         out_dim: int,
         routing: bool,
@@ -390,30 +507,30 @@ class SharpQoSModule(nn.Module):
     ) -> None:
         super().__init__()
         n_tasks, structural_dim = len(graphs), graphs[0].out_dim
+        self.n_members = n_members
         self.l0_penalty = l0_penalty
         self.newcomer_share = newcomer_share
         self.graphs = nn.ModuleList(graphs)
-        self.context_graphs = nn.ModuleList(context_graphs)
+        self.context = context
         self.numbers = None if numbers is None else nn.ModuleList(numbers)
-        self.context_dropout = nn.Dropout(context_dropout)
+        self.context_dropout = ByteDropout(context_dropout)
         self.router = self.cross_router = None
         shared_dim = context_dim
         if routing and context_dim:
             self.router = SubnetworkRouting(
-                context_dim, hidden_dim, n_tasks, n_blocks, gate_temperature
+                n_members, context_dim, hidden_dim, n_tasks, n_blocks, gate_temperature
             )
             shared_dim = hidden_dim
         if cross_routing and n_tasks > 1:
             self.cross_router = CrossRouting(
-                structural_dim, hidden_dim, n_tasks, n_cross_blocks, gate_temperature
+                n_members, structural_dim, hidden_dim, n_tasks, n_cross_blocks, gate_temperature
             )
             shared_dim += hidden_dim
-        self.fusions = nn.ModuleList(
-            GatedFusion(structural_dim, shared_dim, hidden_dim) for _ in graphs
-        )
-        self.user_heads = nn.ModuleList(_feed_forward(hidden_dim, out_dim) for _ in graphs)
-        self.service_heads = nn.ModuleList(_feed_forward(hidden_dim, out_dim) for _ in graphs)
-        self.bias = nn.Parameter(torch.tensor(start, dtype=torch.float32))
+        stack = n_tasks, n_members
+        self.fusion = GatedFusion(*stack, structural_dim, shared_dim, hidden_dim)
+        self.user_head = _feed_forward(*stack, hidden_dim, out_dim)
+        self.service_head = _feed_forward(*stack, hidden_dim, out_dim)
+        self.bias = nn.Parameter(torch.tensor(start, dtype=torch.float32).repeat(n_members, 1))
 
     def forward(self, users: Tensor, services: Tensor, edges: Tensor | None = None) -> Tensor:
         """Predict pairs of known entities.
@@ -428,43 +545,48 @@ class SharpQoSModule(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n, n_tasks)
+        Tensor of shape (n_members, n, n_tasks)
         """
         held_out = [None] * len(self.graphs) if edges is None else edges.unbind(1)
         structural = [
             graph.split(graph(left_out))
             for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
-        context = [graph() for graph in self.context_graphs]
         # Users and many services come up more than once in a batch.
         users, user_positions = users.unique(return_inverse=True)
         services, service_positions = services.unique(return_inverse=True)
+        user_context, service_context = self._context_of(users, services)
         z_users = self._represent(
-            self._context_of(context, "user_rows", users, 0),
+            user_context,
             self._take([of_users for of_users, _ in structural], users),
-            self.user_heads,
+            self.user_head,
         )
         z_services = self._represent(
-            self._context_of(context, "service_rows", services, 1),
+            service_context,
             self._take([of_services for _, of_services in structural], services),
-            self.service_heads,
+            self.service_head,
         )
-        return self._multiply(z_users[:, user_positions], z_services[:, service_positions])
+        predicted = self._multiply(
+            _take_rows(z_users, user_positions), _take_rows(z_services, service_positions)
+        )
+        return predicted.permute(1, 2, 0)
 
     def encode_known(self) -> Encoded:
-        """Represent all known users and services; (n_tasks, n, out_dim) each.
+        """Represent all known users and services; (n_tasks, n_members, n, out_dim) each.
 
         All edges carry messages.
         """
         structural = list(zip(*(graph.split(graph()) for graph in self.graphs), strict=True))
-        context = [graph.encode_known() for graph in self.context_graphs]
+        context = [] if self.context is None else [self.context.encode_known()]
         if self.numbers is not None:
             context.append([numbers.encode_known() for numbers in self.numbers])
         averages = (
-            [[structure.average() for structure in side] for side in structural],
-            [[side.mean(0) for side in sides] for sides in context],
+            [torch.stack([structure.average() for structure in side]) for side in structural],
+            [[side.mean(1) for side in sides] for sides in context],
         )
-        structures = [[structure.encode_known() for structure in side] for side in structural]
+        structures = [
+            torch.stack([structure.encode_known() for structure in side]) for side in structural
+        ]
         return Encoded(*self._represent_sides(context, structures), averages)
 
     def encode_new(
@@ -473,11 +595,9 @@ class SharpQoSModule(nn.Module):
         """Represent newcomers: each has the structure of the average entity of its side."""
         structural, averages = known.averages
         new = new_users, new_services
-        # Numbers have averages of their own, after those of the graphs.
-        context = [
-            graph.encode_new(sides, *new)
-            for graph, sides in zip(self.context_graphs, averages, strict=False)
-        ]
+        context = []
+        if self.context is not None:
+            context.append(self.context.encode_new(averages[0], *new))
         if self.numbers is not None:
             context.append(
                 [
@@ -486,14 +606,15 @@ class SharpQoSModule(nn.Module):
                 ]
             )
         structures = [
-            [average.expand(len(table), -1) for average in side]
-            for side, table in zip(structural, new, strict=True)
+            average.expand(-1, -1, len(table), -1)
+            for average, table in zip(structural, new, strict=True)
         ]
         return Encoded(*self._represent_sides(context, structures))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
-        return self._multiply(encoded.users[:, users], encoded.services[:, services])
+        predicted = self._multiply(encoded.users[:, :, users], encoded.services[:, :, services])
+        return predicted.mean(1).T
 
     def grow(
         self,
@@ -515,97 +636,118 @@ class SharpQoSModule(nn.Module):
         """
         for grown, graph in zip(self.graphs, graphs, strict=True):
             grown.grow(graph)
-        for grown, members in zip(self.context_graphs, columns, strict=True):
-            grown.grow(members, users, services)
+        if self.context is not None:
+            self.context.grow(columns, users, services)
         for numbers, table in zip(self.numbers or (), (users, services), strict=False):
             numbers.grow(table)
 
     def penalty(self) -> Tensor:
-        """Weigh the expected number of open gates (L0)."""
+        """Weigh the expected number of open gates (L0) of a member."""
         probabilities = self.gate_probabilities().values()
         return self.l0_penalty * sum(p.sum() for p in probabilities)
 
     def gate_probabilities(self) -> dict[str, Tensor]:
-        """Tell the probability that each gate is open.
+        """Tell the probability that each gate is open, on average over the members.
 
         Of SNR by task and block; of Cross-SNR by task, other task and block, and 0 between a task
         and itself.
         """
         found = {}
         if self.router is not None:
-            found["snr"] = self.router.gates.probabilities()
+            found["snr"] = self.router.gates.probabilities().mean(0)
         if self.cross_router is not None:
             router = self.cross_router
-            found["cross_snr"] = router.gates.probabilities() * router.others
+            found["cross_snr"] = router.gates.probabilities().mean(0) * router.others
         return found
 
     def active_shares(self) -> dict[str, np.ndarray]:
-        """Share of each task's gates that are not 0 at prediction, for either routing."""
+        """Share of each task's gates, of all members, not 0 at prediction, for either routing."""
         found = {}
         with torch.no_grad():
             if self.router is not None:
-                found["snr"] = (self.router.gates.settled() > 0).float().mean(1).cpu().numpy()
+                is_open = self.router.gates.settled() > 0
+                found["snr"] = is_open.float().mean((0, 2)).cpu().numpy()
             if self.cross_router is not None:
-                open_gates = (self.cross_router.gates.settled() > 0) * self.cross_router.others
-                n_others = len(open_gates) - 1
-                found["cross_snr"] = (open_gates.sum(1) / n_others).mean(1).cpu().numpy()
+                is_open = (self.cross_router.gates.settled() > 0) * self.cross_router.others
+                n_others = is_open.shape[1] - 1
+                found["cross_snr"] = (is_open.sum(2) / n_others).mean((0, 2)).cpu().numpy()
         return found
 
     def _represent_sides(
-        self, context: list[list[Tensor]], structural: list[list[Tensor]]
+        self, context: list[list[Tensor]], structural: list[Tensor]
     ) -> list[Tensor]:
-        """Represent users, and services, given both sides of each graph."""
+        """Represent users, and services, given both sides of each kind of context."""
         return [
-            self._represent([sides[k] for sides in context], structural[k], heads)
-            for k, heads in enumerate((self.user_heads, self.service_heads))
+            self._represent([sides[k] for sides in context], structural[k], head)
+            for k, head in enumerate((self.user_head, self.service_head))
         ]
 
-    def _represent(
-        self, context: list[Tensor], structural: list[Tensor], heads: nn.ModuleList
-    ) -> Tensor:
-        """Route, fuse and project; (n_tasks, n, out_dim)."""
-        n_tasks = len(structural)
-        shared: list[list[Tensor]] = [[] for _ in range(n_tasks)]
+    def _represent(self, context: list[Tensor], structural: Tensor, head: nn.Sequential) -> Tensor:
+        """Route, fuse and project.
+
+        Parameters
+        ----------
+        context : list of Tensor of shape (n_members, n, ...)
+            Context features, none to many.
+        structural : Tensor of shape (n_tasks, n_members, n, structural_dim)
+            Structural features.
+        head : Sequential
+            That of the side.
+
+        Returns
+        -------
+        Tensor of shape (n_tasks, n_members, n, out_dim)
+        """
+        shared = []
         if context:
-            joined = self.context_dropout(torch.cat(context, dim=1))
-            routed = [joined] * n_tasks if self.router is None else self.router(joined)
-            for parts, part in zip(shared, routed, strict=True):
-                parts.append(part)
+            joined = self.context_dropout(torch.cat(context, dim=2))
+            if self.router is None:
+                shared.append(joined.expand(len(structural), -1, -1, -1))
+            else:
+                shared.append(self.router(joined))
         if self.cross_router is not None:
-            for parts, part in zip(shared, self.cross_router(structural), strict=True):
-                parts.append(part)
-        fused = [
-            fusion(own, parts)
-            for fusion, own, parts in zip(self.fusions, structural, shared, strict=True)
-        ]
-        return torch.stack([head(z) for head, z in zip(heads, fused, strict=True)])
+            shared.append(self.cross_router(structural))
+        return head(self.fusion(structural, shared))
 
-    def _context_of(
-        self, context: list[Tensor], rows: str, codes: Tensor, side: int
-    ) -> list[Tensor]:
-        """Take the context features of known entities of a side."""
-        found = [
-            x[getattr(graph, rows)[codes]]
-            for x, graph in zip(context, self.context_graphs, strict=True)
-        ]
-        if self.numbers is not None:
-            found.append(self.numbers[side](codes))
+    def _context_of(self, users: Tensor, services: Tensor) -> list[list[Tensor]]:
+        """Take the context features of known users, and of known services."""
+        found = [[], []]
+        if self.context is not None:
+            convolved = self.context()
+            rows = self.context.user_rows[users], self.context.service_rows[services]
+            for side, of_side in zip(found, rows, strict=True):
+                side.append(self.context.take(convolved, of_side))
+        for side, numbers, codes in zip(found, self.numbers or (), (users, services), strict=False):
+            side.append(numbers(codes))
         return found
 
-    def _take(self, structural: list[Structure], codes: Tensor) -> list[Tensor]:
+    def _take(self, structural: list[Structure], codes: Tensor) -> Tensor:
         """Take the structural features of known entities; in training, make some newcomers."""
         is_new = None
         if self.training and self.newcomer_share:
-            is_new = torch.rand(len(codes), 1, device=codes.device) < self.newcomer_share
-        return [structure.take(codes, is_new) for structure in structural]
+            draws = torch.rand(self.n_members, len(codes), 1, device=codes.device)
+            is_new = draws < self.newcomer_share
+        return torch.stack([structure.take(codes, is_new) for structure in structural])
 
     def _multiply(self, users: Tensor, services: Tensor) -> Tensor:
-        """Row-wise product of the two sides."""
-        return (users * services).sum(2).T + self.bias
+        """Multiply rows of the two sides (n_tasks, n_members, n, out_dim), and add the constant."""
+        return (users * services).sum(-1) + self.bias.T.unsqueeze(2)
 
 
-def _feed_forward(in_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
+def _feed_forward(n_tasks: int, n_members: int, in_dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        TaskLinear(n_tasks, n_members, in_dim, in_dim),
+        nn.ReLU(),
+        TaskLinear(n_tasks, n_members, in_dim, out_dim),
+    )
+
+
+def _take_rows(z: Tensor, rows: Tensor) -> Tensor:
+    """Take rows of the last axis but one; as an embedding, its gradient takes the least time."""
+    stack, (n, dim) = z.shape[:-2], z.shape[-2:]
+    starts = torch.arange(0, stack.numel() * n, n, device=z.device)
+    found = F.embedding(rows + starts.unsqueeze(1), z.reshape(-1, dim))
+    return found.unflatten(0, stack)
 
 
 def _append_codes(features: Tensor, known: ContextColumn, grown: ContextColumn) -> Tensor:

@@ -1,4 +1,7 @@
-"""Adaptive sharing of features between tasks: hard-concrete gates, SNR, Cross-SNR, gated fusion."""
+"""Adaptive sharing of features between tasks: hard-concrete gates, SNR, Cross-SNR, gated fusion.
+
+Activations have an axis of members, and one of tasks before it where each task has its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from skqos.members import MemberLinear
 
 # Where the stretched concrete distribution begins and ends (gamma and zeta).
 STRETCH = (-0.1, 1.1)
@@ -58,32 +63,36 @@ def _stretch(log_odds: Tensor) -> Tensor:
     return (torch.sigmoid(log_odds) * (high - low) + low).clamp(0, 1)
 
 
-class Blocks(nn.Module):
-    """Parallel transformation blocks, each linear with a ReLU, computed as one.
+class TaskLinear(nn.Module):
+    """A linear layer of each task and member.
 
     Parameters
     ----------
+    n_tasks, n_members : int
+        Number of tasks and of members.
     in_dim, out_dim : int
-        Width of the input and of each block's output.
-    n_blocks : int
-        Number of blocks.
+        Width of the input and of the output.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, n_blocks: int) -> None:
+    def __init__(self, n_tasks: int, n_members: int, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_dim, n_blocks * out_dim)
-        self.n_blocks = n_blocks
+        self.n_tasks = n_tasks
+        self.linear = MemberLinear(n_tasks * n_members, in_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform; (n, n_blocks, out_dim)."""
-        return torch.relu(self.linear(x)).unflatten(1, (self.n_blocks, -1))
+        """Transform rows (n_tasks, n_members, n, in_dim); (n_tasks, n_members, n, out_dim)."""
+        return self.linear(x.flatten(0, 1)).unflatten(0, (self.n_tasks, -1))
 
 
 class SubnetworkRouting(nn.Module):
     """SNR: route context features through blocks that all tasks share, by gates of each task.
 
+    A block is linear with a ReLU.
+
     Parameters
     ----------
+    n_members : int
+        Number of members.
     in_dim, out_dim : int
         Width of the context features and of the routed ones.
     n_tasks, n_blocks : int
@@ -93,22 +102,35 @@ class SubnetworkRouting(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, n_tasks: int, n_blocks: int, temperature: float
+        self,
+        n_members: int,
+        in_dim: int,
+        out_dim: int,
+        n_tasks: int,
+        n_blocks: int,
+        temperature: float,
     ) -> None:
         super().__init__()
-        self.blocks = Blocks(in_dim, out_dim, n_blocks)
-        self.gates = HardConcreteGates(n_tasks, n_blocks, temperature=temperature)
+        self.n_blocks = n_blocks
+        # The blocks, side by side.
+        self.blocks = MemberLinear(n_members, in_dim, n_blocks * out_dim)
+        self.gates = HardConcreteGates(n_members, n_tasks, n_blocks, temperature=temperature)
 
     def forward(self, context: Tensor) -> Tensor:
-        """Route; (n_tasks, n, out_dim)."""
-        return torch.einsum("pk,nkd->pnd", self.gates(), self.blocks(context))
+        """Route (n_members, n, in_dim); (n_tasks, n_members, n, out_dim)."""
+        blocks = torch.relu(self.blocks(context)).unflatten(2, (self.n_blocks, -1))
+        return torch.einsum("mpk,mnkd->pmnd", self.gates(), blocks)
 
 
 class CrossRouting(nn.Module):
     """Cross-SNR: route the features of all other tasks to each task.
 
+    A block is linear with a ReLU.
+
     Parameters
     ----------
+    n_members : int
+        Number of members.
     in_dim, out_dim : int
         Width of a task's features and of the routed ones.
     n_tasks, n_blocks : int
@@ -118,43 +140,58 @@ class CrossRouting(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, n_tasks: int, n_blocks: int, temperature: float
+        self,
+        n_members: int,
+        in_dim: int,
+        out_dim: int,
+        n_tasks: int,
+        n_blocks: int,
+        temperature: float,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Blocks(in_dim, out_dim, n_blocks) for _ in range(n_tasks))
-        self.gates = HardConcreteGates(n_tasks, n_tasks, n_blocks, temperature=temperature)
-        others = 1 - torch.eye(n_tasks)
+        self.n_blocks = n_blocks
+        self.blocks = TaskLinear(n_tasks, n_members, in_dim, n_blocks * out_dim)
+        shape = n_members, n_tasks, n_tasks, n_blocks
+        self.gates = HardConcreteGates(*shape, temperature=temperature)
         # A task has no gates for itself.
-        self.register_buffer("others", others.unsqueeze(2))
+        self.register_buffer("others", (1 - torch.eye(n_tasks)).unsqueeze(2))
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Route; (n_tasks, n, out_dim)."""
-        blocks = torch.stack([block(x) for block, x in zip(self.blocks, features, strict=True)])
-        return torch.einsum("pjk,jnkd->pnd", self.gates() * self.others, blocks)
+    def forward(self, features: Tensor) -> Tensor:
+        """Route (n_tasks, n_members, n, in_dim); (n_tasks, n_members, n, out_dim)."""
+        blocks = torch.relu(self.blocks(features)).unflatten(3, (self.n_blocks, -1))
+        return torch.einsum("mpjk,jmnkd->pmnd", self.gates() * self.others, blocks)
 
 
 class GatedFusion(nn.Module):
-    """Blend a task's structural features with the shared ones, each dimension by a gate.
+    """Blend each task's structural features with the shared ones, each dimension by a gate.
 
     The gate is sigmoid(W [Y || Y_shared] + b); the summary of the paper leaves its form open.
 
     Parameters
     ----------
+    n_tasks, n_members : int
+        Number of tasks and of members.
     in_dim, shared_dim, out_dim : int
         Width of the structural features, of the shared ones, and of the blend.
     """
 
-    def __init__(self, in_dim: int, shared_dim: int, out_dim: int) -> None:
+    def __init__(
+        self, n_tasks: int, n_members: int, in_dim: int, shared_dim: int, out_dim: int
+    ) -> None:
         super().__init__()
-        self.own = nn.Linear(in_dim, out_dim)
+        stack = n_tasks, n_members
+        self.own = TaskLinear(*stack, in_dim, out_dim)
         self.shared = self.gate = None
         if shared_dim:
-            self.shared = nn.Linear(shared_dim, out_dim)
-            self.gate = nn.Linear(in_dim + shared_dim, out_dim)
+            self.shared = TaskLinear(*stack, shared_dim, out_dim)
+            self.gate = TaskLinear(*stack, in_dim + shared_dim, out_dim)
 
     def forward(self, own: Tensor, shared: list[Tensor]) -> Tensor:
-        """Blend; (n, out_dim). Without shared features there is nothing to blend."""
+        """Blend rows (n_tasks, n_members, n, ...); (n_tasks, n_members, n, out_dim).
+
+        Without shared features there is nothing to blend.
+        """
         if self.gate is None:
             return self.own(own)
-        gate = torch.sigmoid(self.gate(torch.cat([own, *shared], dim=1)))
-        return gate * self.own(own) + (1 - gate) * self.shared(torch.cat(shared, dim=1))
+        gate = torch.sigmoid(self.gate(torch.cat([own, *shared], dim=-1)))
+        return torch.lerp(self.shared(torch.cat(shared, dim=-1)), self.own(own), gate)

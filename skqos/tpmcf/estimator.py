@@ -48,6 +48,12 @@ class TPMCFRegressor(BaseQoSRegressor):
 
     Parameters
     ----------
+    n_members : int, default=1
+        Number of networks of this kind, each with weights of its own, that train in one pass and
+        are averaged in the transformed target. 1 is the network of the paper. Initial features are
+        the same for all members; each has a graph convolution, an encoder, dense layers and
+        vectors of its own.
+
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. None takes the columns of a DataFrame that are
         named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
@@ -288,6 +294,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     """
 
     PAPER_PARAMS: ClassVar[dict[str, Any]] = {
+        "n_members": 1,
         "features": FAMILIES,
         "n_factors": 100,
         "similarity_dim": 50,
@@ -372,6 +379,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     def __init__(
         self,
         *,
+        n_members: int = 1,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
         features: Sequence[str] = ("statistics",),
@@ -424,6 +432,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
+        self.n_members = n_members
         self.user_features = user_features
         self.service_features = service_features
         self.features = features
@@ -487,7 +496,8 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of float64 of shape (n_samples, n_blocks, n_heads, window, window)
-            Attention of the step on the fourth axis to that on the fifth, which sums to 1. Both
+            Attention of the step on the fourth axis to that on the fifth, averaged over the
+            members, which sums to 1. Both
             are in the order of time: the last is the row's own step, or, if training has not seen
             that, the last before it. 0 for attention to steps before the first.
 
@@ -635,6 +645,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             cells,
             folds,
             features,
+            n_members=self.n_members,
             hidden_dim=self.gcmf_dim,
             own_weights=self.step_weights == "own",
             whole_self=self.self_loops == "whole",
@@ -666,21 +677,28 @@ class TPMCFRegressor(BaseQoSRegressor):
         )
 
     def _sequence_features(self, initial: Sides, gcmf: QoSNet | None) -> TensorSides:
-        """Features of the nodes in the sequences: embeddings, initial features, or both."""
+        """Features of the nodes in the sequences: embeddings, initial features, or both.
+
+        Embeddings are of each member, initial features for all.
+        """
         import torch
 
         from skqos.tpmcf.gcmf import standardise
 
         parts = []
         if gcmf is None or self.initial_features:
-            parts.append([torch.as_tensor(side) for side in initial])
+            parts.append([torch.as_tensor(side).unsqueeze(0) for side in initial])
         if gcmf is not None:
             embedded = gcmf.module_.embed_all()
             if self.bounded_embeddings:
                 embedded = [torch.tanh(standardise(side)) for side in embedded]
             parts.append(embedded)
             gcmf.module_.freeze()
-        return [torch.cat(side, dim=3) for side in zip(*parts, strict=True)]
+        n_members = len(parts[-1][0])
+        return [
+            torch.cat([part.expand(n_members, -1, -1, -1, -1) for part in side], dim=4)
+            for side in zip(*parts, strict=True)
+        ]
 
     def _build_module(
         self, times: np.ndarray, features: TensorSides, data: TrainingData
@@ -691,7 +709,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         vectors = None
         if self.entity_dim is not None:
             vectors = [
-                FeatureEmbedding(side.table_, side.n_categories, self.entity_dim)
+                FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
                 for side in (data.users, data.services)
             ]
         token_dim = self.token_dim
@@ -702,6 +720,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             features,
             vectors,
             self._build_encoder(token_dim),
+            n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
             hidden_sizes=self.hidden_sizes,
@@ -724,7 +743,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         )
 
         if self.temporal != "transformer":
-            return RecurrentEncoder(self.temporal, dim, self.n_blocks)
+            return RecurrentEncoder(self.n_members, self.temporal, dim, self.n_blocks)
         make_convolution, width = {
             "time": (TimeConvolution, dim),
             "paper": (FeatureConvolution, self.window),
@@ -732,10 +751,11 @@ class TPMCFRegressor(BaseQoSRegressor):
         return TransformerEncoder(
             [
                 EncoderBlock(
+                    self.n_members,
                     dim,
                     self.n_heads,
                     self.head_dim,
-                    make_convolution(width, self.n_filters, self.dropout),
+                    make_convolution(self.n_members, width, self.n_filters, self.dropout),
                 )
                 for _ in range(self.n_blocks)
             ]

@@ -14,7 +14,7 @@ from skqos.graphs import BipartiteGraph, BipartiteOperators
 from skqos.prediction import Encoded
 from skqos.tpmcf.features import Sides, StepCells
 
-# Features of both sides: (n_steps, n_users, width) and (n_steps, n_services, width).
+# Features of both sides: (..., n_steps, n_users, width) and (..., n_steps, n_services, width).
 TensorSides = Sequence[Tensor]
 
 
@@ -23,21 +23,27 @@ class GraphUnit(nn.Module):
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     in_dim, out_dim : int
         Widths.
     n_weights : int
         1 for weights that all steps share, the number of steps for own weights of each.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, n_weights: int) -> None:
+    def __init__(self, n_members: int, in_dim: int, out_dim: int, n_weights: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_weights, in_dim, out_dim))
-        self.bias = nn.Parameter(torch.zeros(n_weights, 1, out_dim))
-        for weight in self.weight:
+        self.weight = nn.Parameter(torch.empty(n_members, n_weights, in_dim, out_dim))
+        self.bias = nn.Parameter(torch.zeros(n_members, n_weights, 1, out_dim))
+        for weight in self.weight.flatten(0, 1):
             nn.init.xavier_uniform_(weight)
 
     def forward(self, convolved: Tensor) -> Tensor:
-        """Transform convolved features of shape (n_steps, n, in_dim)."""
+        """Transform convolved features; (n_members, n_steps, n, out_dim).
+
+        They have the shape (n_members, n_steps, n, in_dim), or (n_steps, n, in_dim) where all
+        members share them.
+        """
         return F.relu(convolved @ self.weight + self.bias)
 
 
@@ -46,7 +52,8 @@ class GCMF(nn.Module):
 
     The graphs of all steps are one graph without edges between steps, so that one sparse product
     convolves them all. A user's and a service's embedding of the step, multiplied, predict (the
-    matrix factorisation that the units are trained by).
+    matrix factorisation that the units are trained by). Members share the graph and the initial
+    features; each has units of its own.
 
     Parameters
     ----------
@@ -59,6 +66,8 @@ class GCMF(nn.Module):
     features : tuple of ndarray of shape (n_tables, n_steps, n, width)
         Initial features of users and services (F_0), one table without the cells of each fold; a
         single table is of all cells.
+    n_members : int
+        Number of members; the prediction is the average of theirs.
     hidden_dim : int
         Width of each unit (f').
     own_weights : bool
@@ -77,6 +86,7 @@ class GCMF(nn.Module):
         folds: np.ndarray,
         features: Sides,
         *,
+        n_members: int,
         hidden_dim: int,
         own_weights: bool,
         whole_self: bool,
@@ -93,9 +103,9 @@ class GCMF(nn.Module):
         )
         n_weights = n_steps if own_weights else 1
         self.units = nn.ModuleList(
-            GraphUnit(n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
+            GraphUnit(n_members, n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
         )
-        self.start = nn.Parameter(torch.tensor(float(start)))
+        self.start = nn.Parameter(torch.full((n_members, 1), float(start)))
         self.n_tables = len(features[0])
         # The first unit convolves what never changes: once is enough.
         convolved = [
@@ -109,7 +119,7 @@ class GCMF(nn.Module):
             self.register_buffer(f"{name}_frozen", None)
 
     def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
-        """Predict training rows, all of one fold, from the cells of the others; (n,)."""
+        """Predict training rows, all of one fold, from the others' cells; (n_members, n)."""
         return self._multiply(self.embed(int(tables[0])), users, services, steps)
 
     def encode_known(self) -> Encoded:
@@ -123,34 +133,44 @@ class GCMF(nn.Module):
         """Embed newcomers at all steps: each is the average node."""
         users, services = known.averages
         return Encoded(
-            users.expand(-1, len(new_users), -1), services.expand(-1, len(new_services), -1)
+            users.expand(-1, -1, len(new_users), -1),
+            services.expand(-1, -1, len(new_services), -1),
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
         """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
         embedded = encoded.users, encoded.services
-        return self._multiply(embedded, users, services, last_steps(self.times, times))
+        return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
     def embed(self, table: int) -> TensorSides:
-        """Embeddings of all nodes at all steps, both units' outputs side by side."""
+        """Embeddings of all nodes at all steps, both units' outputs side by side.
+
+        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim).
+        """
         first = [
             self.units[0](side[table]) for side in (self.user_convolved, self.service_convolved)
         ]
-        convolved = convolve_steps(self._operators(table), first, self.whole_self)
-        second = [self.units[1](side) for side in convolved]
-        return [torch.cat(outputs, dim=2) for outputs in zip(first, second, strict=True)]
+        # One sparse product for all members, side by side in the width.
+        wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
+        convolved = convolve_steps(self._operators(table), wide, self.whole_self)
+        n_members = len(self.start)
+        second = [
+            self.units[1](side.unflatten(2, (n_members, -1)).permute(2, 0, 1, 3))
+            for side in convolved
+        ]
+        return [torch.cat(outputs, dim=-1) for outputs in zip(first, second, strict=True)]
 
     @torch.no_grad()
     def embed_all(self) -> TensorSides:
-        """Embeddings without each fold; (n_tables, n_steps, n, 2 * hidden_dim) of both sides."""
+        """Embeddings without each fold; (n_members, n_tables, n_steps, n, 2 * hidden_dim)."""
         tables = [self.embed(table) for table in range(self.n_tables)]
-        return [torch.stack(side) for side in zip(*tables, strict=True)]
+        return [torch.stack(side, dim=1) for side in zip(*tables, strict=True)]
 
     def prediction_embeddings(self) -> TensorSides:
         """Average the embeddings over the folds: they are what training has seen."""
         if self.user_frozen is not None:
             return [self.user_frozen, self.service_frozen]
-        return [side.mean(0) for side in self.embed_all()]
+        return [side.mean(1) for side in self.embed_all()]
 
     def freeze(self) -> None:
         """Keep what prediction needs: the embeddings, no graph and no features."""
@@ -166,14 +186,25 @@ class GCMF(nn.Module):
         self, embedded: TensorSides, users: Tensor, services: Tensor, steps: Tensor
     ) -> Tensor:
         of_users, of_services = (
-            side[steps, codes] for side, codes in zip(embedded, (users, services), strict=True)
+            take_nodes(side, steps, codes)
+            for side, codes in zip(embedded, (users, services), strict=True)
         )
-        return self.start + (of_users * of_services).sum(1) / of_users.shape[1] ** 0.5
+        return self.start + (of_users * of_services).sum(2) / of_users.shape[2] ** 0.5
+
+
+def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
+    """Take nodes (n_members, n_steps, n, width) by step and code; (n_members, ..., width).
+
+    `steps` and `codes` broadcast to a common shape. One number a node takes a third of the time
+    of a look-up by two.
+    """
+    rows = steps * nodes.shape[2] + codes
+    return nodes.flatten(1, 2).index_select(1, rows.flatten()).unflatten(1, rows.shape)
 
 
 def average_node(nodes: Tensor) -> Tensor:
-    """Average the nodes at every step; (n_steps, 1, width)."""
-    return nodes.mean(1, keepdim=True)
+    """Average the nodes at every step; (..., n_steps, 1, width)."""
+    return nodes.mean(-2, keepdim=True)
 
 
 def last_steps(times: Tensor, targets: Tensor) -> Tensor:
@@ -207,7 +238,10 @@ def convolve_steps(
 
 
 def standardise(values: Tensor) -> Tensor:
-    """Centre and scale each feature (the last axis); constant ones become 0."""
-    everything = tuple(range(values.ndim - 1))
-    deviation, mean = torch.std_mean(values, everything, correction=0)
+    """Centre and scale each feature (the last axis) of each member (the first).
+
+    Constant ones become 0.
+    """
+    everything = tuple(range(1, values.ndim - 1))
+    deviation, mean = torch.std_mean(values, everything, correction=0, keepdim=True)
     return (values - mean) / torch.where(deviation > 0, deviation, 1)

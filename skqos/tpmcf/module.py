@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
 from skqos.entities import EntityTable
+from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
-from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps
-from skqos.tpmcf.transformer import pool
+from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, take_nodes
+from skqos.tpmcf.transformer import each_step, pool
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,21 @@ class TPMCFModule(nn.Module):
     A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
     linearly, plus what both are at every step (id and context), which step it is and how far back.
     The encoder goes over the sequence, the maximum over time summarises it, dense layers predict.
+    Members see the same rows in the same windows; all weights and vectors are of each member.
 
     Parameters
     ----------
     times : ndarray of int64 of shape (n_steps,)
         The time steps seen in training, ascending.
-    features : sequence of Tensor of shape (n_tables, n_steps, n, width)
-        Features of users and of services without the cells of each fold. Prediction takes their
-        average over the folds.
+    features : sequence of Tensor of shape (n_members or 1, n_tables, n_steps, n, width)
+        Features of users and of services without the cells of each fold, of each member or for
+        all. Prediction takes their average over the folds.
     vectors : tuple of FeatureEmbedding, or None
         Of users and of services.
     encoder : Module
         From sequences and their masks to sequences.
+    n_members : int
+        Number of members; the prediction is the average of theirs.
     token_dim : int or None
         Width of a step of the sequence; None takes the features as they are, side by side.
     window : int
@@ -89,6 +93,7 @@ class TPMCFModule(nn.Module):
         vectors: tuple[FeatureEmbedding, FeatureEmbedding] | None,
         encoder: nn.Module,
         *,
+        n_members: int,
         token_dim: int | None,
         window: int,
         hidden_sizes: Sequence[int],
@@ -108,31 +113,31 @@ class TPMCFModule(nn.Module):
         self.forecast_share = forecast_share
         self.register_buffer("times", torch.tensor(times))
         for name, side in zip(("user", "service"), features, strict=True):
-            self.register_buffer(f"{name}_tables", side)
-            self.register_buffer(f"{name}_averages", side.mean(2))
-            self.register_buffer(f"{name}_features", side.mean(0))
+            # The average node comes after all others: that of newcomers.
+            self.register_buffer(f"{name}_tables", torch.cat([side, average_node(side)], dim=-2))
+            self.register_buffer(f"{name}_features", side.mean(1))
         self.vectors = None if vectors is None else nn.ModuleList(vectors)
-        self.vector_dropout = nn.Dropout(vector_dropout)
+        self.vector_dropout = ByteDropout(vector_dropout)
         self.encoder = encoder
         widths = [side.shape[-1] for side in features]
         vector_widths = [side.out_dim for side in vectors or ()]
         dim = sum(widths) if token_dim is None else token_dim
-        self.mix_features = _mixers(widths, token_dim)
-        self.mix_vectors = None if vectors is None else _mixers(vector_widths, dim)
+        self.mix_features = _mixers(n_members, widths, token_dim)
+        self.mix_vectors = None if vectors is None else _mixers(n_members, vector_widths, dim)
         self.step_vectors = self.position_vectors = None
         if step_encoding:
-            self.step_vectors = _vectors(len(times), dim)
-            self.position_vectors = _vectors(window, dim)
+            self.step_vectors = _vectors(n_members, len(times), dim)
+            self.position_vectors = _vectors(n_members, window, dim)
         # One for a window that ends at the target step, one for a window that ends before it.
-        self.ahead_vectors = _vectors(2, dim)
+        self.ahead_vectors = _vectors(n_members, 2, dim)
         in_dim = dim + (sum(widths) + sum(vector_widths)) * target_features
         self.layers = nn.ModuleList(
-            nn.Linear(n, next_n) for n, next_n in pairwise([in_dim, *hidden_sizes, 1])
+            MemberLinear(n_members, n, next_n) for n, next_n in pairwise([in_dim, *hidden_sizes, 1])
         )
         nn.init.constant_(self.layers[-1].bias, start)
 
     def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
-        """Predict training rows; (n,).
+        """Predict training rows; (n_members, n).
 
         Parameters
         ----------
@@ -142,20 +147,23 @@ class TPMCFModule(nn.Module):
             Which table of features holds those without the row's own value.
         """
         windows = self._training_windows(steps)
+        table_steps = tables.unsqueeze(1) * len(self.times) + windows.steps
         features, vectors = [], []
         for k, codes in enumerate((users, services)):
             is_new = torch.rand(codes.shape, device=codes.device) < self.newcomer_share
-            features.append(self._features_of(k, codes, is_new, windows, tables.unsqueeze(1)))
+            features.append(self._features_of(k, codes, is_new, table_steps))
             if self.vectors is not None:
                 vectors.append(self._vectors_of(k, codes, is_new))
-        mixed = sum(mix(side) for mix, side in zip(self.mix_features, features, strict=True))
-        return self._predict(mixed, [side[:, -1] for side in features], vectors, windows)
+        mixed = sum(
+            each_step(mix, side) for mix, side in zip(self.mix_features, features, strict=True)
+        )
+        return self._predict(mixed, [side[:, :, -1] for side in features], vectors, windows)
 
     def encode_known(self) -> Encoded:
         """Gather what is known of every known node; mix its features once.
 
-        A side holds features and mixed features, (n_steps, n, ...), and what is the same at every
-        step, (n, width), if there is any.
+        A side holds features and mixed features, (n_members or 1, n_steps, n, ...), and what is
+        the same at every step, (n_members, n, width), if there is any.
         """
         averages = [average_node(side) for side in (self.user_features, self.service_features)]
         vectors = [embedding.encode_known() for embedding in self.vectors or ()]
@@ -163,7 +171,7 @@ class TPMCFModule(nn.Module):
             self._side(k, features, vectors[k : k + 1])
             for k, features in enumerate((self.user_features, self.service_features))
         ]
-        return Encoded(*sides, (averages, [side.mean(0) for side in vectors]))
+        return Encoded(*sides, (averages, [side.mean(1) for side in vectors]))
 
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
@@ -178,20 +186,23 @@ class TPMCFModule(nn.Module):
                     (self.vectors or ())[k : k + 1], average_vectors[k : k + 1], strict=True
                 )
             ]
-            sides.append(self._side(k, averages[k].expand(-1, len(new), -1), vectors))
+            sides.append(self._side(k, averages[k].expand(-1, -1, len(new), -1), vectors))
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
         """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
-        return self._predict(*self._gather(encoded, users, services, times))
+        return self._predict(*self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
     ) -> Tensor:
-        """Attention of each step of a window to each; (n, n_blocks, n_heads, window, window)."""
+        """Attention of each step of a window to each, averaged over members.
+
+        Its shape is (n, n_blocks, n_heads, window, window).
+        """
         mixed, _, vectors, windows = self._gather(encoded, users, services, times)
         sequence = self._sequence(mixed, vectors, windows)
-        return self.encoder.attention_weights(sequence, windows.present)
+        return self.encoder.attention_weights(sequence, windows.present).mean(0)
 
     def windows(self, times: Tensor) -> Windows:
         """Find the window of each time: it ends at the time, or at the last step before it.
@@ -204,7 +215,6 @@ class TPMCFModule(nn.Module):
     def forget_training_tables(self) -> None:
         """Keep what prediction needs."""
         self.user_tables = self.service_tables = None
-        self.user_averages = self.service_averages = None
 
     def _training_windows(self, steps: Tensor) -> Windows:
         """End windows at the rows' own steps; those of a share of the rows a step earlier."""
@@ -212,24 +222,20 @@ class TPMCFModule(nn.Module):
         ahead = (ahead & (steps > 0)).long()
         return Windows.ending_at(steps - ahead, self.window, ahead)
 
-    def _features_of(
-        self, side: int, codes: Tensor, is_new: Tensor, windows: Windows, tables: Tensor
-    ) -> Tensor:
+    def _features_of(self, side: int, codes: Tensor, is_new: Tensor, table_steps: Tensor) -> Tensor:
         """Sequences of features; those of newcomers are of the average entity."""
         values = (self.user_tables, self.service_tables)[side]
-        averages = (self.user_averages, self.service_averages)[side]
-        known = values[tables, windows.steps, codes.unsqueeze(1)]
-        average = averages[tables, windows.steps]
-        return torch.where(is_new[:, None, None], average, known)
+        codes = torch.where(is_new, values.shape[-2] - 1, codes)
+        return take_nodes(values.flatten(1, 2), table_steps, codes.unsqueeze(1))
 
     def _vectors_of(self, side: int, codes: Tensor, is_new: Tensor) -> Tensor:
         """Vectors of ids and context; the ids of newcomers are the average id."""
         embedding = self.vectors[side]
         vectors = embedding(codes)
-        ids = embedding.id_embedding.weight
-        width = ids.shape[1]
-        of_ids = torch.where(is_new.unsqueeze(1), ids.mean(0), vectors[:, :width])
-        return self.vector_dropout(torch.cat([of_ids, vectors[:, width:]], dim=1))
+        ids, context = vectors.tensor_split([embedding.dim], dim=2)
+        average = embedding.average_id().unsqueeze(1)
+        of_ids = torch.where(is_new.unsqueeze(1), average, ids)
+        return self.vector_dropout(torch.cat([of_ids, context], dim=2))
 
     def _gather(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
@@ -238,24 +244,25 @@ class TPMCFModule(nn.Module):
         mixed, last, vectors = 0, [], []
         for side, codes in ((encoded.users, users), (encoded.services, services)):
             features, mixed_features, *of_ids = side
-            mixed = mixed + mixed_features[windows.steps, codes.unsqueeze(1)]
-            last.append(features[windows.steps[:, -1], codes])
-            vectors += [vector[codes] for vector in of_ids]
+            mixed = mixed + take_nodes(mixed_features, windows.steps, codes.unsqueeze(1))
+            last.append(take_nodes(features, windows.steps[:, -1], codes))
+            vectors += [vector.index_select(1, codes) for vector in of_ids]
         return mixed, last, vectors, windows
 
     def _side(self, k: int, features: Tensor, vectors: list[Tensor]) -> list[Tensor]:
-        return [features, self.mix_features[k](features), *vectors]
+        return [features, each_step(self.mix_features[k], features), *vectors]
 
     def _sequence(self, mixed: Tensor, vectors: list[Tensor], windows: Windows) -> Tensor:
         """Add what holds at every step, and which step it is; 0 where padded (eq. 7)."""
-        constant = self.ahead_vectors[windows.ahead]
+        constant = self.ahead_vectors.index_select(1, windows.ahead)
         if vectors:
             constant = constant + sum(
                 mix(side) for mix, side in zip(self.mix_vectors, vectors, strict=True)
             )
-        sequence = mixed + constant.unsqueeze(1)
+        sequence = mixed + constant.unsqueeze(2)
         if self.step_vectors is not None:
-            sequence = sequence + self.step_vectors[windows.steps] + self.position_vectors
+            of_steps = self.step_vectors[:, windows.steps] + self.position_vectors.unsqueeze(1)
+            sequence = sequence + of_steps
         return sequence * windows.present.unsqueeze(2)
 
     def _predict(
@@ -264,10 +271,13 @@ class TPMCFModule(nn.Module):
         """Encode the sequence, summarise it, go through the dense layers."""
         sequence = self._sequence(mixed, vectors, windows)
         summary = pool(self.encoder(sequence, windows.present), windows.present, self.pooling)
-        hidden = torch.cat([summary, *last, *vectors], dim=1) if self.target_features else summary
+        hidden = summary
+        if self.target_features:
+            last = [side.expand(len(summary), -1, -1) for side in last]
+            hidden = torch.cat([summary, *last, *vectors], dim=2)
         for layer in self.layers[:-1]:
             hidden = torch.relu(layer(hidden))
-        return self.layers[-1](hidden).squeeze(1)
+        return self.layers[-1](hidden).squeeze(2)
 
 
 class FeaturePlacement(nn.Module):
@@ -282,13 +292,13 @@ class FeaturePlacement(nn.Module):
         return nn.functional.pad(features, self.margins)
 
 
-def _mixers(widths: list[int], dim: int | None) -> nn.ModuleList:
+def _mixers(n_members: int, widths: list[int], dim: int | None) -> nn.ModuleList:
     """Map both sides to the width of a step; their sum is the step."""
     if dim is None:
         user_width, service_width = widths
         return nn.ModuleList([FeaturePlacement(0, service_width), FeaturePlacement(user_width, 0)])
-    return nn.ModuleList(nn.Linear(width, dim) for width in widths)
+    return nn.ModuleList(MemberLinear(n_members, width, dim) for width in widths)
 
 
-def _vectors(n: int, dim: int) -> nn.Parameter:
-    return nn.Parameter(EMBEDDING_STD * torch.randn(n, dim))
+def _vectors(n_members: int, n: int, dim: int) -> nn.Parameter:
+    return nn.Parameter(EMBEDDING_STD * torch.randn(n_members, n, dim))

@@ -1,12 +1,27 @@
-"""The predictive transformer encoder (PTE) over a window of time steps, and recurrent stand-ins."""
+"""The predictive transformer encoder (PTE) over a window of time steps, and recurrent stand-ins.
+
+Sequences have the shape (n_members, n, window, dim). Which of their steps are present, all members
+share: (n, window), False for padding, which comes first.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skqos.members import ByteDropout, MemberLinear
+
 KERNEL_WIDTH = 3
+# Sequences share a product of matrices up to so many steps: smaller matrices cost more time each.
+STEPS_PER_PRODUCT = 16
+
+
+def each_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a layer of rows (n_members, n, width) to every step (n_members, n, window, width)."""
+    return layer(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
 
 
 class MultiHeadAttention(nn.Module):
@@ -14,6 +29,8 @@ class MultiHeadAttention(nn.Module):
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     dim : int
         Width of a step.
     n_heads : int
@@ -22,18 +39,18 @@ class MultiHeadAttention(nn.Module):
         Width of queries, keys and values of a head (d_k = d_v).
     """
 
-    def __init__(self, dim: int, n_heads: int, head_dim: int) -> None:
+    def __init__(self, n_members: int, dim: int, n_heads: int, head_dim: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.project = nn.Linear(dim, 3 * n_heads * head_dim)
-        self.join = nn.Linear(n_heads * head_dim, dim)
+        self.project = MemberLinear(n_members, dim, 3 * n_heads * head_dim)
+        self.join = MemberLinear(n_members, n_heads * head_dim, dim)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Attend over the steps that are present.
 
         Parameters
         ----------
-        x : Tensor of shape (n, window, dim)
+        x : Tensor of shape (n_members, n, window, dim)
             Sequences.
         present : Tensor of bool of shape (n, window)
             False for padding.
@@ -42,19 +59,79 @@ class MultiHeadAttention(nn.Module):
         -------
         Tensor of the shape of `x`
         """
-        heads = F.scaled_dot_product_attention(*self._heads(x), attn_mask=present[:, None, None])
-        return self.join(heads.transpose(1, 2).flatten(2))
+        _, n, window, dim = x.shape
+        # Not in evaluation: torch.export cannot trace it for any number of sequences.
+        n_together = max(STEPS_PER_PRODUCT // window, 1) if self.training else 1
+        n_missing = -n % n_together
+        # Sequences that share a product stand in a row, and do not attend to one another.
+        rows = F.pad(x, (0, 0, 0, 0, 0, n_missing)).reshape(len(x), -1, n_together * window, dim)
+        queries, keys, values = (part.flatten(0, 1) for part in self._heads(rows))
+        mask = _attended(F.pad(present, (0, 0, 0, n_missing), value=True), n_together)
+        # Four axes, the members among the sequences: torch has a fused kernel for these.
+        heads = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask.repeat(len(x), 1, 1, 1)
+        )
+        joined = each_step(self.join, heads.transpose(1, 2).flatten(2).unflatten(0, rows.shape[:2]))
+        return joined.reshape(len(x), -1, window, dim)[:, :n]
 
     def weights(self, x: Tensor, present: Tensor) -> Tensor:
-        """Attention of each step (third axis) to each (fourth); (n, n_heads, window, window)."""
+        """Attention of each step (last axis but one) to each (last).
+
+        Its shape is (n_members, n, n_heads, window, window).
+        """
         queries, keys, _ = self._heads(x)
-        scores = queries @ keys.transpose(2, 3) / keys.shape[-1] ** 0.5
+        scores = queries @ keys.transpose(3, 4) / keys.shape[-1] ** 0.5
         return scores.masked_fill(~present[:, None, None], -torch.inf).softmax(dim=-1)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Project to queries, keys and values; (n, n_heads, window, head_dim) each."""
-        projected = self.project(x).unflatten(2, (3, self.n_heads, -1))
-        return projected.permute(2, 0, 3, 1, 4).unbind(0)
+        """Project to queries, keys and values; (n_members, n, n_heads, window, head_dim) each."""
+        projected = each_step(self.project, x).unflatten(3, (3, self.n_heads, -1))
+        return projected.permute(3, 0, 1, 4, 2, 5).unbind(0)
+
+
+def _attended(present: Tensor, n_together: int) -> Tensor:
+    """Tell which steps attend to which, several sequences in a row.
+
+    Parameters
+    ----------
+    present : Tensor of bool of shape (n, window)
+        False for padding.
+    n_together : int
+        Number of sequences in a row; a divisor of n.
+
+    Returns
+    -------
+    Tensor of bool of shape (n / n_together, 1, n_together * window, n_together * window)
+    """
+    of_keys = present.view(-1, 1, n_together * present.shape[1])
+    sequence = torch.arange(n_together, device=present.device).repeat_interleave(present.shape[1])
+    return (of_keys & (sequence[:, None] == sequence)).unsqueeze(1)
+
+
+class MemberConvolution(nn.Module):
+    """A convolution over three neighbours, 0 beyond the ends, of each member.
+
+    Its initial weights are those of ``torch.nn.Conv1d``. The neighbours side by side, multiplied
+    by one matrix a member, take less time than ``conv1d`` with a group a member.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members.
+    in_channels, out_channels : int
+        Number of channels.
+    """
+
+    def __init__(self, n_members: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = MemberLinear(n_members, KERNEL_WIDTH * in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (n_members, n, length, in_channels) along the length."""
+        length = x.shape[2]
+        padded = F.pad(x, (0, 0, 1, 1))
+        taps = [padded[:, :, k : k + length] for k in range(KERNEL_WIDTH)]
+        return each_step(self.linear, torch.cat(taps, dim=3))
 
 
 class TimeConvolution(nn.Module):
@@ -62,44 +139,62 @@ class TimeConvolution(nn.Module):
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     dim, n_filters : int
         Width of a step, before and after as well as between.
     dropout : float
         Between the two.
     """
 
-    def __init__(self, dim: int, n_filters: int, dropout: float) -> None:
+    def __init__(self, n_members: int, dim: int, n_filters: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Conv1d(dim, n_filters, KERNEL_WIDTH, padding="same")
-        self.second = nn.Conv1d(n_filters, dim, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.first = MemberConvolution(n_members, dim, n_filters)
+        self.second = MemberLinear(n_members, n_filters, dim)
+        self.dropout = ByteDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve sequences (n, window, dim), 0 where padded."""
-        hidden = self.dropout(F.relu(self.first(x.transpose(1, 2))))
-        return self.second(hidden).transpose(1, 2)
+        """Convolve sequences, 0 where padded."""
+        return each_step(self.second, self.dropout(F.relu(self.first(x))))
 
 
-class FeatureConvolution(nn.Module):
+class FeatureConvolution(TimeConvolution):
     """Two convolutions along the features, with the steps of the window as channels (the paper).
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     window, n_filters : int
         Steps of the window, and channels between the two convolutions.
     dropout : float
         Between the two.
     """
 
-    def __init__(self, window: int, n_filters: int, dropout: float) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve sequences, 0 where padded."""
+        return super().forward(x.transpose(2, 3)).transpose(2, 3)
+
+
+class MemberLayerNorm(nn.Module):
+    """Layer normalisation with a scale and a shift of each member.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members.
+    dim : int
+        Width of a step.
+    """
+
+    def __init__(self, n_members: int, dim: int) -> None:
         super().__init__()
-        self.first = nn.Conv1d(window, n_filters, KERNEL_WIDTH, padding="same")
-        self.second = nn.Conv1d(n_filters, window, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(torch.ones(n_members, 1, 1, dim))
+        self.bias = nn.Parameter(torch.zeros(n_members, 1, 1, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve sequences (n, window, dim), 0 where padded."""
-        return self.second(self.dropout(F.relu(self.first(x))))
+        """Normalise every step."""
+        return torch.addcmul(self.bias, self.weight, F.layer_norm(x, x.shape[-1:]))
 
 
 class EncoderBlock(nn.Module):
@@ -107,23 +202,27 @@ class EncoderBlock(nn.Module):
 
     Parameters
     ----------
+    n_members : int
+        Number of members.
     dim : int
         Width of a step.
     n_heads, head_dim : int
         Of the attention.
     convolution : Module
-        From and to sequences (n, window, dim).
+        From and to sequences.
     """
 
-    def __init__(self, dim: int, n_heads: int, head_dim: int, convolution: nn.Module) -> None:
+    def __init__(
+        self, n_members: int, dim: int, n_heads: int, head_dim: int, convolution: nn.Module
+    ) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(dim, n_heads, head_dim)
-        self.first_norm = nn.LayerNorm(dim)
+        self.attention = MultiHeadAttention(n_members, dim, n_heads, head_dim)
+        self.first_norm = MemberLayerNorm(n_members, dim)
         self.convolution = convolution
-        self.second_norm = nn.LayerNorm(dim)
+        self.second_norm = MemberLayerNorm(n_members, dim)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Encode sequences (n, window, dim); padded steps are 0, before and after."""
+        """Encode sequences; padded steps are 0, before and after."""
         mask = present.unsqueeze(2)
         attended = mask * self.first_norm(x + self.attention(x, present))
         return mask * self.second_norm(attended + self.convolution(attended))
@@ -137,25 +236,29 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Encode sequences (n, window, dim), 0 where not present."""
+        """Encode sequences, 0 where not present."""
         for block in self.blocks:
             x = block(x, present)
         return x
 
     def attention_weights(self, x: Tensor, present: Tensor) -> Tensor:
-        """Attention in each block; (n, n_blocks, n_heads, window, window)."""
+        """Attention in each block; (n_members, n, n_blocks, n_heads, window, window)."""
         weights = []
         for block in self.blocks:
             weights.append(block.attention.weights(x, present))
             x = block(x, present)
-        return torch.stack(weights, dim=1)
+        return torch.stack(weights, dim=2)
 
 
 class RecurrentEncoder(nn.Module):
     """A GRU or LSTM in the place of the transformer (table VII of the paper).
 
+    Members run one after the other here: torch's recurrent layers take one set of weights.
+
     Parameters
     ----------
+    n_members : int
+        Number of members.
     kind : {"gru", "lstm"}
         Which.
     dim : int
@@ -164,23 +267,28 @@ class RecurrentEncoder(nn.Module):
         Layers in sequence.
     """
 
-    def __init__(self, kind: str, dim: int, n_layers: int) -> None:
+    def __init__(self, n_members: int, kind: str, dim: int, n_layers: int) -> None:
         super().__init__()
         layers = {"gru": nn.GRU, "lstm": nn.LSTM}[kind]
-        self.layers = layers(dim, dim, n_layers, batch_first=True)
+        self.members = nn.ModuleList(
+            layers(dim, dim, n_layers, batch_first=True) for _ in range(n_members)
+        )
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Encode sequences (n, window, dim), padded at the front."""
-        window = x.shape[1]
+        """Encode sequences, padded at the front."""
+        window = x.shape[2]
         # Padding moves to the end, where it comes too late to change a state.
         shift = window - present.sum(1, keepdim=True)
         order = torch.arange(window, device=x.device)
-        states, _ = self.layers(_take_steps(x, (order + shift) % window))
+        moved = _take_steps(x, (order + shift) % window)
+        states = torch.stack(
+            [layers(of_member)[0] for layers, of_member in zip(self.members, moved, strict=True)]
+        )
         return present.unsqueeze(2) * _take_steps(states, (order - shift) % window)
 
 
 def _take_steps(x: Tensor, steps: Tensor) -> Tensor:
-    return x.gather(1, steps.unsqueeze(2).expand(-1, -1, x.shape[2]))
+    return x.gather(2, steps.unsqueeze(2).expand(x.shape))
 
 
 def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
@@ -188,7 +296,7 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor of shape (n, window, dim)
+    x : Tensor of shape (n_members, n, window, dim)
         Sequences, padded at the front by zeros.
     present : Tensor of bool of shape (n, window)
         False for padding.
@@ -197,10 +305,10 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
 
     Returns
     -------
-    Tensor of shape (n, dim)
+    Tensor of shape (n_members, n, dim)
     """
     if how == "max":
-        return x.masked_fill(~present.unsqueeze(2), -torch.inf).amax(dim=1)
+        return x.masked_fill(~present.unsqueeze(2), -torch.inf).amax(dim=2)
     if how == "mean":
-        return x.sum(dim=1) / present.sum(dim=1, keepdim=True)
-    return x[:, -1]
+        return x.sum(dim=2) / present.sum(dim=1, keepdim=True)
+    return x[:, :, -1]

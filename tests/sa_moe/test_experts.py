@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert, PairLinear
+from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert
 from skqos.training import seeded
 
 MEMBERS, USER, SERVICE, DIM, OUT, N = 3, 7, 6, 8, 5, 12
@@ -56,28 +56,6 @@ def sigmoid(x):
 def softmax(x):
     exp = np.exp(x - x.max())
     return exp / exp.sum()
-
-
-# --- A linear layer on pairs --------------------------------------------------------------------
-
-
-def test_the_parts_of_a_pair_layer_add_up_to_a_linear_layer_on_both(u, s):
-    layer = PairLinear(*SIDES, OUT).double()
-    found = (layer.users(u) + layer.services(s)).detach()
-    assert found.shape == (MEMBERS, N, OUT)
-    for member, rows in enumerate(each_row(u, s)):
-        W, b = weights(layer, member)
-        expected = [W @ np.concatenate(pair) + b for pair in rows]
-        assert_allclose(found[member], expected, **EXACT)
-    assert_allclose(layer(u, s).detach(), found, **EXACT)
-
-
-def test_the_bias_of_a_pair_layer_counts_once():
-    layer = PairLinear(*SIDES, OUT)
-    of_users = layer.users(torch.zeros(MEMBERS, 1, USER))
-    of_services = layer.services(torch.zeros(MEMBERS, 1, SERVICE))
-    assert torch.equal(of_users, torch.zeros(MEMBERS, 1, OUT))
-    assert torch.equal(of_services, layer.bias)
 
 
 # --- Attention ----------------------------------------------------------------------------------

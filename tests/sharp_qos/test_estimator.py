@@ -145,6 +145,8 @@ BAD_PARAMS = [
     {"curvature": 50.1},
     {"convolution": "sage"},
     {"context_graphs": "none"},
+    {"n_members": 0},
+    {"n_members": 1.5},
     {"task_weighting": "gradnorm"},
     {"loss": "cauchy"},
     {"batch_size": "all"},
@@ -300,7 +302,7 @@ ABLATIONS = {
     "hygcn": ({"convolution": "hygcn"}, lambda m: n_points(m.graphs) == 4),
     "gcn": ({"convolution": "gcn"}, lambda m: n_points(m) == 0 and len(m.graphs[0].layers) == 2),
     "none": ({"convolution": "none"}, lambda m: m.graphs[0].out_dim == 3),
-    "merged": ({"context_graphs": "merged"}, lambda m: len(m.context_graphs) == 1),
+    "merged": ({"context_graphs": "merged"}, lambda m: len(m.context.graphs) == 1),
     "no SNR": ({"routing": False}, lambda m: list(m.gate_probabilities()) == ["cross_snr"]),
     "no Cross-SNR": ({"cross_routing": False}, lambda m: list(m.gate_probabilities()) == ["snr"]),
     "neither": ({"routing": False, "cross_routing": False}, lambda m: not m.active_shares()),
@@ -320,19 +322,21 @@ ABLATIONS = {
     "3 layers": ({"n_layers": 3}, lambda m: m.graphs[0].out_dim == 3 + 3 * 4),
     "2 context layers": (
         {"n_context_layers": 2},
-        lambda m: len(m.context_graphs[0].layers) == 2,
+        lambda m: len(m.context.layers) == 2,
     ),
     "Huber": ({"loss": "huber"}, None),
     "temperature": ({"gate_temperature": 0.3}, None),
+    "3 members": ({"n_members": 3}, lambda m: m.bias.shape == (3, 2)),
 }
 
 
 def test_the_default_has_every_component(model):
     module = model.module_
-    # Three linear layers of HHGCN, twice for each of two targets.
-    assert n_points(module.graphs) == 12
+    # The biases of HHGCN's three branches, twice for each of two targets.
+    assert n_points(module.graphs) == 4
+    assert all(len(layer.linear.bias) == 3 for graph in module.graphs for layer in graph.layers)
     # Country, autonomous system and region of both sides, provider of services.
-    assert len(module.context_graphs) == 4
+    assert len(module.context.graphs) == 4
     assert module.graphs[0].out_dim == 3 + 2 * 4
     assert module.newcomer_share == 0.05
     assert list(module.gate_probabilities()) == ["snr", "cross_snr"]
@@ -370,10 +374,7 @@ def test_features_of_nodes_and_categories_are_trained_on_or_not(joint, joined, f
     model = make(**ONE_EPOCH, fine_tune_features=fine_tune, callbacks=[Watch()])
     found = moved(model.fit(joined, joint.y))
     assert {name for name in found if ".features" in name} == (
-        {f"graphs.{k}.features" for k in range(2)}
-        | {f"context_graphs.{k}.features.0" for k in range(4)}
-        if fine_tune
-        else set()
+        {f"graphs.{k}.features" for k in range(2)} | {"context.features"} if fine_tune else set()
     )
     assert "bias" in found
 
@@ -446,7 +447,7 @@ def test_the_published_model_fits(joint, joined):
     model = SharpQoSRegressor(**params, random_state=0).fit(joined, joint.y)
     module = model.module_
     # Factors cannot outnumber users or services.
-    assert module.graphs[0].layers[-1].linear.weight.shape == (64, 64)
+    assert module.graphs[0].layers[-1].linear.weight.shape == (3, 1, 64, 64)
     assert module.graphs[0].dropout.p == module.context_dropout.p == module.newcomer_share == 0
     assert model._state.target_transform.kinds_ == ["max", "max"]
     assert np.isfinite(model.predict(joined)).all()
@@ -513,7 +514,7 @@ def test_active_shares_are_those_of_settled_gates(joint, joined):
         torch.manual_seed(0)
         for log_odds in gates:
             log_odds.normal_(std=5.0)
-    snr, cross = (1.2 / (1 + np.exp(-log_odds.detach().numpy())) - 0.1 > 0 for log_odds in gates)
+    snr, cross = (1.2 / (1 + np.exp(-log_odds.detach().numpy()[0])) - 0.1 > 0 for log_odds in gates)
     shares = model.active_shares_
     assert shares.index.tolist() == [0, 1, 2]
     assert_allclose(shares["snr"], snr.mean(axis=1))
@@ -570,7 +571,8 @@ def test_any_context(joint, case, graphs):
     pairs = np.vstack([joint.X[:5], [[999, 0], [0, 999], [999, 999]]])
     model = make_pipeline(joiner, make(**ONE_EPOCH, context_graphs=graphs)).fit(joint.X, joint.y)
     module = model[-1].module_
-    assert len(module.context_graphs) == (n_graphs if graphs == "separate" else min(n_graphs, 1))
+    found = 0 if module.context is None else len(module.context.graphs)
+    assert found == (n_graphs if graphs == "separate" else min(n_graphs, 1))
     assert (module.numbers is not None) == has_numbers
     assert ("snr" in model[-1].gate_probabilities_) == bool(users or services)
     assert np.isfinite(model.predict(pairs)).all()
@@ -731,7 +733,7 @@ def test_biases_of_the_ball_are_trained_by_riemannian_adam_and_stay_inside(joint
     assert type(second) is geoopt.optim.RiemannianAdam
     points = {name: p for name, p in model.module_.named_parameters() if is_point(p)}
     assert points.keys() <= moved(model)
-    norms = [p.norm().item() for p in points.values()]
+    norms = [p.norm(dim=-1).max().item() for p in points.values()]
     assert max(norms) < 1 / curvature**0.5
     assert max(norms) > 0.5 / curvature**0.5
 

@@ -16,8 +16,8 @@ from skqos.sharp_qos.hyperbolic import (
     BOUNDARY,
     UNLIMITED_SHARE,
     GraphConvolution,
-    HyperbolicLinear,
     HypergraphConvolution,
+    PartLinear,
     RiemannianAdamW,
     mobius_translate,
     soft_limit,
@@ -126,41 +126,74 @@ def test_translation_by_the_origin_is_none(c):
     assert_allclose(found, v, **CLOSE)
 
 
-def make_layer(kind, c, **ball):
+def linear_layer(n_members, in_dim, out_dim, ball):
+    return PartLinear(1, n_members, in_dim, out_dim, ball)
+
+
+def make_layer(kind, c, n_members=1, **ball):
     """Return a layer in float64 whose biases are not at the origin; Euclidean without c."""
-    layer = kind(IN, OUT, None if c is None else make_ball(c, **ball)).double()
+    layer = kind(n_members, IN, OUT, None if c is None else make_ball(c, **ball)).double()
     with torch.no_grad():
-        for k, linear in enumerate(linears(layer)):
-            bias = tangents(3, OUT, c or 1, seed=k)[1]
-            linear.bias.copy_(torch.tensor(bias if c is None else exp0(bias, c)))
+        for linear in linears(layer):
+            points = linear.bias.view(-1, OUT)
+            for k, point in enumerate(points):
+                bias = tangents(3, OUT, c or 1, seed=k)[1]
+                point.copy_(torch.tensor(bias if c is None else exp0(bias, c)))
     return layer
 
 
 def linears(layer):
-    return [part for part in layer.modules() if isinstance(part, HyperbolicLinear | nn.Linear)]
+    return [part for part in layer.modules() if isinstance(part, PartLinear)]
 
 
-def in_numpy(linear):
-    return linear.weight.detach().numpy(), linear.bias.detach().numpy()
+def in_numpy(linear, part=0, member=0):
+    W, b = linear.weight[part, member], linear.bias[part, member]
+    return W.T.detach().numpy(), b.detach().numpy()
+
+
+def fold(members):
+    """Lay the features of members side by side."""
+    return np.concatenate(members, axis=1)
 
 
 @every_curvature
 def test_linear_layer(c):
-    layer = make_layer(HyperbolicLinear, c)
+    layer = make_layer(linear_layer, c)
     W, b = in_numpy(layer)
     x = tangents(8, IN, c)
     points = [mobius_add(mobius_matvec(W, exp0(row, c), c), b, c) for row in x]
     expected = [log0(point, c) for point in points]
-    assert_allclose(layer(torch.tensor(x)).detach(), expected, **CLOSE)
+    assert_allclose(layer([torch.tensor(x)]).detach(), expected, **CLOSE)
 
 
 @every_curvature
 def test_linear_layer_by_way_of_geoopt(c):
-    layer, ball = make_layer(HyperbolicLinear, c), make_ball(c)
+    layer, ball = make_layer(linear_layer, c), make_ball(c)
     x = torch.tensor(tangents(8, IN, c))
-    product = ball.mobius_matvec(layer.weight, ball.expmap0(x))
-    expected = ball.logmap0(ball.mobius_add(product, layer.bias))
-    assert_allclose(layer(x).detach(), expected.detach(), **CLOSE)
+    product = ball.mobius_matvec(layer.weight[0, 0].T, ball.expmap0(x))
+    expected = ball.logmap0(ball.mobius_add(product, layer.bias[0, 0]))
+    assert_allclose(layer([x]).detach(), expected.detach(), **CLOSE)
+
+
+@pytest.mark.parametrize("c", [None, 0.1, 1.0])
+def test_every_part_and_member_has_weights_of_its_own(c):
+    ball = None if c is None else make_ball(c)
+    layer = make_layer(lambda *shape: PartLinear(3, *shape[:-1], ball), c, n_members=2)
+    parts = [[tangents(n, IN, c or 1, seed=n + k) for k in range(2)] for n in (4, 2, 5)]
+    found = layer([torch.tensor(fold(members)) for members in parts]).detach()
+    expected = [
+        fold([slow_linear(layer, x, c, part, k) for k, x in enumerate(members)])
+        for part, members in enumerate(parts)
+    ]
+    assert_allclose(found, np.concatenate(expected), **CLOSE)
+
+
+@pytest.mark.parametrize("c", [None, 1.0])
+def test_weights_start_as_they_do_elsewhere(c):
+    linear = PartLinear(2, 3, 100, 50, None if c is None else make_ball(c))
+    largest = 0.1 if c is None else np.sqrt(2 * 6 / 150)
+    assert linear.weight.abs().max().item() == pytest.approx(largest, rel=1e-3)
+    assert linear.bias.abs().max().item() == pytest.approx(0.1 if c is None else 0, rel=0.02)
 
 
 def test_gradients_of_a_translation_pass_gradcheck():
@@ -219,11 +252,11 @@ def dense_context():
     return normalised(adjacency)[first_node] @ np.eye(len(COUNTS))[rows]
 
 
-def slow_linear(linear, x, c):
+def slow_linear(linear, x, c, part=0, member=0):
     """Transform tangent vectors: to the ball, multiply, add, and back."""
-    W, b = in_numpy(linear)
+    W, b = in_numpy(linear, part, member)
     if c is None:
-        return np.array([W @ row + b for row in x])
+        return x @ W.T + b
     return np.array([log0(mobius_add(mobius_matvec(W, exp0(r, c), c), b, c), c) for r in x])
 
 
@@ -237,36 +270,58 @@ def slow_activation(x, c):
 every_geometry = pytest.mark.parametrize("c", [None, 0.1, 1.0, 5.0])
 
 
+every_number_of_members = pytest.mark.parametrize("n_members", [1, 2])
+
+
+def some_features(n_nodes, n_members, c):
+    return [tangents(n_nodes, IN, c or 1, seed=k) for k in range(n_members)]
+
+
+def check_convolution(layer, graph, c, members, slow):
+    """Compare the members, convolved in one pass, with a slow function of each."""
+    expected = [slow_activation(slow(x, k), c) for k, x in enumerate(members)]
+    assert (np.array(expected) > 0).any()
+    found = layer(torch.tensor(fold(members)), graph)
+    assert_allclose(found.detach(), fold(expected), **CLOSE)
+
+
 @every_geometry
-def test_graph_convolution(c):
-    layer = make_layer(GraphConvolution, c)
-    x = tangents(N_NODES, IN, c or 1)
-    expected = slow_activation(dense_first_hop() @ slow_linear(layer.linear, x, c), c)
-    assert (expected > 0).any()
-    assert_allclose(layer(torch.tensor(x), make_operators()).detach(), expected, **CLOSE)
+@every_number_of_members
+def test_graph_convolution(c, n_members):
+    layer = make_layer(GraphConvolution, c, n_members)
+
+    def slow(x, k):
+        return dense_first_hop() @ slow_linear(layer.linear, x, c, 0, k)
+
+    members = some_features(N_NODES, n_members, c)
+    check_convolution(layer, make_operators(), c, members, slow)
 
 
 @every_geometry
 def test_graph_convolution_of_a_context_graph(c):
     layer = make_layer(GraphConvolution, c)
-    x = tangents(len(COUNTS), IN, c or 1)
-    expected = slow_activation(dense_context() @ slow_linear(layer.linear, x, c), c)
-    assert (expected > 0).any()
-    assert_allclose(layer(torch.tensor(x), make_context()).detach(), expected, **CLOSE)
+
+    def slow(x, k):
+        return dense_context() @ slow_linear(layer.linear, x, c, 0, k)
+
+    check_convolution(layer, make_context(), c, some_features(len(COUNTS), 1, c), slow)
 
 
 @every_geometry
-def test_hypergraph_convolution(c):
-    layer = make_layer(HypergraphConvolution, c)
-    x = tangents(N_NODES, IN, c or 1)
-    users, services = x[:N_USERS], x[N_USERS:]
-    first_hop = dense_first_hop() @ slow_linear(layer.linear, x, c)
-    second_hop = [
-        dense_second_hop("user") @ slow_linear(layer.user_linear, users, c),
-        dense_second_hop("service") @ slow_linear(layer.service_linear, services, c),
-    ]
-    expected = slow_activation(first_hop + np.concatenate(second_hop), c)
-    assert_allclose(layer(torch.tensor(x), make_operators()).detach(), expected, **CLOSE)
+@every_number_of_members
+def test_hypergraph_convolution(c, n_members):
+    layer = make_layer(HypergraphConvolution, c, n_members)
+
+    def slow(x, k):
+        sides = x, x[:N_USERS], x[N_USERS:]
+        nodes, users, services = (
+            slow_linear(layer.linear, side, c, part, k) for part, side in enumerate(sides)
+        )
+        second_hop = dense_second_hop("user") @ users, dense_second_hop("service") @ services
+        return dense_first_hop() @ nodes + np.concatenate(second_hop)
+
+    members = some_features(N_NODES, n_members, c)
+    check_convolution(layer, make_operators(), c, members, slow)
 
 
 @pytest.mark.parametrize("kind", [GraphConvolution, HypergraphConvolution])
@@ -404,7 +459,7 @@ class Network(nn.Module):
         super().__init__()
         self.features = nn.Parameter(vectors_of_norm(norm))
         self.layers = nn.ModuleList(
-            [HypergraphConvolution(IN, OUT, ball), GraphConvolution(OUT, OUT, ball)]
+            [HypergraphConvolution(1, IN, OUT, ball), GraphConvolution(1, OUT, OUT, ball)]
         )
 
     def forward(self, operators):
@@ -453,7 +508,9 @@ def test_200_steps_from_a_norm_of_10_keep_gradients_alive_and_biases_in_the_ball
     train(network, 200, target=50.0, lr=0.05)
     check_gradients(network)
     for linear in linears(network):
-        assert 0 < linear.bias.norm() < 1 / c**0.5
+        lengths = linear.bias.norm(dim=-1)
+        assert (lengths > 0).all()
+        assert (lengths < 1 / c**0.5).all()
 
 
 # --- Learnable curvature ------------------------------------------------------------------------
@@ -476,13 +533,13 @@ def test_learnable_curvature_gets_a_gradient():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_learnable_curvature_stays_positive(sign):
     ball = PoincareBall(0.1, learnable=True)
-    layer = HyperbolicLinear(IN, OUT, ball)
+    layer = linear_layer(1, IN, OUT, ball)
     optimizer = RiemannianAdamW([{"params": list(layer.parameters())}], lr=0.3, weight_decay=0.0)
     x = vectors_of_norm(2.0)
     curvatures = []
     for _ in range(50):
         optimizer.zero_grad()
-        (layer(x).norm() + sign * 10 * ball.c).backward()
+        (layer([x]).norm() + sign * 10 * ball.c).backward()
         optimizer.step()
         curvatures.append(ball.c.item())
         assert layer.bias.norm() < ball.c.item() ** -0.5
@@ -511,7 +568,7 @@ def set_gradients(layer, value=None):
 
 
 def test_points_of_the_manifold_go_to_geoopt_and_nothing_else():
-    layer = HypergraphConvolution(IN, OUT, PoincareBall(1.0))
+    layer = HypergraphConvolution(1, IN, OUT, PoincareBall(1.0))
     optimizer = make_optimizer(layer)
     euclidean, riemannian = optimizer.parts
     assert type(euclidean) is torch.optim.AdamW
@@ -523,9 +580,7 @@ def test_points_of_the_manifold_go_to_geoopt_and_nothing_else():
 
 
 def test_the_euclidean_optimiser_can_be_chosen():
-    optimizer = make_optimizer(
-        HyperbolicLinear(IN, OUT, PoincareBall()), euclidean=torch.optim.Adam
-    )
+    optimizer = make_optimizer(linear_layer(1, IN, OUT, PoincareBall()), euclidean=torch.optim.Adam)
     assert type(optimizer.parts[0]) is torch.optim.Adam
 
 
@@ -546,7 +601,7 @@ def test_without_points_it_is_adamw():
 
 
 def test_points_do_not_decay():
-    layer = make_layer(HyperbolicLinear, 1.0)
+    layer = make_layer(linear_layer, 1.0)
     before = copy.deepcopy(layer)
     set_gradients(layer, 0.0)
     make_optimizer(layer, lr=0.1, weight_decay=5.0).step()
@@ -555,24 +610,46 @@ def test_points_do_not_decay():
 
 
 def test_points_move_along_the_manifold():
-    layer = make_layer(HyperbolicLinear, 1.0)
-    point = layer.bias.detach().numpy().copy()
+    layer = make_layer(linear_layer, 1.0)
+    point = layer.bias.detach().numpy()[0, 0].copy()
     set_gradients(layer)
     # The first step of Adam has the same length in every direction of a Riemannian gradient.
-    gradient = ((1 - sum(point**2)) / 2) ** 2 * layer.bias.grad.numpy()
+    gradient = ((1 - sum(point**2)) / 2) ** 2 * layer.bias.grad.numpy()[0, 0]
     make_optimizer(layer, lr=1e-3).step()
-    moved = layer.bias.detach().numpy() - point
+    moved = layer.bias.detach().numpy()[0, 0] - point
     assert (np.sign(moved) == -np.sign(gradient)).all()
 
 
+def test_stacked_points_move_as_each_would_alone():
+    stacked = PartLinear(3, 2, IN, OUT, make_ball(0.7)).double()
+    alone = [PartLinear(1, 1, IN, OUT, make_ball(0.7)).double() for _ in range(6)]
+    points = np.array([exp0(row, 0.7) for row in tangents(6, OUT, 0.7)])
+    gradients = np.random.default_rng(0).normal(size=(4, 6, OUT))
+    layers = [stacked, *alone]
+    optimizers = [make_optimizer(layer) for layer in layers]
+    values = [points, *points[:, None]]
+    with torch.no_grad():
+        for layer, value in zip(layers, values, strict=True):
+            layer.bias.copy_(torch.tensor(value).view_as(layer.bias))
+    for step in gradients:
+        for layer, optimizer, part in zip(layers, optimizers, [step, *step], strict=True):
+            set_gradients(layer, 0.0)
+            layer.bias.grad = torch.tensor(part).view_as(layer.bias)
+            optimizer.step()
+    expected = np.concatenate([layer.bias.detach()[0] for layer in alone])
+    found = stacked.bias.detach().reshape(6, OUT)
+    assert np.abs(found.numpy() - points).max() > 0.01
+    assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_a_step_returns_the_loss_of_its_closure():
-    layer = HyperbolicLinear(IN, OUT, PoincareBall())
+    layer = linear_layer(1, IN, OUT, PoincareBall())
     set_gradients(layer)
     assert make_optimizer(layer).step(lambda: 1.5) == 1.5
 
 
 def test_zero_grad_reaches_both_parts():
-    layer = HyperbolicLinear(IN, OUT, PoincareBall())
+    layer = linear_layer(1, IN, OUT, PoincareBall())
     set_gradients(layer)
     make_optimizer(layer).zero_grad()
     assert layer.weight.grad is None
@@ -580,7 +657,7 @@ def test_zero_grad_reaches_both_parts():
 
 
 def test_a_schedule_changes_the_learning_rate_of_both_parts():
-    layer = HyperbolicLinear(IN, OUT, PoincareBall())
+    layer = linear_layer(1, IN, OUT, PoincareBall())
     optimizer = make_optimizer(layer, lr=1.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
     rates = []
@@ -597,7 +674,7 @@ def test_a_schedule_changes_the_learning_rate_of_both_parts():
 
 
 def test_a_learning_rate_of_0_moves_nothing():
-    layer = make_layer(HyperbolicLinear, 1.0)
+    layer = make_layer(linear_layer, 1.0)
     before = copy.deepcopy(layer.state_dict())
     optimizer = make_optimizer(layer)
     for group in optimizer.param_groups:
@@ -630,7 +707,7 @@ class TestCopies:
             assert linear.ball is copied.linear.ball
 
     def test_can_be_trained(self, duplicate):
-        layer = make_layer(HyperbolicLinear, 0.7)
+        layer = make_layer(linear_layer, 0.7)
         copied = duplicate(layer)
         set_gradients(copied)
         make_optimizer(copied).step()

@@ -9,7 +9,7 @@ from skqos.entities import UNKNOWN, EntityTable
 from skqos.graphs import BipartiteGraph
 from skqos.prediction import encode
 from skqos.sharp_qos.context import ContextColumn
-from skqos.sharp_qos.hyperbolic import make_ball
+from skqos.sharp_qos.hyperbolic import make_ball, mobius_translate
 from skqos.sharp_qos.module import (
     FEATURE_STD,
     ContextConvolution,
@@ -62,19 +62,21 @@ def random_codes(column, dim=3):
     return np.random.default_rng(len(column.groups)).normal(size=(len(column.groups), dim))
 
 
-def make_context(columns, n_layers=2, curvature=1.0):
-    """Return a context convolution whose biases are not 0."""
+def make_context(graphs, n_layers=2, curvature=1.0, n_members=1):
+    """Return context convolutions whose biases are not 0."""
     context = ContextConvolution(
-        columns,
-        [random_codes(column) for column in columns],
+        graphs,
+        [[random_codes(column) for column in columns] for columns in graphs],
         USERS,
         SERVICES,
-        DIM,
-        n_layers,
-        None if curvature is None else make_ball(curvature, False),
-        True,
+        n_members=n_members,
+        dim=DIM,
+        n_layers=n_layers,
+        ball=None if curvature is None else make_ball(curvature, False),
+        fine_tune=True,
     )
     with torch.no_grad():
+        context.features.normal_()
         for layer in context.layers:
             layer.linear.bias.uniform_(0.0, 0.05)
     return context
@@ -89,7 +91,7 @@ PAIRS = [
 ]
 
 
-def make_module(pairs=PAIRS, convolution="hhgcn", context=True, **params):
+def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **params):
     """Return a module in evaluation mode, the same weights for the same shapes; no dropout."""
     torch.manual_seed(0)
     ball = make_ball(1.0, False) if convolution in ("hhgcn", "hygcn") else None
@@ -97,12 +99,13 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, **params):
         QoSGraph(
             BipartiteGraph(*np.array(cells).T, N_USERS, N_SERVICES),
             np.random.default_rng(task).random((N_USERS + N_SERVICES, FACTORS)),
-            DIM,
-            2,
-            convolution,
-            ball,
-            params.get("feature_dropout", 0.0),
-            True,
+            n_members=n_members,
+            dim=DIM,
+            n_layers=2,
+            convolution=convolution,
+            ball=ball,
+            dropout=params.get("feature_dropout", 0.0),
+            fine_tune=True,
         )
         for task, cells in enumerate(pairs)
     ]
@@ -110,13 +113,14 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, **params):
         for graph in graphs:
             # As after training: entities differ.
             graph.features.normal_()
-    contexts = [make_context([SHARED]), make_context([OF_USERS, OF_SERVICES])] if context else []
-    numbers = (NumericContext(USERS, DIM), NumericContext(SERVICES, DIM)) if context else None
+    columns = [[SHARED], [OF_USERS], [OF_SERVICES]]
+    numbers = [NumericContext(table, n_members, DIM) for table in (USERS, SERVICES)]
     return SharpQoSModule(
         graphs,
-        contexts,
-        numbers,
-        context_dim=3 * DIM if context else 0,
+        make_context(columns, n_members=n_members) if context else None,
+        tuple(numbers) if context else None,
+        context_dim=4 * DIM if context else 0,
+        n_members=n_members,
         hidden_dim=HIDDEN,
         out_dim=OUT,
         routing=params.get("routing", True),
@@ -140,6 +144,11 @@ def train_without_chance(module):
     return module
 
 
+def predict(module, *pairs):
+    """Average over the members."""
+    return numpy(module(*pairs).mean(0))
+
+
 def all_pairs():
     users, services = np.indices((N_USERS, N_SERVICES)).reshape(2, -1)
     return torch.tensor(users), torch.tensor(services)
@@ -156,6 +165,7 @@ VARIANTS = [
     {"context": False, "cross_routing": False},
     {"pairs": PAIRS[:1]},
     {"pairs": [*PAIRS, PAIRS[0]]},
+    {"n_members": 3},
 ]
 every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
 
@@ -164,12 +174,13 @@ every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
 def test_encode_and_score_equal_the_training_pass_in_evaluation_mode(params):
     module = make_module(**params)
     users, services = all_pairs()
-    expected = numpy(module(users, services))
+    expected = predict(module, users, services)
     assert expected.shape == (len(users), len(module.graphs))
     assert np.ptp(expected, axis=0).min() > 1e-3
     encoded = encode(module, NEW_USERS, NEW_SERVICES)
-    assert encoded.users.shape[:2] == (len(module.graphs), N_USERS + 2)
-    assert encoded.services.shape[:2] == (len(module.graphs), N_SERVICES + 1)
+    stack = len(module.graphs), module.n_members
+    assert encoded.users.shape[:3] == (*stack, N_USERS + 2)
+    assert encoded.services.shape[:3] == (*stack, N_SERVICES + 1)
     assert_allclose(numpy(module.score(encoded, users, services)), expected, **SINGLE)
 
 
@@ -180,7 +191,13 @@ def test_a_prediction_is_the_product_of_its_two_sides_and_a_constant(params):
     users, services = encoded.users, encoded.services
     pair = torch.tensor([N_USERS + 1]), torch.tensor([N_SERVICES])
     expected = [
-        numpy(users[task, -1]) @ numpy(services[task, -1]) + numpy(module.bias)[task]
+        np.mean(
+            [
+                numpy(users[task, k, -1]) @ numpy(services[task, k, -1])
+                + numpy(module.bias)[k, task]
+                for k in range(module.n_members)
+            ]
+        )
         for task in range(len(module.graphs))
     ]
     assert_allclose(numpy(module.score(encoded, *pair))[0], expected, **SINGLE)
@@ -189,19 +206,18 @@ def test_a_prediction_is_the_product_of_its_two_sides_and_a_constant(params):
 def test_predictions_of_a_batch_do_not_depend_on_the_other_rows():
     module = make_module()
     users, services = all_pairs()
-    expected = module(users, services)
+    expected = predict(module, users, services)
     shuffled = torch.randperm(len(users))[:13]
-    found = module(users[shuffled], services[shuffled])
-    assert_allclose(numpy(found), numpy(expected[shuffled]), **SINGLE)
+    found = predict(module, users[shuffled], services[shuffled])
+    assert_allclose(found, expected[shuffled], **SINGLE)
 
 
 def test_the_start_is_what_it_predicts_beside_the_product():
     module = make_module()
     with torch.no_grad():
-        for head in module.user_heads:
-            head[-1].weight.zero_()
-            head[-1].bias.zero_()
-    assert_allclose(numpy(module(*all_pairs())), np.tile([0.3, -0.2], (30, 1)), rtol=1e-6)
+        for parameter in module.user_head[-1].parameters():
+            parameter.zero_()
+    assert_allclose(predict(module, *all_pairs()), np.tile([0.3, -0.2], (30, 1)), rtol=1e-6)
 
 
 # --- Disjoint supervision -----------------------------------------------------------------------
@@ -220,9 +236,9 @@ def test_supervising_edges_might_as_well_not_be_there(convolution):
     full = train_without_chance(make_module(convolution=convolution))
     lacking = [cells[2:] for cells in PAIRS]
     reduced = train_without_chance(make_module(lacking, convolution=convolution))
-    found = numpy(full(users, services, edges))
-    assert_allclose(found, numpy(reduced(users, services)), **SINGLE)
-    with_all_edges = numpy(full(users, services))
+    found = predict(full, users, services, edges)
+    assert_allclose(found, predict(reduced, users, services), **SINGLE)
+    with_all_edges = predict(full, users, services)
     assert np.abs(found - with_all_edges).max(axis=0).min() > 1e-3
 
 
@@ -230,7 +246,7 @@ def test_edges_are_held_out_of_the_graph_of_their_own_task_alone():
     module = train_without_chance(make_module(cross_routing=False))
     users, services, edges = held_out_edges()
     edges[:, 1] = -1
-    found = numpy(module(users, services, edges) - module(users, services))
+    found = predict(module, users, services, edges) - predict(module, users, services)
     assert np.abs(found[:, 0]).min() > 1e-4
     assert_allclose(found[:, 1], 0, atol=1e-6)
 
@@ -241,8 +257,8 @@ def test_no_edges_given_means_that_all_carry_messages(training):
     if training:
         train_without_chance(module)
     users, services, edges = held_out_edges()
-    none_held_out = module(users, services, torch.full_like(edges, -1))
-    assert_allclose(numpy(module(users, services)), numpy(none_held_out), **SINGLE)
+    none_held_out = predict(module, users, services, torch.full_like(edges, -1))
+    assert_allclose(predict(module, users, services), none_held_out, **SINGLE)
 
 
 # --- Chance in training -------------------------------------------------------------------------
@@ -252,55 +268,68 @@ def test_no_edges_given_means_that_all_carry_messages(training):
 def test_regularisers_act_in_training_alone(name):
     module = make_module(**{name: 0.5})
     plain = make_module()
-    assert_allclose(numpy(module(*all_pairs())), numpy(plain(*all_pairs())), **SINGLE)
+    assert_allclose(predict(module, *all_pairs()), predict(plain, *all_pairs()), **SINGLE)
     train_without_chance(module)
-    first, second = (numpy(module(*all_pairs())) for _ in range(2))
+    first, second = (predict(module, *all_pairs()) for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
 
 
 def test_a_share_of_the_entities_is_trained_on_as_newcomers():
     """All of them as newcomers, without context: all pairs are the pair of two newcomers."""
     module = train_without_chance(make_module(context=False, newcomer_share=1.0 - 1e-9))
-    found = numpy(module(*all_pairs()))
+    found = predict(module, *all_pairs())
     newcomers = encode(module.eval(), NEW_USERS, NEW_SERVICES)
     pair = torch.tensor([N_USERS]), torch.tensor([N_SERVICES])
     assert_allclose(found, np.tile(numpy(module.score(newcomers, *pair)), (30, 1)), **SINGLE)
-    assert np.ptp(numpy(module(*all_pairs())), axis=0).min() > 1e-3
+    assert np.ptp(predict(module, *all_pairs()), axis=0).min() > 1e-3
 
 
 # --- Structure ----------------------------------------------------------------------------------
 
 
-def make_structure(connected=(True, False, True, True)):
-    layers = [torch.randn(len(connected), width) for width in (2, 3)]
-    return Structure(layers, torch.tensor(connected).unsqueeze(1))
+def make_structure(connected=(True, False, True, True), n_members=1):
+    layers = [torch.randn(len(connected), n_members * width) for width in (2, 3)]
+    return Structure(layers, torch.tensor(connected).unsqueeze(1), n_members)
 
 
-def test_the_average_is_over_connected_entities():
-    structure = make_structure()
-    joined = np.hstack([numpy(x) for x in structure.layers])
-    assert_allclose(numpy(structure.average()), joined[[0, 2, 3]].mean(0), **SINGLE)
+def slow_structures(structure):
+    """Outputs of all layers by member, side by side."""
+    members = zip(
+        *(np.split(numpy(x), structure.n_members, 1) for x in structure.layers), strict=True
+    )
+    return [np.hstack(layers) for layers in members]
 
 
-def test_an_entity_without_edges_is_the_average():
-    structure = make_structure()
-    joined = np.hstack([numpy(x) for x in structure.layers])
-    found = numpy(structure.take(torch.tensor([3, 1, 0])))
-    assert_allclose(found, [joined[3], numpy(structure.average()), joined[0]], **SINGLE)
+@pytest.mark.parametrize("n_members", [1, 3])
+class TestStructure:
+    def test_the_average_is_over_connected_entities(self, n_members):
+        structure = make_structure(n_members=n_members)
+        expected = [[joined[[0, 2, 3]].mean(0)] for joined in slow_structures(structure)]
+        assert_allclose(numpy(structure.average()), expected, **SINGLE)
 
+    def test_an_entity_without_edges_is_the_average(self, n_members):
+        structure = make_structure(n_members=n_members)
+        found = numpy(structure.take(torch.tensor([3, 1, 0])))
+        average = numpy(structure.average())
+        for k, joined in enumerate(slow_structures(structure)):
+            assert_allclose(found[k], [joined[3], average[k, 0], joined[0]], **SINGLE)
 
-def test_entities_taken_as_new_are_the_average():
-    structure = make_structure()
-    is_new = torch.tensor([[True], [False], [False]])
-    found = numpy(structure.take(torch.tensor([3, 1, 0]), is_new))
-    average, first = numpy(structure.average()), numpy(structure.take(torch.tensor([0])))[0]
-    assert_allclose(found, [average, average, first], **SINGLE)
+    def test_entities_taken_as_new_are_the_average(self, n_members):
+        """Each member takes others as new."""
+        structure = make_structure(n_members=n_members)
+        is_new = torch.zeros(n_members, 3, 1, dtype=torch.bool)
+        is_new[:, 0], is_new[0, 0], is_new[0, 2] = True, False, True
+        codes = torch.tensor([3, 1, 0])
+        found, known = (numpy(structure.take(codes, *new)) for new in ((is_new,), ()))
+        average = numpy(structure.average())
+        expected = np.where(is_new, average, known)
+        assert_allclose(found, expected, **SINGLE)
+        assert_allclose(found[0], [known[0, 0], average[0, 0], average[0, 0]], **SINGLE)
 
-
-def test_all_known_entities_are_encoded_as_they_are_taken():
-    structure = make_structure()
-    encoded = numpy(structure.encode_known())
-    assert_allclose(encoded, numpy(structure.take(torch.arange(4))), **SINGLE)
+    def test_all_known_entities_are_encoded_as_they_are_taken(self, n_members):
+        structure = make_structure(n_members=n_members)
+        encoded = numpy(structure.encode_known())
+        assert_allclose(encoded, numpy(structure.take(torch.arange(4))), **SINGLE)
 
 
 def test_outputs_of_a_graph_are_parted_by_side():
@@ -313,34 +342,50 @@ def test_outputs_of_a_graph_are_parted_by_side():
     assert of_users.connected.flatten().tolist() == [True] * 4 + [False]
     assert of_services.connected.flatten().tolist() == [True] * 4 + [False] * 2
     joined = np.hstack([numpy(x) for x in outputs])
-    assert_allclose(numpy(of_users.take(torch.tensor([2])))[0], joined[2], **SINGLE)
-    assert_allclose(numpy(of_services.take(torch.tensor([2])))[0], joined[N_USERS + 2], **SINGLE)
+    third = torch.tensor([2])
+    assert_allclose(numpy(of_users.take(third))[0, 0], joined[2], **SINGLE)
+    assert_allclose(numpy(of_services.take(third))[0, 0], joined[N_USERS + 2], **SINGLE)
 
 
 def test_a_known_service_without_edges_in_a_task_is_predicted_from_the_average():
     """Nothing told training what its own features would do to that task's predictions."""
     module = make_module([PAIRS[0][:6], PAIRS[1]], context=False, cross_routing=False)
     user = torch.tensor([0])
-    before = numpy(module(user, torch.tensor([5])))[0]
+    before = predict(module, user, torch.tensor([5]))[0]
     with torch.no_grad():
         module.graphs[0].features[N_USERS + 5] = 1e3
-    after = numpy(module(user, torch.tensor([5])))[0]
+    after = predict(module, user, torch.tensor([5]))[0]
     assert_allclose(after[0], before[0], **SINGLE)
+
+
+def make_gcn(bipartite, features, n_members=1, fine_tune=True):
+    return QoSGraph(
+        bipartite,
+        features,
+        n_members=n_members,
+        dim=DIM,
+        n_layers=1,
+        convolution="gcn",
+        ball=None,
+        dropout=0.0,
+        fine_tune=fine_tune,
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_features_come_to_a_common_size(scale):
     features = scale * np.random.default_rng(0).random((N_USERS + N_SERVICES, FACTORS))
     bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
-    graph = QoSGraph(bipartite, features, DIM, 1, "gcn", None, 0.0, True)
+    graph = make_gcn(bipartite, features, n_members=2)
     assert FEATURE_STD == 0.05
-    assert_allclose(numpy(graph.features), 0.05 * features / features.std(), rtol=1e-5)
+    expected = np.tile(0.05 * features / features.std(), 2)
+    assert_allclose(numpy(graph.features), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fine_tune", [True, False])
 def test_features_are_trained_on_or_not(fine_tune):
     bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
-    graph = QoSGraph(bipartite, np.eye(11), DIM, 1, "gcn", None, 0.0, fine_tune)
+    graph = make_gcn(bipartite, np.eye(11), fine_tune=fine_tune)
     graph()[-1].sum().backward()
     assert (graph.features.grad is not None) == fine_tune
 
@@ -348,9 +393,10 @@ def test_features_are_trained_on_or_not(fine_tune):
 # --- Context graphs -----------------------------------------------------------------------------
 
 
-def slow_context(context, columns, new_codes):
+def slow_context(context, graph, columns, new_codes, member=0):
     """Convolve nodes one by one, newcomers after users and services; newcomers send nothing.
 
+    graph : the position of the columns among the graphs.
     new_codes : one row a newcomer, one column per context column.
     """
     codes = np.vstack(
@@ -369,7 +415,10 @@ def slow_context(context, columns, new_codes):
                     adjacency[i, j] += column.groups[ours] == column.groups[theirs] >= 0
     degrees = adjacency.sum(1)
     operator = torch.tensor(adjacency / np.sqrt(np.outer(degrees, degrees)), dtype=torch.float32)
-    features = [numpy(feature) for feature in context.features]
+    sizes = [[len(column.groups) for column in columns] for columns in context.graphs]
+    of_member = context.features.detach().unflatten(1, (context.n_members, -1))[:, member]
+    of_graph = of_member.split([sum(lengths) for lengths in sizes])[graph]
+    features = [numpy(feature) for feature in of_graph.split(sizes[graph])]
     x = torch.tensor(
         np.array(
             [
@@ -384,83 +433,103 @@ def slow_context(context, columns, new_codes):
         )
     )
     for layer in context.layers:
-        x = torch.relu(operator @ layer.linear(x))
+        W, b = layer.linear.weight[graph, member], layer.linear.bias[graph, member]
+        ball = layer.linear.ball
+        v = x @ W
+        x = torch.relu(operator @ (v + b if ball is None else mobius_translate(v, b, ball.c)))
     return np.split(numpy(x), [N_USERS, n_known])
 
 
-GRAPHS = {"separate": [SHARED], "one side": [OF_USERS], "merged": [SHARED, OF_USERS, OF_SERVICES]}
-every_graph = pytest.mark.parametrize("columns", GRAPHS.values(), ids=GRAPHS.keys())
+def slow_sides(context, new_users=None, new_services=None):
+    """Users and services by member, the graphs side by side, newcomers last."""
+    members = []
+    for member in range(context.n_members):
+        sides = [[], []]
+        for graph, columns in enumerate(context.graphs):
+            for side, new in enumerate((new_users, new_services)):
+                kind = ("user_codes", "service_codes")[side]
+                codes = np.empty((0, len(columns)))
+                if new is not None:
+                    codes = np.column_stack([getattr(column, kind)(new) for column in columns])
+                *known, found = slow_context(context, graph, columns, codes, member)
+                found[~(codes >= 0).any(1)] = known[side].mean(0)
+                sides[side].append(np.vstack([known[side], found]))
+        members.append([np.hstack(side) for side in sides])
+    return [np.array(side) for side in zip(*members, strict=True)]
+
+
+GRAPHS = {
+    "separate": [[SHARED]],
+    "one side": [[OF_USERS]],
+    "merged": [[SHARED, OF_USERS, OF_SERVICES]],
+    "many": [[SHARED], [OF_USERS], [OF_SERVICES]],
+}
+every_graph = pytest.mark.parametrize("graphs", GRAPHS.values(), ids=GRAPHS.keys())
 either_space = pytest.mark.parametrize("curvature", [None, 1.0], ids=["Euclidean", "ball"])
 
 
 @every_graph
 @either_space
-def test_context_graphs_convolve_among_all_entities(columns, curvature):
-    context = make_context(columns, curvature=curvature)
-    users, services, _ = slow_context(context, columns, [])
-    rows = numpy(context())
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_context_graphs_convolve_among_all_entities(graphs, curvature, n_members):
+    context = make_context(graphs, curvature=curvature, n_members=n_members)
+    users, services = slow_sides(context)
+    convolved = context()
     assert np.abs(users).max() > 1e-3
-    assert_allclose(rows[context.user_rows], users, **SINGLE)
-    assert_allclose(rows[context.service_rows], services, **SINGLE)
+    assert_allclose(numpy(context.take(convolved, context.user_rows)), users, **SINGLE)
+    assert_allclose(numpy(context.take(convolved, context.service_rows)), services, **SINGLE)
 
 
 def encode_context(context, new_users, new_services):
     known = context.encode_known()
-    new = context.encode_new([side.mean(0) for side in known], new_users, new_services)
-    return [numpy(torch.cat(pair)) for pair in zip(known, new, strict=True)]
+    new = context.encode_new([side.mean(1) for side in known], new_users, new_services)
+    return [numpy(torch.cat(pair, dim=1)) for pair in zip(known, new, strict=True)]
 
 
 @every_graph
 @either_space
-def test_newcomers_receive_from_all_and_send_nothing(columns, curvature):
-    context = make_context(columns, curvature=curvature)
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_newcomers_receive_from_all_and_send_nothing(graphs, curvature, n_members):
+    context = make_context(graphs, curvature=curvature, n_members=n_members)
     # The first has the codes of user 2, the others something or nothing unknown.
     newcomers = table([[1, 0], [2, UNKNOWN], [UNKNOWN, 1], [1, 1]])
-    codes = np.column_stack([column.user_codes(newcomers) for column in columns])
-    users, services, new = slow_context(context, columns, codes)
-    has_context = (codes >= 0).any(1)
-    new[~has_context] = users.mean(0)
-    found_users, found_services = encode_context(context, newcomers, NO_SERVICES)
-    assert_allclose(found_users, np.vstack([users, new]), **SINGLE)
-    assert_allclose(found_services, services, **SINGLE)
+    expected = slow_sides(context, new_users=newcomers)
+    for found, side in zip(encode_context(context, newcomers, NO_SERVICES), expected, strict=True):
+        assert_allclose(found, side, **SINGLE)
 
 
 @every_graph
-def test_new_services_receive_likewise(columns):
-    context = make_context(columns)
+def test_new_services_receive_likewise(graphs):
+    context = make_context(graphs)
     newcomers = table([[1, 2], [0, UNKNOWN]])
-    codes = np.column_stack([column.service_codes(newcomers) for column in columns])
-    _, services, new = slow_context(context, columns, codes)
-    new[~(codes >= 0).any(1)] = services.mean(0)
-    assert_allclose(
-        encode_context(context, NO_USERS, newcomers)[1], np.vstack([services, new]), **SINGLE
-    )
+    _, expected = slow_sides(context, new_services=newcomers)
+    assert_allclose(encode_context(context, NO_USERS, newcomers)[1], expected, **SINGLE)
 
 
 @every_graph
-def test_entities_with_equal_categories_share_a_row(columns):
-    context = make_context(columns)
-    assert context.user_rows[0] == context.user_rows[4]
-    assert context.user_rows[0] != context.user_rows[3]
-    assert len(context.rows) < N_USERS + N_SERVICES
-    assert context.counts.sum() == N_USERS + N_SERVICES
+def test_entities_with_equal_categories_share_a_row(graphs):
+    context = make_context(graphs)
+    assert (context.user_rows[0] == context.user_rows[4]).all()
+    assert (context.user_rows[0] != context.user_rows[3]).any()
+    assert len(context.rows) < len(graphs) * (N_USERS + N_SERVICES)
+    assert context.counts.sum() == len(graphs) * (N_USERS + N_SERVICES)
     assert len(context()) == len(context.rows)
 
 
 def test_newcomers_without_known_categories_are_the_average_of_their_side():
-    context = make_context([SHARED])
+    context = make_context([[SHARED]])
     nothing = table([[UNKNOWN, UNKNOWN]])
     for side in encode_context(context, nothing, nothing):
-        assert_allclose(side[-1], side[:-1].mean(0), **SINGLE)
-        assert np.ptp(side[:-1], axis=0).max() > 1e-3
+        assert_allclose(side[0, -1], side[0, :-1].mean(0), **SINGLE)
+        assert np.ptp(side[0, :-1], axis=0).max() > 1e-3
 
 
 def test_what_is_encoded_does_not_depend_on_other_newcomers():
     context = make_context(GRAPHS["merged"])
     newcomers = table([[1, 0], [1, 1], [UNKNOWN, 1]])
-    together = encode_context(context, newcomers, NO_SERVICES)[0][N_USERS:]
+    together = encode_context(context, newcomers, NO_SERVICES)[0][0, N_USERS:]
     alone = [
-        encode_context(context, newcomers.take(np.array([k])), NEW_SERVICES)[0][-1]
+        encode_context(context, newcomers.take(np.array([k])), NEW_SERVICES)[0][0, -1]
         for k in range(3)
     ]
     assert_allclose(together, alone, **SINGLE)
@@ -469,36 +538,39 @@ def test_what_is_encoded_does_not_depend_on_other_newcomers():
 # --- Numeric context ----------------------------------------------------------------------------
 
 
-def slow_numbers(context, numbers):
-    projected = np.nan_to_num(numbers) @ numpy(context.weight) + numpy(context.bias)
-    return np.maximum(projected, 0)
+def slow_numbers(context, numbers, member=0):
+    weight, bias = numpy(context.weight)[member], numpy(context.bias)[member]
+    return np.maximum(np.nan_to_num(numbers) @ weight + bias, 0)
 
 
 def test_numbers_are_projected_and_unknown_ones_count_as_the_mean():
-    context = NumericContext(USERS, 8)
+    context = NumericContext(USERS, 2, 8)
     found = numpy(context(torch.tensor([3, 0])))
-    assert_allclose(found, slow_numbers(context, USERS.numerics[[3, 0]]), **SINGLE)
+    for member in range(2):
+        expected = slow_numbers(context, USERS.numerics[[3, 0]], member)
+        assert_allclose(found[member], expected, **SINGLE)
     assert found.max() > 0.01
 
 
 def test_newcomers_use_what_numbers_they_have_or_else_the_average():
-    context = NumericContext(USERS, 8)
+    context = NumericContext(USERS, 2, 8)
     encoded = context.encode_known()
     newcomers = table(np.empty((3, 0)), [[2, NAN], [NAN, NAN], [1, 1]])
-    found = numpy(context.encode_new(encoded.mean(0), newcomers))
-    known = slow_numbers(context, USERS.numerics)
-    assert_allclose(numpy(encoded), known, **SINGLE)
-    new = slow_numbers(context, np.array([[2, NAN], [1, 1]]))
-    assert_allclose(found, np.vstack([new[:1], known.mean(0), new[1:]]), **SINGLE)
-    assert np.abs(known.mean(0) - slow_numbers(context, np.zeros(2))).max() > 0.01
+    found = numpy(context.encode_new(encoded.mean(1), newcomers))
+    for member in range(2):
+        known = slow_numbers(context, USERS.numerics, member)
+        assert_allclose(numpy(encoded)[member], known, **SINGLE)
+        new = slow_numbers(context, np.array([[2, NAN], [1, 1]]), member)
+        assert_allclose(found[member], np.vstack([new[:1], known.mean(0), new[1:]]), **SINGLE)
+        assert np.abs(known.mean(0) - slow_numbers(context, np.zeros(2), member)).max() > 0.01
 
 
 def test_a_side_without_numbers_is_projected_from_nothing():
-    context = NumericContext(table(np.empty((3, 0))), 4)
+    context = NumericContext(table(np.empty((3, 0))), 1, 4)
     known = context.encode_known()
-    new = context.encode_new(known.mean(0), table(np.empty((2, 0))))
-    assert (known.shape, new.shape) == ((3, 4), (2, 4))
-    assert_allclose(numpy(torch.cat([known, new])), 0)
+    new = context.encode_new(known.mean(1), table(np.empty((2, 0))))
+    assert (known.shape, new.shape) == ((1, 3, 4), (1, 2, 4))
+    assert_allclose(numpy(torch.cat([known, new], dim=1)), 0)
 
 
 # --- Newcomers of the whole module --------------------------------------------------------------
@@ -508,12 +580,12 @@ def test_a_newcomer_without_context_has_average_features_in_every_part():
     """Its representation is that of the averages: heads see nothing else of it."""
     module = make_module()
     nobody = table([[UNKNOWN, UNKNOWN]], [[NAN, NAN]])
-    known_context = [numpy(graph.encode_known()[0]) for graph in module.context_graphs]
-    known_context.append(numpy(module.numbers[0].encode_known()))
-    context = [torch.tensor(part.mean(0, keepdims=True)) for part in known_context]
-    structural = [graph.split(graph())[0].average().unsqueeze(0) for graph in module.graphs]
-    expected = numpy(module._represent(context, structural, module.user_heads))
-    assert_allclose(numpy(encode(module, nobody, NO_SERVICES).users)[:, -1:], expected, **SINGLE)
+    known_context = module.context.encode_known()[0], module.numbers[0].encode_known()
+    context = [part.mean(1, keepdim=True) for part in known_context]
+    structural = torch.stack([graph.split(graph())[0].average() for graph in module.graphs])
+    expected = numpy(module._represent(context, structural, module.user_head))
+    found = numpy(encode(module, nobody, NO_SERVICES).users)[:, :, -1:]
+    assert_allclose(found, expected, **SINGLE)
 
 
 # --- Gates --------------------------------------------------------------------------------------
@@ -529,10 +601,14 @@ def spread_gates(module):
 
 @pytest.mark.parametrize("l0_penalty", [0.0, 0.25, 3.0])
 def test_the_penalty_is_lambda_times_the_expected_number_of_open_gates(l0_penalty):
-    module = spread_gates(make_module(l0_penalty=l0_penalty))
+    module = spread_gates(make_module(l0_penalty=l0_penalty, n_members=2))
     snr, cross = module.router.gates.probabilities(), module.cross_router.gates.probabilities()
-    expected = numpy(snr).sum() + sum(
-        numpy(cross)[i, j].sum() for i in range(TASKS) for j in range(TASKS) if i != j
+    expected = np.mean(
+        [
+            numpy(snr)[k].sum()
+            + sum(numpy(cross)[k, i, j].sum() for i in range(TASKS) for j in range(TASKS) if i != j)
+            for k in range(2)
+        ]
     )
     assert expected > 1
     assert module.penalty().item() == pytest.approx(l0_penalty * expected, rel=1e-5, abs=1e-12)
@@ -547,18 +623,18 @@ def test_without_routing_there_is_no_penalty():
 def test_gates_of_a_task_for_itself_get_no_gradient():
     module = spread_gates(make_module())
     module.penalty().backward()
-    gradient = numpy(module.cross_router.gates.log_odds.grad)
+    gradient = numpy(module.cross_router.gates.log_odds.grad)[0]
     for task in range(TASKS):
         assert_allclose(gradient[task, task], 0)
         assert (gradient[task, 1 - task] != 0).all()
 
 
 def test_active_shares_count_settled_gates_above_0():
-    module = spread_gates(make_module([*PAIRS, PAIRS[0]]))
+    module = spread_gates(make_module([*PAIRS, PAIRS[0]], n_members=2))
     shares = module.active_shares()
     snr, cross = numpy(module.router.gates.settled()), numpy(module.cross_router.gates.settled())
-    assert_allclose(shares["snr"], [np.mean(row > 0) for row in snr])
-    expected = [np.mean(np.delete(cross[task], task, axis=0) > 0) for task in range(3)]
+    assert_allclose(shares["snr"], [np.mean(snr[:, task] > 0) for task in range(3)])
+    expected = [np.mean(np.delete(cross[:, task], task, axis=1) > 0) for task in range(3)]
     assert_allclose(shares["cross_snr"], expected)
     assert 0 < shares["cross_snr"].mean() < 1
 
@@ -567,12 +643,110 @@ def test_with_all_gates_of_cross_snr_closed_a_task_ignores_the_others():
     module = make_module(context=False)
     with torch.no_grad():
         module.cross_router.gates.log_odds.fill_(-10.0)
-    before = numpy(module(*all_pairs()))
+    before = predict(module, *all_pairs())
     with torch.no_grad():
         module.graphs[1].features.normal_(std=3.0)
-    after = numpy(module(*all_pairs()))
+    after = predict(module, *all_pairs())
     assert_allclose(after[:, 0], before[:, 0], **SINGLE)
     assert np.abs(after[:, 1] - before[:, 1]).max() > 1e-3
+
+
+def test_gate_probabilities_are_averages_over_members():
+    module = spread_gates(make_module(n_members=3))
+    found = module.gate_probabilities()
+    of_members = numpy(module.router.gates.probabilities())
+    assert np.ptp(of_members, axis=0).min() > 1e-3
+    assert_allclose(numpy(found["snr"]), of_members.mean(0), **SINGLE)
+    others = numpy(module.cross_router.gates.probabilities()).mean(0)
+    assert_allclose(numpy(found["cross_snr"])[0, 1], others[0, 1], **SINGLE)
+    assert (numpy(found["cross_snr"])[[0, 1], [0, 1]] == 0).all()
+
+
+# --- Members ------------------------------------------------------------------------------------
+
+
+def of_member(name, values, k, n_members):
+    """Take what a member has of a parameter, or of its gradient."""
+    if name.endswith("features"):
+        return values.unflatten(1, (n_members, -1))[:, k]
+    if "layers" in name:
+        return values[:, k : k + 1]
+    is_of_tasks = name.startswith(("cross_router.blocks", "fusion", "user_head", "service_head"))
+    if is_of_tasks:
+        return values.unflatten(0, (-1, n_members))[:, k]
+    return values[k : k + 1]
+
+
+def single(module, k, **params):
+    """Make a module of one member that holds the weights of another's member k."""
+    alone = make_module(**params)
+    stacked = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, parameter in alone.named_parameters():
+            if not name.endswith("isp_c"):
+                parameter.copy_(of_member(name, stacked[name], k, module.n_members))
+    return alone
+
+
+MEMBERS = 3
+
+
+@every_variant
+class TestMembers:
+    def test_train_as_each_would_alone(self, params):
+        params = {**params, "n_members": 1}
+        module = train_without_chance(make_module(**{**params, "n_members": MEMBERS}))
+        users, services = all_pairs()
+        edges = torch.arange(len(users)).unsqueeze(1).repeat(1, len(module.graphs)) % 7 - 1
+        module(users, services, edges).square().sum().backward()
+        for k in range(MEMBERS):
+            alone = train_without_chance(single(module, k, **params))
+            found = numpy(module(users, services, edges))[k]
+            expected = alone(users, services, edges)
+            assert_allclose(found, numpy(expected)[0], **SINGLE)
+            expected.square().sum().backward()
+            for name, parameter in alone.named_parameters():
+                if parameter.grad is not None:
+                    stacked = module.get_parameter(name).grad
+                    gradient = numpy(of_member(name, stacked, k, MEMBERS))
+                    assert_allclose(gradient, numpy(parameter.grad), rtol=1e-3, atol=1e-4)
+
+    def test_predict_the_average_of_what_each_would_alone(self, params):
+        params = {**params, "n_members": 1}
+        module = make_module(**{**params, "n_members": MEMBERS})
+        modules = [module, *(single(module, k, **params) for k in range(MEMBERS))]
+        found, *expected = (score_everybody(part) for part in modules)
+        assert np.ptp(expected, axis=0).max() > 1e-3
+        assert_allclose(found, np.mean(expected, axis=0), **SINGLE)
+
+    def test_grow_as_each_would_alone(self, params):
+        params = {**params, "n_members": 1}
+        module = make_module(**{**params, "n_members": MEMBERS})
+        modules = [module, *(single(module, k, **params) for k in range(MEMBERS))]
+        for part in modules:
+            grow(part)
+        found, *expected = (score_everybody(part) for part in modules)
+        assert_allclose(found, np.mean(expected, axis=0), **SINGLE)
+
+
+def score_everybody(module):
+    """Predict all pairs, of newcomers too."""
+    encoded = encode(module, NEW_USERS, NEW_SERVICES)
+    n_users, n_services = encoded.users.shape[-2], encoded.services.shape[-2]
+    users, services = np.indices((n_users, n_services)).reshape(2, -1)
+    return numpy(module.score(encoded, torch.tensor(users), torch.tensor(services)))
+
+
+def grow(module):
+    """Append a user and two services, with edges and a new category of services' own column."""
+    users = table([*USERS.categories, [1, 1]], [*USERS.numerics, [0.5, 0.5]])
+    services = table([*SERVICES.categories, [1, 3], [0, 1]], [*SERVICES.numerics, [1], [-1]])
+    graphs = [
+        BipartiteGraph(*np.array([*cells, (5, 6), (0, 7)]).T, N_USERS + 1, N_SERVICES + 2)
+        for cells in [*PAIRS, PAIRS[0]][: len(module.graphs)]
+    ]
+    more = ContextColumn(None, 1, 0, np.array([0, 1, 2, 3]))
+    module.grow(graphs, [[SHARED], [OF_USERS], [more]], users, services)
 
 
 # --- Tensors ------------------------------------------------------------------------------------

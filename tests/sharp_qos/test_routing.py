@@ -15,7 +15,7 @@ from skqos.sharp_qos.routing import (
 )
 from skqos.training import seeded
 
-N, IN, OUT, TASKS, BLOCKS = 5, 4, 3, 3, 2
+N, IN, OUT, TASKS, BLOCKS, MEMBERS = 5, 4, 3, 3, 2, 2
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 GAMMA, ZETA = -0.1, 1.1
 N_DRAWS = 200_000
@@ -183,39 +183,55 @@ def log_odds_of(*shape):
     return np.linspace(-3, 3, int(np.prod(shape))).reshape(shape)
 
 
-def slow_blocks(blocks, x):
-    """Outputs of each block, one after the other."""
-    W, b = (p.detach().numpy() for p in (blocks.linear.weight, blocks.linear.bias))
-    rows = [slice(k * OUT, (k + 1) * OUT) for k in range(BLOCKS)]
-    return [np.maximum(x.detach().numpy() @ W[row].T + b[row], 0) for row in rows]
+def slow_blocks(linear, x, k=0):
+    """Outputs of each block of a member, one after the other."""
+    W, b = (p.detach().numpy()[k] for p in (linear.weight, linear.bias))
+    columns = [slice(block * OUT, (block + 1) * OUT) for block in range(BLOCKS)]
+    return [np.maximum(x.detach().numpy() @ W[:, c] + b[0, c], 0) for c in columns]
+
+
+def make_snr(log_odds, n_members=1):
+    return fix(SubnetworkRouting(n_members, IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
+
+
+def randn(*shape, requires_grad=False):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=requires_grad)
 
 
 def test_snr_sums_blocks_by_the_gates_of_each_task():
-    log_odds = log_odds_of(TASKS, BLOCKS)
-    router = fix(SubnetworkRouting(IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
-    x = torch.randn(N, IN, dtype=torch.float64)
-    gates, blocks = stretch(sigmoid(log_odds)), slow_blocks(router.blocks, x)
-    expected = [
-        sum(gates[task, block] * blocks[block] for block in range(BLOCKS)) for task in range(TASKS)
-    ]
-    assert_allclose(router(x).detach(), expected, **EXACT)
+    log_odds = log_odds_of(MEMBERS, TASKS, BLOCKS)
+    router, x = make_snr(log_odds, MEMBERS), randn(MEMBERS, N, IN)
+    gates = stretch(sigmoid(log_odds))
+    found = router(x).detach()
+    assert found.shape == (TASKS, MEMBERS, N, OUT)
+    for member in range(MEMBERS):
+        blocks = slow_blocks(router.blocks, x[member], member)
+        for task in range(TASKS):
+            expected = sum(gates[member, task, k] * blocks[k] for k in range(BLOCKS))
+            assert_allclose(found[task, member], expected, **EXACT)
 
 
 def test_snr_in_training_draws_its_gates_once_for_all_rows():
-    router = SubnetworkRouting(IN, OUT, TASKS, BLOCKS, 2 / 3).double()
-    x = torch.randn(1, IN, dtype=torch.float64).expand(N, -1)
+    router = SubnetworkRouting(1, IN, OUT, TASKS, BLOCKS, 2 / 3).double()
+    x = randn(1, 1, IN).expand(-1, N, -1)
     first, second = router(x).detach(), router(x).detach()
     assert not torch.equal(first, second)
-    assert_allclose(first, first[:, :1].expand_as(first), **EXACT)
+    assert_allclose(first, first[:, :, :1].expand_as(first), **EXACT)
+
+
+def test_members_draw_gates_of_their_own():
+    router = SubnetworkRouting(MEMBERS, IN, OUT, TASKS, BLOCKS, 2 / 3)
+    first, second = router.gates().detach()
+    assert not torch.equal(first, second)
 
 
 def test_a_closed_gate_keeps_its_block_away_from_a_task():
-    log_odds = np.zeros((TASKS, BLOCKS))
-    log_odds[1, 0] = -9
-    router = fix(SubnetworkRouting(IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
-    torch.nn.init.ones_(router.blocks.linear.bias)
-    router(torch.zeros(N, IN, dtype=torch.float64))[1].sum().backward()
-    of_blocks = router.blocks.linear.bias.grad.unflatten(0, (BLOCKS, OUT))
+    log_odds = np.zeros((1, TASKS, BLOCKS))
+    log_odds[0, 1, 0] = -9
+    router = make_snr(log_odds)
+    torch.nn.init.ones_(router.blocks.bias)
+    router(torch.zeros(1, N, IN, dtype=torch.float64))[1].sum().backward()
+    of_blocks = router.blocks.bias.grad.reshape(BLOCKS, OUT)
     assert (of_blocks[0] == 0).all()
     assert (of_blocks[1] > 0).all()
 
@@ -224,100 +240,103 @@ def check_gradients(module, loss):
     loss.backward()
     for p in module.parameters():
         assert p.grad.isfinite().all()
-    for part in [module.blocks] if isinstance(module, SubnetworkRouting) else module.blocks:
-        by_block = part.linear.weight.grad.unflatten(0, (BLOCKS, OUT))
-        assert (by_block.abs().sum((1, 2)) > 0).all()
+    linear = module.blocks if isinstance(module, SubnetworkRouting) else module.blocks.linear
+    by_block = linear.weight.grad.unflatten(2, (BLOCKS, OUT))
+    assert (by_block.abs().sum((1, 3)) > 0).all()
 
 
 def test_gradients_reach_all_blocks_and_gates_of_snr():
-    router = fix(SubnetworkRouting(IN, OUT, TASKS, BLOCKS, 2 / 3), np.full((TASKS, BLOCKS), 0.5))
-    check_gradients(router, router(torch.randn(20, IN).double()).square().sum())
+    router = make_snr(np.full((MEMBERS, TASKS, BLOCKS), 0.5), MEMBERS)
+    check_gradients(router, router(randn(MEMBERS, 20, IN)).square().sum())
     assert (router.gates.log_odds.grad != 0).all()
 
 
 # --- Cross-SNR ----------------------------------------------------------------------------------
 
 
-def make_cross(log_odds):
-    return fix(CrossRouting(IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
-
-
-def some_features(requires_grad=False):
-    return [
-        torch.randn(N, IN, dtype=torch.float64, requires_grad=requires_grad) for _ in range(TASKS)
-    ]
+def make_cross(log_odds, n_members=1):
+    return fix(CrossRouting(n_members, IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
 
 
 def test_cross_snr_sums_the_blocks_of_all_other_tasks():
-    log_odds = log_odds_of(TASKS, TASKS, BLOCKS)
-    router, features = make_cross(log_odds), some_features()
+    log_odds = log_odds_of(MEMBERS, TASKS, TASKS, BLOCKS)
+    router, features = make_cross(log_odds, MEMBERS), randn(TASKS, MEMBERS, N, IN)
     gates = stretch(sigmoid(log_odds))
-    expected = np.zeros((TASKS, N, OUT))
-    for task in range(TASKS):
-        for other in range(TASKS):
-            if other == task:
-                continue
-            blocks = slow_blocks(router.blocks[other], features[other])
-            for k in range(BLOCKS):
-                expected[task] += gates[task, other, k] * blocks[k]
+    expected = np.zeros((TASKS, MEMBERS, N, OUT))
+    for task, other, member in np.ndindex(TASKS, TASKS, MEMBERS):
+        if other == task:
+            continue
+        # Tasks come first among the weights.
+        place = other * MEMBERS + member
+        blocks = slow_blocks(router.blocks.linear, features[other, member], place)
+        for k in range(BLOCKS):
+            expected[task, member] += gates[member, task, other, k] * blocks[k]
     assert_allclose(router(features).detach(), expected, **EXACT)
 
 
 @pytest.mark.parametrize("task", range(TASKS))
 def test_a_task_never_routes_its_own_features_to_itself(task):
-    router, features = make_cross(np.full((TASKS, TASKS, BLOCKS), 4.0)), some_features(True)
+    router = make_cross(np.full((1, TASKS, TASKS, BLOCKS), 4.0))
+    features = randn(TASKS, 1, N, IN, requires_grad=True)
     router(features)[task].sum().backward()
     for other in range(TASKS):
-        assert bool((features[other].grad == 0).all()) == (other == task)
+        assert bool((features.grad[other] == 0).all()) == (other == task)
 
 
 def test_gradients_reach_all_blocks_and_all_gates_of_cross_snr_but_those_for_itself():
-    router = make_cross(np.full((TASKS, TASKS, BLOCKS), 0.5))
-    features = [torch.randn(20, IN).double() for _ in range(TASKS)]
-    check_gradients(router, router(features).square().sum())
+    router = make_cross(np.full((MEMBERS, TASKS, TASKS, BLOCKS), 0.5), MEMBERS)
+    check_gradients(router, router(randn(TASKS, MEMBERS, 20, IN)).square().sum())
     has_gradient = (router.gates.log_odds.grad != 0).numpy()
     for task in range(TASKS):
         for other in range(TASKS):
-            assert (has_gradient[task, other] == (task != other)).all()
+            assert (has_gradient[:, task, other] == (task != other)).all()
 
 
 def test_two_tasks_exchange_their_features():
-    router = fix(CrossRouting(IN, OUT, 2, BLOCKS, 2 / 3), np.full((2, 2, BLOCKS), 9.0))
-    features = some_features()[:2]
-    expected = [sum(slow_blocks(router.blocks[other], features[other])) for other in (1, 0)]
-    assert_allclose(router(features).detach(), expected, **EXACT)
+    router = fix(CrossRouting(1, IN, OUT, 2, BLOCKS, 2 / 3), np.full((1, 2, 2, BLOCKS), 9.0))
+    features = randn(2, 1, N, IN)
+    expected = [
+        sum(slow_blocks(router.blocks.linear, features[other, 0], other)) for other in (1, 0)
+    ]
+    assert_allclose(router(features).detach()[:, 0], expected, **EXACT)
 
 
 def test_cross_snr_needs_the_features_of_every_task():
-    router = make_cross(np.zeros((TASKS, TASKS, BLOCKS)))
-    with pytest.raises(ValueError, match="zip"):
-        router(some_features()[:2])
+    router = make_cross(np.zeros((1, TASKS, TASKS, BLOCKS)))
+    with pytest.raises(RuntimeError):
+        router(randn(2, 1, N, IN))
 
 
 # --- Gated fusion -------------------------------------------------------------------------------
 
 
-def affine(layer, x):
-    return layer.weight.detach().numpy() @ x + layer.bias.detach().numpy()
+def affine(layer, x, k):
+    weight, bias = layer.linear.weight[k].detach(), layer.linear.bias[k, 0].detach()
+    return x @ weight.numpy() + bias.numpy()
 
 
 @pytest.mark.parametrize("widths", [(6,), (2, 3), (1, 2, 3)])
 def test_fusion_blends_each_dimension_by_a_gate(widths):
-    fusion = GatedFusion(IN, sum(widths), OUT).double()
-    own = torch.randn(N, IN, dtype=torch.float64)
-    shared = [torch.randn(N, width, dtype=torch.float64) for width in widths]
-    rows = []
-    for k in range(N):
-        joined = np.concatenate([part[k] for part in shared])
-        gate = sigmoid(affine(fusion.gate, np.concatenate([own[k], joined])))
-        rows.append(gate * affine(fusion.own, own[k].numpy()))
-        rows[-1] += (1 - gate) * affine(fusion.shared, joined)
-    assert_allclose(fusion(own, shared).detach(), rows, **EXACT)
+    fusion = GatedFusion(TASKS, MEMBERS, IN, sum(widths), OUT).double()
+    own = randn(TASKS, MEMBERS, N, IN)
+    shared = [randn(TASKS, MEMBERS, N, width) for width in widths]
+    found = fusion(own, shared).detach()
+    for task, member, row in np.ndindex(TASKS, MEMBERS, N):
+        place = task * MEMBERS + member
+        ours = own[task, member, row].numpy()
+        joined = np.concatenate([part[task, member, row] for part in shared])
+        gate = sigmoid(affine(fusion.gate, np.concatenate([ours, joined]), place))
+        expected = gate * affine(fusion.own, ours, place)
+        expected += (1 - gate) * affine(fusion.shared, joined, place)
+        assert_allclose(found[task, member, row], expected, **EXACT)
 
 
 def test_fusion_without_shared_features_projects_its_own():
-    fusion = GatedFusion(IN, 0, OUT).double()
-    own = torch.randn(N, IN, dtype=torch.float64)
-    expected = [affine(fusion.own, row) for row in own.numpy()]
-    assert_allclose(fusion(own, []).detach(), expected, **EXACT)
-    assert {name for name, _ in fusion.named_parameters()} == {"own.weight", "own.bias"}
+    fusion = GatedFusion(1, 1, IN, 0, OUT).double()
+    own = randn(1, 1, N, IN)
+    expected = [affine(fusion.own, row, 0) for row in own[0, 0].numpy()]
+    assert_allclose(fusion(own, []).detach()[0, 0], expected, **EXACT)
+    assert {name for name, _ in fusion.named_parameters()} == {
+        "own.linear.weight",
+        "own.linear.bias",
+    }

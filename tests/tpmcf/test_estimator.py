@@ -58,7 +58,12 @@ def trainings(monkeypatch):
     original = Trainer.fit
 
     def spy(self, module, criterion, rows, *args, stage, **kwargs):
-        tables = [side.clone() for name, side in module.named_buffers() if name.endswith("_tables")]
+        # Those of the first member, without the average node at the end.
+        tables = [
+            side[0, :, :, :-1].clone()
+            for name, side in module.named_buffers()
+            if name.endswith("_tables")
+        ]
         seen[stage] = {"rows": rows, "criterion": criterion, "tables": tables, **kwargs}
         return original(self, module, criterion, rows, *args, stage=stage, **kwargs)
 
@@ -93,6 +98,10 @@ def stages(model):
 
 # Parameters, and what a model that was fitted with them looks like.
 SWITCHES = {
+    "members": (
+        {"n_members": 3},
+        lambda m: len(gcmf(m).units[0].weight) == len(m.module_.layers[0].weight) == 3,
+    ),
     "statistics": ({"features": ["statistics"]}, lambda m: width(m) == STATISTICS + SPATIAL),
     "factors": ({"features": ["factors"]}, lambda m: width(m) == FACTORS + SPATIAL),
     "similarity": ({"features": ("similarity",)}, lambda m: width(m) == SIMILARITY + SPATIAL),
@@ -111,7 +120,7 @@ SWITCHES = {
     "gcmf_dim": ({"gcmf_dim": 6}, lambda m: width(m) == INITIAL + 12),
     "own weights": (
         {"step_weights": "own"},
-        lambda m: [len(unit.weight) for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
+        lambda m: [unit.weight.shape[1] for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
     ),
     "normalised self-loops": ({"self_loops": "normalised"}, lambda m: not gcmf(m).whole_self),
     "gcmf_epochs": ({"gcmf_epochs": 4}, lambda m: stages(m) == {"gcmf": 4, "final": 3}),
@@ -122,55 +131,61 @@ SWITCHES = {
     "spatial features alone": ({"initial_features": False}, lambda m: width(m) == SPATIAL),
     "no ids": ({"entity_dim": None}, lambda m: m.module_.vectors is None),
     "entity_dim": ({"entity_dim": 2}, lambda m: m.module_.vectors[0].out_dim == 2),
-    "a window of 1": ({"window": 1}, lambda m: len(m.module_.position_vectors) == 1),
-    "a long window": ({"window": 20}, lambda m: len(m.module_.position_vectors) == 20),
+    "a window of 1": ({"window": 1}, lambda m: m.module_.position_vectors.shape[1] == 1),
+    "a long window": ({"window": 20}, lambda m: m.module_.position_vectors.shape[1] == 20),
     "features as they are": (
         {"token_dim": None},
         lambda m: (
             isinstance(m.module_.mix_features[0], FeaturePlacement)
-            and m.module_.step_vectors.shape == (N_STEPS, 2 * (INITIAL + SPATIAL))
+            and m.module_.step_vectors.shape[1:] == (N_STEPS, 2 * (INITIAL + SPATIAL))
         ),
     ),
-    "token_dim": ({"token_dim": 4}, lambda m: m.module_.step_vectors.shape == (N_STEPS, 4)),
+    "token_dim": ({"token_dim": 4}, lambda m: m.module_.step_vectors.shape[1:] == (N_STEPS, 4)),
     "gru": (
         {"temporal": "gru", "n_blocks": 2},
         lambda m: (
             isinstance(m.module_.encoder, RecurrentEncoder)
-            and isinstance(m.module_.encoder.layers, torch.nn.GRU)
-            and m.module_.encoder.layers.num_layers == 2
+            and isinstance(m.module_.encoder.members[0], torch.nn.GRU)
+            and m.module_.encoder.members[0].num_layers == 2
         ),
     ),
     "lstm": (
         {"temporal": "lstm"},
-        lambda m: isinstance(getattr(m.module_.encoder, "layers", None), torch.nn.LSTM),
+        lambda m: (
+            isinstance(m.module_.encoder, RecurrentEncoder)
+            and isinstance(m.module_.encoder.members[0], torch.nn.LSTM)
+        ),
     ),
     "n_blocks": ({"n_blocks": 3}, lambda m: len(blocks(m)) == 3),
     "heads": (
         {"n_heads": 3, "head_dim": 5},
-        lambda m: blocks(m)[0].attention.join.in_features == 15,
+        lambda m: blocks(m)[0].attention.join.weight.shape[1] == 15,
     ),
     "the paper's convolution": (
         {"convolution": "paper"},
         lambda m: (
             isinstance(blocks(m)[0].convolution, FeatureConvolution)
-            and blocks(m)[0].convolution.first.in_channels == 3
+            and blocks(m)[0].convolution.first.linear.weight.shape[1] == 3 * 3
         ),
     ),
     "n_filters": (
         {"n_filters": 5},
         lambda m: (
             isinstance(blocks(m)[0].convolution, TimeConvolution)
-            and blocks(m)[0].convolution.first.out_channels == 5
+            and blocks(m)[0].convolution.second.weight.shape[1] == 5
         ),
     ),
     "dropout": ({"dropout": 0.5}, lambda m: blocks(m)[0].convolution.dropout.p == 0.5),
     "mean": ({"pooling": "mean"}, lambda m: m.module_.pooling == "mean"),
     "last": ({"pooling": "last"}, lambda m: m.module_.pooling == "last"),
     "no step encoding": ({"step_encoding": False}, lambda m: m.module_.step_vectors is None),
-    "summary alone": ({"target_features": False}, lambda m: m.module_.layers[0].in_features == 8),
+    "summary alone": (
+        {"target_features": False},
+        lambda m: m.module_.layers[0].weight.shape[1] == 8,
+    ),
     "hidden_sizes": (
         {"hidden_sizes": [7, 5]},
-        lambda m: [layer.out_features for layer in m.module_.layers] == [7, 5, 1],
+        lambda m: [layer.weight.shape[2] for layer in m.module_.layers] == [7, 5, 1],
     ),
     "no hidden layer": ({"hidden_sizes": ()}, lambda m: len(m.module_.layers) == 1),
     "entity_dropout": ({"entity_dropout": 0.5}, lambda m: m.module_.vector_dropout.p == 0.5),
@@ -313,23 +328,23 @@ def test_the_published_model_has_the_published_sizes():
     model.fit(data.X, data.y)
     assert np.isfinite(model.predict(data.X[:9])).all()
     first, second = gcmf(model).units
-    assert first.weight.shape == (2, 155, 64)
-    assert second.weight.shape == (2, 64, 64)
+    assert first.weight.shape == (1, 2, 155, 64)
+    assert second.weight.shape == (1, 2, 64, 64)
     module = model.module_
     assert module.user_features.shape[-1] == module.service_features.shape[-1] == 128
     assert module.window == 8
     assert len(module.encoder.blocks) == 4
     for block in module.encoder.blocks:
         assert block.attention.n_heads == 4
-        assert block.attention.project.weight.shape == (3 * 4 * 256, 256)
-        first, second = block.convolution.first, block.convolution.second
-        assert (first.in_channels, first.out_channels, first.kernel_size) == (8, 4, (3,))
-        assert (second.in_channels, second.out_channels, second.kernel_size) == (4, 8, (1,))
+        assert block.attention.project.weight.shape == (1, 256, 3 * 4 * 256)
+        # Three taps of 8 channels to 4 filters, and one tap back.
+        assert block.convolution.first.linear.weight.shape == (1, 3 * 8, 4)
+        assert block.convolution.second.weight.shape == (1, 4, 8)
     assert len(module.layers) == 2
     # Nothing that is ours takes part.
     assert module.vectors is None
     assert module.step_vectors is None
-    assert module.layers[0].in_features == 256
+    assert module.layers[0].weight.shape[1] == 256
     assert model.net_.optimizer is torch.optim.AdamW
 
 

@@ -19,9 +19,10 @@ from skqos.tpmcf.features import (
 )
 from skqos.tpmcf.gcmf import GCMF, convolve_steps, last_steps, standardise
 from skqos.training import seeded
+from tests.tpmcf.members import check_members_alone
 from tests.tpmcf.test_features import N_SERVICES, N_STEPS, N_USERS, NAN, cells_of, some_values
 
-IN_DIM, HIDDEN, N_FOLDS = 4, 3, 3
+N_MEMBERS, IN_DIM, HIDDEN, N_FOLDS = 2, 4, 3, 3
 TIMES = np.array([2, 5, 9])
 SINGLE = {"rtol": 1e-4, "atol": 1e-5}
 both_loops = pytest.mark.parametrize("whole_self", [False, True], ids=["normalised", "whole"])
@@ -49,7 +50,15 @@ def random_features(n_tables, dim=IN_DIM, seed=1):
     )
 
 
-def make_gcmf(cells=None, folds=None, features=None, n_folds=N_FOLDS, own=False, whole=False):
+def make_gcmf(
+    cells=None,
+    folds=None,
+    features=None,
+    n_folds=N_FOLDS,
+    own=False,
+    whole=False,
+    n_members=N_MEMBERS,
+):
     """Return the same weights for the same shapes; no bias is 0."""
     torch.manual_seed(0)
     cells = cells_of(some_values()) if cells is None else cells
@@ -62,6 +71,7 @@ def make_gcmf(cells=None, folds=None, features=None, n_folds=N_FOLDS, own=False,
         cells,
         folds,
         features,
+        n_members=n_members,
         hidden_dim=HIDDEN,
         own_weights=own,
         whole_self=whole,
@@ -148,7 +158,7 @@ def test_a_node_without_edges_keeps_its_features(whole_self):
 # --- Embeddings ---------------------------------------------------------------------------------
 
 
-def dense_embeddings(gcmf, cells, features, table, whole_self):
+def dense_embeddings(gcmf, member, cells, features, table, whole_self):
     """Both units step by step: ReLU(A F W + b), their outputs side by side."""
     embedded = []
     for step in range(N_STEPS):
@@ -157,7 +167,8 @@ def dense_embeddings(gcmf, cells, features, table, whole_self):
         outputs = []
         for unit in gcmf.units:
             weight, bias = (
-                numpy(values)[step if len(values) > 1 else 0] for values in unit.parameters()
+                numpy(values)[member, step if values.shape[1] > 1 else 0]
+                for values in unit.parameters()
             )
             layer = np.maximum(operator @ layer @ weight + bias, 0)
             outputs.append(layer)
@@ -176,21 +187,25 @@ def test_embeddings_are_those_of_dense_units_on_the_other_folds_edges(
     folds = draw_folds(len(cells), n_folds, np.random.RandomState(0))
     features = random_features(n_folds or 1)
     gcmf = make_gcmf(cells, folds, features, n_folds, own_weights, whole_self)
-    assert [len(unit.weight) for unit in gcmf.units] == [N_STEPS if own_weights else 1] * 2
+    assert [unit.weight.shape[1] for unit in gcmf.units] == [N_STEPS if own_weights else 1] * 2
     for table in range(n_folds or 1):
         edges = cells if n_folds is None else cells.take(folds != table)
-        expected = dense_embeddings(gcmf, edges, features, table, whole_self)
-        for side, of_side in zip(gcmf.embed(table), expected, strict=True):
-            assert side.shape[2] == 2 * HIDDEN
-            # Both units say something, and the ReLU of both cuts something off.
-            for part in np.split(of_side, 2, axis=2):
-                assert 0.1 < (part > 0).mean() < 1
-            assert_allclose(numpy(side), of_side, **SINGLE)
+        found = gcmf.embed(table)
+        for member in range(N_MEMBERS):
+            expected = dense_embeddings(gcmf, member, edges, features, table, whole_self)
+            for side, of_side in zip(found, expected, strict=True):
+                assert side.shape == (N_MEMBERS, *of_side.shape)
+                assert side.shape[3] == 2 * HIDDEN
+                # Both units say something, and the ReLU of both cuts something off.
+                for part in np.split(of_side, 2, axis=2):
+                    assert 0.1 < (part > 0).mean() < 1
+                assert_allclose(numpy(side[member]), of_side, **SINGLE)
 
 
 def test_steps_have_one_start_of_their_own_weights_each():
     weight = make_gcmf(own=True).units[0].weight
-    assert weight.shape == (N_STEPS, IN_DIM, HIDDEN)
+    assert weight.shape == (N_MEMBERS, N_STEPS, IN_DIM, HIDDEN)
+    assert np.abs(numpy(weight[:, 0] - weight[:, 1])).min() > 0
     assert np.abs(numpy(weight[0] - weight[1])).min() > 0
     # Glorot's bound is that of a matrix, not of the whole stack.
     bound = (6 / (IN_DIM + HIDDEN)) ** 0.5
@@ -206,8 +221,8 @@ def test_steps_do_not_influence_one_another(own_weights):
     before = make_gcmf(features=features, own=own_weights).embed(0)
     after = make_gcmf(features=changed, own=own_weights).embed(0)
     for old, new in zip(before, after, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-        assert (old[1] - new[1]).abs().max() > 0.1
+        assert torch.equal(old[:, [0, 2]], new[:, [0, 2]])
+        assert (old[:, 1] - new[:, 1]).abs().max() > 0.1
 
 
 def test_own_weights_of_a_step_are_of_that_step_alone():
@@ -215,10 +230,10 @@ def test_own_weights_of_a_step_are_of_that_step_alone():
     before = gcmf.embed(0)
     with torch.no_grad():
         for unit in gcmf.units:
-            unit.weight[1] *= -1
+            unit.weight[:, 1] *= -1
     for old, new in zip(before, gcmf.embed(0), strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-        assert (old[1] - new[1]).abs().max() > 0.1
+        assert torch.equal(old[:, [0, 2]], new[:, [0, 2]])
+        assert (old[:, 1] - new[:, 1]).abs().max() > 0.1
 
 
 def test_permuted_codes_permute_graph_features_and_outputs_alike():
@@ -235,8 +250,8 @@ def test_permuted_codes_permute_graph_features_and_outputs_alike():
         gcmf = make_gcmf(cells, features=tables, n_folds=None)
         outputs.append([numpy(side) for side in gcmf.embed(0)])
     (of_users, of_services), permuted = outputs
-    assert_allclose(permuted[0], of_users[:, users], **SINGLE)
-    assert_allclose(permuted[1], of_services[:, services], **SINGLE)
+    assert_allclose(permuted[0], of_users[:, :, users], **SINGLE)
+    assert_allclose(permuted[1], of_services[:, :, services], **SINGLE)
     assert np.abs(permuted[0] - of_users).max() > 0.1
 
 
@@ -269,12 +284,16 @@ def some_rows(n=20, seed=0):
 
 
 def slow_products(embedded, users, services, steps, start):
-    """A start, and the mean of the products that varies as one product does."""
-    of_users, of_services = (numpy(side) for side in embedded)
-    return [
-        start + of_users[step, user] @ of_services[step, service] / np.sqrt(of_users.shape[2])
-        for user, service, step in zip(*map(numpy, (users, services, steps)), strict=True)
-    ]
+    """A start, and the mean of the products that varies as one product does; members first."""
+    return np.array(
+        [
+            [
+                start + of_users[step, user] @ of_services[step, service] / np.sqrt(2 * HIDDEN)
+                for user, service, step in zip(*map(numpy, (users, services, steps)), strict=True)
+            ]
+            for of_users, of_services in zip(*map(numpy, embedded), strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize("table", range(N_FOLDS))
@@ -293,10 +312,10 @@ def test_prediction_takes_the_mean_of_the_embeddings_over_folds():
     for k, (every, mean) in enumerate(
         zip(gcmf.embed_all(), gcmf.prediction_embeddings(), strict=True)
     ):
-        expected = np.stack([numpy(table[k]) for table in tables])
-        assert np.ptp(expected, axis=0).max() > 0.1
+        expected = np.stack([numpy(table[k]) for table in tables], axis=1)
+        assert np.ptp(expected, axis=1).max() > 0.1
         assert_allclose(numpy(every), expected)
-        assert_allclose(numpy(mean), expected.mean(axis=0), **SINGLE)
+        assert_allclose(numpy(mean), expected.mean(axis=1), **SINGLE)
         assert not every.requires_grad
 
 
@@ -315,6 +334,8 @@ def test_scores_are_products_at_the_last_step_not_after_the_time():
     encoded = encode(gcmf, nobody(0), nobody(0))
     steps = torch.tensor([0, 0, 0, 1, 2, 2])
     expected = slow_products(gcmf.prediction_embeddings(), users, services, steps, 0.3)
+    assert np.ptp(expected, axis=0).max() > 0.1
+    expected = expected.mean(axis=0)
     assert_allclose(numpy(gcmf.score(encoded, users, services, times)), expected, **SINGLE)
 
 
@@ -324,7 +345,7 @@ def test_without_folds_training_and_prediction_are_the_same():
     encoded = encode(gcmf, nobody(0), nobody(0))
     found = gcmf.score(encoded, users, services, torch.tensor(TIMES)[steps])
     expected = gcmf(users, services, steps, torch.zeros(20, dtype=torch.int64))
-    assert_allclose(numpy(found), numpy(expected), **SINGLE)
+    assert_allclose(numpy(found), numpy(expected).mean(0), **SINGLE)
 
 
 def test_newcomers_are_the_average_node_of_each_step():
@@ -333,13 +354,13 @@ def test_newcomers_are_the_average_node_of_each_step():
     encoded = encode(gcmf, nobody(2), nobody(1))
     sides = encoded.users, encoded.services
     for side, before, n_new in zip(sides, known, (2, 1), strict=True):
-        n = before.shape[1]
-        assert side.shape[1] == n + n_new
-        assert torch.equal(side[:, :n], before)
+        n = before.shape[2]
+        assert side.shape[2] == n + n_new
+        assert torch.equal(side[:, :, :n], before)
         for newcomer in range(n, n + n_new):
-            expected = numpy(before).mean(axis=1)
-            assert np.ptp(expected, axis=0).max() > 0.01
-            assert_allclose(numpy(side[:, newcomer]), expected, **SINGLE)
+            expected = numpy(before).mean(axis=2)
+            assert np.ptp(expected, axis=1).max() > 0.01
+            assert_allclose(numpy(side[:, :, newcomer]), expected, **SINGLE)
 
 
 @pytest.mark.parametrize("n_folds", [None, N_FOLDS])
@@ -357,6 +378,18 @@ def test_a_frozen_network_predicts_the_same_to_the_last_bit(n_folds):
     assert not any(name.startswith("graph") for name in gcmf.state_dict())
 
 
+@both_weights
+@both_loops
+def test_members_are_networks_of_their_own(own_weights, whole_self):
+    params = {"own": own_weights, "whole": whole_self}
+    rows = some_rows(200)
+    check_members_alone(
+        make_gcmf(**params, n_members=3),
+        lambda: make_gcmf(**params, n_members=1),
+        lambda module: module(*rows, torch.ones(200, dtype=torch.int64)),
+    )
+
+
 # --- As a module --------------------------------------------------------------------------------
 
 
@@ -367,8 +400,8 @@ def test_every_parameter_gets_a_gradient(own_weights, whole_self):
     rows = some_rows(200)
     gcmf(*rows, torch.ones(200, dtype=torch.int64)).square().sum().backward()
     for name, parameter in gcmf.named_parameters():
-        of_each_step = parameter.grad.reshape(len(parameter) if parameter.ndim else 1, -1)
-        assert of_each_step.abs().sum(1).min() > 0, name
+        of_each_step = parameter.grad.reshape(*parameter.shape[:2], -1)
+        assert of_each_step.abs().sum(2).min() > 0, name
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -403,12 +436,14 @@ def test_a_loose_tensor_is_noticed():
 # --- Standardising ------------------------------------------------------------------------------
 
 
-def test_features_are_standardised_over_everything_but_the_last_axis():
-    values = np.random.default_rng(0).normal(3, 5, size=(2, 3, 40, 4))
+def test_features_of_a_member_are_standardised_over_tables_steps_and_nodes():
+    rng = np.random.default_rng(0)
+    values = rng.normal(3, 5, size=(2, 3, 5, 40, 4)) * rng.uniform(1, 9, size=(2, 1, 1, 1, 4))
     found = standardise(torch.tensor(values))
-    rows = values.reshape(-1, 4)
-    expected = (rows - rows.mean(0)) / rows.std(0)
-    assert_allclose(numpy(found), expected.reshape(values.shape), rtol=1e-10, atol=1e-12)
+    for of_member, member in zip(numpy(found), values, strict=True):
+        rows = member.reshape(-1, 4)
+        expected = (rows - rows.mean(0)) / rows.std(0)
+        assert_allclose(of_member, expected.reshape(member.shape), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 7e5])

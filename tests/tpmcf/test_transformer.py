@@ -1,4 +1,4 @@
-"""The encoder over time against loops; what is padded has no say."""
+"""The encoder over time against loops over members and rows; what is padded has no say."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from torch import nn
 from skqos.tpmcf.transformer import (
     EncoderBlock,
     FeatureConvolution,
+    MemberConvolution,
     MultiHeadAttention,
     RecurrentEncoder,
     TimeConvolution,
@@ -17,7 +18,7 @@ from skqos.tpmcf.transformer import (
 )
 from skqos.training import seeded
 
-N, WINDOW, DIM, HEADS, HEAD_DIM, FILTERS = 4, 5, 6, 2, 3, 7
+MEMBERS, N, WINDOW, DIM, HEADS, HEAD_DIM, FILTERS = 3, 4, 5, 6, 2, 3, 7
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 # Steps present in each sequence; the rest is padding at the front.
 LENGTHS = [5, 3, 1, 4]
@@ -36,20 +37,36 @@ def numpy(tensor):
 
 def sequences(padding=0.0):
     """Return the same sequences every time, with something else where padded."""
-    x = torch.tensor(np.random.default_rng(0).normal(size=(N, WINDOW, DIM)))
+    x = torch.tensor(np.random.default_rng(0).normal(size=(MEMBERS, N, WINDOW, DIM)))
     return torch.where(PRESENT.unsqueeze(2), x, padding)
 
 
 def present_steps(x):
-    """Steps of each sequence that are no padding."""
-    return [of_row[WINDOW - length :] for of_row, length in zip(x, LENGTHS, strict=True)]
+    """Return each member's number and steps of each sequence, without padding."""
+    return [
+        (member, of_row[WINDOW - length :])
+        for member, of_member in enumerate(x)
+        for of_row, length in zip(of_member, LENGTHS, strict=True)
+    ]
+
+
+def pairs_of_steps(found, x):
+    """Member, steps found and steps given, sequence by sequence."""
+    return [
+        (member, numpy(after), numpy(before))
+        for (member, after), (_, before) in zip(present_steps(found), present_steps(x), strict=True)
+    ]
+
+
+def linear(layer, member, rows):
+    return rows @ numpy(layer.weight)[member] + numpy(layer.bias)[member]
 
 
 # --- Attention ----------------------------------------------------------------------------------
 
 
 def make_attention():
-    return MultiHeadAttention(DIM, HEADS, HEAD_DIM).double()
+    return MultiHeadAttention(MEMBERS, DIM, HEADS, HEAD_DIM).double()
 
 
 def softmax(scores):
@@ -57,16 +74,11 @@ def softmax(scores):
     return powers / powers.sum()
 
 
-def slow_heads(attention, steps):
+def slow_heads(attention, member, steps):
     """Weights and output of each head for one sequence without padding."""
-    weight, bias = numpy(attention.project.weight), numpy(attention.project.bias)
-    # Rows of the projection: queries of all heads, then keys, then values.
-    parts = [
-        [steps @ of_head.T + constant for of_head, constant in zip(*of_kind, strict=True)]
-        for of_kind in zip(
-            weight.reshape(3, HEADS, HEAD_DIM, DIM), bias.reshape(3, HEADS, HEAD_DIM), strict=True
-        )
-    ]
+    projected = linear(attention.project, member, steps)
+    # Columns: queries of all heads, then keys, then values.
+    parts = [np.split(of_kind, HEADS, axis=1) for of_kind in np.split(projected, 3, axis=1)]
     weights, outputs = [], []
     for queries, keys, values in zip(*parts, strict=True):
         of_head = np.stack([softmax(keys @ query / np.sqrt(HEAD_DIM)) for query in queries])
@@ -75,79 +87,109 @@ def slow_heads(attention, steps):
     return np.stack(weights), np.concatenate(outputs, axis=1)
 
 
-def slow_attention(attention, steps):
-    joined = slow_heads(attention, steps)[1]
-    return joined @ numpy(attention.join.weight).T + numpy(attention.join.bias)
+def slow_attention(attention, member, steps):
+    return linear(attention.join, member, slow_heads(attention, member, steps)[1])
 
 
 def test_attention_of_each_head_is_over_the_steps_present():
     attention = make_attention()
     found = attention(sequences(), PRESENT)
-    for of_row, steps in zip(present_steps(found), present_steps(sequences()), strict=True):
-        assert_allclose(numpy(of_row), slow_attention(attention, numpy(steps)), **EXACT)
+    for member, of_row, steps in pairs_of_steps(found, sequences()):
+        assert_allclose(of_row, slow_attention(attention, member, steps), **EXACT)
 
 
 def test_weights_are_those_the_attention_uses_and_0_for_padding():
     attention = make_attention()
     found = numpy(attention.weights(sequences(), PRESENT))
-    assert found.shape == (N, HEADS, WINDOW, WINDOW)
-    assert_allclose(found.sum(axis=3), 1)
-    for of_row, steps, length in zip(found, present_steps(sequences()), LENGTHS, strict=True):
-        first = WINDOW - length
+    assert found.shape == (MEMBERS, N, HEADS, WINDOW, WINDOW)
+    assert_allclose(found.sum(axis=4), 1)
+    of_rows = found.reshape(-1, HEADS, WINDOW, WINDOW)
+    for of_row, (member, steps) in zip(of_rows, present_steps(sequences()), strict=True):
+        first = WINDOW - len(steps)
         assert (of_row[:, :, :first] == 0).all()
-        expected, _ = slow_heads(attention, numpy(steps))
-        assert np.ptp(expected) > 0.1 or length == 1
+        expected, _ = slow_heads(attention, member, numpy(steps))
+        assert np.ptp(expected) > 0.1 or len(steps) == 1
         assert_allclose(of_row[:, first:, first:], expected, **EXACT)
 
 
 def test_padding_has_no_say_in_attention():
     attention = make_attention()
     plain, padded = (attention(sequences(padding), PRESENT) for padding in (0.0, 100.0))
-    assert torch.equal(plain[PRESENT], padded[PRESENT])
+    assert torch.equal(plain[:, PRESENT], padded[:, PRESENT])
     assert not torch.equal(attention(sequences(100.0), torch.ones_like(PRESENT)), plain)
+
+
+@pytest.mark.parametrize("window", [1, 4, 5, 16, 20])
+@pytest.mark.parametrize("n", [1, 2, 5, 16])
+def test_sequences_that_share_a_product_do_not_attend_to_one_another(window, n):
+    """In evaluation each has a product of its own."""
+    attention = make_attention()
+    x = torch.randn(MEMBERS, n, window, DIM, dtype=torch.float64)
+    present = torch.arange(window) >= torch.randint(window, (n, 1))
+    together, apart = attention.train()(x, present), attention.eval()(x, present)
+    assert together.shape == x.shape
+    assert_allclose(numpy(together), numpy(apart), **EXACT)
 
 
 # --- Convolutions -------------------------------------------------------------------------------
 
 
-def slow_convolution(convolution, channels):
-    """Channels (n_in, length) through three taps, ReLU, one tap."""
-    first, second = convolution.first, convolution.second
-    length = channels.shape[1]
-    hidden = np.zeros((first.out_channels, length))
-    for filter_ in range(first.out_channels):
-        for at in range(length):
-            total = numpy(first.bias)[filter_]
-            for tap, offset in enumerate((-1, 0, 1)):
-                if 0 <= at + offset < length:
-                    total += numpy(first.weight)[filter_, :, tap] @ channels[:, at + offset]
-            hidden[filter_, at] = max(total, 0)
-    return numpy(second.weight)[:, :, 0] @ hidden + numpy(second.bias)[:, None]
+def slow_convolution(convolution, member, channels):
+    """Channels (length, n_in) through three taps, ReLU, one tap."""
+    first = convolution.first.linear
+    taps = np.split(numpy(first.weight)[member], 3)
+    length = len(channels)
+    hidden = np.zeros((length, FILTERS))
+    for at in range(length):
+        total = numpy(first.bias)[member, 0].copy()
+        for tap, offset in zip(taps, (-1, 0, 1), strict=True):
+            if 0 <= at + offset < length:
+                total += channels[at + offset] @ tap
+        hidden[at] = np.maximum(total, 0)
+    return linear(convolution.second, member, hidden)
 
 
 def test_time_convolutions_run_along_time_over_the_features():
-    convolution = TimeConvolution(DIM, FILTERS, 0.0).double()
+    convolution = TimeConvolution(MEMBERS, DIM, FILTERS, 0.0).double()
     found = numpy(convolution(sequences()))
-    for of_row, steps in zip(found, numpy(sequences()), strict=True):
-        assert_allclose(of_row, slow_convolution(convolution, steps.T).T, **EXACT)
+    for member, row in np.ndindex(MEMBERS, N):
+        expected = slow_convolution(convolution, member, numpy(sequences())[member, row])
+        assert_allclose(found[member, row], expected, **EXACT)
+
+
+def test_convolutions_are_those_of_torch():
+    """Initial weights included: each in the range of its fan-in."""
+    convolution = MemberConvolution(MEMBERS, DIM, 50)
+    weight, x = convolution.linear.weight, sequences().float()
+    for member in range(MEMBERS):
+        reference = nn.Conv1d(DIM, 50, 3, padding="same")
+        largest = (values.abs().max().item() for values in (weight[member], reference.weight))
+        assert next(largest) == pytest.approx(next(largest), rel=0.02)
+        with torch.no_grad():
+            taps = weight[member].unflatten(0, (3, DIM))
+            reference.weight.copy_(taps.permute(2, 1, 0))
+            reference.bias.copy_(convolution.linear.bias[member, 0])
+        expected = reference(x[member].transpose(1, 2)).transpose(1, 2)
+        assert_allclose(numpy(convolution(x)[member]), numpy(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_feature_convolutions_run_along_the_features_over_the_steps():
-    convolution = FeatureConvolution(WINDOW, FILTERS, 0.0).double()
+    convolution = FeatureConvolution(MEMBERS, WINDOW, FILTERS, 0.0).double()
     found = numpy(convolution(sequences()))
-    for of_row, steps in zip(found, numpy(sequences()), strict=True):
-        assert_allclose(of_row, slow_convolution(convolution, steps), **EXACT)
+    for member, row in np.ndindex(MEMBERS, N):
+        expected = slow_convolution(convolution, member, numpy(sequences())[member, row].T).T
+        assert_allclose(found[member, row], expected, **EXACT)
 
 
 @pytest.mark.parametrize("make", [TimeConvolution, FeatureConvolution])
 def test_dropout_falls_between_the_convolutions_in_training_only(make):
     n = 20
-    convolution = make(n, n, 0.5).double()
+    convolution = make(MEMBERS, n, n, 0.5).double()
     with torch.no_grad():
-        convolution.second.weight[:] = torch.eye(n).unsqueeze(2)
+        convolution.second.weight[:] = torch.eye(n)
         # Dropout after the second would fall on its bias, too.
         convolution.second.bias.fill_(5)
-    x = torch.randn(8, n, n, dtype=torch.float64)
+    x = torch.randn(MEMBERS, 8, n, n, dtype=torch.float64)
     dropped, whole = convolution.train()(x) - 5, convolution.eval()(x) - 5
     active = whole > 0
     kept = dropped[active] != 0
@@ -162,10 +204,10 @@ def test_dropout_falls_between_the_convolutions_in_training_only(make):
 def make_block(convolution="time", dropout=0.0):
     """Return a block whose norms differ and are no mere standardisation."""
     made = {
-        "time": lambda: TimeConvolution(DIM, FILTERS, dropout),
-        "paper": lambda: FeatureConvolution(WINDOW, FILTERS, dropout),
+        "time": lambda: TimeConvolution(MEMBERS, DIM, FILTERS, dropout),
+        "paper": lambda: FeatureConvolution(MEMBERS, WINDOW, FILTERS, dropout),
     }[convolution]()
-    block = EncoderBlock(DIM, HEADS, HEAD_DIM, made).double()
+    block = EncoderBlock(MEMBERS, DIM, HEADS, HEAD_DIM, made).double()
     with torch.no_grad():
         for norm in (block.first_norm, block.second_norm):
             norm.weight.uniform_(0.5, 2.0)
@@ -173,21 +215,23 @@ def make_block(convolution="time", dropout=0.0):
     return block.eval()
 
 
-def slow_norm(norm, steps):
-    deviation = np.sqrt(steps.var(axis=1, keepdims=True) + norm.eps)
+def slow_norm(norm, member, steps):
+    deviation = np.sqrt(steps.var(axis=1, keepdims=True) + 1e-5)
     scaled = (steps - steps.mean(axis=1, keepdims=True)) / deviation
-    return scaled * numpy(norm.weight) + numpy(norm.bias)
+    return scaled * numpy(norm.weight)[member, 0] + numpy(norm.bias)[member, 0]
 
 
-def slow_block(block, steps):
+def slow_block(block, member, steps):
     """Encode one sequence; what it lacks at the front for convolutions over steps is 0."""
-    attended = slow_norm(block.first_norm, steps + slow_attention(block.attention, steps))
+    attended = slow_norm(
+        block.first_norm, member, steps + slow_attention(block.attention, member, steps)
+    )
     if isinstance(block.convolution, FeatureConvolution):
         padded = np.concatenate([np.zeros((WINDOW - len(steps), DIM)), attended])
-        convolved = slow_convolution(block.convolution, padded)[WINDOW - len(steps) :]
+        convolved = slow_convolution(block.convolution, member, padded.T).T[WINDOW - len(steps) :]
     else:
-        convolved = slow_convolution(block.convolution, attended.T).T
-    return slow_norm(block.second_norm, attended + convolved)
+        convolved = slow_convolution(block.convolution, member, attended)
+    return slow_norm(block.second_norm, member, attended + convolved)
 
 
 both_convolutions = pytest.mark.parametrize("convolution", ["time", "paper"])
@@ -197,20 +241,20 @@ both_convolutions = pytest.mark.parametrize("convolution", ["time", "paper"])
 def test_blocks_encode_the_steps_present_and_leave_0_elsewhere(convolution):
     encoder = TransformerEncoder([make_block(convolution) for _ in range(2)])
     found = encoder(sequences(), PRESENT)
-    assert (found[~PRESENT] == 0).all()
-    for of_row, steps in zip(present_steps(found), present_steps(sequences()), strict=True):
-        expected = numpy(steps)
+    assert (found[:, ~PRESENT] == 0).all()
+    for member, of_row, expected in pairs_of_steps(found, sequences()):
         for block in encoder.blocks:
-            expected = slow_block(block, expected)
-        assert_allclose(numpy(of_row), expected, **EXACT)
+            expected = slow_block(block, member, expected)
+        assert_allclose(of_row, expected, **EXACT)
 
 
 def test_a_padded_sequence_is_encoded_as_the_short_one():
     encoder = TransformerEncoder([make_block() for _ in range(3)])
     found = encoder(sequences(), PRESENT)
-    for of_row, steps in zip(present_steps(found), present_steps(sequences()), strict=True):
-        alone = encoder(steps.unsqueeze(0), torch.ones(1, len(steps), dtype=torch.bool))
-        assert_allclose(numpy(of_row), numpy(alone[0]), **EXACT)
+    for row, length in enumerate(LENGTHS):
+        steps = sequences()[:, [row], WINDOW - length :]
+        alone = encoder(steps, torch.ones(1, length, dtype=torch.bool))
+        assert_allclose(numpy(found[:, [row], WINDOW - length :]), numpy(alone), **EXACT)
 
 
 @both_convolutions
@@ -218,17 +262,17 @@ def test_attention_weights_are_those_of_each_block(convolution):
     blocks = [make_block(convolution) for _ in range(3)]
     encoder = TransformerEncoder(blocks)
     found = encoder.attention_weights(sequences(), PRESENT)
-    assert found.shape == (N, 3, HEADS, WINDOW, WINDOW)
+    assert found.shape == (MEMBERS, N, 3, HEADS, WINDOW, WINDOW)
     x = sequences()
     for k, block in enumerate(blocks):
-        assert torch.equal(found[:, k], block.attention.weights(x, PRESENT))
+        assert torch.equal(found[:, :, k], block.attention.weights(x, PRESENT))
         x = block(x, PRESENT)
-    assert (found[:, 0] - found[:, 1]).abs().max() > 0.01
+    assert (found[:, :, 0] - found[:, :, 1]).abs().max() > 0.01
 
 
 def make_encoder(kind):
     if kind in ("gru", "lstm"):
-        return RecurrentEncoder(kind, DIM, 2).double()
+        return RecurrentEncoder(MEMBERS, kind, DIM, 2).double()
     return TransformerEncoder([make_block(kind) for _ in range(2)])
 
 
@@ -240,8 +284,20 @@ def test_sequences_do_not_influence_one_another(kind):
     encoder = make_encoder(kind)
     whole = encoder(sequences(), PRESENT)
     for row in range(N):
-        alone = encoder(sequences()[row : row + 1], PRESENT[row : row + 1])
-        assert_allclose(numpy(alone[0]), numpy(whole[row]), **EXACT)
+        alone = encoder(sequences()[:, [row]], PRESENT[[row]])
+        assert_allclose(numpy(alone), numpy(whole[:, [row]]), **EXACT)
+
+
+@every_encoder
+def test_members_do_not_influence_one_another(kind):
+    encoder = make_encoder(kind)
+    whole = encoder(sequences(), PRESENT)
+    for member in range(MEMBERS):
+        changed = sequences() + 1.0
+        changed[member] = sequences()[member]
+        found = encoder(changed, PRESENT)
+        assert_allclose(numpy(found[member]), numpy(whole[member]), **EXACT)
+        assert (found - whole)[:, PRESENT].abs().amax((1, 2)).gt(1e-3).sum() == MEMBERS - 1
 
 
 @every_encoder
@@ -258,15 +314,15 @@ def test_every_parameter_of_an_encoder_gets_a_gradient(kind):
 
 @pytest.mark.parametrize(("kind", "layers"), [("gru", nn.GRU), ("lstm", nn.LSTM)])
 def test_recurrent_layers_run_over_the_steps_present_alone(kind, layers):
-    encoder = RecurrentEncoder(kind, DIM, 2).double()
-    assert type(encoder.layers) is layers
-    assert encoder.layers.num_layers == 2
+    encoder = RecurrentEncoder(MEMBERS, kind, DIM, 2).double()
+    assert [type(member) for member in encoder.members] == [layers] * MEMBERS
+    assert encoder.members[0].num_layers == 2
     plain, padded = (encoder(sequences(padding), PRESENT) for padding in (0.0, 100.0))
-    assert torch.equal(plain[PRESENT], padded[PRESENT])
-    assert (padded[~PRESENT] == 0).all()
-    for of_row, steps in zip(present_steps(plain), present_steps(sequences()), strict=True):
-        alone, _ = encoder.layers(steps.unsqueeze(0))
-        assert_allclose(numpy(of_row), numpy(alone[0]), **EXACT)
+    assert torch.equal(plain[:, PRESENT], padded[:, PRESENT])
+    assert (padded[:, ~PRESENT] == 0).all()
+    for member, of_row, steps in pairs_of_steps(plain, sequences()):
+        alone, _ = encoder.members[member](torch.tensor(steps).unsqueeze(0))
+        assert_allclose(of_row, numpy(alone[0]), **EXACT)
 
 
 # --- Pooling ------------------------------------------------------------------------------------
@@ -283,6 +339,6 @@ def test_recurrent_layers_run_over_the_steps_present_alone(kind, layers):
 def test_sequences_are_summarised_over_the_steps_present(how, summarise):
     """Values are negative: a maximum over zeros of the padding would show."""
     x = torch.where(PRESENT.unsqueeze(2), sequences() - 10, 0.0)
-    found = numpy(pool(x, PRESENT, how))
-    for of_row, steps in zip(found, present_steps(x), strict=True):
+    found = numpy(pool(x, PRESENT, how)).reshape(MEMBERS * N, DIM)
+    for of_row, (_, steps) in zip(found, present_steps(x), strict=True):
         assert_allclose(of_row, summarise(numpy(steps)), **EXACT)
