@@ -72,6 +72,16 @@ def voting(data: Bunch, qos: str | None, seed: int) -> VotingRegressor:
     return VotingRegressor([(name, make(data, qos, seed)) for name, make in members.items()])
 
 
+def r2sl_without(left_out: str) -> Factory:
+    """Make R2SL with all kinds of region but one."""
+
+    def make(data: Bunch, qos: str | None, seed: int) -> Pipeline:
+        kinds = [kind for kind in KINDS if kind in data.users and kind != left_out]
+        return r2sl(region_features=kinds)(data, qos, seed)
+
+    return make
+
+
 def r2sl_paper(data: Bunch, qos: str | None, seed: int) -> Pipeline:  # noqa: ARG001
     return make_pipeline(
         ContextJoiner(data.users[R2SL_CONTEXT], data.services[R2SL_CONTEXT]),
@@ -134,9 +144,9 @@ ABLATIONS: dict[str, Factory] = {
     "MF-MoE, paper": sa_moe(
         **{**SAMoERegressor.PAPER_PARAMS, **NO_AUGMENTATION, "max_epochs": 100}
     ),
-    "R2SL, no city": r2sl(region_features=[kind for kind in KINDS if kind != "city"]),
-    "R2SL, no AS": r2sl(region_features=[kind for kind in KINDS if kind != "as"]),
-    "R2SL, city and AS": r2sl(region_features=["city", "as"]),
+    "R2SL, no city": r2sl_without("city"),
+    "R2SL, no AS": r2sl_without("as"),
+    "R2SL, all kinds": r2sl_without(""),
     "R2SL, no latent states": r2sl(region_features=[]),
     "R2SL, printed rate": r2sl(rate="printed"),
     "R2SL, absolute error": r2sl(loss="absolute_error"),

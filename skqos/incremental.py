@@ -190,6 +190,7 @@ def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
     Where the buffer holds only a part of the earlier rows, steps are smaller by that part.
     """
     n_replayed = min(len(buffer), max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
-    share = n_new / max(buffer.n_seen, 1)
-    kept = len(buffer) / max(buffer.n_seen, 1)
+    if buffer.n_seen == 0:
+        return 0, LARGE_RATE
+    share, kept = n_new / buffer.n_seen, len(buffer) / buffer.n_seen
     return n_replayed, LARGE_RATE * min(share / LARGE_SHARE, 1.0) * max(kept, MIN_KEPT)

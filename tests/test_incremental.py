@@ -338,7 +338,7 @@ def test_the_pickle_does_not_grow_with_rows_of_known_entities(contract, qos):
     size = len(pickle.dumps(model))
     model.partial_fit(qos.X[300:], qos.y[300:])
     n_epochs = len(model.history_)
-    assert len(pickle.dumps(model)) < size + contract.bytes_per_row * 300 + 100 * n_epochs
+    assert len(pickle.dumps(model)) < size + contract.bytes_per_row * 300 + 150 * n_epochs
 
 
 def test_a_copied_network_keeps_the_marks_of_its_parameters(qos):
@@ -541,15 +541,15 @@ def test_a_target_that_is_not_measured_again_is_kept(joint):
 @pytest.mark.parametrize(
     ("n_new", "n_kept", "n_seen", "n_replayed", "rate"),
     [
-        (1, 50_000, 50_000, 256, 0.1 * 0.0257**0.5),
-        (1, 100, 100, 100, 0.1 * 0.0101**0.5),
-        (5_000, 50_000, 50_000, 5_000, 0.1),
-        (12_499, 50_000, 50_000, 12_499, 0.1 * 2.4998**0.5),
+        (1, 50_000, 50_000, 256, 8 / 50_000),
+        (1, 100, 100, 100, 0.08),
+        (5_000, 50_000, 50_000, 20_000, 0.8),
+        (12_499, 50_000, 50_000, 49_996, 1.99984),
         (12_500, 50_000, 50_000, 50_000, 2.0),
         (10**6, 50_000, 50_000, 50_000, 2.0),
         # Of rows that are not kept no update can learn again.
-        (50_000, 50_000, 50_001, 50_000, 0.3),
-        (20_000, 0, 50_000, 0, 0.1 * 2**0.5),
+        (50_000, 50_000, 100_000, 50_000, 1.0),
+        (20_000, 0, 50_000, 0, 0.1),
         # What was measured again is all that was known.
         (1, 0, 0, 0, 2.0),
     ],

@@ -51,7 +51,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-    partial_fit_epochs : int, default=10
+    partial_fit_epochs : int, default=4
         Epochs of an update by `partial_fit`.
 
     replay_buffer_size : int, default=100_000
@@ -161,7 +161,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         input_dropout: float = 0.3,
         max_epochs: int = 20,
         loss: str = "absolute_error",
-        partial_fit_epochs: int = 10,
+        partial_fit_epochs: int = 4,
         replay_buffer_size: int = 100_000,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed")
+PAPER_KINDS = ("city", "as")
 
 
 class R2SLRegressor(IncrementalQoSRegressor):
@@ -40,9 +41,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
     region_features : list of str, default=None
         Kinds of region that get latent states: "city" stands for the categorical columns
-        ``user_city`` and ``service_city``. None takes all that both sides have, perhaps none. The
-        paper has ``("city", "as")``; without city ``("as",)``, without AS ``("city",)``, without
-        latent states ``()``. The columns stay known features in any case.
+        ``user_city`` and ``service_city``. None takes those of the paper, city and AS, where
+        both sides have both; otherwise all kinds that both have, perhaps none. Without city:
+        ``("as",)``; without latent states: ``()``. The columns stay known features in any case.
 
     n_states : int, default=3
         Number m of latent states of each side and kind. The paper has 5; on real data more than 3
@@ -69,7 +70,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Dropout of the map. Ours, and what keeps the network from learning its sparse training rows
         by heart; the paper has none.
 
-    n_filters : int, default=8
+    n_filters : int, default=2
         Filters of each width of kernel (1, 3 and 5). The paper leaves it open.
 
     hidden_size : int, default=256
@@ -81,7 +82,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         the convolutions make of them. The paper has False.
 
     loss : {"absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed"}, \
-            default="e_huber"
+            default="absolute_error"
         Training loss, in units of the transformed target. "e_huber" is continuous; the loss of the
         paper's eq. 27, "e_huber_printed", falls at its threshold.
 
@@ -226,7 +227,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
     """
 
     PAPER_PARAMS: ClassVar[dict[str, Any]] = {
-        "region_features": ("city", "as"),
+        "region_features": PAPER_KINDS,
         "n_states": 5,
         "concentration": 5.0,
         "rate": "printed",
@@ -278,10 +279,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
         n_members: int = 2,
         embedding_dim: int = 32,
         input_dropout: float = 0.3,
-        n_filters: int = 8,
+        n_filters: int = 2,
         hidden_size: int = 256,
         skip_connection: bool = True,
-        loss: str = "e_huber",
+        loss: str = "absolute_error",
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
@@ -404,7 +405,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
         """Find the categorical columns of users and services for each kind of region."""
         users, services = data.users.shared_names, data.services.shared_names
         found = [kind for kind in users if kind in services]
-        kinds = found if self.region_features is None else list(self.region_features)
+        kinds = self.region_features
+        if kinds is None:
+            kinds = PAPER_KINDS if set(PAPER_KINDS) <= set(found) else found
         for kind in kinds:
             if kind not in found:
                 raise ValueError(

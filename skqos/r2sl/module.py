@@ -16,6 +16,8 @@ from skqos.members import ByteDropout, MemberLinear, PairLinear
 from skqos.prediction import Encoded
 
 KERNEL_WIDTHS = (1, 3, 5)
+# Of embeddings of features at first; three times what other networks start with lowered the error.
+FEATURE_STD = 0.15
 # Shares that vary less are not blown up: a region unlike all others would be far out.
 MIN_DEVIATION = 0.1
 
@@ -68,7 +70,7 @@ class EntityRows(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.features = FeatureEmbedding(table, n_categories, dim, n_members)
+        self.features = FeatureEmbedding(table, n_categories, dim, n_members, FEATURE_STD)
         self.dropout = ByteDropout(dropout)
         shape = n_members, len(states), n_states, dim
         self.state_vectors = nn.Parameter(EMBEDDING_STD * torch.randn(shape))

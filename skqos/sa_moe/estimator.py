@@ -137,7 +137,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Training loss, in units of the transformed target. The paper leaves it open; its figures
         imply the absolute error.
 
-    partial_fit_epochs : int, default=10
+    partial_fit_epochs : int, default=6
         Epochs of an update by `partial_fit`.
 
     replay_buffer_size : int, default=100_000
@@ -345,7 +345,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         first_stage_epochs: int = 15,
         max_epochs: int = 12,
         loss: str = "absolute_error",
-        partial_fit_epochs: int = 10,
+        partial_fit_epochs: int = 6,
         replay_buffer_size: int = 100_000,
         target_transform: str | None = "auto",
         optimizer: str = "adamw",

@@ -30,21 +30,21 @@ def qos3():
 def test_the_infinite_value_is_named(qos3):
     X, y = qos3
     row = int(np.flatnonzero(np.isinf(y["Throughput"]))[0])
-    with pytest.raises(ValueError, match=rf"column 1 \(Throughput\): row {row} is inf .* NaN for"):
+    with pytest.raises(ValueError, match=rf"column 1 \(Throughput\): row {row} is inf; .* NaN for"):
         SharpQoSRegressor().fit(X, y)
 
 
 def test_three_parameters_beat_the_service_median(qos3):
-    """Trained on 30 % of the pairs; the infinite value is not observed."""
+    """Trained on 30 % of the pairs, two seeds; the infinite value is not observed."""
     X, y = qos3
     y = y.replace(np.inf, np.nan)
     assert y.isna().to_numpy().sum() == 1
     train = np.random.default_rng(0).permutation(len(X)) < 0.3 * len(X)
-    model = SharpQoSRegressor(random_state=0).fit(X[train], y[train])
+    fits = [SharpQoSRegressor(random_state=seed).fit(X[train], y[train]) for seed in (0, 1)]
     medians = y[train].groupby(X.loc[train, "ServiceID"]).median()
     baseline = medians.reindex(X.loc[~train, "ServiceID"]).fillna(y[train].median())
-    errors, baselines = (
+    *errors, baselines = (
         nan_mean_absolute_error(y[~train], found, multioutput="raw_values")
-        for found in (model.predict(X[~train]), baseline)
+        for found in (*(model.predict(X[~train]) for model in fits), baseline)
     )
-    assert (errors < baselines).all()
+    assert (np.mean(errors, axis=0) < baselines).all()
