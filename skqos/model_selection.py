@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseShuffleSplit
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length
 
+from skqos._errors import check_same_length
 from skqos._parameters import with_plain_parameters
 from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
 
@@ -457,7 +457,7 @@ def _read_ids(
             f"{_ID_NAMES[:n_columns]}; got the shape {frame.shape}."
         )
     check_names(frame.columns, n_columns)
-    check_consistent_length(frame, y)
+    check_same_length(X=frame, y=y)
     columns = read_columns(frame, n_columns, ContextLayout([], []))
     return [columns.users, columns.services, columns.times][:n_columns]
 

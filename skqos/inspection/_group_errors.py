@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.utils import check_consistent_length
 
+from skqos._errors import check_same_length
 from skqos._frames import to_frame
 from skqos._target_checks import as_target
 from skqos.inspection._common import (
@@ -86,7 +86,7 @@ def group_errors(
     _check_limits(min_rows, max_groups)
     y_true = _take_target(y_true, "y_true", target)
     y_pred = _take_target(y_pred, "y_pred", target)
-    check_consistent_length(y_true, y_pred)
+    check_same_length(y_true=y_true, y_pred=y_pred)
     observed = ~np.isnan(y_true)
     if not observed.any():
         raise ValueError("y_true is NaN in every row: there are no errors to group.")
