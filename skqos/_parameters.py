@@ -51,8 +51,9 @@ def with_plain_parameters(configured: T) -> T:
     """
     copy = object.__new__(type(configured))
     vars(copy).update(vars(configured))
+    constraints = getattr(configured, "_parameter_constraints", {})
     for name in parameter_names(type(configured)):
-        vars(copy)[name] = plain_value(vars(copy)[name])
+        vars(copy)[name] = _as_meant(vars(copy)[name], constraints.get(name, ["boolean"]))
     return copy
 
 
@@ -95,14 +96,18 @@ def validated(constraints: dict[str, Any]) -> Callable[[Callable[..., R]], Calla
             taken = {name: given.arguments[name] for name in constraints if name in given.arguments}
             check_numbers(taken)
             for name, value in taken.items():
-                value = plain_value(value)
-                is_int = isinstance(value, bool) and "boolean" not in constraints[name]
-                given.arguments[name] = int(value) if is_int else value
+                given.arguments[name] = _as_meant(value, constraints[name])
             return checked(*given.args, **given.kwargs)
 
         return call
 
     return decorate
+
+
+def _as_meant(value: Any, constraints: list[Any]) -> Any:
+    """Return Python's own value; to scikit-learn, True is the integer 1 as well."""
+    value = plain_value(value)
+    return int(value) if isinstance(value, bool) and "boolean" not in constraints else value
 
 
 def _numbers(value: Any) -> Iterator[Any]:

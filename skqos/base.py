@@ -442,5 +442,6 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
     for n, what in ((n_rows, "sample"), (n_users, "user"), (n_services, "service")):
         if n < 2:
             raise ValueError(
-                f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are needed."
+                f"X: Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are "
+                "needed."
             )

@@ -133,6 +133,9 @@ def _read_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
                 f"Found array with {n} {what} (shape={frame.shape}) while a minimum of {minimum} "
                 f"is required by {type(estimator).__name__}."
             )
+    for k, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, np.dtype) and dtype.kind == "V":
+            raise TypeError(f"X, column {k} ({frame.columns[k]}) is of {dtype}, which is no label.")
     return frame
 
 
@@ -435,7 +438,8 @@ def _listed_positions(
         raise TypeError(
             f"{parameter} must be a list of names or positions of columns; got {features!r}."
         )
-    positions = [_position(columns, feature, parameter, n_id_columns) for feature in features]
+    with about(parameter):
+        positions = [_position(columns, feature, parameter, n_id_columns) for feature in features]
     if len(set(positions)) < len(positions):
         raise ValueError(
             f"{parameter} lists a column twice: {[str(columns[k]) for k in positions]}."

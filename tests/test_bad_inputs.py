@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import pytest
 import sklearn
 import torch
 from scipy import sparse
@@ -854,7 +855,7 @@ def join(users, services, X):
 
 
 def shape_of(table):
-    return np.array(table.shape) if len(table) else np.array([math.nan])
+    return np.array(table.shape)
 
 
 def bad_tables(table, rng):
@@ -973,13 +974,19 @@ class Trial:
     """Draws the lowest value, as a trial of Optuna would."""
 
     def suggest_float(self, name, low, high, log=False):
-        return low
+        return float(low)
 
     def suggest_int(self, name, low, high, log=False):
         return low
 
     def suggest_categorical(self, name, values):
         return values[0]
+
+    def report(self, value, step):
+        assert math.isfinite(value)
+
+    def should_prune(self):
+        return False
 
 
 def of_tuning(rng):
@@ -1033,6 +1040,10 @@ def of_ranges(rng):
     for value in PARAMETERS:
         call = partial(lambda value: tuning.Choice(value).suggest(Trial(), "x") and None, value)
         yield Case("Choice()", f"values={show(value)}", call, ("values",))
+
+
+def suggest(kind, bounds):
+    return kind(*bounds).suggest(Trial(), "x")
 
 
 def prune(keywords, X, y):
@@ -1262,6 +1273,57 @@ def groups(folder):
         yield name, make(random.Random(f"{SEED} {name}"))
     for name, make in FILES.items():
         yield name, make(random.Random(f"{SEED} {name}"), folder)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("make", OF_ESTIMATORS, ids=lambda make: make.__name__)
+def test_estimators_take_or_refuse_bad_input(make, name):
+    assert_no_fault(make(name, random.Random(f"{SEED} {name} {make.__name__}")))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_functions_and_transformers_take_or_refuse_bad_input(name):
+    assert_no_fault(OTHERS[name](random.Random(f"{SEED} {name}")))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files_are_read_or_refused(name, tmp_path):
+    assert_no_fault(FILES[name](random.Random(f"{SEED} {name}"), tmp_path))
+
+
+def assert_no_fault(cases):
+    _, faults = judge_all(cases)
+    assert not faults, "\n".join(faults)
+
+
+def test_cases_are_many(tmp_path):
+    n_cases = sum(len(list(cases)) for _, cases in groups(tmp_path))
+    assert n_cases >= MIN_CASES
+
+
+FAULTS = {
+    "an error of another kind": (lambda: {}["X"], "raises KeyError"),
+    "an error out of a library": (lambda: np.zeros(3).reshape(2, 2), "from inside"),
+    "no name": (lambda: make_qos(density=2), "names none of"),
+    "a result that is not finite": (lambda: [math.nan], "accepted, but the result is"),
+    "a warning of a library": (lambda: np.float64(1) / np.float64(0) * 0 + 1, "warns Runtime"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_faults_are_seen(kind):
+    call, message = FAULTS[kind]
+    with pytest.raises(Fault, match=message):
+        judge(Case("", "", call, ("X",)))
+
+
+def test_changes_of_an_estimator_are_seen():
+    model = make_estimator("SAMoERegressor")
+    unchanged = watch(model)
+    unchanged()
+    model.set_params(max_epochs=7)
+    with pytest.raises(Fault, match=r"changed \['max_epochs'\]"):
+        unchanged()
 
 
 def tell(counts):
