@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from skqos._errors import about
 from skqos._sklearn_compat import validate_params
 
 T = TypeVar("T")
@@ -78,6 +79,13 @@ def check_numbers(parameters: Mapping[str, Any]) -> None:
                     f"The {name!r} parameter must hold integers of at most 64 bits; got "
                     f"{_shorten(number)}."
                 )
+
+
+def check_items(name: str, value: Any) -> None:
+    """Raise TypeError unless a parameter lists items such as names and sizes."""
+    with about(name):
+        for item in value:
+            hash(item)
 
 
 def validated(constraints: dict[str, Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:

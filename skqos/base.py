@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import skqos
 from skqos._errors import check_same_length
-from skqos._parameters import check_numbers, parameter_names, with_plain_parameters
+from skqos._parameters import check_items, check_numbers, parameter_names, with_plain_parameters
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -116,6 +116,9 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     def _validate_params(self) -> None:
         check_numbers({name: getattr(self, name) for name in parameter_names(type(self))})
         super()._validate_params()
+        for name, constraint in self._parameter_constraints.items():
+            if "array-like" in constraint and getattr(self, name) is not None:
+                check_items(name, getattr(self, name))
 
     def _check_target(self, y: Any) -> np.ndarray:
         if y is None:

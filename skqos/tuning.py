@@ -397,6 +397,8 @@ class OptunaPruning(Callback):
         """Count the fits of the trial, or warn that there is none to report to."""
         if net.stage != "final":
             return
+        if not isinstance(self.monitor, str):
+            raise TypeError(f"monitor of OptunaPruning must be a str; got {self.monitor!r:.60}.")
         if self.trial is None:
             warnings.warn(
                 "OptunaPruning has no trial here, because a pickle does without: this fit will "
