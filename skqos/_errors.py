@@ -24,8 +24,7 @@ def about(name: str) -> Iterator[None]:
     ------
     TypeError, ValueError
         In place of an exception of the block that is neither, is raised by a library, or does not
-        name it. Errors of the operating system, warnings that are turned to errors, and interrupts
-        pass.
+        name it. What says that memory or files fail, warnings turned to errors and interrupts pass.
 
     Examples
     --------
@@ -43,7 +42,7 @@ def about(name: str) -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name}: {error}") from error
-    except (Warning, OSError):
+    except (Warning, OSError, MemoryError):
         raise
     except Exception as error:
         raise ValueError(f"{name}: cannot be read ({type(error).__name__}: {error}).") from error

@@ -1075,7 +1075,7 @@ def of_displays(rng):
         good = {key: value for key, value in good.items() if key in taken}
         entry = f"{display.__name__}.from_estimator"
         for what, names, bad in bad_parameters(
-            display.from_estimator, rng, n_values=7, skip={"X", "y"}
+            display.from_estimator, rng, n_values=5, skip={"X", "y"}
         ):
             call = partial(draw, display, {**good, **bad})
             yield Case(entry, what, call, (*names, display.__name__))
@@ -1113,7 +1113,7 @@ def draw(display, keywords):
     import matplotlib.pyplot as plt
 
     try:
-        display.from_estimator(**keywords).figure_.canvas.draw()
+        display.from_estimator(**keywords)
     finally:
         plt.close("all")
 
@@ -1204,7 +1204,6 @@ def of_fetching(rng, folder):
     (home / "wsdream1").mkdir(parents=True)
     for part, content in FOLDER.items():
         (home / "wsdream1" / part).write_bytes(content)
-        (home / "wsdream1" / part.replace("list", "list_2014")).write_bytes(content)
     for what, names, bad in bad_parameters(fetch_wsdream, rng, n_values=12):
         if isinstance(bad.get("data_home", 0), str | None):
             continue
