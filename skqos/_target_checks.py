@@ -58,14 +58,18 @@ def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> n
     """
     with about(name), np.errstate(over="ignore"):
         _check_kind(y, name)
-        values = check_array(
-            y,
-            dtype=np.float64,
-            ensure_2d=False,
-            ensure_all_finite=False,
-            input_name=name,
-            estimator=estimator,
-        )
+        try:
+            values = check_array(
+                y,
+                dtype=np.float64,
+                ensure_2d=False,
+                ensure_all_finite=False,
+                input_name=name,
+                estimator=estimator,
+            )
+        except (ValueError, TypeError, OverflowError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{name} cannot be taken as an array of real numbers: {error}") from error
     _check_finite(values, name, allow_nan, getattr(y, "columns", None))
     return values
 

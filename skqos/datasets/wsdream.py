@@ -97,7 +97,6 @@ Prediction Framework for Web Services", ISSRE 2011, pp. 210-219.""",
 }
 
 
-@validated({"path": [str, os.PathLike]})
 def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") -> Bunch:
     r"""Load WS-DREAM data set 1 or 2 from a folder or a zip archive.
 
@@ -184,6 +183,8 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
     array([0.3, 2.5, 0.7])
     """
     names = _check_qos(qos)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a str or path-like; got {path!r:.60}.")
     with open_folder(Path(path), {*_MATRIX_FILES.values(), *_TRIPLE_FILES.values()}) as folder:
         number = _recognise(folder)
         load = _load_matrices if number == 1 else _load_triples

@@ -14,6 +14,7 @@ from skqos._target_checks import as_target
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
+    check_options,
     draw_heat_map,
     last_step,
     prepare_axes,
@@ -25,6 +26,7 @@ OTHER = "other"
 UNKNOWN = "unknown"
 
 
+@check_options
 def group_errors(
     y_true: ArrayLike,
     y_pred: ArrayLike,
@@ -164,6 +166,7 @@ class GroupErrorDisplay:
         )
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -232,6 +235,7 @@ class GroupErrorDisplay:
         )
 
     @classmethod
+    @check_options
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -282,6 +286,7 @@ class GroupErrorDisplay:
             ax, include_values=include_values, colorbar=colorbar, im_kw=im_kw, bar_kw=bar_kw
         )
 
+    @check_options
     def plot(
         self,
         ax: Any = None,
