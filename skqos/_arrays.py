@@ -1,4 +1,4 @@
-"""Sets of large integers by sorting, which is faster than numpy's hashing; draws from them."""
+"""Sets of large integers by sorting, which is faster than numpy's hashing; draws; exact units."""
 
 import numpy as np
 
@@ -94,3 +94,22 @@ def draw_distinct(
     # Of all sets of its size each is as likely; a random subset keeps that.
     surplus = rng.permutation(len(drawn))[n_drawn:]
     return np.delete(drawn, surplus)
+
+
+def power_of_two(*arrays: np.ndarray) -> float:
+    """Return the least power of two that no value of some arrays exceeds in size, 1 if all are 0.
+
+    Values divided by it keep all their digits, and the sum of their squares is no longer infinite
+    or 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqos._arrays import power_of_two
+    >>> power_of_two(np.array([0.0, 3.0]), np.array([-5.0]))
+    8.0
+    """
+    largest = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0)
+    # Above, the power itself would be infinite; below, its inverse.
+    exponent = np.clip(np.frexp(largest)[1], -1000, 1000)
+    return float(2.0**exponent) if largest else 1.0

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, wraps
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
 
+from skqos._errors import about
+from skqos._sklearn_compat import validate_params
+
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def plain_value(value: Any) -> Any:
@@ -46,11 +52,86 @@ def with_plain_parameters(configured: T) -> T:
     """
     copy = object.__new__(type(configured))
     vars(copy).update(vars(configured))
-    for name in _parameter_names(type(configured)):
-        vars(copy)[name] = plain_value(vars(copy)[name])
+    constraints = getattr(configured, "_parameter_constraints", {})
+    for name in parameter_names(type(configured)):
+        vars(copy)[name] = _as_meant(vars(copy)[name], constraints.get(name, ["boolean"]))
     return copy
 
 
+def check_numbers(parameters: Mapping[str, Any]) -> None:
+    """Check that numbers are such as computers compute with, before anybody compares them.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is, or holds, an integer of more than 64 bits.
+    TypeError
+        If it is or holds a number that is no int or float, such as a fraction.
+    """
+    for name, value in parameters.items():
+        for number in _numbers(plain_value(value)):
+            if not isinstance(number, int | float):
+                raise TypeError(
+                    f"The {name!r} parameter must hold integers and floats; got {number!r:.60}."
+                )
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ValueError(
+                    f"The {name!r} parameter must hold integers of at most 64 bits; got "
+                    f"{_shorten(number)}."
+                )
+
+
+def check_items(name: str, value: Any) -> None:
+    """Raise TypeError unless a parameter lists items such as names and sizes."""
+    with about(name):
+        for item in value:
+            hash(item)
+
+
+def validated(constraints: dict[str, Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Decorate a function whose parameters scikit-learn's constraints describe.
+
+    It gets Python's own values, and ints for bools where an int is meant.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        signature = inspect.signature(function)
+        checked = validate_params(constraints, prefer_skip_nested_validation=True)(function)
+
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> R:
+            given = signature.bind(*arguments, **keywords)
+            taken = {name: given.arguments[name] for name in constraints if name in given.arguments}
+            check_numbers(taken)
+            for name, value in taken.items():
+                given.arguments[name] = _as_meant(value, constraints[name])
+            return checked(*given.args, **given.kwargs)
+
+        return call
+
+    return decorate
+
+
+def _as_meant(value: Any, constraints: list[Any]) -> Any:
+    """Return Python's own value; to scikit-learn, True is the integer 1 as well."""
+    value = plain_value(value)
+    return int(value) if isinstance(value, bool) and "boolean" not in constraints else value
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    if type(value) in (list, tuple):
+        for part in value:
+            yield from _numbers(part)
+    elif isinstance(value, Real):
+        yield value
+
+
+def _shorten(number: int) -> str:
+    # Python refuses to write very long integers out.
+    return f"one of {number.bit_length()} bits" if number.bit_length() > 200 else str(number)
+
+
 @lru_cache(maxsize=256)
-def _parameter_names(kind: type) -> tuple[str, ...]:
+def parameter_names(kind: type) -> tuple[str, ...]:
+    """Return the names of the parameters of an estimator or splitter."""
     return tuple(inspect.signature(kind.__init__).parameters)[1:]

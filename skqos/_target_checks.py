@@ -11,6 +11,9 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
 
+from skqos._arrays import power_of_two
+from skqos._errors import about
+
 MAX_ROWS_SHOWN = 5
 # Sums of as many values as memory holds are finite.
 MAX_VALUE = 1e300
@@ -19,6 +22,10 @@ MISSING_CODE = -1.0
 
 _DURATION = "{name} holds durations; give their length as numbers, such as seconds: {name} / {one}."
 _DATE = "{name} holds dates; give what was measured as numbers."
+_MASKED = (
+    "{name} is a masked array or holds masked values, which would be taken as measured; leave "
+    "those rows out, or give {name}.astype(float).filled(np.nan) where NaN is taken."
+)
 _TEXT = "{name} holds text; give numbers, such as pd.to_numeric({name})."
 
 
@@ -49,19 +56,20 @@ def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> n
     TypeError
         If y is sparse or holds durations, dates, text or other objects.
     """
-    _check_kind(y, name)
-    try:
-        values = check_array(
-            y,
-            dtype=np.float64,
-            ensure_2d=False,
-            ensure_all_finite=False,
-            input_name=name,
-            estimator=estimator,
-        )
-    except (ValueError, TypeError, OverflowError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{name} cannot be taken as an array of real numbers: {error}") from error
+    with about(name), np.errstate(over="ignore"):
+        _check_kind(y, name)
+        try:
+            values = check_array(
+                y,
+                dtype=np.float64,
+                ensure_2d=False,
+                ensure_all_finite=False,
+                input_name=name,
+                estimator=estimator,
+            )
+        except (ValueError, TypeError, OverflowError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{name} cannot be taken as an array of real numbers: {error}") from error
     _check_finite(values, name, allow_nan, getattr(y, "columns", None))
     return values
 
@@ -75,6 +83,25 @@ def as_single_target(y: Any, *, estimator: Any) -> np.ndarray:
             f"{type(estimator).__name__} takes one QoS parameter; SharpQoSRegressor takes several."
         )
     return column_or_1d(values, warn=True)
+
+
+def as_weights(weights: Any, name: str) -> np.ndarray:
+    """Take weights of rows as float64 of shape (n_samples,), the largest in [0.5, 1).
+
+    Raises
+    ------
+    ValueError
+        As `as_target`, and if they are not 1-D or do not have a positive sum.
+    TypeError
+        As `as_target`.
+    """
+    values = as_target(weights, name, allow_nan=False)
+    if values.ndim > 1:
+        raise ValueError(f"{name} must be 1-D; got an array of shape {values.shape}.")
+    values = values / power_of_two(values)
+    if values.sum() <= 0:
+        raise ValueError(f"{name} must have a positive sum; got {values.sum()}.")
+    return values
 
 
 def warn_of_missing_codes(y: np.ndarray, stacklevel: int) -> None:
@@ -102,10 +129,9 @@ def _check_kind(y: Any, name: str) -> None:
     if sparse.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}, but dense data is required.")
     if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
-        raise ValueError(
-            f"{name} is a masked array, whose masked values would be taken as measured; leave "
-            f"those rows out, or give {name}.astype(float).filled(np.nan) where NaN is taken."
-        )
+        raise ValueError(_MASKED.format(name=name))
+    if isinstance(y, list | tuple) and any(map(_holds_masked, y)):
+        raise ValueError(_MASKED.format(name=name))
     for column in _columns(y, name):
         _check_kind_of_column(column, name)
 
@@ -136,7 +162,14 @@ def _check_kind_of_column(values: np.ndarray, name: str) -> None:
             _check_kind_of_object(kind, name)
 
 
+def _holds_masked(value: Any) -> bool:
+    is_row = isinstance(value, list | tuple)
+    return value is np.ma.masked or (is_row and any(map(_holds_masked, value)))
+
+
 def _check_kind_of_object(kind: type, name: str) -> None:
+    if issubclass(kind, np.ma.MaskedArray):
+        raise ValueError(_MASKED.format(name=name))
     if issubclass(kind, datetime.timedelta | np.timedelta64):
         raise TypeError(_DURATION.format(name=name, one="pd.Timedelta('1s')"))
     if issubclass(kind, datetime.date | datetime.time | np.datetime64 | pd.Period):

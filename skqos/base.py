@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 import skqos
-from skqos._parameters import with_plain_parameters
+from skqos._errors import check_same_length
+from skqos._parameters import check_items, check_numbers, parameter_names, with_plain_parameters
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -26,10 +27,11 @@ from skqos._sklearn_compat import (
     fit_context,
     get_feature_names,
 )
-from skqos._target_checks import as_single_target, warn_of_missing_codes
+from skqos._target_checks import as_single_target, as_weights, warn_of_missing_codes
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
 from skqos.inputs import Columns, as_frame, check_names, locate_context, read_columns
+from skqos.metrics import finite_r2_score
 from skqos.state import FittedAttribute, FittedState, NetworkState
 from skqos.targets import TRANSFORMS, TargetTransform
 
@@ -111,6 +113,13 @@ class PairRegressor(RegressorMixin, BaseEstimator):
             check_is_fitted(view)
         return view
 
+    def _validate_params(self) -> None:
+        check_numbers({name: getattr(self, name) for name in parameter_names(type(self))})
+        super()._validate_params()
+        for name, constraint in self._parameter_constraints.items():
+            if "array-like" in constraint and getattr(self, name) is not None:
+                check_items(name, getattr(self, name))
+
     def _check_target(self, y: Any) -> np.ndarray:
         if y is None:
             raise ValueError(
@@ -141,9 +150,13 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or y is not as described.
+            If X, y or sample_weight is not as described.
         """
-        return super().score(X, as_single_target(y, estimator=self), sample_weight)
+        y = as_single_target(y, estimator=self)
+        weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
+        predicted = self.predict(X)
+        check_same_length(X=predicted, y=y, sample_weight=weights)
+        return finite_r2_score(y, predicted, weights)
 
     def _interactions(self, X: Any) -> Interactions:
         """Encode X as at prediction."""
@@ -247,7 +260,7 @@ class BaseQoSRegressor(PairRegressor):
             frame.columns, self._n_id_columns, self.user_features, self.service_features
         )
         columns = read_columns(frame, self._n_id_columns, layout)
-        check_consistent_length(frame, y)
+        check_same_length(X=frame, y=y)
         plain = with_plain_parameters(self)
         transform, data = plain._prepare(columns, y)
         nets, attributes = plain._train(data)
@@ -433,7 +446,8 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
     for n, what in ((n_rows, "sample"), (n_users, "user"), (n_services, "service")):
         if n < 2:
             raise ValueError(
-                f"Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are needed."
+                f"X: Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are "
+                "needed."
             )
 
 

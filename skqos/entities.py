@@ -10,6 +10,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from skqos._errors import about
 from skqos._ids import append_ids, find_ids, id_kind, make_index
 from skqos.inputs import is_numeric, read_numbers
 
@@ -275,13 +276,15 @@ class EntityEncoder:
 
 def _factorize(column: pd.Series) -> np.ndarray:
     """Code of each value of a context column, -1 where it is missing."""
-    try:
-        return pd.factorize(column)[0]
-    except TypeError as error:
-        raise TypeError(
-            f"Context column {column.name!r} holds {_first_unhashable(column)}; a context value "
-            "must be a number, a string or another label that can be hashed."
-        ) from error
+    label = f"Context column {column.name!r}"
+    with about(label):
+        try:
+            return pd.factorize(column)[0]
+        except TypeError as error:
+            raise TypeError(
+                f"{label} holds {_first_unhashable(column)}; a context value must be a number, a "
+                "string or another label that can be hashed."
+            ) from error
 
 
 def _first_unhashable(column: pd.Series) -> str:
@@ -296,7 +299,8 @@ def _first_unhashable(column: pd.Series) -> str:
 def _find_labels(known: pd.Index, column: pd.Series) -> np.ndarray:
     """Code of each label, -1 for an unknown one; raise if those are of another kind."""
     labels = _as_labels(column)
-    codes = known.get_indexer(labels)
+    with about(f"Context column {column.name!r}"):
+        codes = known.get_indexer(labels)
     new, seen = (
         {_label_kind(label) for label in values[values.notna()]}
         for values in (labels[codes < 0], known)
@@ -320,12 +324,14 @@ def _label_kind(label: object) -> str:
 
 def _as_labels(column: pd.Series) -> pd.Index:
     """Categories as plain labels, NaN for every kind of missing value."""
-    labels = column.astype(object).where(column.notna(), np.nan)
-    return pd.Index(labels, dtype=object, tupleize_cols=False)
+    with about(f"Context column {column.name!r}"):
+        labels = column.astype(object).where(column.notna(), np.nan)
+        return pd.Index(labels, dtype=object, tupleize_cols=False)
 
 
 def _categories(column: pd.Series) -> pd.Index:
-    return _as_labels(column).unique()
+    with about(f"Context column {column.name!r}"):
+        return _as_labels(column).unique()
 
 
 def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

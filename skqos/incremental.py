@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length
 
+from skqos._errors import check_same_length
 from skqos._sklearn_compat import Interval, fit_context
 from skqos.base import BaseQoSRegressor, TrainingData, TrainingRows
 from skqos.replay import ReplayBuffer
@@ -118,7 +118,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         state = self._state
         y = self._check_update_target(y)
         columns = self._read_again(X)
-        check_consistent_length(columns.users, y)
+        check_same_length(X=columns.users, y=y)
         state.target_transform.check(y)
         users, user_codes = state.users_.extend(columns.users, columns.user_context)
         services, service_codes = state.services_.extend(columns.services, columns.service_context)

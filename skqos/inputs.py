@@ -22,6 +22,7 @@ from pandas.api.types import (
 )
 from sklearn.utils import check_array
 
+from skqos._errors import about
 from skqos._frames import to_frame
 from skqos._ids import id_kind, read_ids
 from skqos.exceptions import UnusedColumnsWarning
@@ -115,6 +116,11 @@ def as_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
     TypeError
         If X is a lazy frame or sparse.
     """
+    with about("X"):
+        return _read_frame(X, n_id_columns, estimator)
+
+
+def _read_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
     frame = named_columns(X)
     if frame is None:
         return as_columns(_read_array(X, n_id_columns, estimator))
@@ -127,6 +133,9 @@ def as_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
                 f"Found array with {n} {what} (shape={frame.shape}) while a minimum of {minimum} "
                 f"is required by {type(estimator).__name__}."
             )
+    for k, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, np.dtype) and dtype.kind == "V":
+            raise TypeError(f"X, column {k} ({frame.columns[k]}) is of {dtype}, which is no label.")
     return frame
 
 
@@ -293,7 +302,8 @@ def is_numeric(column: pd.Series) -> bool:
         raise _no_context(column.name, str(dtype))
     if not is_object_dtype(dtype):
         return is_numeric_dtype(dtype) and not is_bool_dtype(dtype)
-    kind = infer_dtype(column, skipna=True)
+    with about(f"Context column {column.name!r}"):
+        kind = infer_dtype(column, skipna=True)
     if kind == "complex":
         raise _no_context(column.name, "complex numbers")
     return kind in ("integer", "floating", "mixed-integer-float", "decimal")
@@ -309,9 +319,10 @@ def read_numbers(column: pd.Series) -> np.ndarray:
     """
     if is_complex_dtype(column.dtype):
         raise _no_context(column.name, str(column.dtype))
-    if not is_numeric_dtype(column.dtype):
-        column = _as_numbers(column)
-    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    with about(f"Context column {column.name!r}"):
+        if not is_numeric_dtype(column.dtype):
+            column = _as_numbers(column)
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isinf(numbers).any():
         raise ValueError(
             f"Context column {column.name!r} holds inf; context must be finite, or NaN where it "
@@ -409,7 +420,9 @@ def _check_time_unit(X: np.ndarray) -> None:
 
 
 def _read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
-    return read_ids(frame.iloc[:, k], f"X, column {k} ({ID_COLUMNS[k]})")
+    label = f"X, column {k} ({ID_COLUMNS[k]})"
+    with about(label):
+        return read_ids(frame.iloc[:, k], label)
 
 
 def _prefixed(columns: pd.Index, prefix: str, n_id_columns: int) -> list[int]:
@@ -425,7 +438,8 @@ def _listed_positions(
         raise TypeError(
             f"{parameter} must be a list of names or positions of columns; got {features!r}."
         )
-    positions = [_position(columns, feature, parameter, n_id_columns) for feature in features]
+    with about(parameter):
+        positions = [_position(columns, feature, parameter, n_id_columns) for feature in features]
     if len(set(positions)) < len(positions):
         raise ValueError(
             f"{parameter} lists a column twice: {[str(columns[k]) for k in positions]}."

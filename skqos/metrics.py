@@ -12,9 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import make_scorer, mean_absolute_error, r2_score, root_mean_squared_error
-from sklearn.utils import check_consistent_length
 
-from skqos._sklearn_compat import validate_params
+from skqos._arrays import power_of_two
+from skqos._errors import check_same_length
+from skqos._parameters import validated
 from skqos._target_checks import as_target
 
 __all__ = [
@@ -113,7 +114,7 @@ def nan_root_mean_squared_error(
     >>> nan_root_mean_squared_error([1.0, 2.0, np.nan], [4.0, 6.0, 0.0])
     3.5355339059327378
     """
-    errors = _per_target(root_mean_squared_error, y_true, y_pred)
+    errors = _per_target(_root_mean_squared_error, y_true, y_pred)
     return _combine(errors, multioutput)
 
 
@@ -206,11 +207,11 @@ def nan_r2_score(
     >>> nan_r2_score([1.0, 2.0, 3.0, np.nan], [1.0, 2.0, 4.0, 9.0])
     0.5
     """
-    scores = _per_target(r2_score, y_true, y_pred, min_observed=2)
+    scores = _per_target(finite_r2_score, y_true, y_pred, min_observed=2)
     return _combine(scores, multioutput, min_observed=2)
 
 
-@validate_params({"random_state": ["random_state"]}, prefer_skip_nested_validation=True)
+@validated({"random_state": ["random_state"]})
 def outlier_mask(
     y: ArrayLike,
     *,
@@ -302,6 +303,8 @@ def _isolated(
     # Imported here: few need it, and every worker of a search would pay for it.
     from sklearn.ensemble import IsolationForest
 
+    # The forest computes in float32, and knows no unit.
+    values = values / power_of_two(values)
     forest = IsolationForest(
         max_samples=len(values) if max_samples == "all" else max_samples, random_state=random_state
     ).fit(values[:, None])
@@ -314,8 +317,9 @@ def _isolated(
 def _check_outlier_parameters(contamination: float, max_samples: int | str) -> None:
     if not (isinstance(contamination, Real) and 0 < contamination <= 0.5):
         raise ValueError(f"contamination must be a float in (0, 0.5]; got {contamination!r}.")
-    is_count = isinstance(max_samples, Integral) and max_samples >= 1
-    if not is_count and max_samples not in ("all", "auto"):
+    is_count = isinstance(max_samples, Integral) and 1 <= max_samples <= np.iinfo(np.int64).max
+    is_named = isinstance(max_samples, str) and max_samples in ("all", "auto")
+    if not (is_count or is_named):
         raise ValueError(f"max_samples must be 'all', 'auto' or an int >= 1; got {max_samples!r}.")
 
 
@@ -323,12 +327,64 @@ def _normalized_mean_absolute_error(
     y_true: NDArray[np.float64], y_pred: NDArray[np.float64]
 ) -> float:
     magnitude = np.abs(y_true).mean()
-    if magnitude == 0:
+    with np.errstate(all="ignore"):
+        error = mean_absolute_error(y_true, y_pred) / magnitude
+    if not np.isfinite(error):
         raise ValueError(
-            "y_true: all observed values of a target are zero, so its error cannot be normalised; "
-            "use nan_mean_absolute_error instead."
+            "y_true: all observed values of a target are zero, or next to it, so its error cannot "
+            "be normalised; use nan_mean_absolute_error instead."
         )
-    return mean_absolute_error(y_true, y_pred) / magnitude
+    return error
+
+
+def _root_mean_squared_error(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> float:
+    # Squares of large values would be infinite, those of small ones 0.
+    unit = power_of_two(y_true, y_pred)
+    return unit * root_mean_squared_error(y_true / unit, y_pred / unit)
+
+
+def finite_r2_score(
+    y_true: NDArray[np.float64],
+    y_pred: NDArray[np.float64],
+    sample_weight: NDArray[np.float64] | None = None,
+) -> float:
+    """Compute R2 as `sklearn.metrics.r2_score` does; large and small values do not overflow.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of float64 of shape (n_samples,)
+        Finite.
+    sample_weight : ndarray of float64 of shape (n_samples,), default=None
+        With a positive sum.
+
+    Returns
+    -------
+    float
+        At least the lowest float64; NaN, with a warning, of less than two samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqos.metrics import finite_r2_score
+    >>> y = np.array([1e-300, 1e299, 3e299])
+    >>> finite_r2_score(y, y)
+    1.0
+    """
+    if len(y_true) < 2:
+        return r2_score(y_true, y_pred, sample_weight=sample_weight)
+    unit = power_of_two(y_true)
+    errors = y_true - y_pred
+    spread = y_true - unit * np.average(y_true / unit, weights=sample_weight)
+    units = power_of_two(errors), power_of_two(spread)
+    squares = [
+        np.average((part / unit) ** 2, weights=sample_weight)
+        for part, unit in zip((errors, spread), units, strict=True)
+    ]
+    if squares[1] == 0:
+        return float(squares[0] == 0)
+    with np.errstate(over="ignore"):
+        ratio = np.float64(squares[0] / squares[1]) * (units[0] / units[1]) * (units[0] / units[1])
+    return float(max(1 - ratio, np.finfo(np.float64).min))
 
 
 def _per_target(
@@ -350,7 +406,7 @@ def _per_target(
 def _combine(
     results: NDArray[np.float64], multioutput: str, min_observed: int = 1
 ) -> float | NDArray[np.float64]:
-    if multioutput not in ("uniform_average", "raw_values"):
+    if not isinstance(multioutput, str) or multioutput not in ("uniform_average", "raw_values"):
         raise ValueError(
             f"multioutput must be 'uniform_average' or 'raw_values'; got {multioutput!r}."
         )
@@ -371,7 +427,7 @@ def _check_targets(
     """Validate both and return them with one column per target."""
     y_true = as_target(y_true, "y_true", allow_nan=True)
     y_pred = as_target(y_pred, "y_pred", allow_nan=False)
-    check_consistent_length(y_true, y_pred)
+    check_same_length(y_true=y_true, y_pred=y_pred)
     true_columns = y_true.reshape(len(y_true), -1)
     pred_columns = y_pred.reshape(len(y_pred), -1)
     if true_columns.shape != pred_columns.shape:

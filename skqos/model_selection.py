@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseShuffleSplit
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length
 
-from skqos._parameters import with_plain_parameters
+from skqos._errors import check_same_length
+from skqos._parameters import check_numbers, parameter_names, with_plain_parameters
 from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
 
 __all__ = ["DensitySplit", "SlotSplit"]
@@ -454,10 +454,11 @@ def _read_ids(
     if frame.shape[1] < n_columns:
         raise ValueError(
             f"X must have at least {n_columns} columns, the first {n_columns} being the ids "
-            f"{_ID_NAMES[:n_columns]}; got the shape {frame.shape}."
+            f"{_ID_NAMES[:n_columns]}; got the shape {frame.shape}. (DensitySplit needs no time "
+            "step where n_time_steps is None.)"
         )
     check_names(frame.columns, n_columns)
-    check_consistent_length(frame, y)
+    check_same_length(X=frame, y=y)
     columns = read_columns(frame, n_columns, ContextLayout([], []))
     return [columns.users, columns.services, columns.times][:n_columns]
 
@@ -505,7 +506,8 @@ def _train_size(
 def _check_common(splitter: DensitySplit | SlotSplit) -> None:
     """Check the parameters that both splitters have."""
     _n_splits(splitter)
-    if splitter.unit not in ("cell", "row"):
+    check_numbers({name: getattr(splitter, name) for name in parameter_names(type(splitter))})
+    if not isinstance(splitter.unit, str) or splitter.unit not in ("cell", "row"):
         raise ValueError(f"unit must be 'cell' or 'row'; got {splitter.unit!r}.")
     try:
         check_random_state(splitter.random_state)

@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skqos._errors import about
 from skqos._frames import to_frame
 from skqos._ids import find_ids, id_kind, make_index, read_ids
 from skqos.inputs import (
@@ -124,8 +125,11 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
             place than its own.
         """
         X = self._validate(X, reset=True)
-        self.users_ = _prepare_table(self.users, "users", "user")
-        self.services_ = _prepare_table(self.services, "services", "service")
+        users, services = (
+            _prepare_table(getattr(self, parameter), parameter, parameter.removesuffix("s"))
+            for parameter in ("users", "services")
+        )
+        self.users_, self.services_ = users, services
         if self._has_tables():
             self._check_tables_fit(self._with_names(X))
         return self
@@ -189,6 +193,10 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         return self.users_ is not None or self.services_ is not None
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame | NDArray[Any]:
+        with about("X"):
+            return self._read(X, reset=reset)
+
+    def _read(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame | NDArray[Any]:
         frame = named_columns(X)
         if frame is None:
             X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
@@ -234,6 +242,11 @@ def _prepare_table(table: Any, parameter: str, entity: str) -> pd.DataFrame | No
     """Check a table and return it with prefixed names, categorical or float64 columns."""
     if table is None:
         return None
+    with about(parameter):
+        return _read_table(table, parameter, entity)
+
+
+def _read_table(table: Any, parameter: str, entity: str) -> pd.DataFrame:
     frame = to_frame(table, parameter)
     if frame is None:
         raise TypeError(
@@ -317,19 +330,24 @@ def _prepare_column(column: pd.Series, parameter: str) -> pd.Series:
     if isinstance(dtype, pd.CategoricalDtype):
         return column
     if is_bool_dtype(dtype) or is_object_dtype(dtype) or is_string_dtype(dtype):
-        try:
-            return column.astype("category")
-        except TypeError as error:
-            raise TypeError(
-                f"{parameter}: the column {column.name!r} holds values that are no labels "
-                f"({error}); they must be strings, numbers, or others that can be hashed."
-            ) from error
+        return _as_category(column, f"{parameter}: the column {column.name!r}")
     if is_numeric_dtype(dtype) and not is_complex_dtype(dtype):
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index)
     raise TypeError(
         f"{parameter}: the column {column.name!r} must be numeric or of dtype category, string, "
         f"object or bool; got {dtype}."
     )
+
+
+def _as_category(column: pd.Series, label: str) -> pd.Series:
+    try:
+        return column.astype("category")
+    except Exception as error:  # methods of the values take part
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{label} holds values that are no labels ({error}); they must be strings, numbers, or "
+            "others that can be hashed."
+        ) from error
 
 
 def _check_names_free(table: pd.DataFrame, taken: pd.Index, parameter: str) -> None:

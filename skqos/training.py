@@ -6,6 +6,7 @@ and, through torch-geometric, hundreds of megabytes that prediction does not nee
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import time
@@ -25,6 +26,7 @@ from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from skqos._errors import about
 from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
 
@@ -445,6 +447,9 @@ def _check_callback(callback: Any, label: str) -> None:
             f"{label} must be a skorch callback, a class of such, or a pair of a name and one of "
             f"them; got {callback!r}."
         )
+    if kind is callback:
+        with about(label):
+            inspect.signature(kind).bind()
 
 
 @contextmanager

@@ -6,12 +6,15 @@ import itertools
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
+from skqos._parameters import plain_value
 from skqos.baselines import EmbeddingMLPRegressor, PMFRegressor, UIPCCRegressor
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet
 
 __all__ = ["SEARCH_SPACES", "Choice", "FloatRange", "IntRange", "OptunaPruning", "suggest_params"]
+
+
+# Differences of bounds are finite.
+MAX_BOUND = 1e300
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,16 @@ class FloatRange:
     high: float
     log: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        _check_range(self, Real, "a finite number")
+
     def suggest(self, trial: BaseTrial, name: str) -> float:
         """Let a trial draw a value."""
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def __contains__(self, value: object) -> bool:
-        return self.low <= value <= self.high
+        return _is_number(value, Real) and bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (", logarithmic" if self.log else "")
@@ -81,12 +92,16 @@ class IntRange:
     high: int
     log: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        _check_range(self, Integral, "an int")
+
     def suggest(self, trial: BaseTrial, name: str) -> int:
         """Let a trial draw a value."""
         return trial.suggest_int(name, self.low, self.high, log=self.log)
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, int) and self.low <= value <= self.high
+        return _is_number(value, Integral) and bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}" + (", logarithmic" if self.log else "")
@@ -110,15 +125,48 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    def __post_init__(self) -> None:
+        """Check that there are values, and that Optuna takes them."""
+        values = self.values
+        if not isinstance(values, tuple) or not values:
+            raise TypeError(f"values must be a tuple of one value or more; got {values!r:.60}.")
+        for value in values:
+            if not isinstance(value, bool | int | float | str | None):
+                raise TypeError(
+                    f"values must hold None, bool, int, float or str; got {value!r:.60}."
+                )
+
     def suggest(self, trial: BaseTrial, name: str) -> Any:
         """Let a trial choose a value."""
         return trial.suggest_categorical(name, self.values)
 
     def __contains__(self, value: object) -> bool:
-        return value in self.values
+        # An array is equal to a value in some places.
+        return isinstance(value, bool | int | float | str | np.generic | None) and (
+            plain_value(value) in self.values
+        )
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.values))
+
+
+def _check_range(bounds: FloatRange | IntRange, kind: type, what: str) -> None:
+    for name in ("low", "high"):
+        value = plain_value(getattr(bounds, name))
+        if not _is_number(value, kind):
+            raise TypeError(f"{name} must be {what}; got {value!r:.60}.")
+        if not -MAX_BOUND <= value <= MAX_BOUND:
+            raise ValueError(f"{name} must be finite and at most {MAX_BOUND:g}; got {value!r:.60}.")
+    if bounds.low > bounds.high:
+        raise ValueError(f"low={bounds.low!r} must be at most high={bounds.high!r}.")
+    if not isinstance(bounds.log, bool | np.bool_):
+        raise TypeError(f"log must be True or False; got {bounds.log!r:.60}.")
+    if bounds.log and bounds.low <= 0:
+        raise ValueError(f"low={bounds.low!r} must be above 0 where log=True.")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
 
 
 SearchSpace = Mapping[str, FloatRange | IntRange | Choice]
@@ -260,20 +308,30 @@ def suggest_params(
     4
     """
     if not hasattr(trial, "suggest_float"):
-        raise TypeError(f"trial must be a trial of Optuna; got {trial!r}.")
+        raise TypeError(f"trial must be a trial of Optuna; got {trial!r:.60}.")
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str; got {prefix!r}.")
     if isinstance(estimator, Pipeline):
-        if not estimator.steps:
-            raise ValueError(
-                f"estimator is a Pipeline without steps; its last step must be one of {_known()}."
-            )
-        name, last = estimator.steps[-1]
+        name, last = _last_step(estimator)
         return suggest_params(last, trial, prefix=f"{prefix}{name}__")
     return {
         f"{prefix}{name}": values.suggest(trial, f"{prefix}{name}")
         for name, values in _search_space(estimator).items()
     }
+
+
+def _last_step(pipeline: Pipeline) -> tuple[str, Any]:
+    steps = pipeline.steps
+    if not isinstance(steps, list | tuple) or not steps:
+        raise ValueError(
+            f"estimator is a Pipeline without steps; its last step must be one of {_known()}."
+        )
+    if not isinstance(steps[-1], list | tuple) or len(steps[-1]) != 2:
+        raise TypeError(
+            f"estimator is a Pipeline whose last step, {steps[-1]!r:.60}, is no pair of a name and "
+            "an estimator."
+        )
+    return steps[-1]
 
 
 def _search_space(estimator: BaseEstimator) -> SearchSpace:
@@ -347,6 +405,8 @@ class OptunaPruning(Callback):
         """Count the fits of the trial, or warn that there is none to report to."""
         if net.stage != "final":
             return
+        if not isinstance(self.monitor, str):
+            raise TypeError(f"monitor of OptunaPruning must be a str; got {self.monitor!r:.60}.")
         if self.trial is None:
             warnings.warn(
                 "OptunaPruning has no trial here, because a pickle does without: this fit will "

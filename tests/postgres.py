@@ -82,8 +82,8 @@ def _free_port():
 
 
 def _wait_for(process, pg_isready, port):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 600
     while subprocess.run([pg_isready, "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode:
         assert process.poll() is None, "PostgreSQL ended"
-        assert time.monotonic() < deadline, "PostgreSQL did not answer within 30 s"
+        assert time.monotonic() < deadline, "PostgreSQL does not answer"
         time.sleep(0.1)

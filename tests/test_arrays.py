@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from skqos._arrays import difference_sorted, draw_distinct, sorted_unique
+from skqos._arrays import difference_sorted, draw_distinct, power_of_two, sorted_unique
 
 
 def test_sorted_unique_is_numpys():
@@ -40,3 +40,12 @@ def test_a_small_draw_from_many_takes_little_memory():
     tracemalloc.stop()
     assert len(drawn) == 1000
     assert peak < 1e6
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-300, 0.3, 1.0, 7.0, 1e300])
+def test_a_power_of_two_keeps_all_digits(value):
+    unit = power_of_two(np.array([0.0, value]), np.array([]))
+    assert np.frexp(unit)[0] == 0.5
+    assert value / unit * unit == value
+    assert value / unit <= 1
+    assert power_of_two(np.zeros(2)) == 1.0

@@ -270,3 +270,21 @@ class TestOutlierProtocolOnResponseTimes:
         assert 1.6 < bound < 1.8
         assert mask[values > bound].all()
         assert mask[values < 1.6].mean() < 0.005
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e-300, 1e150, 1e299])
+def test_r2_and_rmse_know_no_unit(unit):
+    rng = np.random.default_rng(0)
+    y, prediction, weights = rng.normal(size=(3, 50))
+    expected = r2_score(y, prediction, sample_weight=weights**2)
+    found = metrics.finite_r2_score(unit * y, unit * prediction, weights**2)
+    assert found == pytest.approx(expected, rel=1e-9)
+    rmse = metrics.nan_root_mean_squared_error(unit * y, unit * prediction)
+    assert rmse == pytest.approx(unit * metrics.nan_root_mean_squared_error(y, prediction))
+
+
+def test_r2_is_finite_however_wrong_a_prediction_is():
+    score = metrics.finite_r2_score(np.array([0.0, 1e-300]), np.full(2, 1e300))
+    assert score == np.finfo(float).min
+    assert metrics.finite_r2_score(np.ones(2), np.ones(2)) == 1.0
+    assert metrics.finite_r2_score(np.ones(2), np.zeros(2)) == 0.0

@@ -1,11 +1,12 @@
 """numpy scalars as parameters: every int, float and bool parameter of every estimator."""
 
+from fractions import Fraction
 from numbers import Integral, Real
 
 import numpy as np
 import pytest
 
-from skqos._parameters import plain_value, with_plain_parameters
+from skqos._parameters import check_items, check_numbers, plain_value, with_plain_parameters
 from skqos._sklearn_compat import Interval
 from skqos.baselines import PMFRegressor, UIPCCRegressor
 from skqos.model_selection import DensitySplit, SlotSplit
@@ -157,3 +158,28 @@ def test_the_copy_leaves_the_original():
     assert type(copy.n_splits) is int
     assert type(splitter.n_splits) is np.int8
     assert copy.random_state is splitter.random_state
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400, (8, 2**64), np.uint64(2**64 - 1)])
+def test_integers_beyond_64_bits_are_refused_by_name(value):
+    with pytest.raises(ValueError, match="'n_factors' parameter must hold integers of at most 64"):
+        check_numbers({"n_factors": value})
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 2), [0.5, Fraction(1, 2)]])
+def test_numbers_that_are_no_int_or_float_are_refused_by_name(value):
+    with pytest.raises(TypeError, match="'user_weight' parameter must hold integers and floats"):
+        check_numbers({"user_weight": value})
+
+
+@pytest.mark.parametrize("value", [3, np.array(3), [[1], [2]], np.eye(2), [{}]])
+def test_lists_of_no_items_are_refused_by_name(value):
+    with pytest.raises(TypeError, match=r"^features: "):
+        check_items("features", value)
+
+
+def test_true_is_the_integer_1_where_no_bool_is_meant():
+    plain = with_plain_parameters(PMFRegressor(n_factors=True, max_iter=np.bool_(True)))
+    assert (type(plain.n_factors), type(plain.max_iter)) == (int, int)
+    plain = with_plain_parameters(UIPCCRegressor(significance_weighting=True))
+    assert plain.significance_weighting is True

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
@@ -369,3 +370,39 @@ def test_a_fitted_model_is_pickled_without_the_trial(qos):
         warnings.simplefilter("error")
         loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.predict(qos.X), model.predict(qos.X))
+
+
+BAD_RANGES = {
+    "text": (FloatRange, ("a", 1.0), TypeError, "low must be a finite number"),
+    "NaN": (FloatRange, (0.0, np.nan), ValueError, "high must be finite"),
+    "infinite": (FloatRange, (np.float32(-np.inf), 1.0), ValueError, "low must be finite"),
+    "a float": (IntRange, (1, 2.5), TypeError, "high must be an int"),
+    "a bool": (IntRange, (True, 2), TypeError, "low must be an int"),
+    "empty": (IntRange, (3, 2), ValueError, "low=3 must be at most high=2"),
+    "log of 0": (FloatRange, (0.0, 1.0, True), ValueError, "low=0.0 must be above 0"),
+    "log is text": (IntRange, (1, 2, "yes"), TypeError, "log must be True or False"),
+    "no values": (Choice, ((),), TypeError, "values must be a tuple"),
+    "a list": (Choice, ([1, 2],), TypeError, "values must be a tuple"),
+    "arrays": (Choice, ((np.zeros(2),),), TypeError, "values must hold None"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RANGES)
+def test_spaces_that_cannot_be_drawn_from_are_refused(case):
+    kind, arguments, error, message = BAD_RANGES[case]
+    with pytest.raises(error, match=message):
+        kind(*arguments)
+
+
+@pytest.mark.parametrize("value", [None, "a", np.nan, np.zeros(2), [1], pd.NA, 1 + 2j, True])
+def test_what_is_no_number_is_in_no_range(value):
+    assert value not in FloatRange(0.0, 5.0)
+    assert value not in IntRange(0, 5)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint16])
+def test_numpy_integers_are_in_ranges(kind):
+    assert kind(3) in IntRange(1, 3)
+    assert kind(3) in FloatRange(1.0, 3.0)
+    assert kind(3) in Choice((3, "a"))
+    assert kind(4) not in IntRange(1, 3)

@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length
 
+from skqos._errors import check_same_length
 from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import Interval, fit_context, get_feature_names
 from skqos.base import PairRegressor
@@ -74,7 +74,7 @@ class _BaselineRegressor(PairRegressor):
         # Ids alone: context is not looked at.
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
-        check_consistent_length(frame, y)
+        check_same_length(X=frame, y=y)
         users, services = EntityEncoder("user"), EntityEncoder("service")
         matrix = interaction_matrix(
             users.fit(columns.users, columns.user_context),

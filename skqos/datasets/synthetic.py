@@ -12,7 +12,8 @@ from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
 from skqos._arrays import draw_distinct
-from skqos._sklearn_compat import Interval, validate_params
+from skqos._parameters import validated
+from skqos._sklearn_compat import Interval
 
 from ._common import make_bunch
 
@@ -40,7 +41,7 @@ Made-up QoS measurements
 Drawn by skqos.datasets.make_qos: nothing here was measured."""
 
 
-@validate_params(
+@validated(
     {
         "n_users": [Interval(Integral, 1, None, closed="left")],
         "n_services": [Interval(Integral, 1, None, closed="left")],
@@ -55,8 +56,7 @@ Drawn by skqos.datasets.make_qos: nothing here was measured."""
         "missing_rate": [Interval(Real, 0, 1, closed="left")],
         "unknown_rate": [Interval(Real, 0, 1, closed="both")],
         "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
 def make_qos(
     n_users: int = 100,

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,9 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from skqos._arrays import sorted_unique
+from skqos._errors import about
+from skqos._parameters import validated
+from skqos._sklearn_compat import Interval
 
 from ._common import make_bunch
 from ._download import download_zip, unpack
@@ -179,6 +183,8 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
     array([0.3, 2.5, 0.7])
     """
     names = _check_qos(qos)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a str or path-like; got {path!r:.60}.")
     with open_folder(Path(path), {*_MATRIX_FILES.values(), *_TRIPLE_FILES.values()}) as folder:
         number = _recognise(folder)
         load = _load_matrices if number == 1 else _load_triples
@@ -188,8 +194,10 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
 
 
 def _check_qos(qos: str | Sequence[str]) -> tuple[str, ...]:
-    names = (qos,) if isinstance(qos, str) else tuple(qos)
-    if not names or len(set(names)) < len(names) or not set(names) <= set(_QOS):
+    with about("qos"):
+        names = (qos,) if isinstance(qos, str) else tuple(qos)
+    is_known = all(isinstance(name, str) and name in _QOS for name in names)
+    if not names or not is_known or len(set(names)) < len(names):
         raise ValueError(f'qos must be "rt", "tp" or a sequence of both or one, got {qos!r}.')
     return names
 
@@ -376,7 +384,8 @@ _VALUE_EXPECTED = "a number that is not negative, or -1 for a missing one, expec
 def _read_numbers(path: File, dtype: type | dict, faults: _Faults) -> np.ndarray | pd.DataFrame:
     """Read numbers separated by blanks or tabs; look for the faulty line only on failure."""
     try:
-        with open_bytes(path) as stream:
+        # Numbers too large for the integers that are asked for.
+        with open_bytes(path) as stream, np.errstate(invalid="raise"):
             table = pd.read_csv(
                 stream,
                 sep=r"\s+",
@@ -389,7 +398,7 @@ def _read_numbers(path: File, dtype: type | dict, faults: _Faults) -> np.ndarray
         raise ValueError(f"{path.name}: numbers expected, found an empty file.") from error
     except DamagedFileError:
         raise
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, FloatingPointError) as error:
         _raise_fault(path, faults, error)
     return table if isinstance(dtype, dict) else table.to_numpy()
 
@@ -593,6 +602,16 @@ _ARCHIVES = {
 _OPTIONAL_MEMBERS = ("readme.txt",)
 
 
+@validated(
+    {
+        "data_home": [str, os.PathLike, None],
+        "url": [str, None],
+        "sha256": [str, None],
+        "n_retries": [Interval(Integral, 0, None, closed="left")],
+        "delay": [Interval(Real, 0, None, closed="left")],
+        "timeout": [Interval(Real, 0, None, closed="neither")],
+    }
+)
 def fetch_wsdream(
     dataset: int,
     *,
@@ -659,7 +678,7 @@ def fetch_wsdream(
     >>> data.X.shape[1]  # doctest: +SKIP
     2
     """
-    if dataset not in _ARCHIVES:
+    if not isinstance(dataset, Integral) or dataset not in _ARCHIVES:
         raise ValueError(f"dataset must be 1 or 2, got {dataset!r}.")
     archive = _ARCHIVES[dataset]
     home = _data_home(data_home)
@@ -677,8 +696,9 @@ def fetch_wsdream(
 def _data_home(data_home: str | os.PathLike[str] | None) -> Path:
     if data_home is None:
         data_home = os.environ.get("SKQOS_DATA_HOME") or "~/skqos_data"
-    home = Path(data_home).expanduser()
-    home.mkdir(parents=True, exist_ok=True)
+    with about("data_home"):
+        home = Path(data_home).expanduser()
+        home.mkdir(parents=True, exist_ok=True)
     return home
 
 

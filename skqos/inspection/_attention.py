@@ -12,6 +12,7 @@ from skqos.inspection._common import (
     LINE_STYLES,
     check_matplotlib,
     check_option,
+    check_options,
     draw_heat_map,
     final_estimator,
     prepare_axes,
@@ -76,6 +77,7 @@ class AttentionDisplay:
         self.window_times = window_times
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -122,6 +124,7 @@ class AttentionDisplay:
             ax, kind=kind, block=block, head=head, colorbar=colorbar, im_kw=im_kw, line_kw=line_kw
         )
 
+    @check_options
     def plot(
         self,
         ax: Any = None,

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skqos._errors import about
+from skqos._parameters import validated
 from skqos.base import PairRegressor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+R = TypeVar("R")
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINE_STYLES = ("-", "--", "-.", ":")
 POINTS_PER_INCH = 72
+
+
+# Types of what `plot` and its like take, by name.
+OPTIONS: dict[str, list[Any]] = {
+    "kind": [str, None],
+    "stages": [str],
+    "block": [Integral],
+    "head": [Integral, None],
+    "target": [Integral, None],
+    "min_rows": [Integral],
+    "max_groups": [Integral, None],
+    "n_regions": [Integral, None],
+    "target_names": ["array-like", None],
+    "include_values": ["boolean"],
+    "colorbar": ["boolean"],
+    "im_kw": [dict, None],
+    "line_kw": [dict, None],
+    "bar_kw": [dict, None],
+}
+
+
+def check_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Decorate a function that groups or draws: its options have to be of the types above."""
+    names = inspect.signature(function).parameters
+    return validated({name: OPTIONS[name] for name in names if name in OPTIONS})(function)
 
 
 def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any:
@@ -79,6 +109,8 @@ def name_targets(n_targets: int, names: Sequence[str] | None) -> list[str]:
     """Names of targets, "target 0" and so on by default; ValueError if they are too few or many."""
     if names is None:
         return [f"target {k}" for k in range(n_targets)]
+    with about("target_names"):
+        names = list(names)
     if len(names) != n_targets:
         raise ValueError(
             f"target_names must have a name for each of the {n_targets} targets; got {len(names)}: "
@@ -117,7 +149,8 @@ def prepare_axes(
         return np.atleast_1d(axes)
     from matplotlib.axes import Axes
 
-    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    with about("ax"):
+        axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(axes) != n_panels or not all(isinstance(one, Axes) for one in axes):
         kinds = ", ".join(sorted({type(one).__name__ for one in axes}))
         raise ValueError(

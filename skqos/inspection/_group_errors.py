@@ -7,13 +7,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.utils import check_consistent_length
 
+from skqos._errors import check_same_length
 from skqos._frames import to_frame
 from skqos._target_checks import as_target
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
+    check_options,
     draw_heat_map,
     last_step,
     prepare_axes,
@@ -25,6 +26,7 @@ OTHER = "other"
 UNKNOWN = "unknown"
 
 
+@check_options
 def group_errors(
     y_true: ArrayLike,
     y_pred: ArrayLike,
@@ -86,7 +88,7 @@ def group_errors(
     _check_limits(min_rows, max_groups)
     y_true = _take_target(y_true, "y_true", target)
     y_pred = _take_target(y_pred, "y_pred", target)
-    check_consistent_length(y_true, y_pred)
+    check_same_length(y_true=y_true, y_pred=y_pred)
     observed = ~np.isnan(y_true)
     if not observed.any():
         raise ValueError("y_true is NaN in every row: there are no errors to group.")
@@ -164,6 +166,7 @@ class GroupErrorDisplay:
         )
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -232,6 +235,7 @@ class GroupErrorDisplay:
         )
 
     @classmethod
+    @check_options
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -282,6 +286,7 @@ class GroupErrorDisplay:
             ax, include_values=include_values, colorbar=colorbar, im_kw=im_kw, bar_kw=bar_kw
         )
 
+    @check_options
     def plot(
         self,
         ax: Any = None,

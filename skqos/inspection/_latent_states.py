@@ -10,6 +10,7 @@ import pandas as pd
 from skqos.inspection._common import (
     check_matplotlib,
     check_option,
+    check_options,
     draw_heat_map,
     final_estimator,
     prepare_axes,
@@ -79,6 +80,7 @@ class LatentStateDisplay:
         self.kind = kind
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -123,6 +125,7 @@ class LatentStateDisplay:
             display = cls(states=states, n_entities=_count_entities(final, kind, states), kind=kind)
         return display.plot(ax, n_regions=n_regions, colorbar=colorbar, im_kw=im_kw)
 
+    @check_options
     def plot(
         self,
         ax: Any = None,

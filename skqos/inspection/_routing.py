@@ -11,6 +11,7 @@ import pandas as pd
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
+    check_options,
     draw_heat_map,
     final_estimator,
     name_targets,
@@ -94,6 +95,7 @@ class GateProbabilityDisplay:
         }
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -137,6 +139,7 @@ class GateProbabilityDisplay:
         display = cls(gate_probabilities=probabilities, target_names=target_names)
         return display.plot(ax, include_values=include_values, colorbar=colorbar, im_kw=im_kw)
 
+    @check_options
     def plot(
         self,
         ax: Any = None,
@@ -231,6 +234,7 @@ class ExpertShareDisplay:
         self.shares = shares
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -271,6 +275,7 @@ class ExpertShareDisplay:
         display = cls(shares=final.expert_shares(transform_input(estimator, X), y))
         return display.plot(ax, include_values=include_values, bar_kw=bar_kw)
 
+    @check_options
     def plot(
         self,
         ax: Any = None,

@@ -14,6 +14,7 @@ from skqos.inspection._common import (
     LINE_STYLES,
     check_matplotlib,
     check_option,
+    check_options,
     final_estimator,
     name_targets,
     prepare_axes,
@@ -76,6 +77,7 @@ class TrainingHistoryDisplay:
         self.target_names = target_names
 
     @classmethod
+    @check_options
     def from_estimator(
         cls,
         estimator: Any,
@@ -112,6 +114,7 @@ class TrainingHistoryDisplay:
         display = cls(history=final.history_, target_names=target_names)
         return display.plot(ax, kind=kind, stages=stages, line_kw=line_kw)
 
+    @check_options
     def plot(
         self,
         ax: Any = None,

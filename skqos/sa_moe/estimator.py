@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_consistent_length
 
+from skqos._errors import check_same_length
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
@@ -426,7 +426,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         fitted = self._snapshot()
         y = fitted._check_target(y)
         result = fitted._score_rows(X, "score_experts")
-        check_consistent_length(result, y)
+        check_same_length(X=result, y=y)
         alone, gate = result[:, 0], result[:, 1]
         transform = fitted._state.target_transform
         predictions = transform.inverse_transform(alone.ravel()).reshape(alone.shape)
