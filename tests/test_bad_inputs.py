@@ -63,6 +63,13 @@ class Fault(AssertionError):
     """An input was handled wrongly."""
 
 
+def _as_matrix(values):
+    """Make what numpy advises against, without its warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        return np.asmatrix(values)
+
+
 @dataclass(frozen=True)
 class Case:
     """A call with something wrong in it.
@@ -411,7 +418,7 @@ def whole_X(X):
         "masked constant": np.ma.masked,
         "structured": np.zeros(3, dtype=[("user", int), ("service", int)]),
         "records": X.iloc[:, :width].to_records(index=False),
-        "matrix": np.asmatrix(ids),
+        "matrix": _as_matrix(ids),
         "tensor": torch.tensor(ids),
         "meta tensor": torch.empty(n, width, device="meta"),
         "bytes": bytes(10),
