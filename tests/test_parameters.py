@@ -1,5 +1,8 @@
 """numpy scalars as parameters: every int, float and bool parameter of every estimator."""
 
+import inspect
+import re
+from ast import literal_eval
 from fractions import Fraction
 from numbers import Integral, Real
 
@@ -183,3 +186,20 @@ def test_true_is_the_integer_1_where_no_bool_is_meant():
     assert (type(plain.n_factors), type(plain.max_iter)) == (int, int)
     plain = with_plain_parameters(UIPCCRegressor(significance_weighting=True))
     assert plain.significance_weighting is True
+
+
+def documented_default(estimator_class, name):
+    """Return what the docstring gives as the default of a parameter."""
+    text = inspect.getdoc(estimator_class).split("\nParameters\n")[1].split("\nAttributes\n")[0]
+    entry = rf"^(?:\w+, )*{name}(?:, \w+)* : (.*(?:\\\n.*)?)$"
+    found = re.search(entry, text, flags=re.MULTILINE)
+    assert found, f"{name} is not documented"
+    default = found[1].split("default=")[1]
+    # A fraction is no literal.
+    return float(Fraction(default)) if "/" in default else literal_eval(default)
+
+
+@pytest.mark.parametrize("estimator_class", estimators())
+def test_documented_defaults_are_those_of_the_signature(estimator_class):
+    for name, parameter in inspect.signature(estimator_class).parameters.items():
+        assert documented_default(estimator_class, name) == parameter.default, name
