@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer
 
 
+# Rows per step of batch_size="auto": so many steps an epoch, within bounds.
+AUTO_STEPS = 192
+MIN_AUTO_BATCH, MAX_AUTO_BATCH = 32, 256
+
+
 @dataclass(frozen=True)
 class TrainingRows:
     """Encoded rows that a network is trained on.
@@ -409,7 +414,7 @@ class BaseQoSRegressor(PairRegressor):
         return Trainer(
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
-            batch_size=self.batch_size,
+            batch_size=MAX_AUTO_BATCH if self.batch_size == "auto" else self.batch_size,
             optimizer=self.optimizer,
             learning_rate_schedule=self.learning_rate_schedule,
             early_stopping=self.early_stopping,
@@ -418,6 +423,12 @@ class BaseQoSRegressor(PairRegressor):
             callbacks=self.callbacks or (),
             verbose=self.verbose,
         )
+
+    def _rows_per_step(self, n_rows: int) -> int:
+        """Turn `batch_size` into a number for a training on so many rows."""
+        if self.batch_size == "auto":
+            return min(max(n_rows // AUTO_STEPS, MIN_AUTO_BATCH), MAX_AUTO_BATCH)
+        return self.batch_size
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep what is needed after `fit`: weights on the CPU, no optimiser state."""

@@ -177,6 +177,7 @@ _TRAINING: SearchSpace = {
     "weight_decay": FloatRange(1e-3, 0.5, log=True),
 }
 _BATCHES: SearchSpace = {"batch_size": Choice((128, 256, 512, 1024))}
+_AUTO_BATCHES: SearchSpace = {"batch_size": Choice(("auto", 64, 128, 256, 512))}
 
 # No loss and no target transform: they change the unit of the validation loss, by which trials are
 # compared. No number of epochs: it is the budget, and the one-cycle schedule stretches over it.
@@ -184,7 +185,7 @@ _BATCHES: SearchSpace = {"batch_size": Choice((128, 256, 512, 1024))}
 SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     SAMoERegressor: {
         **_TRAINING,
-        **_BATCHES,
+        **_AUTO_BATCHES,
         "n_members": IntRange(1, 4),
         "embedding_dim": IntRange(16, 64, log=True),
         "tower_dim": Choice((64, 128, 256)),
@@ -195,7 +196,7 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     },
     EmbeddingMLPRegressor: {
         **_TRAINING,
-        **_BATCHES,
+        **_AUTO_BATCHES,
         "n_members": IntRange(1, 8),
         "embedding_dim": IntRange(16, 64, log=True),
         "input_dropout": FloatRange(0.1, 0.6),

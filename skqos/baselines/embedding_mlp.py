@@ -76,8 +76,9 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     weight_decay : float, default=0.05
         Weight decay.
 
-    batch_size : int, default=256
-        Rows per step. A last batch of one row joins the one before.
+    batch_size : int or "auto", default="auto"
+        Rows per step. "auto" takes as many as make 192 steps an epoch of `fit`, at least 32 and at
+        most 256; 256 in an update. A last batch of one row joins the one before.
 
     early_stopping : bool or "monitor", default=False
         True holds out validation rows before anything is learnt from them, ends training when their
@@ -148,6 +149,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         "hidden_sizes": ["array-like"],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "loss": [StrOptions({"absolute_error", "squared_error", "huber"})],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
 
     def __init__(
@@ -168,7 +170,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         learning_rate: float = 3e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.05,
-        batch_size: int = 256,
+        batch_size: int | str = "auto",
         early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -216,6 +218,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
             validation=None if data.validation is None else ValidationDataset(*data.validation),
             stage="final",
             max_epochs=self.max_epochs,
+            batch_size=self._rows_per_step(len(data.target)),
         )
         return {"final": net}, {}
 

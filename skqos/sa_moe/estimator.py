@@ -165,15 +165,17 @@ class SAMoERegressor(IncrementalQoSRegressor):
     weight_decay : float, default=0.05
         Weight decay.
 
-    batch_size : int, default=256
-        Rows per step. A last batch of one row joins the one before.
+    batch_size : int or "auto", default="auto"
+        Rows per step. "auto" takes as many as make 192 steps an epoch of `fit`, at least 32 and at
+        most 256; 256 in an update. A last batch of one row joins the one before.
 
     second_stage_start : {"first", "fresh"}, default="first"
         Whether the network of the final stage starts from the weights that the first stage ended
         with, or from fresh ones. The former needs fewer epochs, and no `refill_ratio`.
 
-    second_stage_batch_size : int or None, default=512
-        Rows per step of a final stage with pseudo-labels; None is `batch_size`.
+    second_stage_batch_size : int or None, default=None
+        Rows per step of a final stage with pseudo-labels. None takes as many as make the same
+        number of steps an epoch as without them.
 
     early_stopping : bool or "monitor", default=False
         True holds out validation rows before anything is learnt from them, ends a stage when their
@@ -314,6 +316,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "first_stage_epochs": [Interval(Integral, 1, None, closed="left")],
         "second_stage_batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "loss": [StrOptions(set(LOSS_NAMES))],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
 
     # Without it 64 % of a refit's gain was recovered, with it 71 % (WS-DREAM, one seed).
@@ -352,9 +355,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
         learning_rate: float = 3e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.05,
-        batch_size: int = 256,
+        batch_size: int | str = "auto",
         second_stage_start: str = "first",
-        second_stage_batch_size: int | None = 512,
+        second_stage_batch_size: int | None = None,
         early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -505,16 +508,20 @@ class SAMoERegressor(IncrementalQoSRegressor):
         from skqos.losses import ObservedLoss
         from skqos.training import ValidationDataset
 
-        is_first = stage == "first"
         has_labels = pseudo_labels is not None and len(pseudo_labels.values) > 0
+        rows = self._training_rows(observed, pseudo_labels if has_labels else None)
+        batch_size = self._rows_per_step(len(observed.values))
+        if has_labels:
+            as_many_steps = -(-batch_size * len(rows) // len(observed.values))
+            batch_size = self.second_stage_batch_size or as_many_steps
         return trainer.fit(
             module,
             ObservedLoss(self.loss),
-            self._training_rows(observed, pseudo_labels if has_labels else None),
+            rows,
             None if data.validation is None else ValidationDataset(*data.validation),
             stage=stage,
-            max_epochs=self.first_stage_epochs if is_first else self.max_epochs,
-            batch_size=self.second_stage_batch_size if has_labels else None,
+            max_epochs=self.first_stage_epochs if stage == "first" else self.max_epochs,
+            batch_size=batch_size,
         )
 
     def _training_rows(self, observed: Cells, pseudo_labels: Cells | None) -> InteractionDataset:

@@ -418,7 +418,9 @@ def test_the_second_stage_may_have_its_own_batch_size(qos, stages):
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({"second_stage_batch_size": None}, [64, 64]),
+        # Twice the rows in as many steps.
+        ({"second_stage_batch_size": None, "pseudo_label_ratio": 1}, [64, 128]),
+        ({"second_stage_batch_size": None, "pseudo_label_ratio": 0.5}, [64, 96]),
         ({"second_stage_batch_size": 500, **SA_MOE_MINUS}, [64, 64]),
         ({"second_stage_batch_size": 500, **MF_MOE}, [64]),
     ],
@@ -426,6 +428,14 @@ def test_the_second_stage_may_have_its_own_batch_size(qos, stages):
 def test_other_stages_have_the_common_batch_size(qos, stages, params, expected):
     make(batch_size=64, **params).fit(qos.X, qos.y)
     assert batch_sizes(stages) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"), [(2, 32), (6_143, 32), (19_200, 100), (49_174, 256), (10**7, 256)]
+)
+def test_automatic_batches_make_about_as_many_steps_an_epoch(n_rows, expected):
+    assert SAMoERegressor()._rows_per_step(n_rows) == expected
+    assert SAMoERegressor(batch_size=7)._rows_per_step(n_rows) == 7
 
 
 # --- The network that the parameters ask for ----------------------------------------------------
