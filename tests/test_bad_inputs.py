@@ -63,13 +63,6 @@ class Fault(AssertionError):
     """An input was handled wrongly."""
 
 
-def _as_matrix(values):
-    """Make what numpy advises against, without its warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PendingDeprecationWarning)
-        return np.asmatrix(values)
-
-
 @dataclass(frozen=True)
 class Case:
     """A call with something wrong in it.
@@ -367,6 +360,13 @@ CONTAINERS = {
 }
 
 
+def as_matrix(values):
+    with warnings.catch_warnings():
+        # numpy advises against them.
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        return np.asmatrix(values)
+
+
 def whole_X(X):
     """Return things that are wrong with X as a whole."""
     import polars as pl
@@ -418,7 +418,7 @@ def whole_X(X):
         "masked constant": np.ma.masked,
         "structured": np.zeros(3, dtype=[("user", int), ("service", int)]),
         "records": X.iloc[:, :width].to_records(index=False),
-        "matrix": _as_matrix(ids),
+        "matrix": as_matrix(ids),
         "tensor": torch.tensor(ids),
         "meta tensor": torch.empty(n, width, device="meta"),
         "bytes": bytes(10),
@@ -1334,7 +1334,7 @@ FAULTS = {
     "an error out of a library": (lambda: np.zeros(3).reshape(2, 2), "from inside"),
     "no name": (lambda: make_qos(density=2), "names none of"),
     "a result that is not finite": (lambda: [math.nan], "accepted, but the result is"),
-    "a warning of a library": (lambda: min(np.float64(1) / np.float64(0), 1.0), "warns Runtime"),
+    "a warning of a library": (lambda: [np.float64(1e308) * 10 > 0], "warns Runtime"),
 }
 
 
