@@ -230,6 +230,7 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     },
     TPMCFRegressor: {
         **_TRAINING,
+        "n_members": IntRange(1, 4),
         "batch_size": Choice((256, 512, 1024, 2048)),
         "n_folds": IntRange(3, 10),
         "gcmf_dim": IntRange(4, 32, log=True),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
+# About log(100): HardConcreteGates keeps log odds within that.
+MAX_LOG_ODDS = 4.6
 MIN_BATCH_SIZE = 256
 MAX_STEPS_PER_EPOCH = 100
 
@@ -124,6 +126,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     gate_temperature : float, default=2/3
         Temperature beta of the hard-concrete gates.
+
+    gate_log_odds : float, default=3.0
+        Log odds (log alpha) of the gates at first. Gates that start near 0, where they are open or
+        closed alike, are noise that the network cannot tell from its features. Ours.
 
     l0_penalty : float, default=1e-3
         Weight lambda of the expected number of open gates in the loss.
@@ -305,6 +311,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "hidden_dim": 64,
         "context_graphs": "separate",
         "n_context_layers": 2,
+        "gate_log_odds": 0.0,
         "l0_penalty": 1e-5,
         "routed_dim": 64,
         "output_dim": 64,
@@ -336,6 +343,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "cross_routing": ["boolean"],
         "n_cross_blocks": [Interval(Integral, 1, None, closed="left")],
         "gate_temperature": [Interval(Real, 0, None, closed="neither")],
+        "gate_log_odds": [Interval(Real, -MAX_LOG_ODDS, MAX_LOG_ODDS, closed="both")],
         "l0_penalty": [Interval(Real, 0, None, closed="left")],
         "routed_dim": [Interval(Integral, 1, None, closed="left")],
         "output_dim": [Interval(Integral, 1, None, closed="left")],
@@ -371,6 +379,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         cross_routing: bool = True,
         n_cross_blocks: int = 4,
         gate_temperature: float = 2 / 3,
+        gate_log_odds: float = 3.0,
         l0_penalty: float = 1e-3,
         routed_dim: int = 64,
         output_dim: int = 128,
@@ -417,6 +426,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.cross_routing = cross_routing
         self.n_cross_blocks = n_cross_blocks
         self.gate_temperature = gate_temperature
+        self.gate_log_odds = gate_log_odds
         self.l0_penalty = l0_penalty
         self.routed_dim = routed_dim
         self.output_dim = output_dim
@@ -617,6 +627,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             n_blocks=self.n_blocks,
             n_cross_blocks=self.n_cross_blocks,
             gate_temperature=self.gate_temperature,
+            gate_log_odds=self.gate_log_odds,
             l0_penalty=self.l0_penalty,
             context_dropout=self.context_dropout,
             newcomer_share=self.newcomer_share,
