@@ -181,6 +181,7 @@ CONTRACTS = [
         TPMCFRegressor,
         tiny={
             "max_epochs": 3,
+            "modules": "both",
             "gcmf_epochs": 2,
             "features": ("statistics", "factors", "similarity"),
             "n_factors": 3,
