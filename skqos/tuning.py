@@ -214,9 +214,9 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     },
     SharpQoSRegressor: {
         **_TRAINING,
+        "n_members": IntRange(1, 4),
         "n_factors": IntRange(8, 64, log=True),
         "context_dim": IntRange(8, 64, log=True),
-        "n_layers": IntRange(1, 3),
         "hidden_dim": IntRange(16, 64, log=True),
         "n_context_layers": IntRange(1, 2),
         "n_blocks": IntRange(2, 8),

@@ -136,6 +136,8 @@ CONTRACTS = [
             "n_factors": 3,
             "context_dim": 4,
             "autoencoder_epochs": 2,
+            "n_members": 1,
+            "convolution": "hhgcn",
             "hidden_dim": 4,
             "n_blocks": 2,
             "n_cross_blocks": 2,
