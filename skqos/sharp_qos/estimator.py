@@ -62,6 +62,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     features, a network per task and side turns the blend into a vector, and the product of a
     user's and a service's vector predicts [1]_.
 
+    By default the graph of a QoS parameter is not convolved: factors of its observed values are
+    the structural features. See `convolution`.
+
     Parameters
     ----------
     user_features, service_features : list of str or int, default=None

@@ -43,6 +43,9 @@ class TPMCFRegressor(BaseQoSRegressor):
     last steps are a sequence; a transformer encoder goes over it, the maximum over time summarises
     it, and dense layers predict the QoS at the target step [1]_.
 
+    By default there is no graph convolution: the sequence encoder alone (PTE) goes over the initial
+    features. See `modules`.
+
     X has a third column, the time step. A step that training has not seen is predicted from the
     last window ahead of it: that is a forecast where it comes after all others.
 
