@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 # About log(100): HardConcreteGates keeps log odds within that.
 MAX_LOG_ODDS = 4.6
-MIN_BATCH_SIZE = 256
+MIN_BATCH_SIZE = 64
 MAX_STEPS_PER_EPOCH = 100
 
 
@@ -203,7 +203,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     batch_size : int or "auto", default="auto"
         Rows per step. Every step convolves over all graphs, so that "auto" takes a hundredth of the
-        rows, at least 256: the time of an epoch then grows linearly with the observations.
+        rows, at least 64: the time of an epoch then grows linearly with the observations.
 
     early_stopping : bool or "monitor", default=False
         True holds out validation rows before anything is learnt from them, ends training when their
