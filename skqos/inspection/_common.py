@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import about
 from skqos._parameters import validated
+from skqos._pipelines import last_step
 from skqos.base import PairRegressor
 
 if TYPE_CHECKING:
@@ -75,18 +75,6 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
         )
     check_is_fitted(final)
     return final._snapshot() if isinstance(final, PairRegressor) else final
-
-
-def last_step(estimator: Any) -> Any:
-    """Return the last step of a Pipeline, and anything else as it is."""
-    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
-
-
-def transform_input(estimator: Any, X: Any) -> Any:
-    """Take X through all steps of a Pipeline but the last."""
-    if isinstance(estimator, Pipeline) and len(estimator) > 1:
-        return estimator[:-1].transform(X)
-    return X
 
 
 def check_matplotlib(caller: str) -> None:

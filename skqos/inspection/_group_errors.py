@@ -10,16 +10,15 @@ from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
 from skqos._frames import to_frame
+from skqos._pipelines import last_step, transform_input
 from skqos._target_checks import as_target
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
     check_options,
     draw_heat_map,
-    last_step,
     prepare_axes,
     style,
-    transform_input,
 )
 
 OTHER = "other"
