@@ -115,8 +115,7 @@ class _BaselineRegressor(PairRegressor):
         """
         fitted = self._snapshot()
         pairs = fitted._interactions(X)
-        known_users = pairs.users < fitted.users_.n_entities
-        known_services = pairs.services < fitted.services_.n_entities
+        known_users, known_services = fitted._known_ids(pairs).T
         prediction = np.full(len(pairs), fitted.mean_)
         alone = known_users & ~known_services
         prediction[alone] = fitted.user_means_[pairs.users[alone]]

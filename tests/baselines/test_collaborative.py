@@ -267,6 +267,14 @@ def test_unknown_ids_get_means(model, qos):
 
 
 @each_baseline
+def test_known_ids(model, qos):
+    model.fit(qos.X, qos.y)
+    user, service = qos.X[0]
+    known = model.is_known([[user, service], [user, -1], [-1, service], [-1, -1]])
+    assert known.tolist() == [[True, True], [True, False], [False, True], [False, False]]
+
+
+@each_baseline
 def test_strings_context_and_repeated_rows_change_nothing(model, qos):
     expected = model.fit(qos.X, qos.y).predict(qos.X)
     assert expected.dtype == np.float64
