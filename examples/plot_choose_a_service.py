@@ -68,7 +68,12 @@ print(best[["rank", "service", "prediction", "lower", "upper", "probability"]].r
 figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 errors = [best["prediction"] - best["lower"], best["upper"] - best["prediction"]]
 ax.errorbar(
-    best["prediction"], best.index, xerr=errors, fmt="o", capsize=3, label="prediction, 90 % interval"
+    best["prediction"],
+    best.index,
+    xerr=errors,
+    fmt="o",
+    capsize=3,
+    label="prediction, 90 % interval",
 )
 ax.scatter(best["measured"], best.index, marker="x", color="C1", zorder=3, label="measured later")
 ax.axvline(LIMIT, color="0.3", linestyle="--", label="limit")

@@ -453,6 +453,26 @@ def test_any_regressor_over_pairs(data):
         rank_services(GridSearchCV(PMFRegressor(), {}, cv=2).fit(data.X, data.y), 0)
 
 
+@pytest.mark.parametrize("columns", [["user", "service", "time"], [0, 1, 2]])
+def test_any_regressor_over_pairs_and_time(columns):
+    temporal = make_qos(6, 8, density=0.5, n_time_steps=4, random_state=0)
+    X = pd.DataFrame(temporal.X, columns=columns)
+    model = HistGradientBoostingRegressor(max_iter=5, min_samples_leaf=2).fit(X, temporal.y)
+    ranking = rank_services(model, 1, range(8), n=8, time=2)
+    X = ranking[["user", "service"]].assign(time=2).set_axis(columns, axis=1)
+    assert ranking["prediction"].to_numpy() == pytest.approx(model.predict(X))
+    with pytest.raises(ValueError, match="time is None"):
+        rank_services(model, 1, range(8))
+
+
+def test_columns_that_nobody_knows_are_missing():
+    X = pd.DataFrame({"user": [0, 0, 1, 1], "service": [0, 1, 0, 1], "load": [1.0, np.nan] * 2})
+    model = HistGradientBoostingRegressor(min_samples_leaf=1).fit(X, [1.0, 2.0, 3.0, 4.0])
+    ranking = rank_services(model, [0, 1], [0, 1])
+    X = ranking[["user", "service"]].assign(load=np.nan)
+    assert ranking["prediction"].to_numpy() == pytest.approx(model.predict(X))
+
+
 def test_a_model_without_intervals_says_how_to_get_them(plain):
     assert not {"lower", "upper", "probability"} & set(rank_services(plain, 0))
     for options in ({"limit": 1.0}, {"limit": 1.0, "min_probability": 0.5}):

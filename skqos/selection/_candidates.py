@@ -134,24 +134,17 @@ class Candidates:
         self.model, self.users, self.services = model, users, services
         final = last_step(model)
         self.has_names, names = _input_names(model)
-        n_places = 2 + _check_time(final, names, self.has_names, time)
-        names, context_names = names[:n_places], names[n_places:]
-        joined = [] if final is model else [*getattr(final, "feature_names_in_", ())]
-        context = {
-            column.name: column
-            for side in (users, services)
-            for column in _context_columns(side, [*context_names, *joined])
-        }
+        n_places = 3 if _takes_time(final, names, self.has_names, time) else 2
+        joined = [] if final is model else list(getattr(final, "feature_names_in_", ()))
+        context = _name_context([users, services], [*names[n_places:], *joined])
         places = [
             Column(names[0], users.ids, "user"),
             Column(names[1], services.ids, "service"),
-            *(Column(name, np.array([time])) for name in names[2:]),
+            *(Column(name, np.array([time])) for name in names[2:n_places]),
         ]
         missing = np.array([np.nan])
-        self._input = [
-            *places,
-            *(context.pop(name, Column(name, missing)) for name in context_names),
-        ]
+        others = [context.pop(name, Column(name, missing)) for name in names[n_places:]]
+        self._input = places + others
         # What the steps in between join, in place of what they have found.
         self._replaced = list(context.values())
 
@@ -193,8 +186,8 @@ def _input_names(model: Any) -> tuple[bool, list[Any]]:
     return False, list(range(getattr(model, "n_features_in_", 2)))
 
 
-def _check_time(final: Any, names: list[Any], has_names: bool, time: Any) -> bool:
-    """Tell whether the model takes a time step, which must be given then, and only then."""
+def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> bool:
+    """Tell whether the model takes a time step; raise unless it is given then, and only then."""
     n_places = getattr(final, "_n_id_columns", None)
     if n_places is None:
         takes_time = len(names) > 2 and (not has_names or role_of(names[2]) == "time")
@@ -210,17 +203,20 @@ def _check_time(final: Any, names: list[Any], has_names: bool, time: Any) -> boo
     return takes_time
 
 
-def _context_columns(side: Side, names: list[Any]) -> Iterator[Column]:
-    """Name context as the model does, with or without the prefix of the side."""
-    for column, values in side.context.items():
-        spelt = [column, column.removeprefix(f"{side.name}_")]
-        found = [name for name in spelt if name in names]
-        if not found:
-            raise ValueError(
-                f"{side.name}s has a column {column!r}, which is no context of the model; that "
-                f"has {names or 'none'}. Drop the column, or give the ids alone."
-            )
-        yield Column(found[0], values.array, side.name)
+def _name_context(sides: list[Side], names: list[Any]) -> dict[Any, Column]:
+    """Name each column of context as the model does, with or without the prefix of its side."""
+    found = {}
+    for side in sides:
+        for column, values in side.context.items():
+            spelt = [column, column.removeprefix(f"{side.name}_")]
+            name = next((name for name in spelt if name in names), None)
+            if name is None:
+                raise ValueError(
+                    f"{side.name}s has a column {column!r}, which is no context of the model; that "
+                    f"has {names or 'none'}. Drop the column, or give the ids alone."
+                )
+            found[name] = Column(name, values.array, side.name)
+    return found
 
 
 def _frame_of(columns: list[Column], positions: dict[str | None, np.ndarray]) -> pd.DataFrame:

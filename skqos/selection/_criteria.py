@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Self
@@ -121,7 +122,7 @@ class Criteria:
         return ~(probabilities < self.min_probability).any(axis=1)
 
 
-def _read(name: str, given: Any, read: Any) -> np.ndarray:
+def _read(name: str, given: Any, read: Callable[[Any], float]) -> np.ndarray:
     """Read one value, or one for each target."""
     if given is None or np.isscalar(given):
         return np.array(read(given))
