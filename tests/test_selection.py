@@ -60,7 +60,14 @@ class NormalRegressor(RegressorMixin, BaseEstimator):
         mean, deviation = self._of(self.means_, X, "probability"), self._of(self.deviations_, X)
         return norm.cdf((np.asarray(limit) - mean) / deviation)
 
+    def is_known(self, X):
+        user, service = np.asarray(X).T
+        assert len(X) > 0
+        return np.column_stack([user % 2 == 0, service % 3 == 0])
+
     def _of(self, table, X, what=None):
+        # As estimators do.
+        assert len(X) > 0
         if what:
             self.n_asked_[what] += len(X)
         user, service = np.asarray(X).T
@@ -120,6 +127,7 @@ def _slow_ranking(
         if limit is not None:
             below = model.predict_probability(X, limit)
             table["probability"] = below if direction == "minimize" else 1 - below
+        table[["user_known", "service_known"]] = model.is_known(X)
         if min_probability is not None:
             table = table[table["probability"] >= min_probability]
         table = table.sort_values(
@@ -199,6 +207,7 @@ def test_several_targets_are_weighed_on_the_scale_of_the_candidates(pareto_only)
         *("prediction_rt", "prediction_tp", "prediction_price"),
         *("lower_rt", "lower_tp", "lower_price", "upper_rt", "upper_tp", "upper_price"),
         *("probability_rt", "probability_tp", "probability_price", "pareto"),
+        *("user_known", "service_known"),
     ]
     for user, of_user in ranking.groupby("user"):
         X = np.column_stack([np.full(N_SERVICES, user), np.arange(N_SERVICES)])
@@ -288,18 +297,22 @@ def test_a_looser_limit_is_met_with_more_probability_and_by_more_services(normal
         earlier, n_earlier = probability, len(left)
 
 
-def test_users_without_a_service_have_no_rows_and_are_told(normal):
+def test_users_without_a_service_have_no_rows_and_are_told(normal, monkeypatch):
     normal.means_[[1, 4]] = 50.0
     with pytest.warns(
         NoServiceWarning, match=r"^2 of 3 users have no .* limit=9.0 .* 0.5.*4, 1\.$"
     ) as record:
-        ranking = rank_services(normal, [4, 0, 1], limit=9.0, min_probability=0.5)
-    assert set(ranking["user"]) == {0}
+        several = rank_services(normal, [4, 0, 1], limit=9.0, min_probability=0.5)
+    assert set(several["user"]) == {0}
     assert Path(record[0].filename) == Path(__file__)
     with pytest.warns(NoServiceWarning):
         ranking = rank_services(normal, 1, limit=9.0, min_probability=0.5)
     assert ranking.empty
     assert "probability" in ranking
+    monkeypatch.setattr(_candidates, "PAIRS_PER_BLOCK", 1)
+    with pytest.warns(NoServiceWarning):
+        by_blocks = rank_services(normal, [4, 0, 1], limit=9.0, min_probability=0.5)
+    pd.testing.assert_frame_equal(by_blocks, several)
 
 
 def test_predictions_are_those_of_the_pipeline(joined, data):

@@ -67,23 +67,26 @@ class Ranking:
         fronts = self._fronts(criteria.points(predictions))
         eligible = np.where(fronts, costs, np.inf) if self.pareto_only else costs
         chosen = self._choose(eligible, criteria, X)
+        ranks = shared_ranks(np.take_along_axis(costs, chosen, axis=1), self.tie_tolerance)
         user, place = np.nonzero(chosen != NOBODY)
         service = chosen[user, place]
         rows = take_rows(X, np.ravel_multi_index((user, service), costs.shape))
-        ranks = shared_ranks(np.take_along_axis(costs, chosen, axis=1), self.tie_tolerance)
+        # No negative zeros.
+        score = {"score": 0.0 - costs[user, service]} if n_targets > 1 else {}
+        pareto = {"pareto": fronts[user, service]} if n_targets > 1 else {}
         position = user + block.start
-        columns = {
-            "user": candidates.users.ids[position],
-            "rank": ranks[user, place],
-            "service": candidates.services.ids[service],
-        }
-        if n_targets > 1:
-            # No negative zeros.
-            columns["score"] = 0.0 - costs[user, service]
-        columns |= self._by_target(criteria, predictions[user, service], rows)
-        if n_targets > 1:
-            columns["pareto"] = fronts[user, service]
-        return pd.DataFrame(columns | self._known(rows), index=position)
+        return pd.DataFrame(
+            {
+                "user": candidates.users.ids[position],
+                "rank": ranks[user, place],
+                "service": candidates.services.ids[service],
+                **score,
+                **self._by_target(criteria, predictions[user, service], rows),
+                **pareto,
+                **self._known(rows),
+            },
+            index=position,
+        )
 
     def _predict(self, X: Any, n_users: int, n_services: int) -> np.ndarray:
         """Predictions of shape (n_users, n_services, n_targets)."""
@@ -116,10 +119,8 @@ class Ranking:
         """Predictions, ends of the intervals and probabilities, target by target."""
         values = {"prediction": predictions}
         if self.confidence_level is not None:
-            intervals = self.estimator.predict_interval(
-                rows, confidence_level=self.confidence_level
-            )
-            intervals = intervals.reshape(*predictions.shape, 2)
+            shape = predictions.shape[1], 2
+            intervals = self._ask("predict_interval", rows, shape, self.confidence_level)
             values |= {"lower": intervals[:, :, 0], "upper": intervals[:, :, 1]}
         if criteria.has_limit:
             values["probability"] = self._probabilities(criteria, rows)
@@ -135,14 +136,19 @@ class Ranking:
         # Where there is no limit, any number does.
         limits = np.nan_to_num(criteria.limits)
         limit = limits if len(limits) > 1 else float(limits[0])
-        below = self.estimator.predict_probability(rows, limit)
-        return criteria.probabilities(below.reshape(-1, len(limits)))
+        return criteria.probabilities(self._ask("predict_probability", rows, (len(limits),), limit))
 
     def _known(self, rows: Any) -> dict[str, np.ndarray]:
         if not hasattr(self.estimator, "is_known"):
             return {}
-        known = self.estimator.is_known(rows)
+        known = self._ask("is_known", rows, (2,)).astype(bool)
         return {"user_known": known[:, 0], "service_known": known[:, 1]}
+
+    def _ask(self, method: str, rows: Any, shape: tuple[int, ...], *arguments: Any) -> np.ndarray:
+        """Call a method of the estimator; none of them takes an X without rows."""
+        if not len(rows):
+            return np.empty((0, *shape))
+        return getattr(self.estimator, method)(rows, *arguments).reshape(-1, *shape)
 
     def _suffixes(self, n_targets: int) -> list[str]:
         if self.target_names is None:
