@@ -18,6 +18,7 @@ from skqos.baselines import EmbeddingMLPRegressor, PMFRegressor
 from skqos.datasets import make_qos
 from skqos.entities import EntityEncoder
 from skqos.exceptions import NoServiceWarning
+from skqos.intervals import IntervalRegressor
 from skqos.preprocessing import ContextJoiner
 from skqos.selection import _candidates, rank_services
 from skqos.selection._order import cheapest, cheapest_accepted, shared_ranks
@@ -334,6 +335,33 @@ def test_by_default_all_services_of_training_are_ranked(joined, plain, data):
         known = (model if model is plain else joined[-1]).services_.ids_
         assert sorted(ranking["service"]) == sorted(known)
         assert ranking["service_known"].all()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        EmbeddingMLPRegressor(**TINY, intervals=True, random_state=0),
+        IntervalRegressor(PMFRegressor(max_iter=2, random_state=0), random_state=0),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_the_distribution_is_that_of_the_last_step(data, estimator):
+    model = make_pipeline(ContextJoiner(data.users, data.services), estimator)
+    model.fit(data.X, data.y)
+    limit = float(np.median(data.y))
+    ranking = rank_services(model, [0, 4], n=None, limit=limit, confidence_level=0.8)
+    X = ranking[["user", "service"]].to_numpy()
+    quantiles = model.predict(X, quantiles=[0.1, 0.9])
+    assert ranking[["lower", "upper"]].to_numpy() == pytest.approx(quantiles, rel=1e-4)
+    probability = model[-1].predict_probability(model[:-1].transform(X), limit)
+    assert ranking["probability"].to_numpy() == pytest.approx(probability, abs=1e-4)
+    assert ranking["user_known"].all()
+    # Between two of them, as they are rounded another way in other batches.
+    ordered = np.sort(probability)
+    half = ordered[len(ordered) // 2 - 1 :][:2].mean()
+    left = rank_services(model, [0, 4], n=None, limit=limit, min_probability=half)
+    assert left["service"].tolist() == ranking["service"][ranking["probability"] >= half].tolist()
+    assert 0 < len(left) < len(ranking)
 
 
 def test_unknown_ids_are_ranked_and_marked(plain):

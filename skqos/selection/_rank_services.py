@@ -60,7 +60,8 @@ def rank_services(
     ----------
     model : estimator or Pipeline
         A fitted regressor over rows of user, service and perhaps time, or a Pipeline that ends in
-        one. It has intervals if it was fitted with ``intervals=True``.
+        one. Estimators of this package have intervals if they were fitted with
+        ``intervals=True``, others within a `skqos.intervals.IntervalRegressor`.
 
     users : id, array-like of ids, or DataFrame
         Whom to rank for. A table has the id as index and context in its columns, as
@@ -97,8 +98,8 @@ def rank_services(
         Whether to rank only services of the user's Pareto front.
 
     confidence_level : float or None, default=0.9
-        Share of the measurements that is to lie between ``lower`` and ``upper``. None leaves the
-        interval out, which saves time.
+        Share of the measurements that is to lie between ``lower`` and ``upper``; at most 0.98 for
+        the intervals of this package. None leaves them out, which saves time.
 
     time : int, default=None
         The time step, for models that were fitted with one.
@@ -146,7 +147,7 @@ def rank_services(
 
     See Also
     --------
-    skqos.metrics : Scores of models by the choice that they lead to.
+    skqos.metrics.choice_regret : How good the services are that a model chooses.
 
     Notes
     -----
@@ -179,8 +180,8 @@ def rank_services(
     if criteria.has_limit and not has_intervals(estimator):
         raise ValueError(
             f"limit={limit!r} asks for the probability to meet it, which this "
-            f"{type(estimator).__name__} does not tell: fit it with intervals=True, or leave limit "
-            "and min_probability out."
+            f"{type(estimator).__name__} does not tell: fit it with intervals=True, or within a "
+            "skqos.intervals.IntervalRegressor, or leave limit and min_probability out."
         )
     candidates = Candidates(
         model,
