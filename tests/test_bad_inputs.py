@@ -938,7 +938,12 @@ METRICS = [
     metrics.nan_normalized_mean_absolute_error,
     metrics.nan_r2_score,
 ]
-SCORERS = [name for name in metrics.__all__ if name.endswith("_scorer")]
+# No estimator here predicts quantiles.
+SCORERS = [
+    name
+    for name in metrics.__all__
+    if name.endswith("_scorer") and not name.startswith("make_") and name != "neg_winkler_scorer"
+]
 
 
 def of_metrics(rng):
@@ -958,11 +963,54 @@ def of_metrics(rng):
         yield Case("outlier_mask", f"y: {what}", call, names)
     for what, names, bad in bad_parameters(metrics.outlier_mask, rng, 20, skip={"y"}):
         yield Case("outlier_mask", what, partial(count_outliers, y, **bad), names)
+    yield from of_intervals(rng, y)
+    yield from of_choices(rng, y)
     model, X = fitted("SAMoERegressor"), good_data("SAMoERegressor")[0]
     for name in SCORERS:
         for what, _, bad in rng.sample(list(bad_ys(y, rng, 10)), 12):
             call = partial(getattr(metrics, name), model, X, bad)
             yield Case(name, f"y: {what}", call, ("y", "y_true"), watch(model))
+
+
+def of_intervals(rng, y):
+    intervals = np.column_stack([y - 1, y + 1])
+    options = {"groups": np.arange(len(y)) % 3}
+    for metric in (metrics.interval_coverage, metrics.winkler_score):
+        for what, names, bad in rng.sample(list(bad_ys(y, rng, 20, name="y_true")), 25):
+            call = partial(metric, bad, intervals)
+            yield Case(metric.__name__, f"y_true: {what}", call, (*names, "intervals"))
+        for what, _, bad in rng.sample(list(bad_ys(y, rng, 20)), 25):
+            call = partial(metric, y, bad)
+            yield Case(metric.__name__, f"intervals: {what}", call, ("intervals", "y_true"))
+        skip = {"y_true", "intervals", "groups"}
+        for what, names, bad in bad_parameters(metric, rng, 15, skip=skip):
+            yield Case(metric.__name__, what, partial(metric, y, intervals, **bad), names)
+    for value in [*PARAMETERS, *(replaced(options["groups"], [3], cell) for cell in CELLS)]:
+        call = partial(metrics.interval_coverage, y, intervals, groups=value)
+        yield Case("interval_coverage", f"groups={show(value)}", call, ("groups",))
+    for what, _, bad in rng.sample(list(bad_ys(y, rng, 20)), 25):
+        call = partial(metrics.interval_coverage, y, intervals, by=bad)
+        yield Case("interval_coverage", f"by: {what}", call, ("by",))
+    for what, names, bad in bad_parameters(
+        metrics.nan_pinball_loss, rng, 20, skip={"y_true", "y_pred", "multioutput"}
+    ):
+        yield Case("nan_pinball_loss", what, partial(metrics.nan_pinball_loss, y, y, **bad), names)
+
+
+def of_choices(rng, y):
+    users = np.arange(len(y)) % 4
+    good = {"y_true": y, "y_pred": y, "users": users, "n_services": 3}
+    for metric in (metrics.choice_regret, metrics.near_best_share):
+        for name in ("y_true", "y_pred"):
+            for what, _, bad in rng.sample(list(bad_ys(y, rng, 20)), 25):
+                call = partial(metric, **{**good, name: bad})
+                yield Case(metric.__name__, f"{name}: {what}", call, (name, "y_true", "users"))
+        for what, names, bad in bad_parameters(metric, rng, 12, skip={"y_true", "y_pred"}):
+            yield Case(metric.__name__, what, partial(metric, **{**good, **bad}), names)
+        for value in CELLS:
+            bad = replaced(users, [3], value)
+            call = partial(metric, **{**good, "users": bad})
+            yield Case(metric.__name__, f"users with {show(value)}", call, ("users",))
 
 
 def count_outliers(*arguments, **keywords):
