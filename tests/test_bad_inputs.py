@@ -1134,17 +1134,23 @@ def of_displays(rng):
         ):
             # What is asked of matplotlib is matplotlib's to check.
             if not (names[0].endswith("_kw") and isinstance(bad[names[0]], dict)):
-                call = partial(draw, display, {**good, **bad})
+                call = partial(draw, display.from_estimator, {**good, **bad})
                 yield Case(entry, what, call, (*names, display.__name__))
         if "X" in taken:
             for what, names, bad in rng.sample(list(bad_Xs(X, n_ids(name), rng, 2)), 12):
                 names = (*names, "y", "user_groups", "y_true")
-                yield Case(entry, f"X: {what}", partial(draw, display, {**good, "X": bad}), names)
+                yield Case(
+                    entry,
+                    f"X: {what}",
+                    partial(draw, display.from_estimator, {**good, "X": bad}),
+                    names,
+                )
         if "y" in taken:
             for what, _, bad in rng.sample(list(bad_ys(y, rng, 4)), 12):
-                call = partial(draw, display, {**good, "y": bad})
+                call = partial(draw, display.from_estimator, {**good, "y": bad})
                 yield Case(entry, f"y: {what}", call, ("y", "y_true"))
     yield from of_group_errors(rng)
+    yield from of_interval_displays(rng)
 
 
 def of_group_errors(rng):
@@ -1163,14 +1169,37 @@ def of_group_errors(rng):
             yield Case("group_errors", f"{name}: {what}", call, (*names, "target", "y_true"))
 
 
-def draw(display, keywords):
+def of_interval_displays(rng):
+    """From predictions: no estimator here predicts quantiles."""
+    _, y = good_data("SAMoERegressor")
+    intervals = np.column_stack([y - 1, y + 1])
+    probability = np.linspace(0, 1, len(y))
+    for display, good in {
+        inspection.IntervalCoverageDisplay: {"intervals": intervals, "by": y},
+        inspection.PredictionIntervalDisplay: {"intervals": intervals, "y_pred": y},
+        inspection.ProbabilityCalibrationDisplay: {"probability": probability, "limit": 1.0},
+    }.items():
+        make, good = display.from_predictions, {"y_true": y, **good}
+        entry = f"{display.__name__}.from_predictions"
+        for name in sorted(good.keys() - {"limit"}):
+            for what, _, bad in rng.sample(list(bad_ys(y, rng, 10)), 20):
+                call = partial(draw, make, {**good, name: bad})
+                names = (name, "y_true", "intervals", "groups", "target")
+                yield Case(entry, f"{name}: {what}", call, names)
+        for what, names, bad in bad_parameters(make, rng, n_values=6, skip=good.keys() - {"limit"}):
+            if not (names[0].endswith("_kw") and isinstance(bad[names[0]], dict)):
+                call = partial(draw, make, {**good, **bad})
+                yield Case(entry, what, call, (*names, "by"))
+
+
+def draw(make, keywords):
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     try:
-        display.from_estimator(**keywords)
+        make(**keywords)
     finally:
         plt.close("all")
 

@@ -89,14 +89,10 @@ def interval_coverage(
     {'ann': 1.0, 'bob': 0.5}
     """
     check_multioutput(multioutput)
-    if groups is not None and by is not None:
-        raise ValueError("Give groups or by, not both.")
-    y, lower, upper = check_intervals(y_true, intervals)
-    covers = np.where(np.isnan(y), np.nan, (lower <= y) & (y <= upper))
+    covers = cover_rows(*check_intervals(y_true, intervals))
     if groups is None and by is None:
         return combine_targets(mean_observed(covers), multioutput)
-    codes, index = _label_rows(groups) if by is None else band_rows(by, n_bands)
-    check_same_length(y_true=y, **({"groups": codes} if by is None else {"by": codes}))
+    codes, index = group_rows(groups, by, n_bands, len(covers))
     return _by_group(covers, codes, index, multioutput)
 
 
@@ -164,6 +160,20 @@ def winkler_score(
     return combine_targets(mean_observed(scores), multioutput)
 
 
+def interval_quantiles(confidence_level: float) -> list[float]:
+    """Return the two quantiles between which an interval of a confidence level lies.
+
+    Examples
+    --------
+    >>> from skqos.metrics._intervals import interval_quantiles
+    >>> interval_quantiles(0.9)
+    [0.05, 0.95]
+    """
+    # 0.05, not 0.04999999999999999.
+    tail = round((1 - confidence_level) / 2, 12)
+    return [tail, 1 - tail]
+
+
 def check_intervals(
     y_true: ArrayLike, intervals: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -201,6 +211,49 @@ def _check_order(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None
         )
 
 
+def cover_rows(
+    y: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return 1 where a value is in its interval, 0 where it is not, NaN where there is none."""
+    return np.where(np.isnan(y), np.nan, (lower <= y) & (y <= upper))
+
+
+def group_rows(
+    groups: Any, by: Any, n_bands: int, n_rows: int
+) -> tuple[NDArray[np.int64], pd.Index]:
+    """Return the number of each row's group, or band of a number, and what these are.
+
+    Parameters
+    ----------
+    groups, by : array-like of shape (n_rows,) or None
+        Labels, or numbers to divide into bands: one of the two.
+    n_bands, n_rows : int
+        Number of bands at most, and of rows.
+
+    Returns
+    -------
+    codes : ndarray of int64 of shape (n_rows,)
+        Positions in the index.
+    index : Index
+        The labels in their order, or bands as of `band_rows`; named as the Series that was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If both or none are given, lengths differ, or as in `as_labels` and `as_column`.
+    """
+    if (groups is None) == (by is None):
+        raise ValueError("Give either groups or by.")
+    if by is None:
+        codes, index = _label_rows(groups)
+        check_same_length(y_true=range(n_rows), groups=codes)
+    else:
+        codes, index = band_rows(by, n_bands)
+        check_same_length(y_true=range(n_rows), by=codes)
+    name = getattr(groups if by is None else by, "name", None)
+    return codes, index if name is None else index.rename(str(name))
+
+
 def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalIndex]:
     """Put rows into bands of a number that hold about as many rows each.
 
@@ -235,8 +288,9 @@ def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalInde
 
 
 def _label_rows(groups: Any) -> tuple[NDArray[np.int64], pd.Index]:
+    """Return the number of each row's label, in the order of labels, and the labels."""
     codes, labels = pd.factorize(as_labels(groups, "groups"), sort=True)
-    return codes, make_index(labels, name="group")
+    return codes.astype(np.int64), make_index(labels, name="group")
 
 
 def _by_group(

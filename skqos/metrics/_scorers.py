@@ -8,7 +8,7 @@ from sklearn.metrics import make_scorer
 
 from skqos.inputs import as_frame, check_names, read_id_column
 from skqos.metrics._choice import choice_regret, near_best_share
-from skqos.metrics._intervals import winkler_score
+from skqos.metrics._intervals import interval_quantiles, winkler_score
 from skqos.metrics._regression import (
     nan_mean_absolute_error,
     nan_normalized_mean_absolute_error,
@@ -83,9 +83,7 @@ class _WinklerScorer:
     confidence_level: float
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:
-        # 0.05, not 0.04999999999999999.
-        tail = round((1 - self.confidence_level) / 2, 12)
-        intervals = estimator.predict(X, quantiles=[tail, 1 - tail])
+        intervals = estimator.predict(X, quantiles=interval_quantiles(self.confidence_level))
         return -winkler_score(y, intervals, confidence_level=self.confidence_level)
 
 

@@ -120,6 +120,18 @@ def test_groups_keep_their_labels(data):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_names_of_series_are_those_of_the_index(data):
+    y, intervals, groups = data
+    by = pd.Series(np.arange(80.0), name="prediction")
+    for name, options in {
+        "group": {"groups": groups},
+        "user": {"groups": pd.Series(groups, name="user")},
+        "band": {"by": by.to_numpy()},
+        "prediction": {"by": by},
+    }.items():
+        assert interval_coverage(y, intervals, **options).index.name == name
+
+
 def test_groups_without_an_observation_are_left_out(data):
     y, intervals, groups = data
     y[groups == "bob"] = np.nan
@@ -190,7 +202,7 @@ BAD = {
     "multioutput": (GOOD, {"multioutput": "mean"}, "multioutput must be"),
 }
 BAD_GROUPS = {
-    "both": ({"groups": [1, 2, 3], "by": [1, 2, 3]}, "Give groups or by, not both"),
+    "both": ({"groups": [1, 2, 3], "by": [1, 2, 3]}, "Give either groups or by"),
     "too few labels": ({"groups": ["a", "b"]}, "y_true has 3, groups has 2"),
     "too few numbers": ({"by": [1.0, 2.0]}, "y_true has 3, by has 2"),
     "a missing label": ({"groups": ["a", None, "b"]}, "groups: row 1 is NaN"),
