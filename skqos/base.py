@@ -165,6 +165,39 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         check_same_length(X=predicted, y=y, sample_weight=weights)
         return finite_r2_score(y, predicted, weights)
 
+    def is_known(self, X: Any) -> np.ndarray:
+        """Tell whether the user and the service of each row are among the training rows.
+
+        What is predicted for an unknown id rests on its context, or else on the average user or
+        service.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`; X is checked as at `predict`. Only the ids count: neither context
+            nor a time step makes a row unknown.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_samples, 2)
+            Column 0 tells it of the user, column 1 of the service. The ids of rows that
+            `early_stopping` held out are unknown; those of later updates are known.
+
+        Raises
+        ------
+        ValueError
+            If X is not as described.
+        NotFittedError
+            If the estimator is not fitted.
+        """
+        fitted = self._snapshot()
+        return fitted._known_ids(fitted._interactions(X))
+
+    def _known_ids(self, pairs: Interactions) -> np.ndarray:
+        """Return which ids of pairs `fit` saw, (n, 2); to be called on a snapshot."""
+        n_known = self.users_.n_entities, self.services_.n_entities
+        return np.column_stack([pairs.users, pairs.services]) < n_known
+
     def _interactions(self, X: Any) -> Interactions:
         return encode_columns(self._read_again(X), self.users_, self.services_)
 
