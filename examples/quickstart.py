@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import Bunch
 
 from skqos import SAMoERegressor
+from skqos.baselines import MedianRegressor
 from skqos.datasets import load_wsdream, make_qos
 from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error
 from skqos.model_selection import DensitySplit
@@ -51,12 +52,10 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     model = make_pipeline(context, SAMoERegressor(random_state=0, verbose=1))
     model.fit(X, y)
 
-    median = np.median(y)
-    service_median = pd.Series(y).groupby(X[:, 1]).median()
     predictions = {
         "SAMoERegressor": model.predict(X_test),
-        "service median": service_median.reindex(X_test[:, 1]).fillna(median).to_numpy(),
-        "constant median": np.full(len(y_test), median),
+        "service median": MedianRegressor(by="service").fit(X, y).predict(X_test),
+        "constant median": MedianRegressor(by="constant").fit(X, y).predict(X_test),
     }
     table = pd.DataFrame(
         {

@@ -16,6 +16,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
     "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
     "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
+    "skqos.baselines.median": ("MedianRegressor",),
     "skqos.distribution.bands": ("BandCorrections",),
     "skqos.distribution.difficulty": ("EntityErrors",),
     "skqos.distribution.model": ("Calibration", "ErrorDistribution", "Intervals"),
