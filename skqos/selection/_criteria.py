@@ -116,11 +116,6 @@ class Criteria:
         met = np.where(self.signs > 0, below, 1.0 - below)
         return np.where(np.isnan(self.limits), np.nan, met)
 
-    def accept(self, probabilities: np.ndarray) -> np.ndarray:
-        """Tell which rows of what `probabilities` returned meet every limit; (n,)."""
-        # NaN: no limit.
-        return ~(probabilities < self.min_probability).any(axis=1)
-
 
 def _read(name: str, given: Any, read: Callable[[Any], float]) -> np.ndarray:
     """Read one value, or one for each target."""

@@ -12,6 +12,7 @@ import pandas as pd
 from skqos._errors import about
 from skqos.selection._candidates import Candidates, take_rows
 from skqos.selection._criteria import Criteria
+from skqos.selection._odds import Odds, ask
 from skqos.selection._order import NOBODY, cheapest_accepted, shared_ranks
 from skqos.selection._pareto import is_on_front
 
@@ -19,6 +20,31 @@ from skqos.selection._pareto import is_on_front
 def has_intervals(estimator: Any) -> bool:
     """Whether a fitted estimator tells more than a point."""
     return hasattr(estimator, "predict_interval") and bool(getattr(estimator, "intervals", True))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All pairs of a block of users, and what is known of them.
+
+    Attributes
+    ----------
+    X : DataFrame or ndarray
+        A row for each pair, the first user's first.
+    predictions : ndarray of shape (n_users, n_services, n_targets)
+        In the unit of y.
+    costs : ndarray of shape (n_users, n_services)
+        Less is better.
+    fronts : ndarray of bool of shape (n_users, n_services)
+        Each user's Pareto front; not used with one target, unless it alone is ranked.
+    odds : Odds
+        Probabilities to meet the limits.
+    """
+
+    X: Any
+    predictions: np.ndarray
+    costs: np.ndarray
+    fronts: np.ndarray
+    odds: Odds
 
 
 @dataclass(frozen=True)
@@ -59,33 +85,30 @@ class Ranking:
         DataFrame
             As `rank_services` returns it; its index is the position of the user.
         """
-        X = candidates.rows(block)
-        predictions = self._predict(X, len(block), len(candidates.services))
-        n_targets = predictions.shape[2]
-        criteria = self.criteria.for_targets(n_targets)
-        costs = criteria.costs(predictions)
-        fronts = self._fronts(criteria.points(predictions))
-        eligible = np.where(fronts, costs, np.inf) if self.pareto_only else costs
-        chosen = self._choose(eligible, criteria, X)
-        ranks = shared_ranks(np.take_along_axis(costs, chosen, axis=1), self.tie_tolerance)
+        scored = self._score(candidates, block)
+        chosen = self._choose(scored)
+        ranks = shared_ranks(np.take_along_axis(scored.costs, chosen, axis=1), self.tie_tolerance)
         user, place = np.nonzero(chosen != NOBODY)
         service = chosen[user, place]
-        rows = take_rows(X, np.ravel_multi_index((user, service), costs.shape))
-        # No negative zeros.
-        score = {"score": 0.0 - costs[user, service]} if n_targets > 1 else {}
-        pareto = {"pareto": fronts[user, service]} if n_targets > 1 else {}
         position = user + block.start
-        return pd.DataFrame(
-            {
-                "user": candidates.users.ids[position],
-                "rank": ranks[user, place],
-                "service": candidates.services.ids[service],
-                **score,
-                **self._by_target(criteria, predictions[user, service], rows),
-                **pareto,
-                **self._known(rows),
-            },
-            index=position,
+        columns = {
+            "user": candidates.users.ids[position],
+            "rank": ranks[user, place],
+            "service": candidates.services.ids[service],
+        }
+        return pd.DataFrame(columns | self._describe(scored, (user, service)), index=position)
+
+    def _score(self, candidates: Candidates, block: range) -> Scored:
+        X = candidates.rows(block)
+        predictions = self._predict(X, len(block), len(candidates.services))
+        criteria = self.criteria.for_targets(predictions.shape[2])
+        costs = criteria.costs(predictions)
+        return Scored(
+            X=X,
+            predictions=predictions,
+            costs=costs,
+            fronts=self._fronts(criteria.points(predictions)),
+            odds=Odds(self.estimator, criteria, X, costs.shape),
         )
 
     def _predict(self, X: Any, n_users: int, n_services: int) -> np.ndarray:
@@ -104,51 +127,54 @@ class Ranking:
             return np.zeros(points.shape[:2], dtype=bool)
         return np.stack([is_on_front(of_user) for of_user in points])
 
-    def _choose(self, costs: np.ndarray, criteria: Criteria, X: Any) -> np.ndarray:
-        def accept(users: np.ndarray, services: np.ndarray) -> np.ndarray:
-            if criteria.min_probability is None:
-                return np.ones(len(users), dtype=bool)
-            rows = take_rows(X, np.ravel_multi_index((users, services), costs.shape))
-            return criteria.accept(self._probabilities(criteria, rows))
+    def _choose(self, scored: Scored) -> np.ndarray:
+        """Positions of the services of each user, best first, -1 at the end."""
 
+        def accept(users: np.ndarray, services: np.ndarray) -> np.ndarray:
+            if self.criteria.min_probability is None:
+                return np.ones(len(users), dtype=bool)
+            # NaN: no limit.
+            return ~(scored.odds(users, services) < self.criteria.min_probability).any(axis=1)
+
+        costs = scored.costs
+        if self.pareto_only:
+            costs = np.where(scored.fronts, costs, np.inf)
         return cheapest_accepted(costs, self.n, accept)
 
-    def _by_target(
-        self, criteria: Criteria, predictions: np.ndarray, rows: Any
+    def _describe(
+        self, scored: Scored, pairs: tuple[np.ndarray, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Predictions, ends of the intervals and probabilities, target by target."""
-        values = {"prediction": predictions}
-        if self.confidence_level is not None:
-            shape = predictions.shape[1], 2
-            intervals = self._ask("predict_interval", rows, shape, self.confidence_level)
-            values |= {"lower": intervals[:, :, 0], "upper": intervals[:, :, 1]}
-        if criteria.has_limit:
-            values["probability"] = self._probabilities(criteria, rows)
+        """Return the columns that tell what is known of pairs."""
+        rows = take_rows(scored.X, np.ravel_multi_index(pairs, scored.costs.shape))
+        predictions = scored.predictions[pairs]
+        by_target = {"prediction": predictions, **self._ends(rows, predictions.shape[1])}
+        if self.criteria.has_limit:
+            by_target["probability"] = scored.odds(*pairs)
         suffixes = self._suffixes(predictions.shape[1])
-        return {
+        columns = {
             f"{name}{suffix}": column
-            for name, columns in values.items()
-            for suffix, column in zip(suffixes, columns.T, strict=True)
+            for name, values in by_target.items()
+            for suffix, column in zip(suffixes, values.T, strict=True)
         }
+        if predictions.shape[1] > 1:
+            # No negative zeros.
+            columns = {"score": 0.0 - scored.costs[pairs], **columns}
+            columns["pareto"] = scored.fronts[pairs]
+        return columns | self._known(rows)
 
-    def _probabilities(self, criteria: Criteria, rows: Any) -> np.ndarray:
-        """Probability to meet each limit, (n, n_targets); NaN where there is none."""
-        # Where there is no limit, any number does.
-        limits = np.nan_to_num(criteria.limits)
-        limit = limits if len(limits) > 1 else float(limits[0])
-        return criteria.probabilities(self._ask("predict_probability", rows, (len(limits),), limit))
+    def _ends(self, rows: Any, n_targets: int) -> dict[str, np.ndarray]:
+        """Return the ends of the intervals of rows, (n, n_targets) each."""
+        if self.confidence_level is None:
+            return {}
+        shape = n_targets, 2
+        intervals = ask(self.estimator.predict_interval, rows, self.confidence_level, shape=shape)
+        return {"lower": intervals[:, :, 0], "upper": intervals[:, :, 1]}
 
     def _known(self, rows: Any) -> dict[str, np.ndarray]:
         if not hasattr(self.estimator, "is_known"):
             return {}
-        known = self._ask("is_known", rows, (2,)).astype(bool)
+        known = ask(self.estimator.is_known, rows, shape=(2,)).astype(bool)
         return {"user_known": known[:, 0], "service_known": known[:, 1]}
-
-    def _ask(self, method: str, rows: Any, shape: tuple[int, ...], *arguments: Any) -> np.ndarray:
-        """Call a method of the estimator; none of them takes an X without rows."""
-        if not len(rows):
-            return np.empty((0, *shape))
-        return getattr(self.estimator, method)(rows, *arguments).reshape(-1, *shape)
 
     def _suffixes(self, n_targets: int) -> list[str]:
         if self.target_names is None:
