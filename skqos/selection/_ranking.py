@@ -181,9 +181,10 @@ class Ranking:
             return [f"_{k}" for k in range(n_targets)] if n_targets > 1 else [""]
         with about("target_names"):
             names = [f"_{name}" for name in self.target_names]
-        if len(set(names)) != n_targets or len(names) != n_targets:
+        is_text = isinstance(self.target_names, str)
+        if is_text or len(names) != n_targets or len(set(names)) < n_targets:
             raise ValueError(
-                f"target_names must hold {n_targets} different names, one for each target; got "
-                f"{list(self.target_names)}."
+                f"target_names must list {n_targets} different names, one for each target; got "
+                f"{self.target_names!r}."
             )
         return names
