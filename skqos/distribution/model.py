@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # training leaves out.
 PAIR_SHARE = 0.2
 ENTITY_SHARE = 0.1
+# Of fewer pairs rows are left out one by one.
+MIN_PAIRS = 5
 # More calibration rows would cost time and room, and tell little more.
 MAX_CALIBRATION_ROWS = 30_000
 # Of each kind of pair, the calibration keeps so many of the latest rows or as many as it had.
@@ -337,7 +339,7 @@ def leave_out(
 ) -> np.ndarray:
     """Choose the rows that a second training leaves out: some pairs, users and services.
 
-    Rows of one pair (and time) are left out together.
+    Rows of one pair (and time) are left out together, unless there are hardly any pairs.
 
     Parameters
     ----------
@@ -355,6 +357,8 @@ def leave_out(
     parts = [users, services] if times is None else [users, services, times]
     _, cells = np.unique(np.stack(parts), axis=1, return_inverse=True)
     cells = cells.ravel()
+    if cells.max() < MIN_PAIRS:
+        cells = np.arange(len(users))
     left_out = _draw(cells, PAIR_SHARE, rng)[cells]
     for codes in (users, services):
         left_out |= _draw(codes, ENTITY_SHARE, rng)[codes]
