@@ -286,9 +286,9 @@ def _check_enough(pairs: Pairs, y: np.ndarray, left_out: np.ndarray) -> None:
     enough = min(entities) > 1 and observed[~left_out].any(axis=0).all()
     if not (enough and observed[left_out].any(axis=0).all()):
         raise ValueError(
-            f"Intervals take a second training without {left_out.sum()} of the {len(y)} rows: too "
-            "few users, services or observations of a target are on one side then. Give more rows, "
-            "or fit without intervals."
+            f"Intervals take a second training without {left_out.sum()} rows of "
+            f"n_samples={len(y)}: too few users, services or observations of a target are on one "
+            "side then. Give more rows, or fit without intervals."
         )
 
 
