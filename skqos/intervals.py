@@ -118,6 +118,9 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         ValueError
             If X or y is not as described, or there are too few rows to leave some out.
         """
+        if y is None:
+            # Says what is missing.
+            self._check_target(y)
         values = as_target(y, "y", allow_nan=True, estimator=self)
         frame = as_frame(X, self._n_id_columns, self)
         layout = ContextLayout([], [])
@@ -130,9 +133,11 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         )
         transform = TargetTransform("auto").fit(values)
         fitted = clone(self.estimator).fit(X, y)
+        # What only turns into an array cannot be indexed.
+        rows = X if hasattr(X, "__getitem__") else frame
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
-            twin = clone(self.estimator).fit(_safe_indexing(X, kept), _safe_indexing(y, kept))
+            twin = clone(self.estimator).fit(_safe_indexing(rows, kept), values[kept])
             return np.asarray(twin.predict(X), dtype=np.float64)
 
         intervals = learn_intervals(

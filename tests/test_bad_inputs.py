@@ -832,7 +832,40 @@ def of_partial_fit(name, rng):
         yield Case(entry, f"y: {what}", partial(make, X, bad), names, watch(model))
 
 
-OF_ESTIMATORS = [of_fit, of_parameters, of_predict, of_devices, of_score, of_partial_fit]
+@cache
+def fitted_with_intervals(name):
+    X, y = good_data(name)
+    return make_estimator(name, intervals=True).fit(X, y)
+
+
+def of_quantiles(name, rng):
+    """Bad levels and limits of the methods that predict a distribution."""
+    if "intervals" not in inspect.signature(ESTIMATORS[name].estimator_class).parameters:
+        return
+    X, _ = good_data(name)
+    model = fitted_with_intervals(name)
+    unchanged = keeps_predictions(name, model)
+    for method, parameter in (
+        ("predict", "quantiles"),
+        ("predict_interval", "confidence_level"),
+        ("predict_probability", "limit"),
+    ):
+        call = getattr(model, method)
+        for value in rng.sample(PARAMETERS, 30):
+            make = partial(call, X, **{parameter: value})
+            what = f"{parameter}={show(value)}"
+            yield Case(f"{name}.{method}", what, make, (parameter,), unchanged)
+
+
+OF_ESTIMATORS = [
+    of_fit,
+    of_parameters,
+    of_predict,
+    of_quantiles,
+    of_devices,
+    of_score,
+    of_partial_fit,
+]
 
 
 # --- The cases of everything else ---------------------------------------------------------------

@@ -42,7 +42,7 @@ def _expected_failures(estimator):
 @pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")
 @parametrize_with_checks(
     [
-        *(contract.make() for contract in CONTRACTS),
+        *(contract.make(intervals=True) for contract in CONTRACTS),
         *(_at_defaults(contract) for contract in CONTRACTS),
     ],
     expected_failed_checks=_expected_failures,

@@ -516,13 +516,6 @@ def test_temporal_benchmark_draws_the_cells_of_the_baseline(example, temporal_fo
         assert len(forecast.y) == pytest.approx(share * n_past, rel=0.1)
 
 
-def test_pair_median_falls_back_to_the_service_then_to_all(example):
-    X = np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
-    model = example("benchmark_temporal").PairMedian().fit(X, np.array([1.0, 2.0, 4.0, 8.0]))
-    prediction = model.predict(np.array([[0, 0, 2], [2, 0, 2], [0, 2, 2]]))
-    np.testing.assert_array_equal(prediction, [1.5, 2.0, 3.0])
-
-
 @pytest.mark.usefixtures("tiny_regressors")
 @pytest.mark.parametrize("protocol", ["imputation", "forecast"])
 def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(

@@ -925,6 +925,7 @@ REFUSED = {
     "neither": (COVERAGE, {}, "Give either groups or by"),
     "both": (COVERAGE, {"by": Y, "groups": Y}, "Give either groups or by"),
     "few rows": (COVERAGE, {"groups": Y, "min_rows": 2}, "no band or group has min_rows=2"),
+    "no rows": (COVERAGE, {"groups": Y, "min_rows": 0}, "min_rows must be 1 or more; got 0"),
     "level": (COVERAGE, {"by": Y, "confidence_level": 90}, "'confidence_level' parameter"),
     "bands": (COVERAGE, {"by": Y, "n_bands": 0}, "'n_bands' parameter"),
     "lengths": (COVERAGE, {"by": [1.0]}, "y_true has 2, by has 1"),

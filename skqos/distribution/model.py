@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # training leaves out.
 PAIR_SHARE = 0.2
 ENTITY_SHARE = 0.1
+# Of fewer pairs rows are left out one by one.
+MIN_PAIRS = 5
 # More calibration rows would cost time and room, and tell little more.
 MAX_CALIBRATION_ROWS = 30_000
 # Of each kind of pair, the calibration keeps so many of the latest rows or as many as it had.
@@ -284,9 +286,9 @@ def _check_enough(pairs: Pairs, y: np.ndarray, left_out: np.ndarray) -> None:
     enough = min(entities) > 1 and observed[~left_out].any(axis=0).all()
     if not (enough and observed[left_out].any(axis=0).all()):
         raise ValueError(
-            f"Intervals take a second training without {left_out.sum()} of the {len(y)} rows: too "
-            "few users, services or observations of a target are on one side then. Give more rows, "
-            "or fit without intervals."
+            f"Intervals take a second training without {left_out.sum()} rows of "
+            f"n_samples={len(y)}: too few users, services or observations of a target are on one "
+            "side then. Give more rows, or fit without intervals."
         )
 
 
@@ -337,7 +339,7 @@ def leave_out(
 ) -> np.ndarray:
     """Choose the rows that a second training leaves out: some pairs, users and services.
 
-    Rows of one pair (and time) are left out together.
+    Rows of one pair (and time) are left out together, unless there are hardly any pairs.
 
     Parameters
     ----------
@@ -355,6 +357,8 @@ def leave_out(
     parts = [users, services] if times is None else [users, services, times]
     _, cells = np.unique(np.stack(parts), axis=1, return_inverse=True)
     cells = cells.ravel()
+    if cells.max() < MIN_PAIRS:
+        cells = np.arange(len(users))
     left_out = _draw(cells, PAIR_SHARE, rng)[cells]
     for codes in (users, services):
         left_out |= _draw(codes, ENTITY_SHARE, rng)[codes]

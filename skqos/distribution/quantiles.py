@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,8 @@ def check_confidence_level(confidence_level: Any) -> list[float]:
     TypeError
         If it is no number.
     """
-    level, largest = plain_value(confidence_level), LEVELS[-1] - LEVELS[0]
-    if isinstance(level, bool) or not isinstance(level, Real):
+    level, largest = plain_value(confidence_level), float(LEVELS[-1] - LEVELS[0])
+    if isinstance(level, bool) or not isinstance(level, int | float):
         raise TypeError(f"confidence_level must be a number; got {confidence_level!r:.60}.")
     if not 0 < level <= largest:
         raise ValueError(
@@ -132,7 +131,8 @@ def probability_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
     above = n_below.clip(1, len(LEVELS) - 1)
     low, high = (np.take_along_axis(values, k, axis=-1) for k in (above - 1, above))
     width = high - low
-    share = np.where(width > 0, (limits - low) / np.where(width > 0, width, 1.0), 0.0)
+    # Limits far outside would overflow.
+    share = (np.clip(limits, low, high) - low) / np.where(width > 0, width, 1.0)
     between = LEVELS[above - 1] + share * (LEVELS[above] - LEVELS[above - 1])
     found = np.where(n_below == 0, 0.0, np.where(n_below == len(LEVELS), 1.0, between))
     return found[..., 0]

@@ -211,6 +211,8 @@ class IntervalCoverageDisplay:
             no `target`, or no group has `min_rows` observed rows.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
+        if min_rows < 1:
+            raise ValueError(f"min_rows must be 1 or more; got {min_rows}.")
         y, ends = take_intervals(y_true, intervals, target)
         covers = cover_rows(y, *ends.T)
         coverage = _count(covers, *group_rows(groups, by, n_bands, len(y)), min_rows)
@@ -289,7 +291,7 @@ def _count(covers: np.ndarray, codes: np.ndarray, index: pd.Index, min_rows: int
     table = pd.Series(covers).groupby(codes).agg(["mean", "count"])
     table.columns = ["coverage", "n_rows"]
     table.index = index[table.index]
-    table = table[table["n_rows"] >= max(min_rows, 1)]
+    table = table[table["n_rows"] >= min_rows]
     if table.empty:
         raise ValueError(f"y_true: no band or group has min_rows={min_rows} observed rows.")
     return table

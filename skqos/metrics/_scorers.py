@@ -4,21 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sklearn.metrics import make_scorer
-
 from skqos.inputs import as_frame, check_names, read_id_column
-from skqos.metrics._choice import choice_regret, near_best_share
 from skqos.metrics._intervals import interval_quantiles, winkler_score
-from skqos.metrics._regression import (
-    nan_mean_absolute_error,
-    nan_normalized_mean_absolute_error,
-    nan_r2_score,
-    nan_root_mean_squared_error,
-)
 
 
 @dataclass(frozen=True)
-class _ChoiceScorer:
+class ChoiceScorer:
     """What `make_choice_scorer` returns."""
 
     score_func: Callable[..., float]
@@ -73,11 +64,11 @@ def make_choice_scorer(
     >>> scores.shape, bool((scores <= 0).all())
     ((3,), True)
     """
-    return _ChoiceScorer(score_func, 1 if greater_is_better else -1, kwargs)
+    return ChoiceScorer(score_func, 1 if greater_is_better else -1, kwargs)
 
 
 @dataclass(frozen=True)
-class _WinklerScorer:
+class WinklerScorer:
     """Scores intervals between two quantiles that ``predict(X, quantiles=...)`` returns."""
 
     confidence_level: float
@@ -85,20 +76,3 @@ class _WinklerScorer:
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:
         intervals = estimator.predict(X, quantiles=interval_quantiles(self.confidence_level))
         return -winkler_score(y, intervals, confidence_level=self.confidence_level)
-
-
-#: Scorer of `nan_mean_absolute_error`, negated: higher is better.
-neg_nan_mae_scorer = make_scorer(nan_mean_absolute_error, greater_is_better=False)
-#: Scorer of `nan_root_mean_squared_error`, negated: higher is better.
-neg_nan_rmse_scorer = make_scorer(nan_root_mean_squared_error, greater_is_better=False)
-#: Scorer of `nan_normalized_mean_absolute_error`, negated: higher is better.
-neg_nan_nmae_scorer = make_scorer(nan_normalized_mean_absolute_error, greater_is_better=False)
-#: Scorer of `nan_r2_score`: higher is better.
-nan_r2_scorer = make_scorer(nan_r2_score)
-#: Scorer of `choice_regret` of low values, negated: higher is better. Users are column 0 of X.
-neg_choice_regret_scorer = make_choice_scorer(choice_regret, greater_is_better=False)
-#: Scorer of `near_best_share` of low values: higher is better. Users are column 0 of X.
-near_best_scorer = make_choice_scorer(near_best_share)
-#: Scorer of `winkler_score` of 90 % intervals, negated: higher is better. The estimator's `predict`
-#: has to take ``quantiles=[0.05, 0.95]``.
-neg_winkler_scorer = _WinklerScorer(0.9)

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.datasets import make_qos
+from skqos.intervals import IntervalRegressor
 from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
 
@@ -45,7 +46,7 @@ each_baseline = pytest.mark.parametrize(
 )
 
 
-@parametrize_with_checks(BASELINES)
+@parametrize_with_checks([*BASELINES, IntervalRegressor(UIPCCRegressor(), random_state=0)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
