@@ -392,6 +392,46 @@ def test_ids_may_be_strings(data):
         rank_services(model, 3)
 
 
+def test_ids_come_in_any_container(plain):
+    one = rank_services(plain, 3, [4, 1, 2], n=2)
+    for users in (
+        np.array(3),
+        np.int64(3),
+        3.0,
+        (3,),
+        pd.array([3]),
+        pd.Series([3], dtype="Int64"),
+    ):
+        pd.testing.assert_frame_equal(rank_services(plain, users, [4, 1, 2], n=2), one)
+    for services in (
+        (4, 1, 2),
+        np.array([4.0, 1.0, 2.0]),
+        pd.Categorical([4, 1, 2]),
+        iter([4, 1, 2]),
+    ):
+        pd.testing.assert_frame_equal(rank_services(plain, 3, services, n=2), one)
+
+
+def test_frames_and_series_of_polars(joined, data):
+    polars = pytest.importorskip("polars")
+    ids = data.users.index.to_list()
+    users = polars.DataFrame({"user": ids[:2], "country": data.users["country"].to_list()[:2]})
+    ranking = rank_services(joined, users, polars.Series([4, 1, 2]))
+    pd.testing.assert_frame_equal(
+        ranking, rank_services(joined, data.users[["country"]].iloc[:2], [4, 1, 2])
+    )
+
+
+def test_ids_may_be_tuples_or_larger_than_64_bits(data):
+    pairs = [(2**70 + user, (int(service), "a")) for user, service in data.X]
+    X = pd.DataFrame(pairs, columns=["user", "service"])
+    model = PMFRegressor(max_iter=2, random_state=0).fit(X, data.y)
+    ranking = rank_services(model, 2**70 + 1, [(3, "a"), (4, "a")])
+    assert set(ranking["service"]) == {(3, "a"), (4, "a")}
+    assert ranking["user"].tolist() == [2**70 + 1] * 2
+    assert ranking["user_known"].all()
+
+
 def test_context_of_newcomers_reaches_a_pipeline(joined, data):
     newcomer = data.users.iloc[[2]].set_axis([77])
     services = data.services.iloc[:9].set_axis(range(500, 509))

@@ -79,14 +79,13 @@ def read_side(given: Any, name: str) -> Side:
 
 
 def _read_ids(given: Any, parameter: str) -> np.ndarray:
-    if not is_list_like(given, allow_sets=False):
-        given = [given]
     if isinstance(given, np.ndarray):
-        if given.ndim != 1:
+        given = np.atleast_1d(unmasked(given))
+        if given.ndim > 1:
             raise ValueError(f"{parameter} must be one id, or 1-D; got an array of {given.ndim}-D.")
-        given = unmasked(given)
     elif not isinstance(given, pd.Series | pd.Index):
-        given = np.fromiter(given, dtype=object)
+        labels = given if is_list_like(given, allow_sets=False) else [given]
+        given = np.fromiter(labels, dtype=object)
     if not len(given):
         return np.empty(0)
     column = pd.Series(given, dtype=None if given.dtype.kind in "iuf" else object)
