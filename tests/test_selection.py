@@ -394,21 +394,11 @@ def test_ids_may_be_strings(data):
 
 def test_ids_come_in_any_container(plain):
     one = rank_services(plain, 3, [4, 1, 2], n=2)
-    for users in (
-        np.array(3),
-        np.int64(3),
-        3.0,
-        (3,),
-        pd.array([3]),
-        pd.Series([3], dtype="Int64"),
-    ):
+    as_one = [np.array(3), np.int64(3), 3.0, (3,), pd.array([3]), pd.Series([3], dtype="Int64")]
+    for users in as_one:
         pd.testing.assert_frame_equal(rank_services(plain, users, [4, 1, 2], n=2), one)
-    for services in (
-        (4, 1, 2),
-        np.array([4.0, 1.0, 2.0]),
-        pd.Categorical([4, 1, 2]),
-        iter([4, 1, 2]),
-    ):
+    as_three = [(4, 1, 2), np.array([4.0, 1.0, 2.0]), pd.Categorical([4, 1, 2]), iter([4, 1, 2])]
+    for services in as_three:
         pd.testing.assert_frame_equal(rank_services(plain, 3, services, n=2), one)
 
 
@@ -423,7 +413,7 @@ def test_frames_and_series_of_polars(joined, data):
 
 
 def test_ids_may_be_tuples_or_larger_than_64_bits(data):
-    pairs = [(2**70 + user, (int(service), "a")) for user, service in data.X]
+    pairs = [(2**70 + int(user), (int(service), "a")) for user, service in data.X]
     X = pd.DataFrame(pairs, columns=["user", "service"])
     model = PMFRegressor(max_iter=2, random_state=0).fit(X, data.y)
     ranking = rank_services(model, 2**70 + 1, [(3, "a"), (4, "a")])
