@@ -15,7 +15,7 @@ from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
 from skqos.entities import EntityEncoder
-from skqos.inputs import ContextLayout, as_frame, read_columns
+from skqos.inputs import N_PLACES, ContextLayout, as_frame, check_names, read_columns
 from skqos.state import FittedAttribute, FittedState
 from skqos.targets import TargetTransform
 
@@ -81,6 +81,9 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     (2, 2)
     """
 
+    # A time step, which the regressor reads.
+    _n_places = N_PLACES
+
     estimator_ = FittedAttribute()
 
     _parameter_constraints: dict = {
@@ -123,6 +126,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             self._check_target(y)
         values = as_target(y, "y", allow_nan=True, estimator=self)
         frame = as_frame(X, self._n_id_columns, self)
+        check_names(frame.columns, self._n_id_columns, self._n_places)
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=values)
