@@ -161,9 +161,10 @@ def rank_services(
     -----
     With several targets, the prediction (or quantile) :math:`\hat y_t` of a target is put on the
     scale of the user's candidates, :math:`(\hat y_t - m_t) / r_t` with the median :math:`m_t` and
-    the interquartile range :math:`r_t` of theirs, as `sklearn.preprocessing.RobustScaler` does; where the range is 0, it is that of all candidates. The sign is turned where less is
-    better, so that 0 is a typical service and more is better. Scale and Pareto front are those of
-    all candidates of the user, whether or not they meet a limit.
+    the interquartile range :math:`r_t` of theirs, as `sklearn.preprocessing.RobustScaler` does;
+    where the range is 0, it is that of all candidates. The sign is turned where less is better, so
+    that 0 is a typical service and more is better. Scale and Pareto front are those of all
+    candidates of the user, whether or not they meet a limit.
 
     Probabilities are computed for services in the order of the ranking, until `n` of a user meet
     the limit. Users are processed in blocks of 262,144 pairs, which bounds the memory.
