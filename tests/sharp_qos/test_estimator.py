@@ -155,6 +155,7 @@ BAD_PARAMS = [
     {"n_layers": 0},
     {"n_blocks": 0},
     {"gate_temperature": 0.0},
+    {"gate_log_odds": 5.0},
     {"l0_penalty": -0.1},
     {"ema_decay": 1.0},
     {"feature_dropout": 1.0},
@@ -326,6 +327,10 @@ ABLATIONS = {
     ),
     "Huber": ({"loss": "huber"}, None),
     "temperature": ({"gate_temperature": 0.3}, None),
+    "even odds": (
+        {"gate_log_odds": 0.0},
+        lambda m: max(p.max() for p in m.gate_probabilities().values()) < 0.9,
+    ),
     "3 members": ({"n_members": 3}, lambda m: m.bias.shape == (3, 2)),
 }
 
