@@ -753,7 +753,7 @@ def test_the_automatic_batch_size(n_rows, expected):
     assert -(-n_rows // expected) <= 100
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [("auto", 256), (64, 64)])
+@pytest.mark.parametrize(("batch_size", "expected"), [("auto", 96), (64, 64)])
 def test_batches_have_the_size_asked_for(joint, batch_size, expected):
     model = make(**ONE_EPOCH, batch_size=batch_size).fit(joint.X, joint.y)
     assert model.net_.batch_size == expected
