@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 # About log(100): HardConcreteGates keeps log odds within that.
 MAX_LOG_ODDS = 4.6
-MIN_BATCH_SIZE = 256
+MIN_BATCH_SIZE = 96
 MAX_STEPS_PER_EPOCH = 100
 
 
@@ -203,7 +203,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     batch_size : int or "auto", default="auto"
         Rows per step. Every step convolves over all graphs, so that "auto" takes a hundredth of the
-        rows, at least 256: the time of an epoch then grows linearly with the observations.
+        rows, at least 96: the time of an epoch then grows linearly with the observations.
 
     intervals : bool, default=False
         Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
