@@ -11,35 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error, outlier_mask
 
 # ru_maxrss is in bytes on macOS, in KiB elsewhere.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-class ConstantMedian:
-    """The median of all training values."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ConstantMedian:  # noqa: ARG002
-        self.median_ = np.median(y)
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return np.full(len(X), self.median_)
-
-
-class ServiceMedian(ConstantMedian):
-    """The median of the service's training values, else of all."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ServiceMedian:
-        super().fit(X, y)
-        self.medians_ = pd.Series(y).groupby(X[:, 1]).median()
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.medians_.reindex(X[:, 1]).fillna(self.median_).to_numpy()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from _benchmark import ConstantMedian, ServiceMedian
 from embedding_mlp import EmbeddingMLP, context_codes
 from lightgbm_baseline import LightGBM
 from sklearn.ensemble import VotingRegressor
@@ -17,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
-from skqos.baselines import EmbeddingMLPRegressor
+from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
 from skqos.preprocessing import ContextJoiner
 
 Factory = Callable[[Bunch, str | None, int], object]
@@ -121,8 +120,8 @@ def embedding_mlp(data: Bunch, qos: str | None, seed: int) -> EmbeddingMLP:
 
 
 DEFAULT: dict[str, Factory] = {
-    "constant median": lambda *_: ConstantMedian(),
-    "service median": lambda *_: ServiceMedian(),
+    "constant median": lambda *_: MedianRegressor(by="constant"),
+    "service median": lambda *_: MedianRegressor(by="service"),
     "UPCC": uipcc(1.0),
     "IPCC": uipcc(0.0),
     "UIPCC": uipcc(),

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import ServiceMedian, Split
+from _benchmark import Split
 from _report import markdown, write_between_marks
 from _static_models import with_context
 from benchmark_static import read_split
@@ -38,7 +38,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
-from skqos.baselines import EmbeddingMLPRegressor
+from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
 from skqos.datasets import load_wsdream, make_qos
 from skqos.metrics import nan_mean_absolute_error
 
@@ -159,7 +159,7 @@ def measure_new_entities(
 
     row = score(model.fit(split.X, split.y), "before")
     update(model, stream.X_new, stream.y_new)
-    median = ServiceMedian().fit(
+    median = MedianRegressor(by="service").fit(
         np.vstack([split.X, stream.X_new]), np.concatenate([split.y, stream.y_new])
     )
     error = nan_mean_absolute_error(split.y_test, median.predict(split.X_test))

@@ -49,9 +49,7 @@ import numpy as np
 import pandas as pd
 import published
 from _benchmark import (
-    ConstantMedian,
     Fitted,
-    ServiceMedian,
     Split,
     fit_and_predict,
     flag_outliers,
@@ -63,6 +61,7 @@ from embedding_mlp import EmbeddingMLP
 from lightgbm_baseline import LightGBM
 
 from skqos import TPMCFRegressor
+from skqos.baselines import MedianRegressor
 
 TIMEOUT = 19.9
 FAMILIES = ("statistics", "factors", "similarity")
@@ -106,20 +105,6 @@ BASELINE_TASK = "imputation 10 % of slot 63 from 8"
 IMPUTATION = r"^imputation ([\d.]+) % of slot 63 from 8$"
 KEPT = "time-outs kept, slot 63"
 BASELINE_ERRORS = {0: (0.8545, 2.791), 1: (0.8329, 2.757), 2: (0.8210, 2.719)}
-
-
-class PairMedian(ServiceMedian):
-    """The median of the pair's own training values, else of the service's, else of all."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> PairMedian:
-        super().fit(X, y)
-        self.pair_medians_ = pd.Series(y).groupby([X[:, 0], X[:, 1]]).median()
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        pairs = pd.MultiIndex.from_arrays([X[:, 0], X[:, 1]])
-        own = self.pair_medians_.reindex(pairs).to_numpy()
-        return np.where(np.isnan(own), super().predict(X), own)
 
 
 @dataclass(frozen=True)
@@ -199,9 +184,9 @@ def lightgbm(tables: list[np.ndarray], seed: int, _: int | None) -> LightGBM:
 
 OURS = {"TPMCFRegressor": tpmcf()}
 DEFAULT = {
-    "constant median": lambda *_: ConstantMedian(),
-    "service median": lambda *_: ServiceMedian(),
-    "pair median": lambda *_: PairMedian(),
+    "constant median": lambda *_: MedianRegressor(by="constant"),
+    "service median": lambda *_: MedianRegressor(by="service"),
+    "pair median": lambda *_: MedianRegressor(by="pair"),
     "LightGBM": lightgbm,
     BASELINE: embedding_mlp,
     **OURS,

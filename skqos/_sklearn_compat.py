@@ -1,12 +1,13 @@
 """The one place that imports what scikit-learn does not promise to keep."""
 
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_n_features as check_n_features
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 __all__ = [
+    "HasMethods",
     "Interval",
     "StrOptions",
     "check_feature_names",

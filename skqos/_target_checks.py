@@ -29,7 +29,9 @@ _MASKED = (
 _TEXT = "{name} holds text; give numbers, such as pd.to_numeric({name})."
 
 
-def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> np.ndarray:
+def as_target(
+    y: Any, name: str, *, allow_nan: bool, allow_nd: bool = False, estimator: Any = None
+) -> np.ndarray:
     """Take y as float64 of one or two dimensions; refuse what is no array of real numbers.
 
     Parameters
@@ -40,6 +42,8 @@ def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> n
         What the errors call it.
     allow_nan : bool
         Whether NaN may stand for what was not observed.
+    allow_nd : bool, default=False
+        Whether there may be more dimensions.
     estimator : object, default=None
         Named in errors.
 
@@ -51,8 +55,8 @@ def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> n
     Raises
     ------
     ValueError
-        If y is complex, masked, empty, of more than two dimensions or not of one length in all
-        rows, or holds infinity, a value beyond 1e300 or, unless allowed, NaN.
+        If y is complex, masked, empty, not of one length in all rows or, unless allowed, of more
+        than two dimensions, or holds infinity, a value beyond 1e300 or, unless allowed, NaN.
     TypeError
         If y is sparse or holds durations, dates, text or other objects.
     """
@@ -63,6 +67,7 @@ def as_target(y: Any, name: str, *, allow_nan: bool, estimator: Any = None) -> n
                 y,
                 dtype=np.float64,
                 ensure_2d=False,
+                allow_nd=allow_nd,
                 ensure_all_finite=False,
                 input_name=name,
                 estimator=estimator,

@@ -28,6 +28,8 @@ from skqos._sklearn_compat import (
     get_feature_names,
 )
 from skqos._target_checks import as_single_target, as_weights, warn_of_missing_codes
+from skqos.distribution.mixin import DistributionMixin
+from skqos.distribution.model import Intervals, Pairs, learn_intervals
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
 from skqos.inputs import Columns, as_frame, check_names, locate_context, read_columns
@@ -100,6 +102,8 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     """
 
     _n_id_columns = 2
+    # How many columns may be named as ids and time, if others than those that are read.
+    _n_places: int | None = None
     _state: FittedState | None = None
 
     n_features_in_ = FittedAttribute()
@@ -163,16 +167,49 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         check_same_length(X=predicted, y=y, sample_weight=weights)
         return finite_r2_score(y, predicted, weights)
 
+    def is_known(self, X: Any) -> np.ndarray:
+        """Tell whether the user and the service of each row are among the training rows.
+
+        What is predicted for an unknown id rests on its context, or else on the average user or
+        service.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`; X is checked as at `predict`. Only the ids count: neither context
+            nor a time step makes a row unknown.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_samples, 2)
+            Column 0 tells it of the user, column 1 of the service. The ids of rows that
+            `early_stopping` held out are unknown; those of later updates are known.
+
+        Raises
+        ------
+        ValueError
+            If X is not as described.
+        NotFittedError
+            If the estimator is not fitted.
+        """
+        fitted = self._snapshot()
+        return fitted._known_ids(fitted._interactions(X))
+
+    def _known_ids(self, pairs: Interactions) -> np.ndarray:
+        """Return which ids of pairs `fit` saw, (n, 2); to be called on a snapshot."""
+        n_known = self.users_.n_entities, self.services_.n_entities
+        return np.column_stack([pairs.users, pairs.services]) < n_known
+
     def _interactions(self, X: Any) -> Interactions:
-        """Encode X as at prediction."""
-        return _encode(self._read_again(X), self.users_, self.services_)
+        return encode_columns(self._read_again(X), self.users_, self.services_)
 
     def _read_again(self, X: Any) -> Columns:
         """Check that X has the columns of `fit`, and take it apart."""
         frame = as_frame(X, 1, self)
         check_feature_names(self, frame, reset=False)
         check_n_features(self, frame, reset=False)
-        check_names(frame.columns, self._n_id_columns, self._n_id_columns, self._state.layout.names)
+        n_places = self._n_places or self._n_id_columns
+        check_names(frame.columns, self._n_id_columns, n_places, self._state.layout.names)
         return read_columns(frame, self._n_id_columns, self._state.layout)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -203,7 +240,7 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         super().__setstate__({k: v for k, v in state.items() if k != "_skqos_version"})
 
 
-class BaseQoSRegressor(PairRegressor):
+class BaseQoSRegressor(DistributionMixin, PairRegressor):
     """Checks, encoding, validation rows, target transform, prediction and pickling for all.
 
     A subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
@@ -217,6 +254,7 @@ class BaseQoSRegressor(PairRegressor):
         "user_features": ["array-like", None],
         "service_features": ["array-like", None],
         "target_transform": [StrOptions(set(TRANSFORMS)), None],
+        "intervals": ["boolean"],
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions({"adam", "adamw"})],
@@ -267,27 +305,13 @@ class BaseQoSRegressor(PairRegressor):
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)
         plain = with_plain_parameters(self)
-        transform, data = plain._prepare(columns, y)
-        nets, attributes = plain._train(data)
-        from skqos.training import history_frame
-
-        final = list(nets.values())[-1]
-        self._state = NetworkState(
-            n_features_in_=frame.shape[1],
-            feature_names_in_=names,
-            layout=layout,
-            users_=data.users,
-            services_=data.services,
-            attributes=attributes,
-            target_transform=transform,
-            target_shape=y.shape[1:],
-            module_=final.module_,
-            history_=history_frame(nets),
-            n_iter_=len(final.history),
-        ).with_nets(nets)
+        state = plain._learn(columns, y, names)
+        if plain.intervals:
+            state = state.with_intervals(plain._learn_intervals(state, columns, y))
+        self._state = state
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, quantiles: Any = None) -> np.ndarray:
         """Predict the QoS of pairs, measured or not, known or not.
 
         A known id keeps the context it was fitted with; an unknown one is represented by the
@@ -297,16 +321,26 @@ class BaseQoSRegressor(PairRegressor):
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Columns as in `fit`.
+        quantiles : array-like of shape (n_quantiles,), default=None
+            Levels, from 0.01 to 0.99, of quantiles to predict in place of the QoS itself. Needs
+            ``intervals=True`` in `fit`.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
-            Predictions in the unit of y, shaped like it.
+            Predictions in the unit of y, shaped like it. With `quantiles` there is one more axis,
+            the last, of length n_quantiles; along increasing levels values do not decrease.
+
+        Raises
+        ------
+        ValueError
+            If X or `quantiles` is not as described, or the model was fitted without intervals and
+            is asked for quantiles.
         """
         fitted = self._snapshot()
-        z = fitted._score_rows(X)
-        z = z.reshape(len(z), *fitted._state.target_shape)
-        return fitted._state.target_transform.inverse_transform(z)
+        if quantiles is not None:
+            return fitted._predict_quantiles(X, quantiles)
+        return fitted._predict(fitted._interactions(X))
 
     @property
     def stage_nets_(self) -> dict[str, QoSNet]:
@@ -323,10 +357,74 @@ class BaseQoSRegressor(PairRegressor):
 
     def _score_rows(self, X: Any, method: str = "score") -> np.ndarray:
         """Score the rows of X by a method of the network; to be called on a snapshot."""
+        return self._score(self._interactions(X), method)
+
+    def _score(self, interactions: Interactions, method: str = "score") -> np.ndarray:
         from skqos.prediction import resolve_device
 
-        device = resolve_device(self.device)
-        return self._state.predictor.predict(self._interactions(X), device, method)
+        return self._state.predictor.predict(interactions, resolve_device(self.device), method)
+
+    def _predict(self, interactions: Interactions) -> np.ndarray:
+        """Predict interactions in the unit of y; to be called on a snapshot."""
+        z = self._score(interactions)
+        z = z.reshape(len(z), *self._state.target_shape)
+        return self._state.target_transform.inverse_transform(z)
+
+    def _predicted_pairs(self, X: Any) -> Pairs:
+        return self._predict_pairs(self._interactions(X))
+
+    def _predict_pairs(self, interactions: Interactions) -> Pairs:
+        """Predict interactions in units of the transformed target; to be called on a snapshot."""
+        z = self._score(interactions)
+        return Pairs(interactions.users, interactions.services, z.reshape(len(z), -1))
+
+    def _target_shape(self) -> tuple[int, ...]:
+        return self._state.target_shape
+
+    def _learn(
+        self, columns: Columns, y: np.ndarray, names: np.ndarray | None = None
+    ) -> NetworkState:
+        """Train on rows, and return what was learnt."""
+        from skqos.training import history_frame
+
+        transform, data = self._prepare(columns, y)
+        nets, attributes = self._train(data)
+        final = list(nets.values())[-1]
+        return NetworkState(
+            n_features_in_=columns.frame.shape[1],
+            feature_names_in_=names,
+            layout=columns.layout,
+            users_=data.users,
+            services_=data.services,
+            attributes=attributes,
+            target_transform=transform,
+            target_shape=y.shape[1:],
+            module_=final.module_,
+            history_=history_frame(nets),
+            n_iter_=len(final.history),
+        ).with_nets(nets)
+
+    def _learn_intervals(self, state: NetworkState, columns: Columns, y: np.ndarray) -> Intervals:
+        """Learn how far measurements lie from predictions, by a second training on a part."""
+
+        def fit_and_predict(kept: np.ndarray) -> np.ndarray:
+            twin = with_plain_parameters(self)
+            # The user's callbacks belong to the training whose network is kept.
+            twin.callbacks = None
+            twin._state = twin._learn(columns.take(kept), y[kept])
+            return twin._predict(encode_columns(columns, twin.users_, twin.services_))
+
+        fitted = with_plain_parameters(self)
+        fitted._state = state
+        return learn_intervals(
+            fitted._predict_pairs(encode_columns(columns, state.users_, state.services_)),
+            y.reshape(len(y), -1),
+            columns.times,
+            (state.users_.n_entities, state.services_.n_entities),
+            state.target_transform,
+            fit_and_predict,
+            check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+        )
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -358,7 +456,7 @@ class BaseQoSRegressor(PairRegressor):
         validation = None
         if len(held_out):
             validation = (
-                _encode(columns.take(held_out), users, services),
+                encode_columns(columns.take(held_out), users, services),
                 transform.transform(y[held_out]),
             )
         data = TrainingData(
@@ -438,7 +536,8 @@ class BaseQoSRegressor(PairRegressor):
         return state
 
 
-def _encode(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
+def encode_columns(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
+    """Encode X as at prediction."""
     # Context is read only if there are newcomers.
     user_positions, new_users = users.transform(columns.users, lambda: columns.user_context)
     service_positions, new_services = services.transform(

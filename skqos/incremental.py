@@ -16,8 +16,11 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from skqos._errors import check_same_length
+from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import Interval, fit_context
-from skqos.base import BaseQoSRegressor, TrainingData, TrainingRows
+from skqos.base import BaseQoSRegressor, TrainingData, TrainingRows, encode_columns
+from skqos.distribution.model import Intervals
+from skqos.inputs import Columns
 from skqos.replay import ReplayBuffer
 from skqos.state import FittedAttribute, NetworkState
 
@@ -135,8 +138,24 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             module_=net.module_,
             history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
             n_iter_=len(net.history),
+        ).with_nets(nets)
+        if "_intervals" in state.attributes:
+            return updated.with_intervals(self._updated_intervals(updated, columns, y))
+        return updated
+
+    def _updated_intervals(
+        self, updated: NetworkState, columns: Columns, y: np.ndarray
+    ) -> Intervals:
+        """Learn from the errors that the network made on new rows ahead of the update."""
+        now = with_plain_parameters(self)
+        now._state = updated
+        before, after = (
+            fitted._predict_pairs(encode_columns(columns, fitted.users_, fitted.services_))
+            for fitted in (self, now)
         )
-        return updated.with_nets(nets)
+        return self._fitted_intervals().with_rows(
+            before, y.reshape(len(y), -1), (now.users_.n_entities, now.services_.n_entities), after
+        )
 
     def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:
         """Replay, grow, train."""

@@ -261,7 +261,7 @@ def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) 
         If an id is missing or infinite, ids of one column are of several kinds, or a time step
         is not an integer.
     """
-    users, services = (_read_id_column(frame, k) for k in range(2))
+    users, services = (read_id_column(frame, k) for k in range(2))
     return Columns(
         users=users,
         services=services,
@@ -271,9 +271,24 @@ def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) 
     )
 
 
+def read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
+    """Take the ids of column `k`, of users (0), services (1) or time steps (2), out of X.
+
+    Raises
+    ------
+    ValueError
+        If an id is missing or infinite, or ids are of several kinds.
+    TypeError
+        If ids cannot be hashed and sorted.
+    """
+    label = f"X, column {k} ({ID_COLUMNS[k]})"
+    with about(label):
+        return read_ids(frame.iloc[:, k], label)
+
+
 def read_time_steps(frame: pd.DataFrame) -> np.ndarray:
     """Take the time steps of X, its third column, as int64; raise ValueError if they are not."""
-    values = _read_id_column(frame, 2)
+    values = read_id_column(frame, 2)
     if values.dtype.kind == "i":
         # A copy: torch does not take what must not be written to.
         return values.copy()
@@ -417,12 +432,6 @@ def _check_time_unit(X: np.ndarray) -> None:
     unit = np.datetime_data(X.dtype)[0]
     if unit in ("ps", "fs", "as"):
         raise ValueError(f"X holds times in {unit}, which pandas would round; give ns or strings.")
-
-
-def _read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
-    label = f"X, column {k} ({ID_COLUMNS[k]})"
-    with about(label):
-        return read_ids(frame.iloc[:, k], label)
 
 
 def _prefixed(columns: pd.Index, prefix: str, n_id_columns: int) -> list[int]:

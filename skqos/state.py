@@ -20,6 +20,7 @@ from skqos.targets import TargetTransform
 if TYPE_CHECKING:
     from torch import nn
 
+    from skqos.distribution.model import Intervals
     from skqos.prediction import Predictor
     from skqos.training import QoSNet
 
@@ -95,6 +96,10 @@ class NetworkState(FittedState):
         from skqos.training import restore_net
 
         return self._kept("nets") or self._keep("nets", restore_net(self.module_, self.history_))
+
+    def with_intervals(self, intervals: Intervals) -> Self:
+        """Return a state that knows how far measurements lie from predictions."""
+        return self.with_attributes(_intervals=intervals).with_nets(self.nets)
 
     def with_nets(self, nets: dict[str, QoSNet]) -> Self:
         """Keep the nets that were trained beside the fields."""

@@ -15,7 +15,12 @@ from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
 from skqos._parameters import plain_value
-from skqos.baselines import EmbeddingMLPRegressor, PMFRegressor, UIPCCRegressor
+from skqos.baselines import (
+    EmbeddingMLPRegressor,
+    MedianRegressor,
+    PMFRegressor,
+    UIPCCRegressor,
+)
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
@@ -255,6 +260,7 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         "n_factors": IntRange(5, 50, log=True),
         "regularization": FloatRange(1.0, 100.0, log=True),
     },
+    MedianRegressor: {"by": Choice(("constant", "user", "service", "pair"))},
 }
 
 

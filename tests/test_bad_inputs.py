@@ -832,7 +832,40 @@ def of_partial_fit(name, rng):
         yield Case(entry, f"y: {what}", partial(make, X, bad), names, watch(model))
 
 
-OF_ESTIMATORS = [of_fit, of_parameters, of_predict, of_devices, of_score, of_partial_fit]
+@cache
+def fitted_with_intervals(name):
+    X, y = good_data(name)
+    return make_estimator(name, intervals=True).fit(X, y)
+
+
+def of_quantiles(name, rng):
+    """Bad levels and limits of the methods that predict a distribution."""
+    if "intervals" not in inspect.signature(ESTIMATORS[name].estimator_class).parameters:
+        return
+    X, _ = good_data(name)
+    model = fitted_with_intervals(name)
+    unchanged = keeps_predictions(name, model)
+    for method, parameter in (
+        ("predict", "quantiles"),
+        ("predict_interval", "confidence_level"),
+        ("predict_probability", "limit"),
+    ):
+        call = getattr(model, method)
+        for value in rng.sample(PARAMETERS, 30):
+            make = partial(call, X, **{parameter: value})
+            what = f"{parameter}={show(value)}"
+            yield Case(f"{name}.{method}", what, make, (parameter,), unchanged)
+
+
+OF_ESTIMATORS = [
+    of_fit,
+    of_parameters,
+    of_predict,
+    of_quantiles,
+    of_devices,
+    of_score,
+    of_partial_fit,
+]
 
 
 # --- The cases of everything else ---------------------------------------------------------------
@@ -938,7 +971,12 @@ METRICS = [
     metrics.nan_normalized_mean_absolute_error,
     metrics.nan_r2_score,
 ]
-SCORERS = [name for name in metrics.__all__ if name.endswith("_scorer")]
+# No estimator here predicts quantiles.
+SCORERS = [
+    name
+    for name in metrics.__all__
+    if name.endswith("_scorer") and not name.startswith("make_") and name != "neg_winkler_scorer"
+]
 
 
 def of_metrics(rng):
@@ -958,11 +996,54 @@ def of_metrics(rng):
         yield Case("outlier_mask", f"y: {what}", call, names)
     for what, names, bad in bad_parameters(metrics.outlier_mask, rng, 20, skip={"y"}):
         yield Case("outlier_mask", what, partial(count_outliers, y, **bad), names)
+    yield from of_intervals(rng, y)
+    yield from of_choices(rng, y)
     model, X = fitted("SAMoERegressor"), good_data("SAMoERegressor")[0]
     for name in SCORERS:
         for what, _, bad in rng.sample(list(bad_ys(y, rng, 10)), 12):
             call = partial(getattr(metrics, name), model, X, bad)
             yield Case(name, f"y: {what}", call, ("y", "y_true"), watch(model))
+
+
+def of_intervals(rng, y):
+    intervals = np.column_stack([y - 1, y + 1])
+    options = {"groups": np.arange(len(y)) % 3}
+    for metric in (metrics.interval_coverage, metrics.winkler_score):
+        for what, names, bad in rng.sample(list(bad_ys(y, rng, 20, name="y_true")), 25):
+            call = partial(metric, bad, intervals)
+            yield Case(metric.__name__, f"y_true: {what}", call, (*names, "intervals"))
+        for what, _, bad in rng.sample(list(bad_ys(y, rng, 20)), 25):
+            call = partial(metric, y, bad)
+            yield Case(metric.__name__, f"intervals: {what}", call, ("intervals", "y_true"))
+        skip = {"y_true", "intervals", "groups"}
+        for what, names, bad in bad_parameters(metric, rng, 15, skip=skip):
+            yield Case(metric.__name__, what, partial(metric, y, intervals, **bad), names)
+    for value in [*PARAMETERS, *(replaced(options["groups"], [3], cell) for cell in CELLS)]:
+        call = partial(metrics.interval_coverage, y, intervals, groups=value)
+        yield Case("interval_coverage", f"groups={show(value)}", call, ("groups",))
+    for what, _, bad in rng.sample(list(bad_ys(y, rng, 20)), 25):
+        call = partial(metrics.interval_coverage, y, intervals, by=bad)
+        yield Case("interval_coverage", f"by: {what}", call, ("by",))
+    for what, names, bad in bad_parameters(
+        metrics.nan_pinball_loss, rng, 20, skip={"y_true", "y_pred", "multioutput"}
+    ):
+        yield Case("nan_pinball_loss", what, partial(metrics.nan_pinball_loss, y, y, **bad), names)
+
+
+def of_choices(rng, y):
+    users = np.arange(len(y)) % 4
+    good = {"y_true": y, "y_pred": y, "users": users, "n_services": 3}
+    for metric in (metrics.choice_regret, metrics.near_best_share):
+        for name in ("y_true", "y_pred"):
+            for what, _, bad in rng.sample(list(bad_ys(y, rng, 20)), 25):
+                call = partial(metric, **{**good, name: bad})
+                yield Case(metric.__name__, f"{name}: {what}", call, (name, "y_true", "users"))
+        for what, names, bad in bad_parameters(metric, rng, 12, skip={"y_true", "y_pred"}):
+            yield Case(metric.__name__, what, partial(metric, **{**good, **bad}), names)
+        for value in CELLS:
+            bad = replaced(users, [3], value)
+            call = partial(metric, **{**good, "users": bad})
+            yield Case(metric.__name__, f"users with {show(value)}", call, ("users",))
 
 
 def count_outliers(*arguments, **keywords):
@@ -1086,17 +1167,23 @@ def of_displays(rng):
         ):
             # What is asked of matplotlib is matplotlib's to check.
             if not (names[0].endswith("_kw") and isinstance(bad[names[0]], dict)):
-                call = partial(draw, display, {**good, **bad})
+                call = partial(draw, display.from_estimator, {**good, **bad})
                 yield Case(entry, what, call, (*names, display.__name__))
         if "X" in taken:
             for what, names, bad in rng.sample(list(bad_Xs(X, n_ids(name), rng, 2)), 12):
                 names = (*names, "y", "user_groups", "y_true")
-                yield Case(entry, f"X: {what}", partial(draw, display, {**good, "X": bad}), names)
+                yield Case(
+                    entry,
+                    f"X: {what}",
+                    partial(draw, display.from_estimator, {**good, "X": bad}),
+                    names,
+                )
         if "y" in taken:
             for what, _, bad in rng.sample(list(bad_ys(y, rng, 4)), 12):
-                call = partial(draw, display, {**good, "y": bad})
+                call = partial(draw, display.from_estimator, {**good, "y": bad})
                 yield Case(entry, f"y: {what}", call, ("y", "y_true"))
     yield from of_group_errors(rng)
+    yield from of_interval_displays(rng)
 
 
 def of_group_errors(rng):
@@ -1115,14 +1202,37 @@ def of_group_errors(rng):
             yield Case("group_errors", f"{name}: {what}", call, (*names, "target", "y_true"))
 
 
-def draw(display, keywords):
+def of_interval_displays(rng):
+    """From predictions: no estimator here predicts quantiles."""
+    _, y = good_data("SAMoERegressor")
+    intervals = np.column_stack([y - 1, y + 1])
+    probability = np.linspace(0, 1, len(y))
+    for display, good in {
+        inspection.IntervalCoverageDisplay: {"intervals": intervals, "by": y},
+        inspection.PredictionIntervalDisplay: {"intervals": intervals, "y_pred": y},
+        inspection.ProbabilityCalibrationDisplay: {"probability": probability, "limit": 1.0},
+    }.items():
+        make, good = display.from_predictions, {"y_true": y, **good}
+        entry = f"{display.__name__}.from_predictions"
+        for name in sorted(good.keys() - {"limit"}):
+            for what, _, bad in rng.sample(list(bad_ys(y, rng, 10)), 20):
+                call = partial(draw, make, {**good, name: bad})
+                names = (name, "y_true", "intervals", "groups", "target")
+                yield Case(entry, f"{name}: {what}", call, names)
+        for what, names, bad in bad_parameters(make, rng, n_values=6, skip=good.keys() - {"limit"}):
+            if not (names[0].endswith("_kw") and isinstance(bad[names[0]], dict)):
+                call = partial(draw, make, {**good, **bad})
+                yield Case(entry, what, call, (*names, "by"))
+
+
+def draw(make, keywords):
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     try:
-        display.from_estimator(**keywords)
+        make(**keywords)
     finally:
         plt.close("all")
 

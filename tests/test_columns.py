@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn.pipeline import make_pipeline
 
 from skqos import SAMoERegressor
-from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.datasets import make_qos
 from skqos.model_selection import DensitySplit, SlotSplit
 from skqos.preprocessing import ContextJoiner
@@ -54,6 +54,7 @@ MODELS = [
         for contract in CONTRACTS
     ),
     Reader("UIPCCRegressor", _fit(UIPCCRegressor), 2, UIPCCRegressor),
+    Reader("MedianRegressor", _fit(MedianRegressor), 2, MedianRegressor),
     Reader(
         "PMFRegressor",
         _fit(lambda: PMFRegressor(random_state=0)),

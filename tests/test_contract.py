@@ -42,7 +42,7 @@ def _expected_failures(estimator):
 @pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")
 @parametrize_with_checks(
     [
-        *(contract.make() for contract in CONTRACTS),
+        *(contract.make(intervals=True) for contract in CONTRACTS),
         *(_at_defaults(contract) for contract in CONTRACTS),
     ],
     expected_failed_checks=_expected_failures,
@@ -52,6 +52,18 @@ def test_scikit_learn_checks(estimator, check):
 
 
 # --- Used as scikit-learn's users do ------------------------------------------------------------
+
+
+@all_estimators
+def test_services_in_any_order_are_predicted_alike(contract, qos):
+    """Runs of services, of one user and of several, are taken as slices where that is possible."""
+    model = contract.make().fit(qos.X, qos.y)
+    services = model.services_.ids_.to_numpy()
+    X = contract.rows(np.column_stack([np.full(len(services), 3), services]))
+    shuffled = np.random.default_rng(0).permutation(len(X))
+    expected = model.predict(X[shuffled])
+    np.testing.assert_allclose(model.predict(X)[shuffled], expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(X[4:9]), model.predict(X)[4:9], rtol=1e-5)
 
 
 @all_estimators
@@ -178,6 +190,30 @@ def test_unknown_ids_never_raise(contract, qos):
 
 
 @all_estimators
+def test_is_known_tells_of_users_and_services(contract, qos):
+    rows = np.arange(0, len(qos.y), 2)
+    model = contract.make().fit(qos.X[rows], qos.y[rows])
+    X = np.vstack([qos.X, contract.rows([[10**6, 3], [5, 10**7], [10**6, 10**7]])])
+    X[:, 2:] += 1000
+    known = model.is_known(X)
+    expected = [np.isin(X[:, k], qos.X[rows, k]) for k in range(2)]
+    assert known.dtype == bool
+    np.testing.assert_array_equal(known, np.column_stack(expected))
+    assert known.tolist()[-3:] == [[False, True], [True, False], [False, False]]
+
+
+@all_estimators
+def test_is_known_through_context_and_after_an_update(contract, qos):
+    X = _joined(qos)
+    model = contract.make().fit(X, qos.y)
+    newcomers = X.iloc[:2].assign(user=[10**6, X["user"].iloc[1]])
+    assert model.is_known(newcomers).tolist() == [[False, True], [True, True]]
+    if hasattr(model, "partial_fit"):
+        model.partial_fit(newcomers, qos.y[:2])
+        assert model.is_known(newcomers).all()
+
+
+@all_estimators
 def test_unknown_ids_are_told_apart_by_context(contract, qos):
     joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
     model = contract.make().fit(joined, qos.y)
@@ -265,6 +301,7 @@ def test_ids_of_validation_rows_are_unknown(contract, qos, held_out_rows):
     model = contract.make(early_stopping="monitor").fit(X, qos.y)
     assert 777 not in model.users_.ids_
     assert 888 not in model.services_.ids_
+    assert not model.is_known(contract.rows([[777, 888]])).any()
 
 
 @all_estimators
@@ -682,8 +719,9 @@ def test_bad_times_at_predict_raise(contract, qos, case):
 def _assert_predict_raises(contract, qos, make_X, message):
     n_ids = len(contract.id_columns)
     model = contract.make().fit(qos.X, qos.y)
-    with pytest.raises(ValueError, match=message.format(n_ids=n_ids, n_columns=2 * n_ids)):
-        model.predict(make_X(qos))
+    for method in (model.predict, model.is_known):
+        with pytest.raises(ValueError, match=message.format(n_ids=n_ids, n_columns=2 * n_ids)):
+            method(make_X(qos))
 
 
 @temporal_estimators
@@ -713,8 +751,9 @@ def test_a_table_that_matches_no_id_raises(contract, qos):
 @all_estimators
 def test_predict_before_fit_raises(contract, qos):
     model = contract.make()
-    with pytest.raises(NotFittedError):
-        model.predict(qos.X)
+    for method in (model.predict, model.is_known):
+        with pytest.raises(NotFittedError):
+            method(qos.X)
     assert not hasattr(model, "net_")
 
 

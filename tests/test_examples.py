@@ -516,13 +516,6 @@ def test_temporal_benchmark_draws_the_cells_of_the_baseline(example, temporal_fo
         assert len(forecast.y) == pytest.approx(share * n_past, rel=0.1)
 
 
-def test_pair_median_falls_back_to_the_service_then_to_all(example):
-    X = np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
-    model = example("benchmark_temporal").PairMedian().fit(X, np.array([1.0, 2.0, 4.0, 8.0]))
-    prediction = model.predict(np.array([[0, 0, 2], [2, 0, 2], [0, 2, 2]]))
-    np.testing.assert_array_equal(prediction, [1.5, 2.0, 3.0])
-
-
 @pytest.mark.usefixtures("tiny_regressors")
 @pytest.mark.parametrize("protocol", ["imputation", "forecast"])
 def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(
@@ -621,6 +614,24 @@ def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys
     output = capsys.readouterr().out
     assert "rt unknown users: SAMoERegressor" in output
     assert "rt unknown services: SAMoERegressor" in output
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+def test_benchmark_of_intervals_goes_on_where_it_ended(example, in_process, wsdream_folder, capsys):
+    benchmark = in_process(example("benchmark_intervals"))
+    out = wsdream_folder / "out"
+    common = ["--data", str(wsdream_folder), "--out", str(out), "--qos", "rt"]
+    common += ["--models", "EmbeddingMLPRegressor"]
+    benchmark.main([*common, "--seeds", "0"])
+    benchmark.main([*common, "--seeds", "0", "1"])
+    rows = pd.read_csv(out / "intervals.csv")
+    assert len(rows) == 2
+    assert rows["coverage"].between(0.3, 1).all()
+    assert (rows["lowest_tenth"] <= rows["highest_tenth"]).all()
+    # Of the first seed, each time.
+    assert rows["times"].notna().tolist() == [True, False]
+    assert "| rt " in capsys.readouterr().out
+    assert (out / "intervals.md").read_text().count("\n") == 3
 
 
 @pytest.mark.usefixtures("tiny_regressors")
@@ -752,6 +763,7 @@ def test_course_and_attention_are_drawn(temporal_folder, monkeypatch, capsys, re
         ("plot_training_history", 3, "train_loss"),
         ("plot_experts_and_gates", 4, "best_share"),
         ("plot_group_errors", 3, "same"),
+        ("plot_choose_a_service", 2, "met the limit"),
     ],
 )
 def test_displays_are_drawn(wsdream_folder, monkeypatch, capsys, name, n_axes, printed, real):

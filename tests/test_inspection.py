@@ -3,24 +3,31 @@
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos.baselines import MedianRegressor
 from skqos.datasets import make_qos
 from skqos.inspection import (
     AttentionDisplay,
     ExpertShareDisplay,
     GateProbabilityDisplay,
     GroupErrorDisplay,
+    IntervalCoverageDisplay,
     LatentStateDisplay,
+    PredictionIntervalDisplay,
+    ProbabilityCalibrationDisplay,
     TrainingHistoryDisplay,
     group_errors,
 )
@@ -83,8 +90,48 @@ def attentive(temporal):
     return MAKE[TPMCFRegressor](n_blocks=2).fit(temporal.X, temporal.y)
 
 
+class ResidualQuantiles(RegressorMixin, BaseEstimator):
+    """The medians of services; quantiles and probabilities from the residuals of all rows."""
+
+    def fit(self, X, y):
+        self.median_ = MedianRegressor().fit(X, y)
+        self.residuals_ = np.sort(y - self.median_.predict(X))
+        return self
+
+    def predict(self, X, quantiles=None):
+        check_is_fitted(self)
+        point = self.median_.predict(X)
+        return point if quantiles is None else np.add.outer(point, self._quantile(quantiles))
+
+    def predict_probability(self, X, limit):
+        room = limit - self.median_.predict(X)
+        return np.searchsorted(self.residuals_, room, side="right") / len(self.residuals_)
+
+    def _quantile(self, quantiles):
+        return np.quantile(self.residuals_, quantiles)
+
+
+class TwoTargets(RegressorMixin, BaseEstimator):
+    """The same for each column of y."""
+
+    def fit(self, X, y):
+        self.models_ = [ResidualQuantiles().fit(X, column) for column in np.transpose(y)]
+        return self
+
+    def predict(self, X, **options):
+        return np.stack([model.predict(X, **options) for model in self.models_], axis=1)
+
+    def predict_probability(self, X, limit):
+        return np.stack([model.predict_probability(X, limit) for model in self.models_], axis=1)
+
+
+@pytest.fixture(scope="module")
+def uncertain(static):
+    return with_context(static, ResidualQuantiles()).fit(static.X, static.y)
+
+
 @pytest.fixture
-def displays(static, temporal, experts, regional, joint, attentive):
+def displays(static, temporal, experts, regional, joint, attentive, uncertain):
     """Ways to make each Display, and how many axes it draws on."""
     rows = static.X, static.y
     groups = {"user_groups": "user_region", "service_groups": "service_region"}
@@ -95,11 +142,21 @@ def displays(static, temporal, experts, regional, joint, attentive):
         "states": (partial(LatentStateDisplay.from_estimator, regional), 2),
         "attention": (partial(AttentionDisplay.from_estimator, attentive, temporal.X), 1),
         "errors": (partial(GroupErrorDisplay.from_estimator, experts, *rows, **groups), 1),
+        "coverage": (partial(IntervalCoverageDisplay.from_estimator, uncertain, *rows), 1),
+        "intervals": (partial(PredictionIntervalDisplay.from_estimator, uncertain, *rows), 1),
+        "probability": (
+            partial(ProbabilityCalibrationDisplay.from_estimator, uncertain, *rows, limit=1.0),
+            1,
+        ),
     }
 
 
 DISPLAYS = pytest.mark.parametrize(
-    "name", ["history", "gates", "experts", "states", "attention", "errors"]
+    "name",
+    [
+        *("history", "gates", "experts", "states", "attention", "errors"),
+        *("coverage", "intervals", "probability"),
+    ],
 )
 
 
@@ -675,3 +732,240 @@ def test_errors_of_any_regressor():
         GroupErrorDisplay.from_estimator(LinearRegression(), [[0]], [1], user_groups=["a"])
     with pytest.raises(TypeError, match="needs a fitted regressor; got FunctionTransformer"):
         GroupErrorDisplay.from_estimator(take, X, y, user_groups=["a"] * 4)
+
+
+# --- Intervals ----------------------------------------------------------------------------------
+
+
+def coverage_slowly(y, intervals, rows):
+    inside = [
+        low <= value <= high
+        for value, (low, high) in zip(y[rows], intervals[rows], strict=True)
+        if not np.isnan(value)
+    ]
+    return np.mean(inside), len(inside)
+
+
+@pytest.fixture
+def intervals(static, uncertain):
+    return uncertain.predict(static.X, quantiles=[0.05, 0.95])
+
+
+def test_coverage_by_band_of_the_prediction(uncertain, static, intervals):
+    display = IntervalCoverageDisplay.from_estimator(uncertain, static.X, static.y, n_bands=4)
+    prediction = uncertain.predict(static.X)
+    previous = -np.inf
+    for band, (share, n_rows) in display.coverage.iterrows():
+        rows = (prediction > previous) & (prediction <= band.right)
+        assert (share, n_rows) == coverage_slowly(static.y, intervals, rows)
+        previous = band.right
+    assert display.coverage["n_rows"].sum() == len(static.y)
+    assert_array_equal(display.line_.get_ydata(), display.coverage["coverage"])
+    assert_array_equal(display.level_line_.get_ydata(), [0.9, 0.9])
+    assert display.ax_.get_xlabel() == "prediction"
+    labels = [label.get_text() for label in display.ax_.get_xticklabels()]
+    assert labels == [f"{b.left:.3g} to {b.right:.3g}" for b in display.coverage.index]
+    given = IntervalCoverageDisplay.from_predictions(
+        static.y, intervals, by=pd.Series(prediction, name="prediction"), n_bands=4
+    )
+    pd.testing.assert_frame_equal(given.coverage, display.coverage)
+
+
+def test_coverage_by_group(uncertain, static, intervals):
+    y = np.where(np.arange(len(static.y)) % 5, static.y, np.nan)
+    display = IntervalCoverageDisplay.from_estimator(
+        uncertain, static.X, y, groups="user", line_kw={"marker": "s"}, bar_kw={"color": "C3"}
+    )
+    assert set(display.coverage.index) == set(static.X[:, 0])
+    for user, (share, n_rows) in display.coverage.iterrows():
+        assert (share, n_rows) == coverage_slowly(y, intervals, static.X[:, 0] == user)
+    assert display.shown_["coverage"].is_monotonic_increasing
+    assert_array_equal(display.line_.get_ydata(), display.shown_["coverage"])
+    labels = [label.get_text() for label in display.ax_.get_xticklabels()]
+    assert labels == display.shown_.index.map(str).tolist()
+    assert display.ax_.get_xlabel() == "user"
+    assert display.line_.get_marker() == "s"
+    assert display.bars_[0].get_facecolor() == matplotlib.colors.to_rgba("C3")
+    by_label = IntervalCoverageDisplay.from_predictions(
+        y, intervals, groups=pd.Series(static.X[:, 0], name="user"), min_rows=10
+    )
+    kept = display.coverage[display.coverage["n_rows"] >= 10]
+    assert 0 < len(kept) < len(display.coverage)
+    pd.testing.assert_frame_equal(by_label.coverage, kept)
+
+
+def test_the_ranges_hold_95_percent_of_chance():
+    """Shares of draws as promised lie in the ranges, of few rows and of many."""
+    rng = np.random.default_rng(0)
+    coverage = pd.DataFrame({"coverage": [0.8, 0.8], "n_rows": [20, 2000]}, index=["few", "many"])
+    display = IntervalCoverageDisplay(coverage=coverage, confidence_level=0.8).plot()
+    for bar, n_rows in zip(display.bars_, coverage["n_rows"], strict=True):
+        shares = rng.binomial(n_rows, 0.8, size=20_000) / n_rows
+        low, high = bar.get_y() - 1e-9, bar.get_y() + bar.get_height() + 1e-9
+        assert 0.945 < ((low <= shares) & (shares <= high)).mean() < 0.985
+
+
+def test_many_groups_have_no_labels():
+    y = np.arange(100.0)
+    intervals = np.column_stack([y, y + 1])
+    display = IntervalCoverageDisplay.from_predictions(y, intervals, groups=np.arange(100))
+    assert len(display.ax_.get_xticks()) == 0
+    assert display.ax_.get_xlabel() == "group (100)"
+
+
+def test_rows_stand_in_the_order_of_the_prediction(uncertain, static, intervals):
+    display = PredictionIntervalDisplay.from_estimator(
+        uncertain, static.X, static.y, max_rows=50, line_kw={"ls": ":"}, scatter_kw={"s": 3}
+    )
+    prediction = uncertain.predict(static.X)
+    rows = display.rows_
+    assert len(set(rows)) == 50
+    assert (np.diff(prediction[rows]) >= 0).all()
+    assert prediction[rows[0]] == prediction.min()
+    assert prediction[rows[-1]] == prediction.max()
+    assert_array_equal(display.line_.get_ydata(), prediction[rows])
+    assert display.line_.get_linestyle() == ":"
+    inside = (intervals[rows, 0] <= static.y[rows]) & (static.y[rows] <= intervals[rows, 1])
+    assert 0 < inside.sum() < 50
+    for points, shown in ((display.covered_, inside), (display.missed_, ~inside)):
+        expected = np.column_stack([np.arange(50), static.y[rows]])[shown]
+        assert_array_equal(points.get_offsets(), expected)
+        assert_array_equal(points.get_sizes(), [3])
+    corners = display.fill_.get_paths()[0].vertices
+    for position, row in enumerate(rows):
+        assert set(intervals[row]) <= set(corners[corners[:, 0] == position, 1])
+
+
+def test_unobserved_rows_are_not_drawn():
+    y = [np.nan, 3.0, 1.0]
+    display = PredictionIntervalDisplay.from_predictions(
+        y, [[0.0, 9.0], [2.0, 4.0], [0.0, 2.0]], fill_kw={"alpha": 0.5}
+    )
+    assert display.y_true.tolist() == [3.0, 1.0]
+    assert display.rows_.tolist() == [1, 0]
+    assert display.line_ is None
+    assert display.fill_.get_alpha() == 0.5
+    assert len(display.plot(max_rows=1).rows_) == 1
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_probabilities_by_loops(uncertain, static, strategy):
+    y = np.where(np.arange(len(static.y)) % 5, static.y, np.nan)
+    display = ProbabilityCalibrationDisplay.from_estimator(
+        uncertain, static.X, y, limit=0.8, n_bins=5, strategy=strategy
+    )
+    probability = uncertain[-1].predict_probability(uncertain[:-1].transform(static.X), 0.8)
+    observed = ~np.isnan(y)
+    edges = np.linspace(0, 1, 6)
+    if strategy == "quantile":
+        edges = np.quantile(probability[observed], edges, method="inverted_cdf")
+    found = []
+    for low, high in pairwise(edges):
+        if strategy == "uniform":
+            rows = (low <= probability) & ((probability < high) | (high == 1))
+        else:
+            rows = ((low < probability) | (low == edges[0])) & (probability <= high)
+        rows &= observed
+        if rows.any():
+            found.append((probability[rows].mean(), (y[rows] <= 0.8).mean(), rows.sum()))
+    assert len(found) > 2
+    assert_allclose(display.calibration, found)
+    assert_allclose(display.line_.get_xydata(), display.calibration.to_numpy()[:, :2])
+    assert_array_equal(display.diagonal_.get_xydata(), [[0, 0], [1, 1]])
+    assert display.ax_.get_xlabel() == "predicted probability of y ≤ 0.8"
+
+
+def test_intervals_of_one_target(joint_data):
+    X, y = joint_data.X, joint_data.y
+    model = TwoTargets().fit(X, np.nan_to_num(y, nan=1.0))
+    intervals = model.predict(X, quantiles=[0.1, 0.9])
+    expected = IntervalCoverageDisplay.from_predictions(
+        y[:, 1], intervals[:, 1], by=model.predict(X)[:, 1]
+    )
+    display = IntervalCoverageDisplay.from_estimator(model, X, y, target=1, confidence_level=0.8)
+    assert_array_equal(display.coverage, expected.coverage)
+    rows = PredictionIntervalDisplay.from_estimator(model, X, y, target=1)
+    observed = ~np.isnan(y[:, 1])
+    assert_array_equal(rows.y_true, y[observed, 1])
+    assert_array_equal(rows.y_pred, model.predict(X)[observed, 1])
+    met = ProbabilityCalibrationDisplay.from_estimator(model, X, y, limit=20.0, target=1)
+    single = ProbabilityCalibrationDisplay.from_predictions(
+        y[:, 1], model.predict_probability(X, 20.0)[:, 1], limit=20.0
+    )
+    pd.testing.assert_frame_equal(met.calibration, single.calibration)
+    for make in (
+        IntervalCoverageDisplay.from_estimator,
+        PredictionIntervalDisplay.from_estimator,
+        partial(ProbabilityCalibrationDisplay.from_estimator, limit=1.0),
+    ):
+        with pytest.raises(ValueError, match="has 2 columns: say by `target`"):
+            make(model, X, y)
+        with pytest.raises(ValueError, match=r"target=2 is not in y_\w+, which has 2 column"):
+            make(model, X, y, target=2)
+
+
+def test_displays_of_intervals_need_quantiles(static, uncertain):
+    data = static.X, static.y
+    for display in (IntervalCoverageDisplay, PredictionIntervalDisplay):
+        with pytest.raises(TypeError, match="whose predict takes quantiles; got LinearRegression"):
+            display.from_estimator(LinearRegression(), *data)
+        with pytest.raises(TypeError, match="whose predict takes quantiles; got ContextJoiner"):
+            display.from_estimator(uncertain[:-1], *data)
+        with pytest.raises(NotFittedError):
+            display.from_estimator(ResidualQuantiles(), *data)
+    with pytest.raises(TypeError, match="method predict_probability; got LinearRegression"):
+        ProbabilityCalibrationDisplay.from_estimator(LinearRegression(), *data, limit=1.0)
+    assert not plt.get_fignums()
+
+
+Y, ENDS = [1.0, 2.0], [[0.0, 1.0], [1.0, 3.0]]
+COVERAGE = partial(IntervalCoverageDisplay.from_predictions, Y, ENDS)
+CALIBRATION = partial(ProbabilityCalibrationDisplay.from_predictions, Y)
+REFUSED = {
+    "neither": (COVERAGE, {}, "Give either groups or by"),
+    "both": (COVERAGE, {"by": Y, "groups": Y}, "Give either groups or by"),
+    "few rows": (COVERAGE, {"groups": Y, "min_rows": 2}, "no band or group has min_rows=2"),
+    "no rows": (COVERAGE, {"groups": Y, "min_rows": 0}, "min_rows must be 1 or more; got 0"),
+    "level": (COVERAGE, {"by": Y, "confidence_level": 90}, "'confidence_level' parameter"),
+    "bands": (COVERAGE, {"by": Y, "n_bands": 0}, "'n_bands' parameter"),
+    "lengths": (COVERAGE, {"by": [1.0]}, "y_true has 2, by has 1"),
+    "rows": (
+        partial(PredictionIntervalDisplay.from_predictions, Y, ENDS),
+        {"max_rows": 0},
+        "'max_rows' parameter",
+    ),
+    "predictions": (
+        partial(PredictionIntervalDisplay.from_predictions, Y, ENDS),
+        {"y_pred": [1.0]},
+        "y_true has 2, y_pred has 1",
+    ),
+    "unobserved": (
+        partial(PredictionIntervalDisplay.from_predictions, [np.nan] * 2, ENDS),
+        {},
+        "y_true is NaN in every row",
+    ),
+    "no probability": (
+        CALIBRATION,
+        {"probability": [0.5, 1.5], "limit": 1.0},
+        r"probability: row 1 is 1\.5; give values from 0 to 1",
+    ),
+    "limit": (CALIBRATION, {"probability": [0.5, 1.0], "limit": np.nan}, "'limit' parameter"),
+    "strategy": (
+        CALIBRATION,
+        {"probability": [0.5, 1.0], "limit": 1.0, "strategy": "kmeans"},
+        "strategy must be one of",
+    ),
+    "nothing": (
+        partial(ProbabilityCalibrationDisplay.from_predictions, [np.nan] * 2),
+        {"probability": [0.5, 1.0], "limit": 1.0},
+        "y_true is NaN in every row",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_displays_of_intervals_refuse_bad_values(case):
+    make, params, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        make(**params)
+    assert not plt.get_fignums()

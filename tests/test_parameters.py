@@ -11,13 +11,13 @@ import pytest
 
 from skqos._parameters import check_items, check_numbers, plain_value, with_plain_parameters
 from skqos._sklearn_compat import Interval
-from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.model_selection import DensitySplit, SlotSplit
 from tests.common import CONTRACTS
 
 INTEGERS = [np.dtype(f"{sign}int{bits}").type for sign in ("", "u") for bits in (8, 16, 32, 64)]
 FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
-BASELINES = [UIPCCRegressor, PMFRegressor]
+BASELINES = [UIPCCRegressor, PMFRegressor, MedianRegressor]
 
 
 def estimators():

@@ -47,7 +47,7 @@ from skqos import (
     persistence,
 )
 from skqos._plain import from_plain, to_plain
-from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.exceptions import InconsistentVersionWarning
 from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
@@ -153,7 +153,9 @@ def test_variants_of_the_networks_predict_the_same(path, estimator, params):
     np.testing.assert_array_equal(loaded.predict(qos.X), pipeline.predict(qos.X))
 
 
-@pytest.mark.parametrize("estimator", [UIPCCRegressor(), PMFRegressor(random_state=0)])
+@pytest.mark.parametrize(
+    "estimator", [UIPCCRegressor(), PMFRegressor(random_state=0), MedianRegressor(by="pair")]
+)
 def test_baselines_predict_the_same(qos, path, estimator):
     loaded = saved_and_loaded(estimator.fit(qos.X, qos.y), path)
     np.testing.assert_array_equal(loaded.predict(qos.X), estimator.predict(qos.X))

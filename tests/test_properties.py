@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,15 @@ from skqos._arrays import difference_sorted, draw_distinct, sorted_unique
 from skqos.entities import EntityEncoder
 from skqos.graphs import BipartiteGraph, ContextGraph
 from skqos.metrics import (
+    choice_regret,
+    interval_coverage,
     nan_mean_absolute_error,
     nan_normalized_mean_absolute_error,
+    nan_pinball_loss,
     nan_r2_score,
     nan_root_mean_squared_error,
+    near_best_share,
+    winkler_score,
 )
 from skqos.model_selection import DensitySplit
 from skqos.preprocessing import ContextJoiner
@@ -266,6 +272,8 @@ def _of_one_target(name, pairs):
         return absolute / n if n else None
     if name == "rmse":
         return math.sqrt(squared / n) if n else None
+    if name == "pinball":
+        return sum(max((t - p) / 4, (p - t) * 3 / 4) for t, p in pairs) / n if n else None
     if name == "nmae":
         return absolute / sum(abs(true) for true, _ in pairs) if n else None
     spread = sum((true - mean) ** 2 for true, _ in pairs)
@@ -281,6 +289,7 @@ METRICS = {
     "rmse": nan_root_mean_squared_error,
     "nmae": nan_normalized_mean_absolute_error,
     "r2": nan_r2_score,
+    "pinball": partial(nan_pinball_loss, quantile=0.25),
 }
 
 
@@ -316,6 +325,68 @@ def test_metrics_count_observed_entries(name, rows):
     else:
         with pytest.raises(ValueError, match="nothing to average"):
             metric(true, predicted)
+
+
+@few
+@given(
+    rows=st.lists(
+        st.tuples(st.none() | numbers, numbers, st.integers(0, 8), st.sampled_from("abc")),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_intervals_cover_what_lies_between_their_ends(rows):
+    true = np.array([np.nan if y is None else y for y, *_ in rows])
+    ends = np.array([(low, low + width) for _, low, width, _ in rows])
+    groups = [group for *_, group in rows]
+    inside, scores = {}, []
+    for y, low, width, group in rows:
+        if y is not None:
+            inside.setdefault(group, []).append(low <= y <= low + width)
+            scores.append(width + 4 * max(low - y, 0) + 4 * max(y - low - width, 0))
+    if not scores:
+        with pytest.raises(ValueError, match="y_true"):
+            interval_coverage(true, ends)
+        return
+    shares = {group: sum(found) / len(found) for group, found in sorted(inside.items())}
+    assert interval_coverage(true, ends, groups=groups).to_dict() == pytest.approx(shares)
+    overall = sum(map(sum, inside.values())) / len(scores)
+    assert interval_coverage(true, ends) == pytest.approx(overall)
+    score = winkler_score(true, ends, confidence_level=0.5)
+    assert score == pytest.approx(sum(scores) / len(scores))
+
+
+@few
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from("abc"), st.none() | numbers, st.integers(-2, 2)),
+        min_size=1,
+        max_size=14,
+    )
+)
+def test_users_choose_what_is_predicted_best(direction, rows):
+    best_of = min if direction == "minimize" else max
+    regrets, near = [], []
+    for user in "abc":
+        mine = [(y, p) for u, y, p in rows if u == user and y is not None]
+        if len(mine) < 2:
+            continue
+        best = best_of(y for y, _ in mine)
+        picked = [y for y, p in mine if p == best_of(q for _, q in mine)]
+        margin = max(abs(best) / 8, 0.5)
+        regrets.append(sum(abs(y - best) for y in picked) / len(picked))
+        near.append(sum(abs(y - best) <= margin for y in picked) / len(picked))
+    users, true, predicted = zip(*rows, strict=True)
+    data = np.array(true, dtype=float), predicted, users
+    if not regrets:
+        with pytest.raises(ValueError, match="users: none has 2 rows"):
+            choice_regret(*data, direction=direction)
+        return
+    regret = choice_regret(*data, direction=direction)
+    assert regret == pytest.approx(sum(regrets) / len(regrets), abs=1e-12)
+    share = near_best_share(*data, direction=direction, relative=1 / 8, absolute=0.5)
+    assert share == pytest.approx(sum(near) / len(near))
 
 
 # --- Graphs -------------------------------------------------------------------------------------

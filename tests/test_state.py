@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 
 import skqos
 from skqos import R2SLRegressor, SAMoERegressor, TPMCFRegressor
-from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.entities import EntityEncoder
 from skqos.inspection import AttentionDisplay, ExpertShareDisplay
 from skqos.persistence import load_model, save_model
@@ -25,7 +25,7 @@ from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, all_estimators, incremental_estimators
 
 PACKAGE = str(Path(skqos.__file__).parent)
-BASELINES = [UIPCCRegressor(), PMFRegressor(random_state=0)]
+BASELINES = [UIPCCRegressor(), PMFRegressor(random_state=0), MedianRegressor(by="pair")]
 every_baseline = pytest.mark.parametrize("baseline", BASELINES, ids=lambda b: type(b).__name__)
 
 
@@ -198,7 +198,7 @@ def test_a_baseline_that_is_interrupted_while_it_stores_leaves_old_or_new(
     models = interrupted_at_every_line(
         monkeypatch,
         type(baseline),
-        "_fit_matrix",
+        "_fit_codes",
         lambda: pickle.loads(stored),
         lambda model: model.fit(qos.X, qos.y),
     )
@@ -512,6 +512,7 @@ READERS = [
     ("TPMCFRegressor", "predict"),
     ("UIPCCRegressor", "predict"),
     ("PMFRegressor", "predict"),
+    ("MedianRegressor", "predict"),
 ]
 
 

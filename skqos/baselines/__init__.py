@@ -1,6 +1,7 @@
-"""What a method has to beat: neighbourhoods (UIPCC), PMF, and a plain network."""
+"""What a method has to beat: medians, neighbourhoods (UIPCC), PMF, and a plain network."""
 
 from skqos.baselines.collaborative import PMFRegressor, UIPCCRegressor
 from skqos.baselines.embedding_mlp import EmbeddingMLPRegressor
+from skqos.baselines.median import MedianRegressor
 
-__all__ = ["EmbeddingMLPRegressor", "PMFRegressor", "UIPCCRegressor"]
+__all__ = ["EmbeddingMLPRegressor", "MedianRegressor", "PMFRegressor", "UIPCCRegressor"]

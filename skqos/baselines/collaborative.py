@@ -12,20 +12,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
 
-from skqos._errors import check_same_length
-from skqos._parameters import with_plain_parameters
-from skqos._sklearn_compat import Interval, fit_context, get_feature_names
-from skqos.base import PairRegressor
-from skqos.entities import EntityEncoder
+from skqos._sklearn_compat import Interval
+from skqos.baselines._common import BaselineRegressor
 from skqos.factorization import interaction_matrix
-from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
-from skqos.state import FittedAttribute, FittedState
+from skqos.state import FittedAttribute
 
 __all__ = ["PMFRegressor", "UIPCCRegressor"]
 
@@ -36,8 +32,8 @@ PAIRS_PER_BATCH = 2**16
 ROUNDING = 1e-12
 
 
-class _BaselineRegressor(PairRegressor):
-    """Reading X and y, the means, and prediction for unknown ids.
+class _MatrixRegressor(BaselineRegressor):
+    """The matrix of measured cells, the means, and prediction for unknown ids.
 
     A subclass defines ``_fit_matrix`` and ``_predict_known``.
     """
@@ -45,57 +41,6 @@ class _BaselineRegressor(PairRegressor):
     user_means_ = FittedAttribute()
     service_means_ = FittedAttribute()
     mean_ = FittedAttribute()
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any) -> Self:
-        """Fit to measured interactions.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; further columns are not used.
-        y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit and of any sign.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If X or y is not as described; nothing of an earlier fit is changed then.
-        """
-        y = self._check_target(y)
-        frame = as_frame(X, self._n_id_columns, self)
-        names = get_feature_names(frame)
-        check_names(frame.columns, self._n_id_columns, self._n_id_columns)
-        # Ids alone: context is not looked at.
-        layout = ContextLayout([], [])
-        columns = read_columns(frame, self._n_id_columns, layout)
-        check_same_length(X=frame, y=y)
-        users, services = EntityEncoder("user"), EntityEncoder("service")
-        matrix = interaction_matrix(
-            users.fit(columns.users, columns.user_context),
-            services.fit(columns.services, columns.service_context),
-            y,
-            (users.n_entities, services.n_entities),
-        )
-        self._state = FittedState(
-            n_features_in_=frame.shape[1],
-            feature_names_in_=names,
-            layout=layout,
-            users_=users,
-            services_=services,
-            attributes={
-                "user_means_": _row_means(matrix),
-                "service_means_": _row_means(matrix.T.tocsr()),
-                "mean_": float(matrix.data.mean()),
-                **with_plain_parameters(self)._fit_matrix(matrix),
-            },
-        )
-        return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the QoS of pairs, measured or not, known or not.
@@ -115,8 +60,7 @@ class _BaselineRegressor(PairRegressor):
         """
         fitted = self._snapshot()
         pairs = fitted._interactions(X)
-        known_users = pairs.users < fitted.users_.n_entities
-        known_services = pairs.services < fitted.services_.n_entities
+        known_users, known_services = fitted._known_ids(pairs).T
         prediction = np.full(len(pairs), fitted.mean_)
         alone = known_users & ~known_services
         prediction[alone] = fitted.user_means_[pairs.users[alone]]
@@ -125,6 +69,17 @@ class _BaselineRegressor(PairRegressor):
         both = known_users & known_services
         prediction[both] = fitted._predict_known(pairs.users[both], pairs.services[both])
         return prediction
+
+    def _fit_codes(
+        self, users: np.ndarray, services: np.ndarray, y: np.ndarray, shape: tuple[int, int]
+    ) -> dict[str, Any]:
+        matrix = interaction_matrix(users, services, y, shape)
+        return {
+            "user_means_": _row_means(matrix),
+            "service_means_": _row_means(matrix.T.tocsr()),
+            "mean_": float(matrix.data.mean()),
+            **self._fit_matrix(matrix),
+        }
 
     def _fit_matrix(self, matrix: sparse.csr_array) -> dict[str, Any]:
         """Return the fitted attributes of the method; unobserved cells are not stored."""
@@ -135,7 +90,7 @@ class _BaselineRegressor(PairRegressor):
         raise NotImplementedError
 
 
-class UIPCCRegressor(_BaselineRegressor):
+class UIPCCRegressor(_MatrixRegressor):
     """Neighbourhoods of users and of services by Pearson correlation (UIPCC, WSRec).
 
     The user side (UPCC) predicts that user u deviates from its mean on service s as the users do
@@ -489,7 +444,7 @@ def _row_means(matrix: sparse.csr_array) -> np.ndarray:
     return np.add.reduceat(matrix.data, matrix.indptr[:-1]) / np.diff(matrix.indptr)
 
 
-class PMFRegressor(_BaselineRegressor):
+class PMFRegressor(_MatrixRegressor):
     """Probabilistic matrix factorisation (PMF): a user-service product of factors.
 
     Minimises, over the measured cells (u, s) of values r, in units of the mean of abs(r)::

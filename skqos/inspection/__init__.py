@@ -1,11 +1,14 @@
-"""Displays of what fitted estimators learnt, in the manner of scikit-learn's.
+"""Displays of what fitted estimators learnt and predict, in the manner of scikit-learn's.
 
 Importing this takes neither matplotlib nor torch; drawing takes matplotlib.
 """
 
 from skqos.inspection._attention import AttentionDisplay
 from skqos.inspection._group_errors import GroupErrorDisplay, group_errors
+from skqos.inspection._interval_coverage import IntervalCoverageDisplay
 from skqos.inspection._latent_states import LatentStateDisplay
+from skqos.inspection._prediction_intervals import PredictionIntervalDisplay
+from skqos.inspection._probability import ProbabilityCalibrationDisplay
 from skqos.inspection._routing import ExpertShareDisplay, GateProbabilityDisplay
 from skqos.inspection._training_history import TrainingHistoryDisplay
 
@@ -14,7 +17,10 @@ __all__ = [
     "ExpertShareDisplay",
     "GateProbabilityDisplay",
     "GroupErrorDisplay",
+    "IntervalCoverageDisplay",
     "LatentStateDisplay",
+    "PredictionIntervalDisplay",
+    "ProbabilityCalibrationDisplay",
     "TrainingHistoryDisplay",
     "group_errors",
 ]

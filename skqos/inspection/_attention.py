@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from skqos._pipelines import transform_input
 from skqos.inspection._common import (
     COLORS,
     LINE_STYLES,
@@ -17,7 +18,6 @@ from skqos.inspection._common import (
     final_estimator,
     prepare_axes,
     style,
-    transform_input,
 )
 from skqos.tpmcf.estimator import TPMCFRegressor
 

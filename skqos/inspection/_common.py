@@ -1,20 +1,24 @@
-"""What the Displays share: the end of a pipeline, matplotlib on demand, axes, heat maps."""
+"""What the Displays share: ends of pipelines, targets, matplotlib on demand, axes, heat maps."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import about
+from skqos._frames import to_frame
 from skqos._parameters import validated
+from skqos._pipelines import last_step, transform_input
+from skqos._sklearn_compat import Interval
+from skqos._target_checks import as_target
 from skqos.base import PairRegressor
+from skqos.metrics._intervals import check_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,12 +41,20 @@ OPTIONS: dict[str, list[Any]] = {
     "min_rows": [Integral],
     "max_groups": [Integral, None],
     "n_regions": [Integral, None],
+    "n_bands": [Interval(Integral, 1, None, closed="left")],
+    "n_bins": [Interval(Integral, 1, None, closed="left")],
+    "max_rows": [Interval(Integral, 1, None, closed="left")],
+    "confidence_level": [Interval(Real, 0, 1, closed="neither")],
+    "limit": [Interval(Real, None, None, closed="neither")],
+    "strategy": [str],
     "target_names": ["array-like", None],
     "include_values": ["boolean"],
     "colorbar": ["boolean"],
     "im_kw": [dict, None],
     "line_kw": [dict, None],
     "bar_kw": [dict, None],
+    "fill_kw": [dict, None],
+    "scatter_kw": [dict, None],
 }
 
 
@@ -77,16 +89,95 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
     return final._snapshot() if isinstance(final, PairRegressor) else final
 
 
-def last_step(estimator: Any) -> Any:
-    """Return the last step of a Pipeline, and anything else as it is."""
-    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
+def take_target(y: Any, name: str, target: int | None) -> np.ndarray:
+    """Values of one target, (n,); NaN only in `y_true`; errors as of `find_target`."""
+    y = as_target(y, name, allow_nan=name == "y_true")
+    columns = y.reshape(len(y), -1)
+    return columns[:, find_target(columns.shape[1], name, target)]
 
 
-def transform_input(estimator: Any, X: Any) -> Any:
-    """Take X through all steps of a Pipeline but the last."""
-    if isinstance(estimator, Pipeline) and len(estimator) > 1:
-        return estimator[:-1].transform(X)
-    return X
+def predicts_quantiles(estimator: Any, X: Any, caller: str) -> tuple[Any, Any]:
+    """Return the regressor at the end of a Pipeline, as it is now, and X as it gets it.
+
+    Raises
+    ------
+    TypeError
+        If its ``predict`` does not take ``quantiles``.
+    """
+    final = last_step(estimator)
+    predict = getattr(final, "predict", None)
+    parameters = inspect.signature(predict).parameters if predict else {}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if "quantiles" not in parameters and not takes_any:
+        raise TypeError(
+            f"{caller} needs a fitted regressor whose predict takes quantiles; got "
+            f"{type(final).__name__}."
+        )
+    final = final._snapshot() if isinstance(final, PairRegressor) else final
+    return final, transform_input(estimator, X)
+
+
+def take_intervals(
+    y_true: Any, intervals: Any, target: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of one target, (n,), and its intervals, (n, 2)."""
+    y, lower, upper = check_intervals(y_true, intervals)
+    k = find_target(y.shape[1], "y_true", target)
+    return y[:, k], np.column_stack([lower[:, k], upper[:, k]])
+
+
+def find_target(n_targets: int, name: str, target: int | None) -> int:
+    """Return the number of the target; ValueError if there are several and none is named."""
+    if target is None:
+        if n_targets > 1:
+            raise ValueError(f"{name} has {n_targets} columns: say by `target` which to take.")
+        return 0
+    if not 0 <= target < n_targets:
+        raise ValueError(f"target={target} is not in {name}, which has {n_targets} column(s).")
+    return target
+
+
+def find_groups(groups: Any, X: Any, parameter: str) -> Any:
+    """Return the column of X of that name, or the groups as they are."""
+    if not isinstance(groups, str):
+        return groups
+    frame = to_frame(X, "X")
+    columns = [] if frame is None else list(frame.columns)
+    if groups not in columns:
+        raise ValueError(
+            f"{parameter}={groups!r} is no column of X, which has "
+            f"{columns or 'no names, being an array'}. Name one, or give a label for each row."
+        )
+    return frame[groups]
+
+
+def binomial_range(share: Any, n_rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the range of 95 % of the shares of hits among rows that each hit by chance.
+
+    Parameters
+    ----------
+    share : float or ndarray of shape (n_groups,)
+        Probability of a hit.
+    n_rows : ndarray of shape (n_groups,)
+        At least 1.
+
+    Returns
+    -------
+    low, high : ndarray of float64 of shape (n_groups,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqos.inspection._common import binomial_range
+    >>> low, high = binomial_range(0.9, np.array([10, 1000]))
+    >>> low.tolist(), high.tolist()
+    ([0.7, 0.881], [1.0, 0.918])
+    """
+    # Takes its time to import, which only those who draw have.
+    from scipy.stats import binom
+
+    low, high = binom.interval(0.95, n_rows, share)
+    return np.maximum(low, 0) / n_rows, high / n_rows
 
 
 def check_matplotlib(caller: str) -> None:

@@ -9,17 +9,16 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
-from skqos._frames import to_frame
-from skqos._target_checks import as_target
+from skqos._pipelines import last_step, transform_input
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
     check_options,
     draw_heat_map,
-    last_step,
+    find_groups,
     prepare_axes,
     style,
-    transform_input,
+    take_target,
 )
 
 OTHER = "other"
@@ -86,8 +85,8 @@ def group_errors(
     if user_groups is None and service_groups is None:
         raise ValueError("Give user_groups, service_groups, or both.")
     _check_limits(min_rows, max_groups)
-    y_true = _take_target(y_true, "y_true", target)
-    y_pred = _take_target(y_pred, "y_pred", target)
+    y_true = take_target(y_true, "y_true", target)
+    y_pred = take_target(y_pred, "y_pred", target)
     check_same_length(y_true=y_true, y_pred=y_pred)
     observed = ~np.isnan(y_true)
     if not observed.any():
@@ -222,8 +221,8 @@ class GroupErrorDisplay:
         return cls.from_predictions(
             y,
             final.predict(X),
-            user_groups=_find_groups(user_groups, X, "user_groups"),
-            service_groups=_find_groups(service_groups, X, "service_groups"),
+            user_groups=find_groups(user_groups, X, "user_groups"),
+            service_groups=find_groups(service_groups, X, "service_groups"),
             min_rows=min_rows,
             max_groups=max_groups,
             target=target,
@@ -384,34 +383,6 @@ def _check_limits(min_rows: int, max_groups: int | None) -> None:
         raise ValueError(f"min_rows must be 1 or more; got {min_rows}.")
     if max_groups is not None and max_groups < 1:
         raise ValueError(f"max_groups must be 1 or more, or None for all; got {max_groups}.")
-
-
-def _take_target(y: ArrayLike, name: str, target: int | None) -> np.ndarray:
-    """Values of one target; NaN only in `y_true`."""
-    y = as_target(y, name, allow_nan=name == "y_true")
-    columns = y.reshape(len(y), -1)
-    n_targets = columns.shape[1]
-    if target is None:
-        if n_targets > 1:
-            raise ValueError(f"{name} has {n_targets} columns: say by `target` which to take.")
-        target = 0
-    if not 0 <= target < n_targets:
-        raise ValueError(f"target={target} is not in {name}, which has {n_targets} column(s).")
-    return columns[:, target]
-
-
-def _find_groups(groups: Any, X: Any, parameter: str) -> Any:
-    """Return the column of X of that name, or the groups as they are."""
-    if not isinstance(groups, str):
-        return groups
-    frame = to_frame(X, "X")
-    columns = [] if frame is None else list(frame.columns)
-    if groups not in columns:
-        raise ValueError(
-            f"{parameter}={groups!r} is no column of X, which has "
-            f"{columns or 'no names, being an array'}. Name one, or give a label for each row."
-        )
-    return frame[groups]
 
 
 def _read_labels(groups: Any, side: str, n_rows: int) -> pd.Series:

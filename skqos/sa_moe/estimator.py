@@ -177,6 +177,12 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Rows per step of a final stage with pseudo-labels. None takes as many as make the same
         number of steps an epoch as without them.
 
+    intervals : bool, default=False
+        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
+        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
+        network, without some of the rows, which takes two thirds of the time again; predictions
+        stay the same.
+
     early_stopping : bool or "monitor", default=False
         True holds out validation rows before anything is learnt from them, ends a stage when their
         loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
@@ -358,6 +364,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         batch_size: int | str = "auto",
         second_stage_start: str = "first",
         second_stage_batch_size: int | None = None,
+        intervals: bool = False,
         early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -399,6 +406,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.batch_size = batch_size
         self.second_stage_start = second_stage_start
         self.second_stage_batch_size = second_stage_batch_size
+        self.intervals = intervals
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

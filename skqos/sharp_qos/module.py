@@ -613,7 +613,7 @@ class SharpQoSModule(nn.Module):
         ]
         return Encoded(*self._represent_sides(context, structures))
 
-    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
         predicted = self._multiply(encoded.users[:, :, users], encoded.services[:, :, services])
         return predicted.mean(1).T

@@ -745,15 +745,15 @@ def test_biases_of_the_ball_are_trained_by_riemannian_adam_and_stay_inside(joint
 
 @pytest.mark.parametrize(
     ("n_rows", "expected"),
-    [(2, 64), (6_400, 64), (6_401, 65), (1_000_000, 10_000), (1_000_001, 10_001)],
+    [(2, 96), (9_600, 96), (9_601, 97), (1_000_000, 10_000), (1_000_001, 10_001)],
 )
 def test_the_automatic_batch_size(n_rows, expected):
-    """At least 64 rows, at most 100 steps."""
+    """At least 96 rows, at most 100 steps."""
     assert make()._batch_rows(n_rows) == expected
     assert -(-n_rows // expected) <= 100
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [("auto", 64), (64, 64)])
+@pytest.mark.parametrize(("batch_size", "expected"), [("auto", 96), (64, 64)])
 def test_batches_have_the_size_asked_for(joint, batch_size, expected):
     model = make(**ONE_EPOCH, batch_size=batch_size).fit(joint.X, joint.y)
     assert model.net_.batch_size == expected

@@ -1,36 +1,22 @@
-"""Metrics that skip what was not observed, their scorers, and the outlier protocol of the field.
-
-The metrics take targets of shape (n_samples,) or (n_samples, n_targets) in which NaN stands for
-"not observed", as `skqos.SharpQoSRegressor` does. scikit-learn's own metrics refuse such targets,
-and a search that scores with them ends in NaN.
-"""
+"""Errors of predictions that count what was observed."""
 
 from collections.abc import Callable
-from numbers import Integral, Real
-from typing import Literal
+from functools import partial
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import make_scorer, mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.metrics import (
+    mean_absolute_error,
+    mean_pinball_loss,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from skqos._arrays import power_of_two
-from skqos._errors import check_same_length
 from skqos._parameters import validated
-from skqos._target_checks import as_target
-
-__all__ = [
-    "nan_mean_absolute_error",
-    "nan_normalized_mean_absolute_error",
-    "nan_r2_score",
-    "nan_r2_scorer",
-    "nan_root_mean_squared_error",
-    "neg_nan_mae_scorer",
-    "neg_nan_nmae_scorer",
-    "neg_nan_rmse_scorer",
-    "outlier_mask",
-]
-
-MultiOutput = Literal["uniform_average", "raw_values"]
+from skqos._sklearn_compat import Interval
+from skqos.metrics._common import MultiOutput, check_targets, combine_targets
 
 
 def nan_mean_absolute_error(
@@ -76,7 +62,7 @@ def nan_mean_absolute_error(
     array([0.25, 4.  ])
     """
     errors = _per_target(mean_absolute_error, y_true, y_pred)
-    return _combine(errors, multioutput)
+    return combine_targets(errors, multioutput)
 
 
 def nan_root_mean_squared_error(
@@ -115,7 +101,7 @@ def nan_root_mean_squared_error(
     3.5355339059327378
     """
     errors = _per_target(_root_mean_squared_error, y_true, y_pred)
-    return _combine(errors, multioutput)
+    return combine_targets(errors, multioutput)
 
 
 def nan_normalized_mean_absolute_error(
@@ -164,7 +150,7 @@ def nan_normalized_mean_absolute_error(
     0.25
     """
     errors = _per_target(_normalized_mean_absolute_error, y_true, y_pred)
-    return _combine(errors, multioutput)
+    return combine_targets(errors, multioutput)
 
 
 def nan_r2_score(
@@ -208,119 +194,64 @@ def nan_r2_score(
     0.5
     """
     scores = _per_target(finite_r2_score, y_true, y_pred, min_observed=2)
-    return _combine(scores, multioutput, min_observed=2)
+    return combine_targets(scores, multioutput, min_observed=2)
 
 
-@validated({"random_state": ["random_state"]})
-def outlier_mask(
-    y: ArrayLike,
+@validated({"quantile": [Interval(Real, 0, 1, closed="neither")]})
+def nan_pinball_loss(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
     *,
-    contamination: float = 0.1,
-    max_samples: int | Literal["all", "auto"] = "all",
-    random_state: int | np.random.RandomState | None = 42,
-) -> NDArray[np.bool_]:
-    """Mark the values that the isolation-forest protocol of the QoS literature drops from the test.
+    quantile: float,
+    multioutput: MultiOutput = "uniform_average",
+) -> float | NDArray[np.float64]:
+    r"""Pinball loss of a predicted quantile over the observed entries.
 
-    A share `contamination` of the values is flagged by an isolation forest that sees the values
-    alone, without user, service or time. Published results "without outliers" [1]_ flag over *all*
-    observed values of the data set, train and test, keep the flagged ones in training, and leave
-    them out of the test. The defaults are the settings of the public code of [1]_.
+    The mean of
+
+    .. math:: \max(\tau (y - \hat y), (\tau - 1) (y - \hat y))
+
+    for the quantile :math:`\tau`. Its expectation is lowest at the true quantile. At 0.5 it is half
+    the mean absolute error.
 
     Parameters
     ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        QoS values in any unit; NaN where nothing was observed. Targets are treated one by one.
+    y_true : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Observed values in any unit; NaN where nothing was observed.
 
-    contamination : float, default=0.1
-        Share of the observed values to flag, in (0, 0.5].
+    y_pred : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Finite predictions of the quantile in the unit of `y_true`.
 
-    max_samples : int, "all" or "auto", default="all"
-        How many values each tree sees. "all" takes every observed value, "auto" at most 256, as
-        `sklearn.ensemble.IsolationForest` does by default. The result depends strongly on it.
+    quantile : float
+        Which quantile `y_pred` holds, in (0, 1).
 
-    random_state : int, RandomState instance or None, default=42
-        Seeds the forest.
+    multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
+        "uniform_average" averages the targets, each with weight 1, and leaves out a target without
+        any observation. "raw_values" returns one loss per target, NaN for such a target.
 
     Returns
     -------
-    mask : ndarray of the shape of `y`, dtype bool
-        True marks an outlier. What was not observed is never marked.
+    loss : float or ndarray of shape (n_targets,), dtype float64
+        Non-negative, in the unit of `y_true`; 0.0 is best.
 
     Raises
     ------
     ValueError
-        If `y` holds infinity or has more than two dimensions, or a parameter is out of its range.
+        As in `nan_mean_absolute_error`, and if `quantile` is out of its range.
 
-    Notes
-    -----
-    What this protocol does, plainly:
-
-    - Given all values, **it looks at the test labels**: whether a test pair counts depends on its
-      own true value. It cannot be had in deployment, and it is no preprocessing for training.
-    - **It is not a filter of extreme values.** With "all", trees are deep enough to follow gaps
-      between values, so sparse regions go and dense ones stay, wherever they lie. On the response
-      times of WS-DREAM data set 1 nearly all of 1.75 to 5.1 s goes, as do the smallest values, but
-      much of an island at 5.2 to 5.7 s stays. On data set 2 many time-outs at 20 s stay.
-    - **It depends strongly on `max_samples`.** With 256 it simply cuts everything above a bound.
-    - It makes errors look small: with contamination 0.1, the constant median of those response
-      times falls from an MAE of about 0.75 s to about 0.29 s.
-
-    A result under this protocol should state contamination, `max_samples`, seed and the values
-    that were flagged over, with the constant median beside it, after the unfiltered result.
-
-    References
-    ----------
-    .. [1] F. Ye, Z. Lin, C. Chen, Z. Zheng, H. Huang, "Outlier-Resilient Web Service QoS
-       Prediction", The Web Conference, 2021.
+    See Also
+    --------
+    winkler_score : Of an interval between two quantiles.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from skqos.metrics import outlier_mask
-    >>> y = np.append(np.linspace(0.1, 0.3, 19), 20.0)
-    >>> np.flatnonzero(outlier_mask(y, contamination=0.05))
-    array([19])
+    >>> from skqos.metrics import nan_pinball_loss
+    >>> nan_pinball_loss([1.0, 3.0, np.nan], [2.0, 2.0, 2.0], quantile=0.9)
+    0.5
     """
-    _check_outlier_parameters(contamination, max_samples)
-    y = as_target(y, "y", allow_nan=True)
-    columns = y.reshape(len(y), -1)
-    mask = np.zeros(columns.shape, dtype=bool)
-    for target, values in enumerate(columns.T):
-        observed = ~np.isnan(values)
-        if observed.any():
-            mask[observed, target] = _isolated(
-                values[observed], contamination, max_samples, random_state
-            )
-    return mask.reshape(y.shape)
-
-
-def _isolated(
-    values: NDArray[np.float64],
-    contamination: float,
-    max_samples: int | str,
-    random_state: int | np.random.RandomState | None,
-) -> NDArray[np.bool_]:
-    # Imported here: few need it, and every worker of a search would pay for it.
-    from sklearn.ensemble import IsolationForest
-
-    # The forest computes in float32, and knows no unit.
-    values = values / power_of_two(values)
-    forest = IsolationForest(
-        max_samples=len(values) if max_samples == "all" else max_samples, random_state=random_state
-    ).fit(values[:, None])
-    # As with contamination, but each distinct value is scored once: a score depends on it alone.
-    distinct, position = np.unique(values, return_inverse=True)
-    scores = forest.score_samples(distinct[:, None])[position]
-    return scores < np.percentile(scores, 100 * contamination)
-
-
-def _check_outlier_parameters(contamination: float, max_samples: int | str) -> None:
-    if not (isinstance(contamination, Real) and 0 < contamination <= 0.5):
-        raise ValueError(f"contamination must be a float in (0, 0.5]; got {contamination!r}.")
-    is_count = isinstance(max_samples, Integral) and 1 <= max_samples <= np.iinfo(np.int64).max
-    is_named = isinstance(max_samples, str) and max_samples in ("all", "auto")
-    if not (is_count or is_named):
-        raise ValueError(f"max_samples must be 'all', 'auto' or an int >= 1; got {max_samples!r}.")
+    losses = _per_target(partial(mean_pinball_loss, alpha=quantile), y_true, y_pred)
+    return combine_targets(losses, multioutput)
 
 
 def _normalized_mean_absolute_error(
@@ -394,55 +325,10 @@ def _per_target(
     min_observed: int = 1,
 ) -> NDArray[np.float64]:
     """Apply a metric to the observed entries of each target; NaN where there are too few."""
-    true_columns, pred_columns = _check_targets(y_true, y_pred)
+    true_columns, pred_columns = check_targets(y_true, y_pred)
     results = np.full(true_columns.shape[1], np.nan)
     for target, (true, pred) in enumerate(zip(true_columns.T, pred_columns.T, strict=True)):
         observed = ~np.isnan(true)
         if observed.sum() >= min_observed:
             results[target] = metric(true[observed], pred[observed])
     return results
-
-
-def _combine(
-    results: NDArray[np.float64], multioutput: str, min_observed: int = 1
-) -> float | NDArray[np.float64]:
-    if not isinstance(multioutput, str) or multioutput not in ("uniform_average", "raw_values"):
-        raise ValueError(
-            f"multioutput must be 'uniform_average' or 'raw_values'; got {multioutput!r}."
-        )
-    if multioutput == "raw_values":
-        return results
-    defined = results[~np.isnan(results)]
-    if not defined.size:
-        raise ValueError(
-            f"y_true: no target has the {min_observed} observed value(s) that the metric needs, "
-            "so there is nothing to average."
-        )
-    return float(defined.mean())
-
-
-def _check_targets(
-    y_true: ArrayLike, y_pred: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Validate both and return them with one column per target."""
-    y_true = as_target(y_true, "y_true", allow_nan=True)
-    y_pred = as_target(y_pred, "y_pred", allow_nan=False)
-    check_same_length(y_true=y_true, y_pred=y_pred)
-    true_columns = y_true.reshape(len(y_true), -1)
-    pred_columns = y_pred.reshape(len(y_pred), -1)
-    if true_columns.shape != pred_columns.shape:
-        raise ValueError(
-            f"y_true and y_pred must have the same number of targets; got "
-            f"{true_columns.shape[1]} and {pred_columns.shape[1]}."
-        )
-    return true_columns, pred_columns
-
-
-#: Scorer of `nan_mean_absolute_error`, negated: higher is better.
-neg_nan_mae_scorer = make_scorer(nan_mean_absolute_error, greater_is_better=False)
-#: Scorer of `nan_root_mean_squared_error`, negated: higher is better.
-neg_nan_rmse_scorer = make_scorer(nan_root_mean_squared_error, greater_is_better=False)
-#: Scorer of `nan_normalized_mean_absolute_error`, negated: higher is better.
-neg_nan_nmae_scorer = make_scorer(nan_normalized_mean_absolute_error, greater_is_better=False)
-#: Scorer of `nan_r2_score`: higher is better.
-nan_r2_scorer = make_scorer(nan_r2_score)

@@ -1,0 +1,1 @@
+"""The distribution of measurements around the predictions of an estimator."""

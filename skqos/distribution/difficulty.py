@@ -1,0 +1,92 @@
+"""How well a user and a service are predicted so far: what tells easy pairs from hard ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+# Sums over no rows say nothing: each entity is given so many rows of the average entity.
+PRIOR_ROWS = 2.0
+
+
+@dataclass(frozen=True)
+class EntityErrors:
+    """Targets and errors of the training rows of each user, or of each service.
+
+    Attributes
+    ----------
+    sums : ndarray of float64 of shape (n_entities, 6)
+        Over the rows of an entity: their number, and the sums of the transformed target, its
+        square, the error, its absolute value and its square.
+    """
+
+    sums: np.ndarray
+
+    @classmethod
+    def of_rows(
+        cls, codes: np.ndarray, target: np.ndarray, prediction: np.ndarray, n_entities: int
+    ) -> Self:
+        """Add rows up, by the code of their entity."""
+        error = target - prediction
+        parts = (np.ones(len(codes)), target, target**2, error, np.abs(error), error**2)
+        sums = [np.bincount(codes, part, minlength=n_entities) for part in parts]
+        return cls(np.stack(sums, axis=1))
+
+    def __add__(self, later: EntityErrors) -> EntityErrors:
+        """Join the rows of both; the later ones may be of more entities."""
+        missing = len(later.sums) - len(self.sums)
+        return EntityErrors(np.pad(self.sums, ((0, missing), (0, 0))) + later.sums)
+
+    def are_unknown(self, codes: np.ndarray) -> np.ndarray:
+        """Tell which codes are of entities without rows."""
+        has_rows = np.append(self.sums[:, 0] > 0, False)
+        return ~has_rows[np.minimum(codes, len(self.sums))]
+
+    def features(self) -> np.ndarray:
+        """Describe each entity, and an unknown one in the last row.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_entities + 1, 6)
+            Mean and standard deviation of the target; mean, mean absolute value and root mean
+            square of the error; logarithm of one more than the number of rows.
+        """
+        average = self.sums.sum(axis=0) / max(self.sums[:, 0].sum(), 1.0)
+        sums = np.concatenate([self.sums, np.zeros((1, self.sums.shape[1]))])
+        n_rows = sums[:, :1]
+        means = (sums + PRIOR_ROWS * average) / (n_rows + PRIOR_ROWS)
+        _, target, target_square, error, absolute, square = means.T
+        deviation = np.sqrt(np.maximum(target_square - target**2, 0.0))
+        counts = np.log1p(n_rows[:, 0])
+        return np.stack([target, deviation, error, absolute, np.sqrt(square), counts], axis=1)
+
+
+def describe_pairs(
+    users: EntityErrors,
+    services: EntityErrors,
+    user_codes: np.ndarray,
+    service_codes: np.ndarray,
+    prediction: np.ndarray,
+) -> np.ndarray:
+    """Put together what is known of pairs ahead of any measurement.
+
+    Parameters
+    ----------
+    users, services : EntityErrors
+        Of both sides.
+    user_codes, service_codes : ndarray of int64 of shape (n,)
+        Codes; from the number of entities on, the entity is unknown.
+    prediction : ndarray of float64 of shape (n,)
+        In units of the transformed target.
+
+    Returns
+    -------
+    ndarray of float32 of shape (n, 15)
+    """
+    columns = [prediction[:, None]]
+    for side, codes in ((users, user_codes), (services, service_codes)):
+        of_entities = side.features()[np.minimum(codes, len(side.sums))]
+        columns += [of_entities, side.are_unknown(codes)[:, None]]
+    return np.concatenate(columns, axis=1, dtype=np.float32)

@@ -1,0 +1,96 @@
+"""The methods of estimators that predict a distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skqos.distribution.model import Intervals, Pairs
+from skqos.distribution.quantiles import check_confidence_level, check_levels, check_limits
+
+
+class DistributionMixin:
+    """Intervals and probabilities of an estimator over pairs.
+
+    A subclass is fitted to a state with an attribute ``_intervals``, or without one if it was not
+    asked for, and defines ``_predicted_pairs``.
+    """
+
+    def predict_interval(self, X: Any, confidence_level: float = 0.9) -> np.ndarray:
+        """Predict intervals that measurements of pairs fall into.
+
+        An interval leaves out as large a share below as above it.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`.
+        confidence_level : float, default=0.9
+            Share of measurements that the intervals are to cover, at most 0.98.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Lower and upper ends in the unit of y.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted without intervals, X is not as described or `confidence_level`
+            is out of range.
+
+        See Also
+        --------
+        predict : Takes `quantiles`, also through a Pipeline.
+        """
+        return self.predict(X, quantiles=check_confidence_level(confidence_level))
+
+    def predict_probability(self, X: Any, limit: Any) -> np.ndarray:
+        """Predict how probable it is that a measurement of a pair is at most a limit.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`.
+        limit : float or array-like of shape (n_targets,)
+            The limit in the unit of y; of several targets one for all, or one each.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
+            P(y <= limit). Below the quantile of level 0.01 it is 0, above that of 0.99 it is 1.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted without intervals, or X or `limit` is not as described.
+        """
+        fitted = self._snapshot()
+        intervals = fitted._fitted_intervals()
+        limits = check_limits(limit, len(intervals.targets))
+        found = intervals.probability(fitted._predicted_pairs(X), limits)
+        return found.reshape(len(found), *fitted._target_shape())
+
+    def _predict_quantiles(self, X: Any, quantiles: Any) -> np.ndarray:
+        """Predict quantiles; to be called on a snapshot."""
+        levels = check_levels(quantiles)
+        found = self._fitted_intervals().quantiles(self._predicted_pairs(X), levels)
+        return found.reshape(len(found), *self._target_shape(), len(levels))
+
+    def _fitted_intervals(self) -> Intervals:
+        intervals = self._state.attributes.get("_intervals")
+        if intervals is None:
+            raise ValueError(
+                f"This {type(self).__name__} was fitted without intervals, and predicts no "
+                "quantiles or probabilities: set intervals=True and fit it again."
+            )
+        return intervals
+
+    def _predicted_pairs(self, X: Any) -> Pairs:
+        """Encode X as at prediction, and predict."""
+        raise NotImplementedError
+
+    def _target_shape(self) -> tuple[int, ...]:
+        """Shape of a row of y."""
+        raise NotImplementedError

@@ -1,0 +1,378 @@
+"""The distribution of measurements around predictions: learnt, corrected, kept up to date.
+
+Rows that a second training leaves out -> how far their targets lie from its predictions ->
+quantiles of that error given the pair (`network`) -> corrections by band (`bands`) -> quantiles of
+y (`quantiles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from skqos.distribution.bands import GROUPS, BandCorrections, group_of
+from skqos.distribution.difficulty import EntityErrors, describe_pairs
+from skqos.distribution.quantiles import interpolate, probability_below
+from skqos.targets import TargetTransform
+
+if TYPE_CHECKING:
+    from skqos.distribution.network import QuantileNetwork
+
+# Shares of the pairs, and of the users and of the services with all their pairs, that the second
+# training leaves out.
+PAIR_SHARE = 0.2
+ENTITY_SHARE = 0.1
+# Of fewer pairs rows are left out one by one.
+MIN_PAIRS = 5
+# More calibration rows would cost time and room, and tell little more.
+MAX_CALIBRATION_ROWS = 30_000
+# Of each kind of pair, the calibration keeps so many of the latest rows or as many as it had.
+MIN_KEPT_ROWS = 1000
+# Pairs whose quantiles are computed at once.
+BLOCK = 2**16
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows as an estimator encodes them, and what it predicts there.
+
+    Attributes
+    ----------
+    users, services : ndarray of int64 of shape (n,)
+        Codes; from the number of known entities on, the entity is new.
+    prediction : ndarray of float64 of shape (n, n_targets)
+        In units of the transformed target.
+    """
+
+    users: np.ndarray
+    services: np.ndarray
+    prediction: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: np.ndarray | slice) -> Pairs:
+        """Return the given rows."""
+        return Pairs(self.users[rows], self.services[rows], self.prediction[rows])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Errors of rows that were not trained on, beside the quantiles that were expected of them.
+
+    Attributes
+    ----------
+    prediction : ndarray of float64 of shape (n,)
+        In units of the transformed target.
+    group : ndarray of int8 of shape (n,)
+        Kind of each pair.
+    excess : ndarray of float32 of shape (n, n_levels)
+        How far the target lies above each quantile.
+    """
+
+    prediction: np.ndarray
+    group: np.ndarray
+    excess: np.ndarray
+
+    def joined(self, later: Calibration) -> Calibration:
+        """Append rows; of each kind of pair the earliest ones leave, where there are too many."""
+        group = np.concatenate([self.group, later.group])
+        kept = []
+        for kind in GROUPS:
+            rows = np.flatnonzero(group == kind)
+            n_kept = max(int((self.group == kind).sum()), MIN_KEPT_ROWS)
+            kept.append(rows[-n_kept:])
+        rows = np.sort(np.concatenate(kept))
+        return Calibration(
+            np.concatenate([self.prediction, later.prediction])[rows],
+            group[rows],
+            np.concatenate([self.excess, later.excess])[rows],
+        )
+
+    def corrections(self) -> BandCorrections:
+        """Learn what makes the quantiles cover these rows."""
+        return BandCorrections.fit(self.prediction, self.group, self.excess)
+
+
+@dataclass(frozen=True)
+class ErrorDistribution:
+    """The distribution of one target around its prediction, in units of the transformed target.
+
+    Attributes
+    ----------
+    users, services : EntityErrors
+        Training rows of each user and of each service.
+    network : QuantileNetwork
+        Quantiles of the error of a pair.
+    calibration : Calibration
+        Rows that were not trained on.
+    bands : BandCorrections
+        What they ask for.
+    """
+
+    users: EntityErrors
+    services: EntityErrors
+    network: QuantileNetwork
+    calibration: Calibration
+    bands: BandCorrections
+
+    def quantiles(
+        self, users: np.ndarray, services: np.ndarray, prediction: np.ndarray
+    ) -> np.ndarray:
+        """Return quantiles of the transformed target at all levels, of shape (n, n_levels)."""
+        expected = self._expected(users, services, prediction)
+        corrected = expected + self.bands.of(prediction, self._group(users, services))
+        # Corrections of neighbouring levels may cross.
+        return prediction[:, None] + np.sort(corrected, axis=1)
+
+    def with_rows(
+        self, seen_as: Pairs, target: int, z: np.ndarray, shape: tuple[int, int], now: Pairs
+    ) -> ErrorDistribution:
+        """Join rows that an update has brought: `seen_as` before it, `now` after it."""
+        observed = np.flatnonzero(~np.isnan(z))
+        if not len(observed):
+            return self
+        z, seen_as, now = z[observed], seen_as.take(observed), now.take(observed)
+        prediction = seen_as.prediction[:, target]
+        expected = self._expected(seen_as.users, seen_as.services, prediction)
+        calibration = self.calibration.joined(
+            Calibration(
+                prediction,
+                self._group(seen_as.users, seen_as.services),
+                ((z - prediction)[:, None] - expected).astype(np.float32),
+            )
+        )
+        users, services = _errors_of(now, target, z, shape)
+        return replace(
+            self,
+            users=self.users + users,
+            services=self.services + services,
+            calibration=calibration,
+            bands=calibration.corrections(),
+        )
+
+    def _expected(
+        self, users: np.ndarray, services: np.ndarray, prediction: np.ndarray
+    ) -> np.ndarray:
+        features = describe_pairs(self.users, self.services, users, services, prediction)
+        return self.network.predict(features)
+
+    def _group(self, users: np.ndarray, services: np.ndarray) -> np.ndarray:
+        return group_of(self.users.are_unknown(users), self.services.are_unknown(services))
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The distribution of y around the predictions of a fitted estimator.
+
+    Attributes
+    ----------
+    transform : TargetTransform
+        Of the estimator.
+    lowest : ndarray of float64 of shape (n_targets,)
+        No quantile is below: 0 for a target that was never negative, else minus infinity.
+    targets : list of ErrorDistribution
+        One per target.
+    """
+
+    transform: TargetTransform
+    lowest: np.ndarray
+    targets: list[ErrorDistribution]
+
+    def quantiles(self, pairs: Pairs, levels: np.ndarray) -> np.ndarray:
+        """Return quantiles of y, of shape (n, n_targets, n_levels), not decreasing."""
+        found = np.empty((len(pairs), len(self.targets), len(levels)))
+        for rows in _blocks(len(pairs)):
+            found[rows] = interpolate(self._all_quantiles(pairs.take(rows)), levels)
+        return found
+
+    def probability(self, pairs: Pairs, limits: np.ndarray) -> np.ndarray:
+        """Return P(y <= limit), of shape (n, n_targets)."""
+        found = np.empty((len(pairs), len(self.targets)))
+        for rows in _blocks(len(pairs)):
+            found[rows] = probability_below(self._all_quantiles(pairs.take(rows)), limits)
+        return found
+
+    def with_rows(self, seen_as: Pairs, y: np.ndarray, shape: tuple[int, int], now: Pairs) -> Self:
+        """Join the rows of an update.
+
+        Parameters
+        ----------
+        seen_as : Pairs
+            The rows as the estimator saw and predicted them ahead of the update.
+        y : ndarray of shape (n, n_targets)
+            Their targets; NaN where not observed.
+        shape : tuple of int
+            Number of users and of services after the update.
+        now : Pairs
+            The rows as the updated estimator sees them.
+        """
+        z = self.transform.transform(y)
+        targets = [
+            distribution.with_rows(seen_as, k, z[:, k], shape, now)
+            for k, distribution in enumerate(self.targets)
+        ]
+        # NaN is not negative.
+        negative = (y < 0).any(axis=0)
+        return replace(self, targets=targets, lowest=np.where(negative, -np.inf, self.lowest))
+
+    def _all_quantiles(self, pairs: Pairs) -> np.ndarray:
+        z = np.stack(
+            [
+                distribution.quantiles(pairs.users, pairs.services, pairs.prediction[:, k])
+                for k, distribution in enumerate(self.targets)
+            ],
+            axis=2,
+        )
+        y = self.transform.inverse_transform(z.reshape(-1, len(self.targets)))
+        return np.maximum(y.reshape(z.shape), self.lowest).transpose(0, 2, 1)
+
+
+def learn_intervals(
+    pairs: Pairs,
+    y: np.ndarray,
+    times: np.ndarray | None,
+    shape: tuple[int, int],
+    transform: TargetTransform,
+    fit_and_predict: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+) -> Intervals:
+    """Learn how far measurements lie from predictions.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        All rows as the fitted estimator encodes and predicts them; of a row that it holds out to
+        validate, an entity may be new.
+    y : ndarray of shape (n, n_targets)
+        Their targets; NaN where not observed.
+    times : ndarray of int64 of shape (n,) or None
+        Their time steps.
+    shape : tuple of int
+        Number of users and of services that the estimator knows.
+    transform : TargetTransform
+        Of the estimator.
+    fit_and_predict : callable
+        Trains on the rows that it is given the positions of, and predicts all; an ndarray like y.
+    seed : int
+        Seeds what is drawn.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows to leave some out of a training.
+    """
+    rng = np.random.RandomState([seed, len(y)])
+    left_out = leave_out(pairs.users, pairs.services, times, rng)
+    _check_enough(pairs, y, left_out)
+    second = fit_and_predict(np.flatnonzero(~left_out)).reshape(y.shape)
+    second_pairs = replace(pairs, prediction=transform.transform(second))
+    z = transform.transform(y)
+    targets = [
+        _learn_target(pairs, second_pairs, z[:, k], k, shape, left_out, rng)
+        for k in range(y.shape[1])
+    ]
+    never_negative = np.nanmin(y, axis=0) >= 0
+    return Intervals(transform, np.where(never_negative, 0.0, -np.inf), targets)
+
+
+def _check_enough(pairs: Pairs, y: np.ndarray, left_out: np.ndarray) -> None:
+    """Raise ValueError unless both parts hold what they need."""
+    entities = [len(np.unique(codes[~left_out])) for codes in (pairs.users, pairs.services)]
+    observed = ~np.isnan(y)
+    enough = min(entities) > 1 and observed[~left_out].any(axis=0).all()
+    if not (enough and observed[left_out].any(axis=0).all()):
+        raise ValueError(
+            f"Intervals take a second training without {left_out.sum()} rows of "
+            f"n_samples={len(y)}: too few users, services or observations of a target are on one "
+            "side then. Give more rows, or fit without intervals."
+        )
+
+
+def _learn_target(
+    pairs: Pairs,
+    second: Pairs,
+    z: np.ndarray,
+    target: int,
+    shape: tuple[int, int],
+    left_out: np.ndarray,
+    rng: np.random.RandomState,
+) -> ErrorDistribution:
+    from skqos.distribution.network import N_MEMBERS, train_quantile_network
+
+    observed = ~np.isnan(z)
+    trained = np.flatnonzero(observed & ~left_out)
+    held = rng.permutation(np.flatnonzero(observed & left_out))[:MAX_CALIBRATION_ROWS]
+    users, services = _errors_of(second.take(trained), target, z[trained], shape)
+    seen = second.take(held)
+    prediction = seen.prediction[:, target]
+    features = describe_pairs(users, services, seen.users, seen.services, prediction)
+    fold = rng.permutation(np.arange(len(held)) % N_MEMBERS)
+    error = z[held] - prediction
+    network = train_quantile_network(features, error, fold, rng.randint(np.iinfo(np.int32).max))
+    calibration = Calibration(
+        prediction,
+        group_of(users.are_unknown(seen.users), services.are_unknown(seen.services)),
+        (error[:, None] - network.predict_out_of_fold(features, fold)).astype(np.float32),
+    )
+    users, services = _errors_of(pairs.take(observed), target, z[observed], shape)
+    return ErrorDistribution(users, services, network, calibration, calibration.corrections())
+
+
+def _errors_of(
+    pairs: Pairs, target: int, z: np.ndarray, shape: tuple[int, int]
+) -> tuple[EntityErrors, EntityErrors]:
+    """Add up the rows of each known user and of each known service."""
+    sides = []
+    for codes, n_entities in zip((pairs.users, pairs.services), shape, strict=True):
+        known = codes < n_entities
+        prediction = pairs.prediction[known, target]
+        sides.append(EntityErrors.of_rows(codes[known], z[known], prediction, n_entities))
+    return sides[0], sides[1]
+
+
+def leave_out(
+    users: np.ndarray, services: np.ndarray, times: np.ndarray | None, rng: np.random.RandomState
+) -> np.ndarray:
+    """Choose the rows that a second training leaves out: some pairs, users and services.
+
+    Rows of one pair (and time) are left out together, unless there are hardly any pairs.
+
+    Parameters
+    ----------
+    users, services : ndarray of int64 of shape (n,)
+        Codes.
+    times : ndarray of int64 of shape (n,) or None
+        Time steps.
+    rng : RandomState
+        Draws them.
+
+    Returns
+    -------
+    ndarray of bool of shape (n,)
+    """
+    parts = [users, services] if times is None else [users, services, times]
+    _, cells = np.unique(np.stack(parts), axis=1, return_inverse=True)
+    cells = cells.ravel()
+    if cells.max() < MIN_PAIRS:
+        cells = np.arange(len(users))
+    left_out = _draw(cells, PAIR_SHARE, rng)[cells]
+    for codes in (users, services):
+        left_out |= _draw(codes, ENTITY_SHARE, rng)[codes]
+    return left_out
+
+
+def _draw(codes: np.ndarray, share: float, rng: np.random.RandomState) -> np.ndarray:
+    """Draw a share of the codes, of which at least two stay."""
+    n = codes.max() + 1
+    drawn = np.zeros(n, dtype=bool)
+    drawn[rng.permutation(n)[: max(min(round(share * n), n - 2), 0)]] = True
+    return drawn
+
+
+def _blocks(n_rows: int) -> Iterator[slice]:
+    for start in range(0, n_rows, BLOCK):
+        yield slice(start, start + BLOCK)

@@ -1,0 +1,297 @@
+"""Which share of values prediction intervals cover, by band of the prediction or by group."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from skqos.inspection._common import (
+    COLORS,
+    binomial_range,
+    check_matplotlib,
+    check_options,
+    find_groups,
+    predicts_quantiles,
+    prepare_axes,
+    style,
+    take_intervals,
+    take_target,
+)
+from skqos.metrics._intervals import cover_rows, group_rows, interval_quantiles
+
+# More labels than that cannot be read.
+MAX_LABELS = 40
+
+
+class IntervalCoverageDisplay:
+    """Share of values that prediction intervals cover, by band of the prediction or by group.
+
+    A point for each band or group, a line at the share that was asked for, and behind each point
+    the range in which 95 % of such shares lie by chance where that many rows are covered as
+    promised. Use `from_estimator` or `from_predictions` to count rows and draw.
+
+    Parameters
+    ----------
+    coverage : DataFrame of shape (n_groups, 2)
+        Columns: ``coverage``, from 0 to 1, and ``n_rows``, the observed rows. The index holds
+        bands, as an IntervalIndex, or labels; its name is that of the axis.
+
+    confidence_level : float, default=0.9
+        The share that was asked for.
+
+    Attributes
+    ----------
+    coverage : DataFrame
+        As given.
+
+    confidence_level : float
+        As given.
+
+    shown_ : DataFrame
+        What is drawn, from the left: bands in their order, groups by rising coverage.
+
+    ax_ : Axes
+        Where it is drawn.
+
+    figure_ : Figure
+        Its figure.
+
+    line_ : Line2D
+        The points.
+
+    level_line_ : Line2D
+        The share that was asked for.
+
+    bars_ : BarContainer
+        The ranges.
+
+    See Also
+    --------
+    skqos.metrics.interval_coverage : The shares alone.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> from skqos.inspection import IntervalCoverageDisplay
+    >>> y = np.arange(100.0)
+    >>> intervals = np.column_stack([y - 1, np.where(y < 50, y + 1, y - 0.5)])
+    >>> display = IntervalCoverageDisplay.from_predictions(y, intervals, by=y, n_bands=4)
+    >>> display.coverage["coverage"].tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(self, *, coverage: pd.DataFrame, confidence_level: float = 0.9) -> None:
+        self.coverage = coverage
+        self.confidence_level = confidence_level
+
+    @classmethod
+    @check_options
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        groups: str | ArrayLike | None = None,
+        n_bands: int = 10,
+        min_rows: int = 1,
+        confidence_level: float = 0.9,
+        target: int | None = None,
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the coverage of a fitted regressor's intervals on given rows.
+
+        Parameters
+        ----------
+        estimator : regressor or Pipeline
+            Fitted; its ``predict`` takes ``quantiles``.
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Rows, as in the estimator's `fit`, that training did not see.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            What was measured there; NaN where nothing was.
+        groups : str or array-like of shape (n_samples,), default=None
+            A label for each row, or the name of a column that X has at the end of a Pipeline, such
+            as ``"user"``. None takes bands of the prediction.
+        n_bands, min_rows, target
+            As in `from_predictions`.
+        confidence_level : float, default=0.9
+            Of the intervals, in (0, 1).
+        ax, line_kw, bar_kw
+            As in `plot`.
+
+        Returns
+        -------
+        IntervalCoverageDisplay
+
+        Raises
+        ------
+        ImportError, NotFittedError, TypeError
+            Without matplotlib; if the estimator is not fitted, or does not predict quantiles.
+        ValueError
+            If a named column is not there; or as in `from_predictions`.
+        """
+        caller = f"{cls.__name__}.from_estimator"
+        check_matplotlib(caller)
+        final, X = predicts_quantiles(estimator, X, caller)
+        intervals = final.predict(X, quantiles=interval_quantiles(confidence_level))
+        by = None
+        if groups is None:
+            by = pd.Series(take_target(final.predict(X), "y_pred", target), name="prediction")
+        return cls.from_predictions(
+            y,
+            intervals,
+            groups=find_groups(groups, X, "groups"),
+            by=by,
+            n_bands=n_bands,
+            min_rows=min_rows,
+            confidence_level=confidence_level,
+            target=target,
+            ax=ax,
+            line_kw=line_kw,
+            bar_kw=bar_kw,
+        )
+
+    @classmethod
+    @check_options
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        intervals: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+        by: ArrayLike | None = None,
+        n_bands: int = 10,
+        min_rows: int = 1,
+        confidence_level: float = 0.9,
+        target: int | None = None,
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the coverage of given intervals.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Observed values in any unit; NaN where nothing was observed.
+        intervals : array-like of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Lower and upper end of each interval.
+        groups : array-like of shape (n_samples,), default=None
+            A label for each row, such as its user.
+        by : array-like of shape (n_samples,), default=None
+            Numbers to divide into bands, such as the predictions. Either this or `groups`.
+        n_bands : int, default=10
+            Number of bands of `by`, which hold about as many rows each.
+        min_rows : int, default=1
+            Bands and groups of fewer observed rows are left out.
+        confidence_level : float, default=0.9
+            The share that the intervals are to cover, in (0, 1).
+        target : int, default=None
+            The column of `y_true` and of `intervals`, where they have several.
+        ax, line_kw, bar_kw
+            As in `plot`.
+
+        Returns
+        -------
+        IntervalCoverageDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            As in `skqos.metrics.interval_coverage` and in `plot`; if there are several targets and
+            no `target`, or no group has `min_rows` observed rows.
+        """
+        check_matplotlib(f"{cls.__name__}.from_predictions")
+        if min_rows < 1:
+            raise ValueError(f"min_rows must be 1 or more; got {min_rows}.")
+        y, ends = take_intervals(y_true, intervals, target)
+        covers = cover_rows(y, *ends.T)
+        coverage = _count(covers, *group_rows(groups, by, n_bands, len(y)), min_rows)
+        display = cls(coverage=coverage, confidence_level=confidence_level)
+        return display.plot(ax, line_kw=line_kw, bar_kw=bar_kw)
+
+    @check_options
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        line_kw: dict[str, Any] | None = None,
+        bar_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the shares.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw. A new figure by default.
+        line_kw, bar_kw : dict, default=None
+            Keywords for the points (``Axes.plot``) and the ranges (``Axes.bar``).
+
+        Returns
+        -------
+        self : IntervalCoverageDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If `ax` is no Axes.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        from matplotlib.lines import Line2D
+        from matplotlib.patches import Rectangle
+
+        self.shown_ = self.coverage
+        if not isinstance(self.coverage.index, pd.IntervalIndex):
+            self.shown_ = self.coverage.sort_values("coverage", kind="stable")
+        (self.ax_,) = prepare_axes(ax, 1, (6, 3.5))
+        self.figure_ = self.ax_.figure
+        positions = np.arange(len(self.shown_))
+        low, high = binomial_range(self.confidence_level, self.shown_["n_rows"].to_numpy())
+        options = {"color": "0.88", "label": "95 % by chance", "width": 0.9}
+        self.bars_ = self.ax_.bar(
+            positions, high - low, bottom=low, **style(Rectangle, options, bar_kw)
+        )
+        self.level_line_ = self.ax_.axhline(self.confidence_level, color="0.3", linestyle="--")
+        self.level_line_.set_label("asked for")
+        options = {"color": COLORS[0], "marker": "o", "linestyle": "", "label": "covered"}
+        (self.line_,) = self.ax_.plot(
+            positions, self.shown_["coverage"], **style(Line2D, options, line_kw)
+        )
+        self._label()
+        return self
+
+    def _label(self) -> None:
+        index = self.shown_.index
+        self.ax_.set(xlabel=index.name, ylabel="share covered", xticks=[])
+        self.ax_.legend(frameon=False)
+        if len(index) > MAX_LABELS:
+            self.ax_.set_xlabel(f"{index.name} ({len(index):,})")
+            return
+        labels = index.map(str)
+        if isinstance(index, pd.IntervalIndex):
+            labels = [f"{band.left:.3g} to {band.right:.3g}" for band in index]
+        self.ax_.set_xticks(
+            range(len(index)), labels, rotation=45, ha="right", rotation_mode="anchor"
+        )
+
+
+def _count(covers: np.ndarray, codes: np.ndarray, index: pd.Index, min_rows: int) -> pd.DataFrame:
+    """Return the coverage and the number of observed rows of each group that has enough."""
+    table = pd.Series(covers).groupby(codes).agg(["mean", "count"])
+    table.columns = ["coverage", "n_rows"]
+    table.index = index[table.index]
+    table = table[table["n_rows"] >= min_rows]
+    if table.empty:
+        raise ValueError(f"y_true: no band or group has min_rows={min_rows} observed rows.")
+    return table

@@ -1,0 +1,281 @@
+"""Prediction intervals beside what was measured, row by row."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from skqos._errors import check_same_length
+from skqos.inspection._common import (
+    COLORS,
+    check_matplotlib,
+    check_options,
+    predicts_quantiles,
+    prepare_axes,
+    style,
+    take_intervals,
+    take_target,
+)
+from skqos.metrics._intervals import interval_quantiles
+
+
+class PredictionIntervalDisplay:
+    """Prediction intervals beside what was measured, row by row, in the order of the prediction.
+
+    Use `from_estimator` or `from_predictions` to draw.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n_samples,)
+        What was measured, NaN nowhere.
+
+    intervals : ndarray of shape (n_samples, 2)
+        Lower and upper ends.
+
+    y_pred : ndarray of shape (n_samples,), default=None
+        The predictions. Rows are in the order of the middle of the interval without.
+
+    Attributes
+    ----------
+    y_true, intervals, y_pred : ndarray or None
+        As given.
+
+    rows_ : ndarray of int of shape (n_shown,)
+        The rows that are drawn, from the left.
+
+    ax_ : Axes
+        Where they are drawn.
+
+    figure_ : Figure
+        Its figure.
+
+    fill_ : FillBetweenPolyCollection
+        The intervals.
+
+    line_ : Line2D or None
+        The predictions.
+
+    covered_, missed_ : PathCollection
+        What was measured, inside the interval and outside.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from skqos.inspection import PredictionIntervalDisplay
+    >>> y, intervals = [3.0, 1.0, 2.0], [[2.0, 4.0], [0.0, 0.5], [1.0, 2.0]]
+    >>> display = PredictionIntervalDisplay.from_predictions(y, intervals)
+    >>> display.rows_.tolist(), display.missed_.get_offsets().tolist()
+    ([1, 2, 0], [[0.0, 1.0]])
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(
+        self, *, y_true: np.ndarray, intervals: np.ndarray, y_pred: np.ndarray | None = None
+    ) -> None:
+        self.y_true = y_true
+        self.intervals = intervals
+        self.y_pred = y_pred
+
+    @classmethod
+    @check_options
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        confidence_level: float = 0.9,
+        target: int | None = None,
+        max_rows: int = 200,
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+        fill_kw: dict[str, Any] | None = None,
+        scatter_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw a fitted regressor's predictions and intervals of given rows.
+
+        Parameters
+        ----------
+        estimator : regressor or Pipeline
+            Fitted; its ``predict`` takes ``quantiles``.
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Rows, as in the estimator's `fit`, that training did not see.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            What was measured there; NaN where nothing was.
+        confidence_level : float, default=0.9
+            Of the intervals, in (0, 1).
+        target
+            As in `from_predictions`.
+        max_rows, ax, line_kw, fill_kw, scatter_kw
+            As in `plot`.
+
+        Returns
+        -------
+        PredictionIntervalDisplay
+
+        Raises
+        ------
+        ImportError, NotFittedError, TypeError
+            Without matplotlib; if the estimator is not fitted, or does not predict quantiles.
+        ValueError
+            As in `from_predictions`.
+        """
+        caller = f"{cls.__name__}.from_estimator"
+        check_matplotlib(caller)
+        final, X = predicts_quantiles(estimator, X, caller)
+        return cls.from_predictions(
+            y,
+            final.predict(X, quantiles=interval_quantiles(confidence_level)),
+            y_pred=final.predict(X),
+            target=target,
+            max_rows=max_rows,
+            ax=ax,
+            line_kw=line_kw,
+            fill_kw=fill_kw,
+            scatter_kw=scatter_kw,
+        )
+
+    @classmethod
+    @check_options
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        intervals: ArrayLike,
+        *,
+        y_pred: ArrayLike | None = None,
+        target: int | None = None,
+        max_rows: int = 200,
+        ax: Any = None,
+        line_kw: dict[str, Any] | None = None,
+        fill_kw: dict[str, Any] | None = None,
+        scatter_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw given intervals.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Observed values in any unit; rows with NaN, where nothing was observed, are left out.
+        intervals : array-like of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Lower and upper end of each interval.
+        y_pred : array-like of the shape of `y_true`, default=None
+            Finite predictions.
+        target : int, default=None
+            The column of all of them, where they have several.
+        max_rows, ax, line_kw, fill_kw, scatter_kw
+            As in `plot`.
+
+        Returns
+        -------
+        PredictionIntervalDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            As in `skqos.metrics.interval_coverage` and in `plot`; if there are several targets and
+            no `target`, or nothing was observed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_predictions")
+        y, ends = take_intervals(y_true, intervals, target)
+        observed = ~np.isnan(y)
+        if not observed.any():
+            raise ValueError("y_true is NaN in every row: there is nothing to draw.")
+        if y_pred is not None:
+            y_pred = take_target(y_pred, "y_pred", target)
+            check_same_length(y_true=y, y_pred=y_pred)
+            y_pred = y_pred[observed]
+        display = cls(y_true=y[observed], intervals=ends[observed], y_pred=y_pred)
+        return display.plot(
+            ax, max_rows=max_rows, line_kw=line_kw, fill_kw=fill_kw, scatter_kw=scatter_kw
+        )
+
+    @check_options
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        max_rows: int = 200,
+        line_kw: dict[str, Any] | None = None,
+        fill_kw: dict[str, Any] | None = None,
+        scatter_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw intervals, predictions and what was measured.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw. A new figure by default.
+        max_rows : int, default=200
+            Draw so many rows at most, evenly spaced in the order of the prediction.
+        line_kw, fill_kw, scatter_kw : dict, default=None
+            Keywords for the predictions (``Axes.plot``), the intervals (``Axes.fill_between``) and
+            what was measured (``Axes.scatter``).
+
+        Returns
+        -------
+        self : PredictionIntervalDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If `ax` is no Axes.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        from matplotlib.collections import PolyCollection
+        from matplotlib.lines import Line2D
+
+        (self.ax_,) = prepare_axes(ax, 1, (6, 3.5))
+        self.figure_ = self.ax_.figure
+        self.rows_ = self._choose_rows(max_rows)
+        positions = np.arange(len(self.rows_))
+        lower, upper = self.intervals[self.rows_].T
+        options = {"color": COLORS[0], "alpha": 0.25, "linewidth": 0, "label": "interval"}
+        self.fill_ = self.ax_.fill_between(
+            positions, lower, upper, **style(PolyCollection, options, fill_kw)
+        )
+        self.line_ = None
+        if self.y_pred is not None:
+            options = {"color": COLORS[0], "linewidth": 1, "label": "prediction"}
+            (self.line_,) = self.ax_.plot(
+                positions, self.y_pred[self.rows_], **style(Line2D, options, line_kw)
+            )
+        self._draw_measured(positions, lower, upper, scatter_kw)
+        by = "middle of the interval" if self.y_pred is None else "prediction"
+        self.ax_.set(xlabel=f"rows in the order of the {by}", ylabel="y", xticks=[])
+        self.ax_.legend(frameon=False)
+        return self
+
+    def _choose_rows(self, max_rows: int) -> np.ndarray:
+        key = self.intervals.mean(axis=1) if self.y_pred is None else self.y_pred
+        order = np.argsort(key, kind="stable")
+        n_shown = min(max_rows, len(order))
+        return order[np.linspace(0, len(order) - 1, n_shown).round().astype(np.int64)]
+
+    def _draw_measured(
+        self,
+        positions: np.ndarray,
+        lower: np.ndarray,
+        upper: np.ndarray,
+        scatter_kw: dict[str, Any] | None,
+    ) -> None:
+        from matplotlib.collections import PathCollection
+
+        y = self.y_true[self.rows_]
+        is_covered = (lower <= y) & (y <= upper)
+        self.covered_, self.missed_ = (
+            self.ax_.scatter(
+                positions[rows],
+                y[rows],
+                **style(PathCollection, {"color": color, "s": 8, "label": label}, scatter_kw),
+            )
+            for rows, color, label in (
+                (is_covered, "0.3", "measured, covered"),
+                (~is_covered, COLORS[1], "measured, missed"),
+            )
+        )

@@ -1,0 +1,209 @@
+"""Intervals around any regressor of (user, service) rows."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import _safe_indexing, check_random_state
+
+from skqos._errors import check_same_length
+from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names
+from skqos._target_checks import as_target
+from skqos.base import PairRegressor
+from skqos.distribution.mixin import DistributionMixin
+from skqos.distribution.model import Pairs, learn_intervals
+from skqos.entities import EntityEncoder
+from skqos.inputs import N_PLACES, ContextLayout, as_frame, check_names, read_columns
+from skqos.state import FittedAttribute, FittedState
+from skqos.targets import TargetTransform
+
+__all__ = ["IntervalRegressor"]
+
+
+class IntervalRegressor(DistributionMixin, PairRegressor):
+    """Quantiles, intervals and probabilities around any regressor of (user, service) rows.
+
+    The regressor is fitted twice: to all rows, for its predictions, and without some pairs, users
+    and services, whose errors tell how far measurements lie from predictions. The estimators of
+    skqos do the same themselves with ``intervals=True``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A regressor whose rows begin with a user id and a service id, such as one of
+        `skqos.baselines`, or a Pipeline of a `ContextJoiner` and any regressor. It is cloned. It
+        predicts one target, or several.
+
+    random_state : int, RandomState instance or None, default=None
+        Chooses the rows that are left out, and seeds the network of the quantiles.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The regressor that was fitted to all rows.
+
+    users_, services_ : EntityEncoder
+        Ids seen in `fit`.
+
+    n_features_in_ : int
+        Number of columns of X in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X in `fit`, if they are all strings.
+
+    See Also
+    --------
+    skqos.SAMoERegressor : Has a parameter `intervals`.
+
+    Notes
+    -----
+    The rows that are left out are a fifth of the pairs, and a tenth of the users and of the
+    services with all their rows. A network with five members, each of which leaves out a fold,
+    learns quantiles of their errors from the prediction and from how well the user and the service
+    are predicted. Conformal corrections [1]_ follow, one for each level, kind of pair (known, new
+    user, new service) and band of predictions [2]_.
+
+    References
+    ----------
+    .. [1] Y. Romano, E. Patterson, E. J. Candes, "Conformalized Quantile Regression", NeurIPS 2019.
+    .. [2] V. Vovk, D. Lindsay, I. Nouretdinov, A. Gammerman, "Mondrian Confidence Machine", 2003.
+
+    Examples
+    --------
+    >>> from skqos.baselines import UIPCCRegressor
+    >>> from skqos.datasets import make_qos
+    >>> from skqos.intervals import IntervalRegressor
+    >>> data = make_qos(20, 30, density=0.3, random_state=0)
+    >>> model = IntervalRegressor(UIPCCRegressor(), random_state=0).fit(data.X, data.y)
+    >>> model.predict_interval([[3, 17], [3, 4711]], confidence_level=0.8).shape
+    (2, 2)
+    """
+
+    # A time step, which the regressor reads.
+    _n_places = N_PLACES
+
+    estimator_ = FittedAttribute()
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: BaseEstimator,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit the regressor, and learn how far measurements lie from its predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Column 0 is the user id, column 1 the service id; the regressor gets all columns.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Measured QoS, as the regressor takes it.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described, or there are too few rows to leave some out.
+        """
+        if y is None:
+            # Says what is missing.
+            self._check_target(y)
+        values = as_target(y, "y", allow_nan=True, estimator=self)
+        frame = as_frame(X, self._n_id_columns, self)
+        check_names(frame.columns, self._n_id_columns, self._n_places)
+        layout = ContextLayout([], [])
+        columns = read_columns(frame, self._n_id_columns, layout)
+        check_same_length(X=frame, y=values)
+        users, services = EntityEncoder("user"), EntityEncoder("service")
+        codes = (
+            users.fit(columns.users, columns.user_context),
+            services.fit(columns.services, columns.service_context),
+        )
+        transform = TargetTransform("auto").fit(values)
+        fitted = clone(self.estimator).fit(X, y)
+        # What only turns into an array cannot be indexed.
+        rows = X if hasattr(X, "__getitem__") else frame
+
+        def fit_and_predict(kept: np.ndarray) -> np.ndarray:
+            twin = clone(self.estimator).fit(_safe_indexing(rows, kept), values[kept])
+            return np.asarray(twin.predict(X), dtype=np.float64)
+
+        intervals = learn_intervals(
+            _predicted(fitted, X, codes, transform),
+            values.reshape(len(values), -1),
+            None,
+            (users.n_entities, services.n_entities),
+            transform,
+            fit_and_predict,
+            check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+        )
+        self._state = FittedState(
+            n_features_in_=frame.shape[1],
+            feature_names_in_=get_feature_names(frame),
+            layout=layout,
+            users_=users,
+            services_=services,
+            attributes={
+                "estimator_": fitted,
+                "_intervals": intervals,
+                "_shape_of_target": values.shape[1:],
+            },
+        )
+        return self
+
+    def predict(self, X: Any, quantiles: Any = None) -> np.ndarray:
+        """Predict by the regressor, or quantiles around its predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Columns as in `fit`.
+        quantiles : array-like of shape (n_quantiles,), default=None
+            Levels, from 0.01 to 0.99, of quantiles to predict in place of the QoS itself.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
+            Predictions in the unit of y, shaped like it. With `quantiles` there is one more axis,
+            the last, of length n_quantiles; along increasing levels values do not decrease.
+
+        Raises
+        ------
+        ValueError
+            If X or `quantiles` is not as described.
+        """
+        fitted = self._snapshot()
+        if quantiles is not None:
+            return fitted._predict_quantiles(X, quantiles)
+        return fitted.estimator_.predict(X)
+
+    def _predicted_pairs(self, X: Any) -> Pairs:
+        rows = self._interactions(X)
+        transform = self._state.attributes["_intervals"].transform
+        return _predicted(self.estimator_, X, (rows.users, rows.services), transform)
+
+    def _target_shape(self) -> tuple[int, ...]:
+        return self._state.attributes["_shape_of_target"]
+
+
+def _predicted(
+    fitted: Any, X: Any, codes: tuple[np.ndarray, np.ndarray], transform: TargetTransform
+) -> Pairs:
+    prediction = np.asarray(fitted.predict(X), dtype=np.float64)
+    return Pairs(*codes, transform.transform(prediction.reshape(len(prediction), -1)))
