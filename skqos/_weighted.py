@@ -63,7 +63,9 @@ def group_medians(
     half = np.repeat(reached[first + n_rows - 1] / 2, n_rows)
     lower = first + np.add.reduceat(reached < half * (1 - ROUNDING), first, dtype=np.int64)
     upper = first + np.add.reduceat(reached <= half * (1 + ROUNDING), first, dtype=np.int64)
-    return groups[first], (values[lower] + values[upper]) / 2
+    lower, upper = values[lower], values[upper]
+    # Halves first: the sum may be infinite. Half of the smallest number there is would be 0.
+    return groups[first], np.where(lower == upper, lower, lower / 2 + upper / 2)
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:

@@ -121,7 +121,7 @@ def assert_same(fast, slow, rtol):
 @pytest.mark.parametrize("printed", [False, True])
 def test_an_iteration_is_the_loop_over_records(m, alpha, printed):
     users, services, qos, *_ = draw_regions(m, 2, 4, 5, n_per_region=30)
-    records = Records.arrange(users, services, qos)
+    records = Records.arrange(users, services, qos, np.ones(len(qos)))
     parameters = some_parameters(records, m, seed=m)
     slow, slow_records = (
         values > np.quantile(qos, 0.9) if printed else None for values in (qos, records.qos)
@@ -148,7 +148,7 @@ def test_an_iteration_on_real_records_is_the_loop_without_its_calls(real_records
         pd.factorize(regions, use_na_sentinel=False)[0] for regions in real_records[:2]
     )
     qos = real_records[2]
-    records = Records.arrange(users, services, qos)
+    records = Records.arrange(users, services, qos, np.ones(len(qos)))
     parameters = some_parameters(records, 5, seed=0)
     expected, expected_posterior = slow_iteration(parameters, users, services, qos, 1.0)
     with Cost() as cost:
@@ -156,7 +156,7 @@ def test_an_iteration_on_real_records_is_the_loop_without_its_calls(real_records
     assert_same(fast, expected, rtol=1e-8)
     assert log_posterior == pytest.approx(expected_posterior, rel=1e-8)
 
-    few = Records.arrange(*(column[:100] for column in (users, services, qos)))
+    few = Records.arrange(*(column[:100] for column in (users, services, qos, np.ones(100))))
     with Cost() as cost_of_few:
         iterate(some_parameters(few, 5, seed=0), few, 1.0)
     assert cost.calls < 1.2 * cost_of_few.calls, "no call per record or region"
