@@ -34,7 +34,7 @@ def _at_defaults(contract):
 def _expected_failures(estimator):
     contract = next(c for c in CONTRACTS if isinstance(estimator, c.estimator_class))
     if estimator.max_epochs == 1 and not contract.temporal:
-        # One batch, one step: all that differs is how small numbers add up.
+        # The only step of a schedule is its last, which moves next to nothing.
         return {}
     return contract.expected_failed_checks
 
