@@ -78,7 +78,10 @@ class Measurements:
             return cls(columns, y, np.ones(len(y)))
         weights = as_weights(sample_weight, "sample_weight")
         check_same_length(y=y, sample_weight=weights)
-        rows = cls(columns, y, weights).take(np.flatnonzero(weights))
+        rows = cls(columns, y, weights)
+        if weights.all():
+            return rows
+        rows = rows.take(np.flatnonzero(weights))
         if np.isnan(rows.y).all():
             raise ValueError("sample_weight is 0 in every row in which y was observed.")
         return rows
@@ -567,10 +570,12 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     ) -> tuple[TargetTransform, TrainingData]:
         """Hold out validation rows, then learn ids, context and target scale from the rest."""
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
-        held_out_name = "X" if held_out is None else "X_val"
+        name = "X_val"
         if held_out is None:
+            name = "X"
             train, others = self._split_rows(rows.y, seeds[0])
-            rows, held_out = rows.take(train), rows.take(others)
+            held_out = rows.take(others) if len(others) else None
+            rows = rows.take(train)
         columns = rows.columns
         users, services = EntityEncoder("user"), EntityEncoder("service")
         user_codes = users.fit(columns.users, columns.user_context)
@@ -578,8 +583,8 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         _check_enough(len(rows), users.n_entities, services.n_entities)
         transform = TargetTransform(self.target_transform).fit(rows.y, rows.weights)
         validation = None
-        if len(held_out):
-            with about(held_out_name):
+        if held_out is not None:
+            with about(name):
                 interactions = encode_columns(held_out.columns, users, services)
             validation = interactions, transform.transform(held_out.y), held_out.weights
         data = TrainingData(
