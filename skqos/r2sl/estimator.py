@@ -140,7 +140,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         the best weights. "monitor" holds them out and records their loss, but changes nothing else.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end training, with ``early_stopping=True``.
@@ -210,7 +210,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
     those of its region, a new region the frequencies of the states.
 
     A pickle holds weights, entity tables, latent states, and of the training rows what
-    `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
+    `replay_buffer_size` says, as codes, transformed targets and weights; no
+    optimiser state.
 
     References
     ----------

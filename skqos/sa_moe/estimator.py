@@ -125,8 +125,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         0 leaves pseudo-labels out. With both ratios 0 there is one stage, of `max_epochs`.
 
     pseudo_label_weight : float, default=0.5
-        Weight of a pseudo-label in the loss of the final stage; that of a measured row is 1. The
-        paper has 1.
+        Weight of a pseudo-label in the loss of the final stage; that of a measured row is 1, or its
+        `sample_weight`. The paper has 1.
 
     ratio_unit : {"observed", "missing"}, default="observed"
         Whether the ratios are multiples of the observed cells, so that the cost of `fit` stays
@@ -194,7 +194,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "monitor" holds them out and records their loss, but changes nothing else.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end a stage, with ``early_stopping=True``.
@@ -256,7 +256,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
     all; factors are not computed again, refill and pseudo-labels not drawn again.
 
     A pickle holds weights, entity tables, factors, and of the training rows what
-    `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
+    `replay_buffer_size` says, as codes, transformed targets and weights; no
+    optimiser state.
 
     References
     ----------

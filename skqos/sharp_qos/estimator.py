@@ -208,8 +208,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         same in it.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`. Each target keeps an observation in
-        training.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`. Each
+        target keeps an observation in training.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end training, with ``early_stopping=True``.
@@ -287,7 +287,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     target that an update does not observe may be NaN in all its rows.
 
     A pickle holds weights, the edges of all graphs and the entity tables, and of the training rows
-    what `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
+    what `replay_buffer_size` says, as codes, transformed targets and weights; no
+    optimiser state.
 
     References
     ----------
