@@ -1,4 +1,4 @@
-"""Quickstart: fit SA-MoE, predict pairs that were never measured, score, recommend.
+"""Quickstart: fit SA-MoE, predict pairs that were never measured, score, choose services.
 
 python examples/quickstart.py               made-up data, no download
 python examples/quickstart.py --data DIR    WS-DREAM data set 1, the original files
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-import numpy as np
 import pandas as pd
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import Bunch
@@ -19,6 +18,9 @@ from skqos.datasets import load_wsdream, make_qos
 from skqos.metrics import nan_mean_absolute_error, nan_root_mean_squared_error
 from skqos.model_selection import DensitySplit
 from skqos.preprocessing import ContextJoiner
+from skqos.selection import rank_services
+
+LIMIT = 0.5
 
 
 def load(path: str | None) -> Bunch:
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
 
     # The context of users and services travels beside the ids, so that X stays an index array.
     context = ContextJoiner(data.users, data.services)
-    model = make_pipeline(context, SAMoERegressor(random_state=0, verbose=1))
+    model = make_pipeline(context, SAMoERegressor(intervals=True, random_state=0, verbose=1))
     model.fit(X, y)
 
     predictions = {
@@ -72,11 +74,11 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     print(f"\nError on pairs that training did not see, in seconds\n{table.round(3).to_string()}")
 
     user = X_test[0, 0]
-    services = data.services.index.to_numpy()
-    response_times = model.predict(np.column_stack([np.full(len(services), user), services]))
-    print(f"\nThe five services predicted fastest for user {user}")
-    for k in np.argsort(response_times)[:5]:
-        print(f"  service {services[k]:5d}  {response_times[k]:.3f} s")
+    ranking = rank_services(model, user, data.services.index, limit=LIMIT)
+    columns = ["service", "prediction", "lower", "upper", "probability"]
+    print(f"\nThe five services predicted fastest for user {user}, with 90 % intervals in seconds,")
+    print(f"and the probability to answer within {LIMIT} s")
+    print(ranking[columns].round(3).to_string(index=False))
     return table
 
 

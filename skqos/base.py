@@ -162,6 +162,8 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     """
 
     _n_id_columns = 2
+    # How many columns may be named as ids and time, if others than those that are read.
+    _n_places: int | None = None
     _state: FittedState | None = None
 
     n_features_in_ = FittedAttribute()
@@ -266,7 +268,8 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         frame = as_frame(X, 1, self)
         check_feature_names(self, frame, reset=False)
         check_n_features(self, frame, reset=False)
-        check_names(frame.columns, self._n_id_columns, self._n_id_columns, self._state.layout.names)
+        n_places = self._n_places or self._n_id_columns
+        check_names(frame.columns, self._n_id_columns, n_places, self._state.layout.names)
         return read_columns(frame, self._n_id_columns, self._state.layout)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -302,7 +302,7 @@ def _find_labels(known: pd.Index, column: pd.Series) -> np.ndarray:
     with about(f"Context column {column.name!r}"):
         codes = known.get_indexer(labels)
     new, seen = (
-        {_label_kind(label) for label in values[values.notna()]}
+        {_label_kind(kind) for kind in set(map(type, values[values.notna()]))}
         for values in (labels[codes < 0], known)
     )
     if new and seen and not new & seen:
@@ -314,12 +314,12 @@ def _find_labels(known: pd.Index, column: pd.Series) -> np.ndarray:
     return codes
 
 
-def _label_kind(label: object) -> str:
-    if isinstance(label, str):
+def _label_kind(kind: type) -> str:
+    if issubclass(kind, str):
         return "string"
-    if isinstance(label, Real | np.bool_):
+    if issubclass(kind, Real | np.bool_):
         return "number"
-    return type(label).__name__
+    return kind.__name__
 
 
 def _as_labels(column: pd.Series) -> pd.Index:

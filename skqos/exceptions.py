@@ -2,7 +2,7 @@
 
 import warnings
 
-__all__ = ["InconsistentVersionWarning", "UnusedColumnsWarning"]
+__all__ = ["InconsistentVersionWarning", "NoServiceWarning", "UnusedColumnsWarning"]
 
 
 class UnusedColumnsWarning(UserWarning):
@@ -30,6 +30,18 @@ class InconsistentVersionWarning(UserWarning):
     >>> from skqos.exceptions import InconsistentVersionWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", category=InconsistentVersionWarning)
+    """
+
+
+class NoServiceWarning(UserWarning):
+    """No service of a user meets the limits with the probability that was asked for.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import NoServiceWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", category=NoServiceWarning)
     """
 
 

@@ -16,7 +16,7 @@ from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
 from skqos.entities import EntityEncoder
-from skqos.inputs import ContextLayout, as_frame, read_columns
+from skqos.inputs import N_PLACES, ContextLayout, as_frame, check_names, read_columns
 from skqos.state import FittedAttribute, FittedState
 from skqos.targets import TargetTransform
 
@@ -82,6 +82,9 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     (2, 2)
     """
 
+    # A time step, which the regressor reads.
+    _n_places = N_PLACES
+
     estimator_ = FittedAttribute()
 
     _parameter_constraints: dict = {
@@ -139,6 +142,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     def _fit(self, X: Any, y: Any, weights: np.ndarray | None) -> Self:
         values = as_target(y, "y", allow_nan=True, estimator=self)
         frame = as_frame(X, self._n_id_columns, self)
+        check_names(frame.columns, self._n_id_columns, self._n_places)
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=values)

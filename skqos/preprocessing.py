@@ -126,7 +126,7 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         """
         X = self._validate(X, reset=True)
         users, services = (
-            _prepare_table(getattr(self, parameter), parameter, parameter.removesuffix("s"))
+            prepare_table(getattr(self, parameter), parameter, parameter.removesuffix("s"))
             for parameter in ("users", "services")
         )
         self.users_, self.services_ = users, services
@@ -238,7 +238,7 @@ def _default_names(n_columns: int) -> list[str]:
     return [*ID_COLUMNS, *(f"x{i}" for i in range(len(ID_COLUMNS), n_columns))][:n_columns]
 
 
-def _prepare_table(table: Any, parameter: str, entity: str) -> pd.DataFrame | None:
+def prepare_table(table: Any, parameter: str, entity: str) -> pd.DataFrame | None:
     """Check a table and return it with prefixed names, categorical or float64 columns."""
     if table is None:
         return None

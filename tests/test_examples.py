@@ -745,6 +745,7 @@ def test_course_and_attention_are_drawn(temporal_folder, monkeypatch, capsys, re
         ("plot_training_history", 3, "train_loss"),
         ("plot_experts_and_gates", 4, "best_share"),
         ("plot_group_errors", 3, "same"),
+        ("plot_choose_a_service", 2, "met the limit"),
     ],
 )
 def test_displays_are_drawn(wsdream_folder, monkeypatch, capsys, name, n_axes, printed, real):

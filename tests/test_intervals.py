@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -284,6 +285,16 @@ def test_any_regressor_is_an_estimator(qos, tmp_path):
     expected = best.predict(qos.X, quantiles=[0.1, 0.5])
     for loaded in (load_model(tmp_path / "model.skqos"), pickle.loads(pickle.dumps(best))):
         np.testing.assert_array_equal(loaded.predict(qos.X, quantiles=[0.1, 0.5]), expected)
+
+
+def test_intervals_around_a_temporal_regressor():
+    contract = BY_NAME["TPMCFRegressor"]
+    data = contract.make_data(30, 40, density=0.5)
+    X = pd.DataFrame(data.X, columns=contract.id_columns)
+    model = IntervalRegressor(contract.make(), random_state=0).fit(X, data.y)
+    assert np.isfinite(model.predict_interval(X)).all()
+    with pytest.raises(ValueError, match="column 1 is named 'time'"):
+        model.fit(X[["user", "time", "service"]], data.y)
 
 
 def test_intervals_around_several_targets():

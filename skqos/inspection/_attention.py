@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from skqos._pipelines import transform_input
 from skqos.inspection._common import (
     COLORS,
     LINE_STYLES,
@@ -17,13 +18,14 @@ from skqos.inspection._common import (
     final_estimator,
     prepare_axes,
     style,
-    transform_input,
 )
 from skqos.tpmcf.estimator import TPMCFRegressor
 
 
 class AttentionDisplay:
     """Attention of `TPMCFRegressor` over the steps of a window, averaged over rows.
+
+    The weights of an estimator with several members are averages over them, too.
 
     Use `from_estimator` to draw that of a fitted estimator.
 

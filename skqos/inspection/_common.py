@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import about
 from skqos._frames import to_frame
 from skqos._parameters import validated
+from skqos._pipelines import last_step, transform_input
 from skqos._sklearn_compat import Interval
 from skqos._target_checks import as_target
 from skqos.base import PairRegressor
@@ -87,18 +87,6 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
         )
     check_is_fitted(final)
     return final._snapshot() if isinstance(final, PairRegressor) else final
-
-
-def last_step(estimator: Any) -> Any:
-    """Return the last step of a Pipeline, and anything else as it is."""
-    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
-
-
-def transform_input(estimator: Any, X: Any) -> Any:
-    """Take X through all steps of a Pipeline but the last."""
-    if isinstance(estimator, Pipeline) and len(estimator) > 1:
-        return estimator[:-1].transform(X)
-    return X
 
 
 def take_target(y: Any, name: str, target: int | None) -> np.ndarray:

@@ -9,17 +9,16 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
+from skqos._pipelines import last_step, transform_input
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
     check_options,
     draw_heat_map,
     find_groups,
-    last_step,
     prepare_axes,
     style,
     take_target,
-    transform_input,
 )
 
 OTHER = "other"

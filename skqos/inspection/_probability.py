@@ -9,17 +9,16 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
+from skqos._pipelines import last_step, transform_input
 from skqos.inspection._common import (
     COLORS,
     binomial_range,
     check_matplotlib,
     check_option,
     check_options,
-    last_step,
     prepare_axes,
     style,
     take_target,
-    transform_input,
 )
 from skqos.metrics._intervals import band_rows
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from skqos._pipelines import transform_input
 from skqos.inspection._common import (
     COLORS,
     check_matplotlib,
@@ -17,7 +18,6 @@ from skqos.inspection._common import (
     name_targets,
     prepare_axes,
     style,
-    transform_input,
 )
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor

@@ -1,0 +1,225 @@
+"""The pairs among which services are chosen, as rows that a fitted model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_list_like
+
+from skqos._errors import about
+from skqos._frames import to_frame
+from skqos._ids import make_index, read_ids
+from skqos._pipelines import last_step, transform_input
+from skqos.inputs import role_of, unmasked
+from skqos.preprocessing import prepare_table
+
+# A block of users has about so many pairs.
+PAIRS_PER_BLOCK = 2**18
+
+
+@dataclass(frozen=True)
+class Side:
+    """Users, or services.
+
+    Attributes
+    ----------
+    name : {"user", "service"}
+        Which of the two.
+    ids : ndarray of shape (n,)
+        Each once.
+    context : DataFrame of n rows
+        What is known of them beside what the model knows; of no columns where that is nothing.
+    """
+
+    name: str
+    ids: np.ndarray
+    context: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_side(given: Any, name: str) -> Side:
+    """Read ids, or a table whose index they are.
+
+    Parameters
+    ----------
+    given : id, array-like of ids, or DataFrame
+        What `rank_services` takes.
+    name : {"user", "service"}
+        The parameter is named so, in the plural.
+
+    Raises
+    ------
+    ValueError
+        If there are no ids, an id comes twice or is missing, or ids are of several kinds.
+    TypeError
+        If ids cannot be hashed and sorted.
+    """
+    parameter = f"{name}s"
+    with about(parameter):
+        frame = to_frame(given, parameter)
+        if frame is None:
+            ids = _read_ids(given, parameter)
+            context = pd.DataFrame(index=range(len(ids)))
+        else:
+            context = prepare_table(given, parameter, name)
+            ids = context.index.to_numpy()
+        if not len(ids):
+            raise ValueError(f"{parameter} is empty; give at least one {name} id.")
+    index = make_index(ids)
+    if not index.is_unique:
+        repeated = index[index.duplicated()].tolist()[0]
+        raise ValueError(f"{parameter} holds the id {repeated!r} twice; give each once.")
+    return Side(name, ids, context)
+
+
+def _read_ids(given: Any, parameter: str) -> np.ndarray:
+    if isinstance(given, np.ndarray):
+        given = np.atleast_1d(unmasked(given))
+        if given.ndim > 1:
+            raise ValueError(f"{parameter} must be one id, or 1-D; got an array of {given.ndim}-D.")
+    elif not isinstance(given, pd.Series | pd.Index):
+        labels = given if is_list_like(given, allow_sets=False) else [given]
+        given = np.fromiter(labels, dtype=object)
+    if not len(given):
+        return np.empty(0)
+    column = pd.Series(given, dtype=None if given.dtype.kind in "iuf" else object)
+    return read_ids(column, parameter)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of X: its value for each user, for each service, or one for all.
+
+    Attributes
+    ----------
+    name : object
+        As the model calls it.
+    values : array
+        Anything with a ``take``.
+    side : {"user", "service"} or None
+        Whose values they are.
+    """
+
+    name: Any
+    values: Any
+    side: str | None = None
+
+
+class Candidates:
+    """All pairs of some users and services, in blocks, as the last step of a model takes them.
+
+    Parameters
+    ----------
+    model : estimator or Pipeline
+        Fitted.
+    users, services : Side
+        Who chooses, and what from.
+    time : object, default=None
+        The time step of all rows; None where the model takes none.
+
+    Raises
+    ------
+    ValueError
+        If `time` is missing or too much, or a context column is none of the model's.
+    """
+
+    def __init__(self, model: Any, users: Side, services: Side, time: Any = None) -> None:
+        self.model, self.users, self.services = model, users, services
+        final = last_step(model)
+        self.has_names, names = _input_names(model)
+        n_places = 3 if _takes_time(final, names, self.has_names, time) else 2
+        joined = [] if final is model else list(getattr(final, "feature_names_in_", ()))
+        context = _name_context([users, services], [*names[n_places:], *joined])
+        places = [
+            Column(names[0], users.ids, "user"),
+            Column(names[1], services.ids, "service"),
+            *(Column(name, np.array([time])) for name in names[2:n_places]),
+        ]
+        missing = np.array([np.nan])
+        others = [context.pop(name, Column(name, missing)) for name in names[n_places:]]
+        self._input = places + others
+        # What the steps in between join, in place of what they have found.
+        self._replaced = list(context.values())
+
+    def blocks(self) -> Iterator[range]:
+        """Users, a block at a time."""
+        step = max(1, PAIRS_PER_BLOCK // len(self.services))
+        for start in range(0, len(self.users), step):
+            yield range(start, min(start + step, len(self.users)))
+
+    def rows(self, block: range) -> pd.DataFrame | np.ndarray:
+        """Return the rows of a block's users with all services, the first user's first."""
+        n_services = len(self.services)
+        positions = {
+            "user": np.repeat(np.arange(block.start, block.stop), n_services),
+            "service": np.tile(np.arange(n_services), len(block)),
+            None: np.zeros(len(block) * n_services, dtype=np.int64),
+        }
+        X = _frame_of(self._input, positions)
+        X = transform_input(self.model, X if self.has_names else X.to_numpy())
+        frame = to_frame(X, "X")
+        if frame is None:
+            return X
+        if not self._replaced:
+            return frame
+        replaced = _frame_of(self._replaced, positions).set_axis(frame.index)
+        return frame.assign(**dict(replaced.items()))
+
+
+def take_rows(X: pd.DataFrame | np.ndarray, rows: np.ndarray) -> pd.DataFrame | np.ndarray:
+    """Return some rows of what `Candidates.rows` returned."""
+    return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
+
+
+def _input_names(model: Any) -> tuple[bool, list[Any]]:
+    """Tell whether the model was fitted on names; they are numbers where it was not."""
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None:
+        return True, list(names)
+    return False, list(range(getattr(model, "n_features_in_", 2)))
+
+
+def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> bool:
+    """Tell whether the model takes a time step; raise unless it is given then, and only then."""
+    n_places = getattr(final, "_n_id_columns", None)
+    if n_places is None:
+        takes_time = len(names) > 2 and (not has_names or role_of(names[2]) == "time")
+    else:
+        takes_time = n_places > 2
+    kind = type(final).__name__
+    if takes_time and time is None:
+        raise ValueError(f"time is None, but {kind} was fitted with time steps; give one.")
+    if time is not None and not takes_time:
+        raise ValueError(f"time={time!r}, but {kind} was fitted without time steps; leave it out.")
+    if takes_time and is_list_like(time):
+        raise ValueError(f"time must be one time step for all rows; got {time!r}.")
+    return takes_time
+
+
+def _name_context(sides: list[Side], names: list[Any]) -> dict[Any, Column]:
+    """Name each column of context as the model does, with or without the prefix of its side."""
+    found = {}
+    for side in sides:
+        for column, values in side.context.items():
+            spelt = [column, column.removeprefix(f"{side.name}_")]
+            name = next((name for name in spelt if name in names), None)
+            if name is None:
+                raise ValueError(
+                    f"{side.name}s has a column {column!r}, which is no context of the model; that "
+                    f"has {names or 'none'}. Drop the column, or give the ids alone."
+                )
+            found[name] = Column(name, values.array, side.name)
+    return found
+
+
+def _frame_of(columns: list[Column], positions: dict[str | None, np.ndarray]) -> pd.DataFrame:
+    taken = [column.values.take(positions[column.side]) for column in columns]
+    # Of its own dtype each: pandas would turn objects to strings of its own, one by one.
+    series = {k: pd.Series(values, dtype=values.dtype) for k, values in enumerate(taken)}
+    return pd.DataFrame(series).set_axis([column.name for column in columns], axis=1)

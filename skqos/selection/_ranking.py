@@ -1,0 +1,202 @@
+"""Rank all candidates of a block of users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skqos._errors import about
+from skqos.selection._candidates import Candidates, take_rows
+from skqos.selection._criteria import Criteria
+from skqos.selection._odds import Odds, ask
+from skqos.selection._order import NOBODY, cheapest_accepted, shared_ranks
+from skqos.selection._pareto import is_on_front
+
+
+def has_intervals(estimator: Any) -> bool:
+    """Whether a fitted estimator tells more than a point."""
+    return hasattr(estimator, "predict_interval") and bool(getattr(estimator, "intervals", True))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All pairs of a block of users, and what is known of them.
+
+    Attributes
+    ----------
+    X : DataFrame or ndarray
+        A row for each pair, the first user's first.
+    predictions : ndarray of shape (n_users, n_services, n_targets)
+        In the unit of y.
+    costs : ndarray of shape (n_users, n_services)
+        Less is better.
+    fronts : ndarray of bool of shape (n_users, n_services)
+        Each user's Pareto front; not used with one target, unless it alone is ranked.
+    odds : Odds
+        Probabilities to meet the limits.
+    """
+
+    X: Any
+    predictions: np.ndarray
+    costs: np.ndarray
+    fronts: np.ndarray
+    odds: Odds
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How services are ranked, whoever asks.
+
+    Attributes
+    ----------
+    estimator : estimator
+        Fitted.
+    criteria : Criteria
+        What is wanted of each target.
+    n : int
+        Services for each user; at most as many as there are.
+    quantile : float or None
+        What the order goes by, seen from where less is better; None is the prediction.
+    tie_tolerance : float
+        Of the cost.
+    pareto_only : bool
+        Whether the front alone is ranked.
+    confidence_level : float or None
+        Of the intervals.
+    target_names : sequence of str or None
+        For the columns of several targets.
+    """
+
+    estimator: Any
+    criteria: Criteria
+    n: int
+    quantile: float | None
+    tie_tolerance: float
+    pareto_only: bool
+    confidence_level: float | None
+    target_names: Sequence[str] | None
+
+    def rank(self, candidates: Candidates, block: range) -> pd.DataFrame:
+        """Rank all services for the users of a block.
+
+        Returns
+        -------
+        DataFrame
+            As `rank_services` returns it; its index is the position of the user.
+        """
+        scored = self._score(candidates, block)
+        chosen = self._choose(scored)
+        ranks = shared_ranks(np.take_along_axis(scored.costs, chosen, axis=1), self.tie_tolerance)
+        user, place = np.nonzero(chosen != NOBODY)
+        service = chosen[user, place]
+        position = user + block.start
+        columns = {
+            "user": candidates.users.ids[position],
+            "rank": ranks[user, place],
+            "service": candidates.services.ids[service],
+        }
+        return pd.DataFrame(columns | self._describe(scored, (user, service)), index=position)
+
+    def _score(self, candidates: Candidates, block: range) -> Scored:
+        X = candidates.rows(block)
+        predictions = self._predict(X, len(block), len(candidates.services))
+        criteria = self.criteria.for_targets(predictions.shape[2])
+        compared = predictions
+        if self.quantile is not None:
+            compared = self._quantiles(X, criteria.signs).reshape(predictions.shape)
+        costs = criteria.costs(compared)
+        return Scored(
+            X=X,
+            predictions=predictions,
+            costs=costs,
+            fronts=self._fronts(criteria.points(compared)),
+            odds=Odds(self.estimator, criteria, X, costs.shape),
+        )
+
+    def _predict(self, X: Any, n_users: int, n_services: int) -> np.ndarray:
+        """Predictions of shape (n_users, n_services, n_targets)."""
+        predictions = np.asarray(self.estimator.predict(X), dtype=np.float64)
+        if not np.isfinite(predictions).all():
+            raise ValueError(
+                f"The predictions of {type(self.estimator).__name__} hold NaN or infinity, which "
+                "cannot be ranked."
+            )
+        return predictions.reshape(n_users, n_services, -1)
+
+    def _quantiles(self, X: Any, signs: np.ndarray) -> np.ndarray:
+        """Predict the quantile of each target that the order goes by, (n, n_targets)."""
+        levels = [self.quantile, 1 - self.quantile]
+        both = self.estimator.predict(X, quantiles=levels).reshape(len(X), len(signs), 2)
+        return np.where(signs > 0, both[:, :, 0], both[:, :, 1])
+
+    def _fronts(self, points: np.ndarray) -> np.ndarray:
+        """Each user's Pareto front, (n_users, n_services); of one target only if asked for."""
+        if points.shape[2] == 1 and not self.pareto_only:
+            return np.zeros(points.shape[:2], dtype=bool)
+        return np.stack([is_on_front(of_user) for of_user in points])
+
+    def _choose(self, scored: Scored) -> np.ndarray:
+        """Positions of the services of each user, best first, -1 at the end."""
+
+        def accept(users: np.ndarray, services: np.ndarray) -> np.ndarray:
+            if self.criteria.min_probability is None:
+                return np.ones(len(users), dtype=bool)
+            # NaN: no limit.
+            return ~(scored.odds(users, services) < self.criteria.min_probability).any(axis=1)
+
+        costs = scored.costs
+        if self.pareto_only:
+            costs = np.where(scored.fronts, costs, np.inf)
+        return cheapest_accepted(costs, self.n, accept)
+
+    def _describe(
+        self, scored: Scored, pairs: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return the columns that tell what is known of pairs."""
+        rows = take_rows(scored.X, np.ravel_multi_index(pairs, scored.costs.shape))
+        predictions = scored.predictions[pairs]
+        by_target = {"prediction": predictions, **self._ends(rows, predictions.shape[1])}
+        if self.criteria.has_limit:
+            by_target["probability"] = scored.odds(*pairs)
+        suffixes = self._suffixes(predictions.shape[1])
+        columns = {
+            f"{name}{suffix}": column
+            for name, values in by_target.items()
+            for suffix, column in zip(suffixes, values.T, strict=True)
+        }
+        if predictions.shape[1] > 1:
+            # No negative zeros.
+            columns = {"score": 0.0 - scored.costs[pairs], **columns}
+            columns["pareto"] = scored.fronts[pairs]
+        return columns | self._known(rows)
+
+    def _ends(self, rows: Any, n_targets: int) -> dict[str, np.ndarray]:
+        """Return the ends of the intervals of rows, (n, n_targets) each."""
+        if self.confidence_level is None:
+            return {}
+        shape = n_targets, 2
+        intervals = ask(self.estimator.predict_interval, rows, self.confidence_level, shape=shape)
+        return {"lower": intervals[:, :, 0], "upper": intervals[:, :, 1]}
+
+    def _known(self, rows: Any) -> dict[str, np.ndarray]:
+        if not hasattr(self.estimator, "is_known"):
+            return {}
+        known = ask(self.estimator.is_known, rows, shape=(2,)).astype(bool)
+        return {"user_known": known[:, 0], "service_known": known[:, 1]}
+
+    def _suffixes(self, n_targets: int) -> list[str]:
+        if self.target_names is None:
+            return [f"_{k}" for k in range(n_targets)] if n_targets > 1 else [""]
+        with about("target_names"):
+            names = [f"_{name}" for name in self.target_names]
+        is_text = isinstance(self.target_names, str)
+        if is_text or len(names) != n_targets or len(set(names)) < n_targets:
+            raise ValueError(
+                f"target_names must list {n_targets} different names, one for each target; got "
+                f"{self.target_names!r}."
+            )
+        return names
