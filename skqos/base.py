@@ -480,9 +480,15 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         self, X_val: Any, y_val: Any, rows: Measurements, names: np.ndarray | None
     ) -> Measurements:
         """Read validation rows as an estimator that is fitted to the given rows would."""
-        layout = rows.columns.layout
         fitted = with_plain_parameters(self)
-        fitted._state = FittedState(rows.columns.frame.shape[1], names, layout, None, None, {})
+        fitted._state = FittedState(
+            n_features_in_=rows.columns.frame.shape[1],
+            feature_names_in_=names,
+            layout=rows.columns.layout,
+            users_=None,
+            services_=None,
+            attributes={},
+        )
         with about("y_val"):
             y = self._check_further_target(y_val, rows.y.shape[1:])
         with about("X_val"):
