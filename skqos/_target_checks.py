@@ -11,12 +11,13 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
 
-from skqos._arrays import power_of_two
 from skqos._errors import about
 
 MAX_ROWS_SHOWN = 5
 # Sums of as many values as memory holds are finite.
 MAX_VALUE = 1e300
+# Sums of as many weights, and of weighted squares, are finite, and neither is 0.
+MIN_WEIGHT, MAX_WEIGHT = 1e-30, 1e30
 # What a code for "missing" looks like among measured values.
 MISSING_CODE = -1.0
 
@@ -91,21 +92,27 @@ def as_single_target(y: Any, *, estimator: Any) -> np.ndarray:
 
 
 def as_weights(weights: Any, name: str) -> np.ndarray:
-    """Take weights of rows as float64 of shape (n_samples,), the largest in [0.5, 1).
+    """Take weights of rows as float64 of shape (n_samples,).
 
     Raises
     ------
     ValueError
-        As `as_target`, and if they are not 1-D or do not have a positive sum.
+        As `as_target`, and if they are not 1-D, all of them are zero, or one is negative or so
+        small or large that sums of them have no digits left.
     TypeError
         As `as_target`.
     """
     values = as_target(weights, name, allow_nan=False)
     if values.ndim > 1:
         raise ValueError(f"{name} must be 1-D; got an array of shape {values.shape}.")
-    values = values / power_of_two(values)
-    if values.sum() <= 0:
-        raise ValueError(f"{name} must have a positive sum; got {values.sum()}.")
+    wrong = (values != 0) & ~((values >= MIN_WEIGHT) & (values <= MAX_WEIGHT))
+    if wrong.any():
+        raise ValueError(
+            f"{name} must be 0 or from {MIN_WEIGHT:g} to {MAX_WEIGHT:g} in each row; "
+            f"{_rows(wrong, values)}."
+        )
+    if not values.any():
+        raise ValueError(f"{name} must have a positive sum: all weights are zero.")
     return values
 
 

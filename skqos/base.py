@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 import skqos
-from skqos._errors import check_same_length
+from skqos._errors import about, check_same_length
 from skqos._parameters import check_items, check_numbers, parameter_names, with_plain_parameters
 from skqos._sklearn_compat import (
     Interval,
@@ -47,6 +47,63 @@ MIN_AUTO_BATCH, MAX_AUTO_BATCH = 32, 256
 
 
 @dataclass(frozen=True)
+class Measurements:
+    """Rows that were measured, taken apart but not encoded.
+
+    Attributes
+    ----------
+    columns : Columns
+        X.
+    y : ndarray of float64 of shape (n,) or (n, n_targets)
+        Targets in their own unit; NaN where not observed.
+    weights : ndarray of float64 of shape (n,)
+        Weights of the rows, which are positive.
+    """
+
+    columns: Columns
+    y: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def weighted(cls, columns: Columns, y: np.ndarray, sample_weight: Any) -> Self:
+        """Leave out rows of weight 0, before anything is learnt from them.
+
+        Raises
+        ------
+        ValueError
+            If `sample_weight` is not as `as_weights` takes it or is of another length, or no target
+            is left.
+        """
+        if sample_weight is None:
+            return cls(columns, y, np.ones(len(y)))
+        weights = as_weights(sample_weight, "sample_weight")
+        check_same_length(y=y, sample_weight=weights)
+        rows = cls(columns, y, weights)
+        if weights.all():
+            return rows
+        rows = rows.take(np.flatnonzero(weights))
+        if np.isnan(rows.y).all():
+            raise ValueError("sample_weight is 0 in every row in which y was observed.")
+        return rows
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> Measurements:
+        """Return the given rows only."""
+        return Measurements(self.columns.take(rows), self.y[rows], self.weights[rows])
+
+    def check_targets(self) -> None:
+        """Raise ValueError if a target was observed in no row."""
+        unobserved = np.isnan(self.y.reshape(len(self), -1)).all(axis=0)
+        if unobserved.any():
+            raise ValueError(
+                f"sample_weight is 0 in every row in which y, column {unobserved.argmax()}, was "
+                "observed; a target needs an observation."
+            )
+
+
+@dataclass(frozen=True)
 class TrainingRows:
     """Encoded rows that a network is trained on.
 
@@ -58,6 +115,8 @@ class TrainingRows:
         The rows.
     target : ndarray of float64 of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
+    weights : ndarray of float64 of shape (n,)
+        Positive weights of the rows.
     """
 
     users: EntityEncoder
@@ -65,6 +124,7 @@ class TrainingRows:
     user_codes: np.ndarray
     service_codes: np.ndarray
     target: np.ndarray
+    weights: np.ndarray
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,15 +142,15 @@ class TrainingData(TrainingRows):
         Time steps of the training rows.
     y : ndarray of float64, of the shape of `target`
         The targets in their own unit.
-    validation : tuple of Interactions and ndarray, or None
-        Held-out rows and their transformed targets.
+    validation : tuple of Interactions and two ndarrays, or None
+        Held-out rows, their transformed targets and their weights.
     seed : int
         Seeds whatever is random beside torch.
     """
 
     times: np.ndarray | None
     y: np.ndarray
-    validation: tuple[Interactions, np.ndarray] | None
+    validation: tuple[Interactions, np.ndarray, np.ndarray] | None
     seed: int
 
 
@@ -272,7 +332,15 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     }
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> Self:
         """Fit to measured interactions.
 
         Parameters
@@ -282,6 +350,15 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         y : array-like of shape (n_samples,)
             Measured QoS, finite, in any unit. Estimators that predict several QoS parameters at
             once also take (n_samples, n_targets), with NaN for what was not observed.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
+            of weight 0 as none. None is 1 for all.
+        X_val : array-like or DataFrame of shape (n_val_samples, n_columns), default=None
+            Validation rows in place of those that `early_stopping` would hold out, columns as in
+            X. Users and services may be unknown to X. In a `Pipeline`,
+            ``Pipeline(..., transform_input=["X_val"])`` transforms them as it does X.
+        y_val : array-like of shape (n_val_samples,) or (n_val_samples, n_targets), default=None
+            What was measured there, in the unit and shape of y.
 
         Returns
         -------
@@ -291,11 +368,14 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         Raises
         ------
         ValueError
-            If X or y is not as described; nothing of an earlier fit is changed then.
+            If X, y, `sample_weight`, `X_val` or `y_val` is not as described, or one of the last two
+            comes without the other or with ``early_stopping=False``; nothing of an earlier fit is
+            changed then.
         FloatingPointError
             If training diverges.
         """
         self._check_parameters()
+        self._check_validation_is_used(X_val, y_val)
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)
         names = get_feature_names(frame)
@@ -304,10 +384,13 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         )
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)
+        rows = Measurements.weighted(columns, y, sample_weight)
+        rows.check_targets()
+        held_out = None if X_val is None else self._read_validation(X_val, y_val, rows, names)
         plain = with_plain_parameters(self)
-        state = plain._learn(columns, y, names)
+        state = plain._learn(rows, held_out, names)
         if plain.intervals:
-            state = state.with_intervals(plain._learn_intervals(state, columns, y))
+            state = state.with_intervals(plain._learn_intervals(state, rows, held_out))
         self._state = state
         return self
 
@@ -381,37 +464,85 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     def _target_shape(self) -> tuple[int, ...]:
         return self._state.target_shape
 
+    def _check_validation_is_used(self, X_val: Any, y_val: Any) -> None:
+        if X_val is None and y_val is None:
+            return
+        for given, missing, value in (("X_val", "y_val", y_val), ("y_val", "X_val", X_val)):
+            if value is None:
+                raise ValueError(f"{given} was given without {missing}; fit needs both or neither.")
+        if not self.early_stopping:
+            raise ValueError(
+                "X_val and y_val were given with early_stopping=False, which has no use for them. "
+                "Set early_stopping=True, or 'monitor' to record their loss only."
+            )
+
+    def _read_validation(
+        self, X_val: Any, y_val: Any, rows: Measurements, names: np.ndarray | None
+    ) -> Measurements:
+        """Read validation rows as an estimator that is fitted to the given rows would."""
+        fitted = with_plain_parameters(self)
+        fitted._state = FittedState(
+            n_features_in_=rows.columns.frame.shape[1],
+            feature_names_in_=names,
+            layout=rows.columns.layout,
+            users_=None,
+            services_=None,
+            attributes={},
+        )
+        with about("y_val"):
+            y = self._check_further_target(y_val, rows.y.shape[1:])
+        with about("X_val"):
+            columns = fitted._read_again(X_val)
+        check_same_length(X_val=columns.users, y_val=y)
+        return Measurements(columns, y, np.ones(len(y)))
+
+    def _check_further_target(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:  # noqa: ARG002
+        """Check targets as in `fit`, whose rows were of the given shape each."""
+        return self._check_target(y)
+
     def _learn(
-        self, columns: Columns, y: np.ndarray, names: np.ndarray | None = None
+        self,
+        rows: Measurements,
+        held_out: Measurements | None,
+        names: np.ndarray | None = None,
     ) -> NetworkState:
-        """Train on rows, and return what was learnt."""
+        """Train on rows, and return what was learnt.
+
+        Rows to validate on are `held_out`, or else, with `early_stopping`, some of the rows.
+        """
         from skqos.training import history_frame
 
-        transform, data = self._prepare(columns, y)
+        transform, data = self._prepare(rows, held_out)
         nets, attributes = self._train(data)
         final = list(nets.values())[-1]
         return NetworkState(
-            n_features_in_=columns.frame.shape[1],
+            n_features_in_=rows.columns.frame.shape[1],
             feature_names_in_=names,
-            layout=columns.layout,
+            layout=rows.columns.layout,
             users_=data.users,
             services_=data.services,
             attributes=attributes,
             target_transform=transform,
-            target_shape=y.shape[1:],
+            target_shape=rows.y.shape[1:],
             module_=final.module_,
             history_=history_frame(nets),
             n_iter_=len(final.history),
         ).with_nets(nets)
 
-    def _learn_intervals(self, state: NetworkState, columns: Columns, y: np.ndarray) -> Intervals:
-        """Learn how far measurements lie from predictions, by a second training on a part."""
+    def _learn_intervals(
+        self, state: NetworkState, rows: Measurements, held_out: Measurements | None
+    ) -> Intervals:
+        """Learn how far measurements lie from predictions, by a second training on a part.
+
+        The part keeps its weights; how far measurements lie from predictions counts all rows alike.
+        """
+        columns, y = rows.columns, rows.y
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
             twin = with_plain_parameters(self)
             # The user's callbacks belong to the training whose network is kept.
             twin.callbacks = None
-            twin._state = twin._learn(columns.take(kept), y[kept])
+            twin._state = twin._learn(rows.take(kept), held_out)
             return twin._predict(encode_columns(columns, twin.users_, twin.services_))
 
         fitted = with_plain_parameters(self)
@@ -443,30 +574,37 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     def _check_parameters(self) -> None:
         """Check what ``_parameter_constraints`` cannot say; raise ValueError."""
 
-    def _prepare(self, columns: Columns, y: np.ndarray) -> tuple[TargetTransform, TrainingData]:
+    def _prepare(
+        self, rows: Measurements, held_out: Measurements | None
+    ) -> tuple[TargetTransform, TrainingData]:
         """Hold out validation rows, then learn ids, context and target scale from the rest."""
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
-        train, held_out = self._split_rows(y, seeds[0])
-        rows = columns.take(train)
+        name = "X_val"
+        if held_out is None:
+            name = "X"
+            train, others = self._split_rows(rows.y, seeds[0])
+            held_out = rows.take(others) if len(others) else None
+            rows = rows.take(train)
+        columns = rows.columns
         users, services = EntityEncoder("user"), EntityEncoder("service")
-        user_codes = users.fit(rows.users, rows.user_context)
-        service_codes = services.fit(rows.services, rows.service_context)
-        _check_enough(len(train), users.n_entities, services.n_entities)
-        transform = TargetTransform(self.target_transform).fit(y[train])
+        user_codes = users.fit(columns.users, columns.user_context)
+        service_codes = services.fit(columns.services, columns.service_context)
+        _check_enough(len(rows), users.n_entities, services.n_entities)
+        transform = TargetTransform(self.target_transform).fit(rows.y, rows.weights)
         validation = None
-        if len(held_out):
-            validation = (
-                encode_columns(columns.take(held_out), users, services),
-                transform.transform(y[held_out]),
-            )
+        if held_out is not None:
+            with about(name):
+                interactions = encode_columns(held_out.columns, users, services)
+            validation = interactions, transform.transform(held_out.y), held_out.weights
         data = TrainingData(
             users=users,
             services=services,
             user_codes=user_codes,
             service_codes=service_codes,
-            times=rows.times,
-            target=transform.transform(y[train]),
-            y=y[train],
+            times=columns.times,
+            target=transform.transform(rows.y),
+            weights=rows.weights,
+            y=rows.y,
             validation=validation,
             seed=int(seeds[1]),
         )

@@ -18,9 +18,13 @@ MIN_SINGULAR_VALUE = 1e-10
 
 
 def interaction_matrix(
-    users: np.ndarray, services: np.ndarray, values: np.ndarray, shape: tuple[int, int]
+    users: np.ndarray,
+    services: np.ndarray,
+    values: np.ndarray,
+    shape: tuple[int, int],
+    weights: np.ndarray | None = None,
 ) -> sparse.csr_array:
-    """Arrange interactions as a sparse matrix; repeated cells hold their mean.
+    """Arrange interactions as a sparse matrix; repeated cells hold their weighted mean.
 
     Parameters
     ----------
@@ -30,16 +34,19 @@ def interaction_matrix(
         What was observed there.
     shape : tuple of int
         Number of users and of services.
+    weights : ndarray of float64 of shape (n,), default=None
+        Positive weights of the interactions; None is 1 for all.
 
     Returns
     -------
     csr_array of float64 of shape `shape`
         Cells without an observation are not stored.
     """
-    counts = sparse.coo_array((np.ones(len(values)), (users, services)), shape=shape).tocsr()
+    weights = np.ones(len(values)) if weights is None else weights
+    counts = sparse.coo_array((weights, (users, services)), shape=shape).tocsr()
     # Sums of repeated cells may overflow where their mean does not.
     exponent = max(_exponent(np.abs(values).max(initial=0.0)) - MAX_EXPONENT, 0)
-    small = np.ldexp(values, -exponent)
+    small = np.ldexp(values, -exponent) * weights
     # Both conversions add up repeated cells and end with the same structure.
     matrix = sparse.coo_array((small, (users, services)), shape=shape).tocsr()
     matrix.data = np.ldexp(matrix.data / counts.data, exponent)

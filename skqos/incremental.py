@@ -18,9 +18,14 @@ from sklearn.utils import check_random_state
 from skqos._errors import check_same_length
 from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import Interval, fit_context
-from skqos.base import BaseQoSRegressor, TrainingData, TrainingRows, encode_columns
+from skqos.base import (
+    BaseQoSRegressor,
+    Measurements,
+    TrainingData,
+    TrainingRows,
+    encode_columns,
+)
 from skqos.distribution.model import Intervals
-from skqos.inputs import Columns
 from skqos.replay import ReplayBuffer
 from skqos.state import FittedAttribute, NetworkState
 
@@ -61,7 +66,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     _replay_buffer = FittedAttribute()
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Update the model with further measured interactions, or fit it to the first ones.
 
         Users and services that are new get a place in the network; of known ones the context that
@@ -78,6 +83,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             One row or more; columns as in `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS in the unit and shape of `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
+            of weight 0 as none. None is 1 for all.
+            Earlier rows keep the weight that they came with.
 
         Returns
         -------
@@ -87,13 +96,14 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         Raises
         ------
         ValueError
-            If X or y is not as described. As after an interruption, the model is as it was then.
+            If X, y or `sample_weight` is not as described. As after an interruption, the model is
+            as it was then.
         FloatingPointError
             If training diverges; the model is as it was.
         """
         if not self.__sklearn_is_fitted__():
-            return self.fit(X, y)
-        self._state = self._snapshot()._updated_by(X, y)
+            return self.fit(X, y, sample_weight)
+        self._state = self._snapshot()._updated_by(X, y, sample_weight)
         return self
 
     def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:
@@ -107,11 +117,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         """
         raise NotImplementedError
 
-    def _check_update_target(self, y: Any) -> np.ndarray:
-        """Check y as in `fit`."""
-        return self._check_target(y)
-
-    def _updated_by(self, X: Any, y: Any) -> NetworkState:
+    def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> NetworkState:
         """Return the state that follows; to be called on a snapshot."""
         from skqos.training import history_frame
 
@@ -119,14 +125,21 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self._validate_params()
         self._check_parameters()
         state = self._state
-        y = self._check_update_target(y)
+        y = self._check_further_target(y, state.target_shape)
         columns = self._read_again(X)
         check_same_length(X=columns.users, y=y)
         state.target_transform.check(y)
+        rows = Measurements.weighted(columns, y, sample_weight)
+        columns = rows.columns
         users, user_codes = state.users_.extend(columns.users, columns.user_context)
         services, service_codes = state.services_.extend(columns.services, columns.service_context)
         new = TrainingRows(
-            users, services, user_codes, service_codes, state.target_transform.transform(y)
+            users=users,
+            services=services,
+            user_codes=user_codes,
+            service_codes=service_codes,
+            target=state.target_transform.transform(rows.y),
+            weights=rows.weights,
         )
         net, buffer = self._update(new)
         # Earlier nets would keep a network each.
@@ -140,21 +153,20 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             n_iter_=len(net.history),
         ).with_nets(nets)
         if "_intervals" in state.attributes:
-            return updated.with_intervals(self._updated_intervals(updated, columns, y))
+            return updated.with_intervals(self._updated_intervals(updated, rows))
         return updated
 
-    def _updated_intervals(
-        self, updated: NetworkState, columns: Columns, y: np.ndarray
-    ) -> Intervals:
+    def _updated_intervals(self, updated: NetworkState, rows: Measurements) -> Intervals:
         """Learn from the errors that the network made on new rows ahead of the update."""
         now = with_plain_parameters(self)
         now._state = updated
         before, after = (
-            fitted._predict_pairs(encode_columns(columns, fitted.users_, fitted.services_))
+            fitted._predict_pairs(encode_columns(rows.columns, fitted.users_, fitted.services_))
             for fitted in (self, now)
         )
+        shape = now.users_.n_entities, now.services_.n_entities
         return self._fitted_intervals().with_rows(
-            before, y.reshape(len(y), -1), (now.users_.n_entities, now.services_.n_entities), after
+            before, rows.y.reshape(len(rows), -1), shape, after
         )
 
     def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import _safe_indexing, check_random_state
 
 from skqos._errors import check_same_length
 from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names
-from skqos._target_checks import as_target
+from skqos._target_checks import as_target, as_weights
 from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
@@ -101,7 +102,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the regressor, and learn how far measurements lie from its predictions.
 
         Parameters
@@ -110,6 +111,10 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             Column 0 is the user id, column 1 the service id; the regressor gets all columns.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS, as the regressor takes it.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
+            of weight 0 as none. None is 1 for all. The ``fit`` of the regressor has to take it. How
+            far measurements lie from predictions counts all rows alike.
 
         Returns
         -------
@@ -119,11 +124,22 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         Raises
         ------
         ValueError
-            If X or y is not as described, or there are too few rows to leave some out.
+            If X, y or `sample_weight` is not as described, or there are too few rows to leave some
+            out.
         """
         if y is None:
             # Says what is missing.
             self._check_target(y)
+        if sample_weight is None:
+            return self._fit(X, y, None)
+        values = as_target(y, "y", allow_nan=True, estimator=self)
+        frame = as_frame(X, self._n_id_columns, self)
+        weights = as_weights(sample_weight, "sample_weight")
+        check_same_length(X=frame, y=values, sample_weight=weights)
+        kept = np.flatnonzero(weights)
+        return self._fit(_safe_indexing(_indexable(X, frame), kept), values[kept], weights[kept])
+
+    def _fit(self, X: Any, y: Any, weights: np.ndarray | None) -> Self:
         values = as_target(y, "y", allow_nan=True, estimator=self)
         frame = as_frame(X, self._n_id_columns, self)
         check_names(frame.columns, self._n_id_columns, self._n_places)
@@ -136,12 +152,14 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             services.fit(columns.services, columns.service_context),
         )
         transform = TargetTransform("auto").fit(values)
-        fitted = clone(self.estimator).fit(X, y)
-        # What only turns into an array cannot be indexed.
-        rows = X if hasattr(X, "__getitem__") else frame
+        fitted = _fit_clone(self.estimator, X, y, weights)
+        rows = _indexable(X, frame)
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
-            twin = clone(self.estimator).fit(_safe_indexing(rows, kept), values[kept])
+            weights_kept = None if weights is None else weights[kept]
+            twin = _fit_clone(
+                self.estimator, _safe_indexing(rows, kept), values[kept], weights_kept
+            )
             return np.asarray(twin.predict(X), dtype=np.float64)
 
         intervals = learn_intervals(
@@ -200,6 +218,17 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
 
     def _target_shape(self) -> tuple[int, ...]:
         return self._state.attributes["_shape_of_target"]
+
+
+def _indexable(X: Any, frame: pd.DataFrame) -> Any:
+    """Return X, or the frame that was read from it: what only turns into an array has no rows."""
+    return X if hasattr(X, "__getitem__") else frame
+
+
+def _fit_clone(estimator: BaseEstimator, X: Any, y: Any, weights: np.ndarray | None) -> Any:
+    """Fit to rows, which are weighted if that was asked for."""
+    weighted = {} if weights is None else {"sample_weight": weights}
+    return clone(estimator).fit(X, y, **weighted)
 
 
 def _predicted(

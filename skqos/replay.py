@@ -27,6 +27,8 @@ class ReplayBuffer:
         The rows.
     target : ndarray of float32 of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
+    weights : ndarray of float32 of shape (n,)
+        Positive weights of the rows.
     priority : ndarray of float32 of shape (n,)
         Random numbers below 1.
     n_seen : int
@@ -36,6 +38,7 @@ class ReplayBuffer:
     user_codes: np.ndarray
     service_codes: np.ndarray
     target: np.ndarray
+    weights: np.ndarray
     priority: np.ndarray
     n_seen: int
 
@@ -47,6 +50,7 @@ class ReplayBuffer:
             rows.user_codes.astype(np.int32),
             rows.service_codes.astype(np.int32),
             rows.target.astype(np.float32),
+            rows.weights.astype(np.float32),
             rng.random_sample(n_rows).astype(np.float32),
             n_rows,
         )
@@ -66,6 +70,7 @@ class ReplayBuffer:
             user_codes=self.user_codes[rows],
             service_codes=self.service_codes[rows],
             target=self.target[rows],
+            weights=self.weights[rows],
             priority=self.priority[rows],
         )
 
@@ -81,6 +86,7 @@ class ReplayBuffer:
             np.concatenate([self.user_codes, later.user_codes]),
             np.concatenate([self.service_codes, later.service_codes]),
             np.concatenate([self.target, later.target]),
+            np.concatenate([self.weights, later.weights]),
             np.concatenate([self.priority, later.priority]),
             self.n_seen + later.n_seen,
         )
@@ -119,4 +125,5 @@ class ReplayBuffer:
             user_codes=np.concatenate([rows.user_codes, self.user_codes]),
             service_codes=np.concatenate([rows.service_codes, self.service_codes]),
             target=np.concatenate([rows.target, self.target]),
+            weights=np.concatenate([rows.weights, self.weights]),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from skqos._weighted import weighted_median
+
 TRANSFORMS = ("auto", "sqrt", "log", "max", "standard")
 # "auto": the median's distance from the minimum, in mean absolute deviations from the median. It is
 # 1 for exponential values; a lowest value that is far from all others would leave the root of their
@@ -46,8 +48,15 @@ class TargetTransform:
     def __init__(self, kind: str | None) -> None:
         self.kind = kind
 
-    def fit(self, y: np.ndarray) -> TargetTransform:
-        """Learn from y of shape (n,) or (n, n_targets); NaN is not observed.
+    def fit(self, y: np.ndarray, weights: np.ndarray | None = None) -> TargetTransform:
+        """Learn from measured targets.
+
+        Parameters
+        ----------
+        y : ndarray of float64 of shape (n,) or (n, n_targets)
+            NaN is not observed.
+        weights : ndarray of float64 of shape (n,), default=None
+            Positive weights of the rows; None is 1 for all.
 
         Raises
         ------
@@ -56,11 +65,15 @@ class TargetTransform:
             large or too small for the network.
         """
         columns = y.reshape(len(y), -1)
-        observed = [column[~np.isnan(column)] for column in columns.T]
-        self.kinds_ = [self._choose(values) for values in observed]
+        weights = np.ones(len(y)) if weights is None else weights
+        seen = ~np.isnan(columns.T)
+        observed = [
+            (column[rows], weights[rows]) for column, rows in zip(columns.T, seen, strict=True)
+        ]
+        self.kinds_ = [self._choose(*target) for target in observed]
         pairs = [
-            self._shift_and_scale(kind, values)
-            for kind, values in zip(self.kinds_, observed, strict=True)
+            self._shift_and_scale(kind, *target)
+            for kind, target in zip(self.kinds_, observed, strict=True)
         ]
         self.shift_, self.scale_ = np.array(pairs, dtype=np.float64).T
         self._is_log = np.array([kind == "log" for kind in self.kinds_])
@@ -128,7 +141,7 @@ class TargetTransform:
                 "target_transform='auto' or 'standard', or give y in another unit."
             )
 
-    def _choose(self, values: np.ndarray) -> str | None:
+    def _choose(self, values: np.ndarray, weights: np.ndarray) -> str | None:
         if self.kind == "log" and values.min() < 0:
             raise ValueError(
                 f"target_transform='log' needs y >= 0; found {values.min()}. Use 'auto' or "
@@ -136,9 +149,11 @@ class TargetTransform:
             )
         if self.kind != "auto":
             return self.kind
-        return "sqrt" if _has_heavy_right_tail(values) else "standard"
+        return "sqrt" if _has_heavy_right_tail(values, weights) else "standard"
 
-    def _shift_and_scale(self, kind: str | None, values: np.ndarray) -> tuple[float, float]:
+    def _shift_and_scale(
+        self, kind: str | None, values: np.ndarray, weights: np.ndarray
+    ) -> tuple[float, float]:
         if kind is None:
             return 0.0, 1.0
         # Sums and squares of the values themselves may overflow or underflow.
@@ -146,23 +161,31 @@ class TargetTransform:
         if kind == "max":
             return 0.0, largest
         if kind == "standard":
-            return _mean(values), _positive(largest * (values / largest).std(), largest)
+            return _mean(values, weights), _positive(_deviation(values, weights), largest)
         shift = values.min() if self.kind == "auto" else 0.0
-        return shift, _positive(_mean(np.abs(values - shift)), largest)
+        return shift, _positive(_mean(np.abs(values - shift), weights), largest)
 
 
-def _has_heavy_right_tail(values: np.ndarray) -> bool:
+def _has_heavy_right_tail(values: np.ndarray, weights: np.ndarray) -> bool:
     """Tell by statistics that neither the unit nor an offset of the values changes."""
     above = values - values.min()
-    median = np.median(above)
+    median = weighted_median(above, weights)
     deviation = above - median
-    spread = _mean(np.abs(deviation))
-    return bool(_mean(deviation) > ROUNDING * spread and median <= MAX_DISTANCE * spread)
+    spread = _mean(np.abs(deviation), weights)
+    is_skewed = _mean(deviation, weights) > ROUNDING * spread
+    return bool(is_skewed and median <= MAX_DISTANCE * spread)
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
     largest = np.abs(values).max() or 1.0
-    return largest * (values / largest).mean()
+    return largest * np.average(values / largest, weights=weights)
+
+
+def _deviation(values: np.ndarray, weights: np.ndarray) -> float:
+    largest = np.abs(values).max() or 1.0
+    scaled = values / largest
+    distance = scaled - np.average(scaled, weights=weights)
+    return largest * np.sqrt(np.average(distance * distance, weights=weights))
 
 
 def _positive(scale: float, largest: float) -> float:

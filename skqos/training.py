@@ -26,6 +26,7 @@ from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from skqos._arrays import power_of_two
 from skqos._errors import about
 from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
@@ -49,24 +50,33 @@ class InteractionDataset(Dataset):
     Parameters
     ----------
     inputs : dict of str to ndarray of shape (n,)
-        Arguments of the module's ``forward``; ``sample_weight`` weighs the rows in the loss.
+        Arguments of the module's ``forward``.
     target : ndarray of shape (n,) or (n, n_targets)
         Transformed targets; NaN where not observed.
+    weights : ndarray of shape (n,), default=None
+        Positive weights of the rows in the loss; None is the same for all.
     one_per_batch : str, default=None
         Name of an input of which a batch holds one value only.
     """
 
     def __init__(
-        self, inputs: dict[str, np.ndarray], target: np.ndarray, one_per_batch: str | None = None
+        self,
+        inputs: dict[str, np.ndarray],
+        target: np.ndarray,
+        weights: np.ndarray | None = None,
+        *,
+        one_per_batch: str | None = None,
     ) -> None:
         self.one_per_batch = one_per_batch
         self.inputs = {name: torch.as_tensor(values) for name, values in inputs.items()}
+        self.inputs |= _weight_input(weights)
         self.target = torch.as_tensor(target, dtype=torch.float32)
 
     @classmethod
     def of_rows(cls, rows: TrainingRows) -> InteractionDataset:
         """Give a network that takes users and services alone its rows."""
-        return cls({"users": rows.user_codes, "services": rows.service_codes}, rows.target)
+        inputs = {"users": rows.user_codes, "services": rows.service_codes}
+        return cls(inputs, rows.target, rows.weights)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -82,14 +92,36 @@ class InteractionDataset(Dataset):
 
 
 class ValidationDataset(Dataset):
-    """Held-out interactions; they may name users and services that training does not know."""
+    """Held-out interactions; they may name users and services that training does not know.
 
-    def __init__(self, interactions: Interactions, target: np.ndarray) -> None:
+    Parameters
+    ----------
+    interactions : Interactions
+        The rows.
+    target : ndarray of shape (n,) or (n, n_targets)
+        Transformed targets; NaN where not observed.
+    weights : ndarray of shape (n,), default=None
+        Positive weights of the rows in the loss; None is the same for all.
+    """
+
+    def __init__(
+        self, interactions: Interactions, target: np.ndarray, weights: np.ndarray | None = None
+    ) -> None:
         self.interactions = interactions
         self.target = torch.as_tensor(target, dtype=torch.float32)
+        self.weights = _weight_input(weights)
 
     def __len__(self) -> int:
         return len(self.target)
+
+
+def _weight_input(weights: np.ndarray | None) -> dict[str, Tensor]:
+    """Make the input of a batch that weighs its rows; weights that are all the same need none."""
+    if weights is None or (weights == weights[:1]).all():
+        return {}
+    # The losses are means: only ratios count, and small numbers would be lost in float32.
+    scaled = 2 * weights / power_of_two(weights)
+    return {WEIGHT: torch.as_tensor(scaled, dtype=torch.float32)}
 
 
 class ShuffledBatches:
@@ -128,8 +160,8 @@ class WholeDataset:
     def __init__(self, dataset: ValidationDataset, **_: Any) -> None:
         self.dataset = dataset
 
-    def __iter__(self) -> Iterator[tuple[Interactions, Tensor]]:
-        yield self.dataset.interactions, self.dataset.target
+    def __iter__(self) -> Iterator[tuple[ValidationDataset, Tensor]]:
+        yield self.dataset, self.dataset.target
 
 
 def batch_starts(n_rows: int, batch_size: int) -> list[int]:
@@ -198,13 +230,16 @@ class QoSNet(NeuralNet):
             loss = loss + self.module_.penalty()
         return loss
 
-    def validation_step(self, batch: tuple[Interactions, Tensor], **_: Any) -> dict[str, Tensor]:
+    def validation_step(
+        self, batch: tuple[ValidationDataset, Tensor], **_: Any
+    ) -> dict[str, Tensor]:
         """Score held-out rows as `predict` would."""
-        interactions, target = batch
+        rows, target = batch
         self._set_training(False)
-        prediction = predict_interactions(self.module_, interactions, torch.device(self.device))
+        device = torch.device(self.device)
+        prediction = predict_interactions(self.module_, rows.interactions, device)
         prediction = torch.as_tensor(prediction, dtype=torch.float32)
-        return {"loss": self.get_loss(prediction, target), "y_pred": prediction}
+        return {"loss": self.get_loss(prediction, target, rows.weights), "y_pred": prediction}
 
     def partial_fit(self, X: Dataset, y: None = None, **fit_params: Any) -> QoSNet:
         """Train; unlike skorch's, Ctrl-C is not swallowed but ends the fit."""

@@ -708,19 +708,19 @@ def watch(model):
     return check
 
 
-def fit_and_predict(model, X, y):
+def fit_and_predict(model, X, y, **options):
     """Fit; return the predictions, and put a model that was fitted before back as it was."""
     before = dict(vars(model))
-    model.fit(X, y)
+    model.fit(X, y, **options)
     predicted = model.predict(X)
     vars(model).clear()
     vars(model).update(before)
     return predicted
 
 
-def update_and_predict(model, X, y):
+def update_and_predict(model, X, y, **options):
     before = dict(vars(model))
-    model.partial_fit(X, y)
+    model.partial_fit(X, y, **options)
     predicted = model.predict(X)
     vars(model).clear()
     vars(model).update(before)
@@ -736,6 +736,29 @@ def of_fit(name, rng):
         yield Case(entry, f"X: {what}", partial(make, bad, y), names, watch(model))
     for what, names, bad in bad_ys(y, rng, n_cells=16):
         yield Case(entry, f"y: {what}", partial(make, X, bad), names, watch(model))
+    yield from of_weights(entry, make, model, X, y, rng)
+
+
+def of_weights(entry, make, model, X, y, rng):
+    """Bad weights of rows, of `fit` and of `partial_fit`."""
+    for what, _, bad in rng.sample(list(bad_ys(y, rng, n_cells=10)), 15):
+        call = partial(make, X, y, sample_weight=bad)
+        yield Case(entry, f"sample_weight: {what}", call, ("sample_weight",), watch(model))
+
+
+def of_validation(name, rng):
+    """Bad validation rows."""
+    if "early_stopping" not in inspect.signature(ESTIMATORS[name].estimator_class).parameters:
+        return
+    X, y = good_data(name)
+    model = make_estimator(name, early_stopping=True)
+    entry, make = f"{name}.fit", partial(fit_and_predict, model, X, y)
+    for what, _, bad in rng.sample(list(bad_Xs(X, n_ids(name), rng, n_cells=2)), 25):
+        call = partial(make, X_val=bad, y_val=y)
+        yield Case(entry, f"X_val: {what}", call, ("X_val", "y_val"), watch(model))
+    for what, _, bad in rng.sample(list(bad_ys(y, rng, n_cells=10)), 25):
+        call = partial(make, X_val=X, y_val=bad)
+        yield Case(entry, f"y_val: {what}", call, ("X_val", "y_val"), watch(model))
 
 
 def of_parameters(name, rng):
@@ -830,6 +853,7 @@ def of_partial_fit(name, rng):
         yield Case(entry, f"X: {what}", partial(make, bad, y), names, watch(model))
     for what, names, bad in rng.sample(list(bad_ys(y, rng, n_cells=10)), 30):
         yield Case(entry, f"y: {what}", partial(make, X, bad), names, watch(model))
+    yield from of_weights(entry, make, model, X, y, rng)
 
 
 @cache
@@ -859,6 +883,7 @@ def of_quantiles(name, rng):
 
 OF_ESTIMATORS = [
     of_fit,
+    of_validation,
     of_parameters,
     of_predict,
     of_quantiles,

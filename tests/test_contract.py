@@ -32,11 +32,11 @@ def _at_defaults(contract):
 
 
 def _expected_failures(estimator):
-    return next(
-        contract.expected_failed_checks
-        for contract in CONTRACTS
-        if isinstance(estimator, contract.estimator_class)
-    )
+    contract = next(c for c in CONTRACTS if isinstance(estimator, c.estimator_class))
+    if estimator.max_epochs == 1 and not contract.temporal:
+        # The only step of a schedule is its last, which moves next to nothing.
+        return {}
+    return contract.expected_failed_checks
 
 
 @pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")

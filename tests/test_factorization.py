@@ -29,6 +29,18 @@ def test_repeated_cells_hold_their_mean():
         assert matrix[cell] == pytest.approx(sum(found) / len(found), rel=1e-14)
 
 
+def test_repeated_cells_hold_their_weighted_mean():
+    rng = np.random.default_rng(0)
+    users, services, values = rng.integers(5, size=60), rng.integers(4, size=60), rng.random(60)
+    counts = rng.integers(1, 5, size=60)
+    weighted = interaction_matrix(users, services, values, (5, 4), counts.astype(float))
+    repeated = interaction_matrix(
+        *(np.repeat(v, counts) for v in (users, services, values)), (5, 4)
+    )
+    assert_array_equal(weighted.indices, repeated.indices)
+    np.testing.assert_allclose(weighted.data, repeated.data, rtol=1e-14)
+
+
 def test_a_stored_zero_is_an_observation():
     matrix = interaction_matrix(
         np.array([0, 1, 1]), np.array([1, 0, 0]), np.array([0.0, 2.0, -2.0]), (2, 2)

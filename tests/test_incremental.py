@@ -176,7 +176,7 @@ def test_an_update_ahead_of_training_predicts_what_is_new_as_before(
     grown = pickle.loads(_state(fitted))
     # A row that joins nobody and lies within the bounds.
     target = np.full(1, np.nan if contract is SHARP else 0.0)
-    grown._prepare_update(module, TrainingRows(users, services, cell, cell, target))
+    grown._prepare_update(module, TrainingRows(users, services, cell, cell, target, np.ones(1)))
     grown._state = replace(grown._state, module_=module, users_=users, services_=services)
     assert NEW_USER in grown.users_.ids_
     assert NEW_SERVICE in grown.services_.ids_
@@ -558,5 +558,5 @@ def test_large_updates_replay_all_rows_and_small_ones_step_carefully(
     n_new, n_kept, n_seen, n_replayed, rate
 ):
     numbers = np.arange(n_kept)
-    buffer = ReplayBuffer(numbers, numbers, numbers * 1.0, numbers * 1.0, n_seen)
+    buffer = ReplayBuffer(numbers, numbers, *[numbers * 1.0] * 3, n_seen)
     assert incremental._plan(n_new, buffer) == (n_replayed, pytest.approx(rate))

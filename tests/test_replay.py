@@ -7,10 +7,12 @@ from skqos.base import TrainingRows
 from skqos.replay import ReplayBuffer
 
 
-def _rows(users, services, target):
+def _rows(users, services, target, weights=None):
     """Rows without encoders, which the buffer does not look at."""
     codes = (np.asarray(values, dtype=np.int64) for values in (users, services))
-    return TrainingRows(None, None, *codes, np.asarray(target, dtype=np.float64))
+    target = np.asarray(target, dtype=np.float64)
+    weights = np.ones(len(target)) if weights is None else weights
+    return TrainingRows(None, None, *codes, target, weights)
 
 
 def _numbered(first, n):
@@ -22,7 +24,7 @@ def _numbered(first, n):
 def test_rows_are_kept_small():
     buffer = ReplayBuffer.of_rows(_numbered(0, 5), np.random.RandomState(0))
     arrays = [values for values in vars(buffer).values() if isinstance(values, np.ndarray)]
-    assert sum(values.nbytes for values in arrays) == 5 * 16
+    assert sum(values.nbytes for values in arrays) == 5 * 20
     np.testing.assert_array_equal(buffer.target, np.arange(5))
     np.testing.assert_array_equal(buffer.service_codes, np.arange(5) + 7)
 
@@ -100,6 +102,18 @@ def test_an_empty_buffer_stays_empty():
     assert len(empty.without(_numbered(0, 2))) == len(empty.sample(3, None)) == 0
     rows = empty.appended_to(_numbered(0, 2))
     np.testing.assert_array_equal(rows.target, [0, 1])
+
+
+def test_rows_keep_their_weights():
+    rng = np.random.RandomState(0)
+    earlier = _rows([0, 1, 2], [0, 0, 0], [1.0, 2.0, 3.0], np.array([0.5, 1.0, 2.0]))
+    later = _rows([3, 1], [0, 0], [4.0, 5.0], np.array([0.25, 8.0]))
+    buffer = ReplayBuffer.of_rows(earlier, rng)
+    np.testing.assert_array_equal(buffer.without(later).weights, [0.5, 2.0])
+    np.testing.assert_array_equal(buffer.take([2, 0]).weights, [2.0, 0.5])
+    joined = buffer.joined(ReplayBuffer.of_rows(later, rng))
+    np.testing.assert_array_equal(joined.weights, [0.5, 1.0, 2.0, 0.25, 8.0])
+    np.testing.assert_array_equal(buffer.appended_to(later).weights, [0.25, 8.0, 0.5, 1.0, 2.0])
 
 
 def test_replayed_rows_follow_the_new_ones():

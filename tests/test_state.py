@@ -198,7 +198,7 @@ def test_a_baseline_that_is_interrupted_while_it_stores_leaves_old_or_new(
     models = interrupted_at_every_line(
         monkeypatch,
         type(baseline),
-        "_fit_codes",
+        "_fit_rows",
         lambda: pickle.loads(stored),
         lambda model: model.fit(qos.X, qos.y),
     )

@@ -244,3 +244,27 @@ def test_values_that_stay_too_large_for_float32_raise():
     transform = TargetTransform("auto").fit(np.column_stack([SKEWED, -SKEWED]))
     with pytest.raises(ValueError, match=r"y holds -1e\+300 \(row 0, target 1\).*'auto'"):
         transform.check(np.array([[NAN, -1e300]]))
+
+
+@pytest.mark.parametrize("kind", [*TRANSFORMS, None])
+@pytest.mark.parametrize("seed", range(5))
+def test_whole_weights_are_repeated_rows(kind, seed):
+    rng = np.random.default_rng(seed)
+    y = np.column_stack([rng.exponential(size=80), rng.normal(5.0, 1.0, size=80)])
+    y[rng.random(y.shape) < 0.3] = np.nan
+    # Rows of large values, or of small ones, weigh more: the tail is heavy or is not.
+    order = np.argsort(np.argsort(np.nan_to_num(y[:, 0])))
+    for counts in (1 + order // 8, 10 - order // 8):
+        weighted = TargetTransform(kind).fit(y, counts.astype(float))
+        repeated = TargetTransform(kind).fit(np.repeat(y, counts, axis=0))
+        assert weighted.kinds_ == repeated.kinds_
+        assert_allclose(weighted.shift_, repeated.shift_, rtol=1e-12)
+        assert_allclose(weighted.scale_, repeated.scale_, rtol=1e-12)
+
+
+def test_weights_decide_whether_a_tail_is_heavy():
+    y = np.r_[np.arange(20.0), 60.0, 80.0, 100.0]
+    choices = [
+        TargetTransform("auto").fit(y, np.where(y > 50, weight, 1.0)).kinds_ for weight in (1, 50)
+    ]
+    assert choices == [["sqrt"], ["standard"]]

@@ -227,7 +227,7 @@ def test_validation_rows_come_in_one_piece():
     batches = list(WholeDataset(held_out, batch_size=16, shuffle=True))
     assert len(held_out) == 40
     assert len(batches) == 1
-    assert batches[0][0] is held_out.interactions
+    assert batches[0][0] is held_out
     assert batches[0][1] is held_out.target
 
 
@@ -350,8 +350,7 @@ SMOOTH = ObservedLoss("squared_error")
 
 
 def weighted(users, services, target, weights):
-    inputs = {"users": users, "services": services, "sample_weight": weights}
-    return InteractionDataset(inputs, target)
+    return InteractionDataset({"users": users, "services": services}, target, weights)
 
 
 def train_rows(module, rows, criterion=None, trainer=TRAINER, max_epochs=3):
@@ -419,9 +418,19 @@ def test_a_row_of_weight_2_teaches_what_two_rows_do(make_module, n_targets):
 
 def test_weights_of_rows_travel_with_their_rows():
     codes = np.arange(50)
-    rows = weighted(codes % N_USERS, codes % N_SERVICES, codes, codes.astype(np.float32))
+    rows = weighted(codes % N_USERS, codes % N_SERVICES, codes, codes.astype(np.float64))
     for inputs, target in ShuffledBatches(rows, 16):
-        assert torch.equal(inputs["sample_weight"], target)
+        assert torch.equal(32 * inputs["sample_weight"], target)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 0.1, 1e30])
+def test_weights_know_no_unit_and_equal_ones_are_none(unit):
+    codes = np.arange(4)
+    rows = weighted(codes, codes, codes, unit * np.array([1.0, 2.0, 4.0, 3.0]))
+    weights = rows.inputs["sample_weight"]
+    assert 1 <= weights.max() < 2
+    torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 2.0, 4.0, 3.0]))
+    assert "sample_weight" not in weighted(codes, codes, codes, np.full(4, unit)).inputs
 
 
 def test_members_train_as_networks_of_their_own_do():

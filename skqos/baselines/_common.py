@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import numpy as np
-
 from skqos._errors import check_same_length
 from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import fit_context, get_feature_names
-from skqos.base import PairRegressor
+from skqos.base import Measurements, PairRegressor, TrainingRows
 from skqos.entities import EntityEncoder
 from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
 from skqos.state import FittedState
 
 
 class BaselineRegressor(PairRegressor):
-    """Reading X and y; a subclass defines ``_fit_codes`` and ``predict``."""
+    """Reading X and y; a subclass defines ``_fit_rows`` and ``predict``."""
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to measured interactions.
 
         Parameters
@@ -28,6 +26,9 @@ class BaselineRegressor(PairRegressor):
             Column 0 is the user id, column 1 the service id; further columns are not used.
         y : array-like of shape (n_samples,)
             Measured QoS, finite, in any unit and of any sign.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
+            of weight 0 as none. None is 1 for all.
 
         Returns
         -------
@@ -37,7 +38,8 @@ class BaselineRegressor(PairRegressor):
         Raises
         ------
         ValueError
-            If X or y is not as described; nothing of an earlier fit is changed then.
+            If X, y or `sample_weight` is not as described; nothing of an earlier fit is changed
+            then.
         """
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)
@@ -47,12 +49,18 @@ class BaselineRegressor(PairRegressor):
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)
+        measured = Measurements.weighted(columns, y, sample_weight)
+        columns = measured.columns
         users, services = EntityEncoder("user"), EntityEncoder("service")
-        user_codes = users.fit(columns.users, columns.user_context)
-        service_codes = services.fit(columns.services, columns.service_context)
-        shape = users.n_entities, services.n_entities
-        plain = with_plain_parameters(self)
-        attributes = plain._fit_codes(user_codes, service_codes, y, shape)
+        rows = TrainingRows(
+            users=users,
+            services=services,
+            user_codes=users.fit(columns.users, columns.user_context),
+            service_codes=services.fit(columns.services, columns.service_context),
+            target=measured.y,
+            weights=measured.weights,
+        )
+        attributes = with_plain_parameters(self)._fit_rows(rows)
         self._state = FittedState(
             n_features_in_=frame.shape[1],
             feature_names_in_=names,
@@ -63,8 +71,6 @@ class BaselineRegressor(PairRegressor):
         )
         return self
 
-    def _fit_codes(
-        self, users: np.ndarray, services: np.ndarray, y: np.ndarray, shape: tuple[int, int]
-    ) -> dict[str, Any]:
-        """Return the fitted attributes, given codes below `shape` of users and services."""
+    def _fit_rows(self, rows: TrainingRows) -> dict[str, Any]:
+        """Return the fitted attributes; targets are in the unit of y."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from skqos._sklearn_compat import Interval
+from skqos.base import TrainingRows
 from skqos.baselines._common import BaselineRegressor
 from skqos.factorization import interaction_matrix
 from skqos.state import FittedAttribute
@@ -70,10 +71,10 @@ class _MatrixRegressor(BaselineRegressor):
         prediction[both] = fitted._predict_known(pairs.users[both], pairs.services[both])
         return prediction
 
-    def _fit_codes(
-        self, users: np.ndarray, services: np.ndarray, y: np.ndarray, shape: tuple[int, int]
-    ) -> dict[str, Any]:
-        matrix = interaction_matrix(users, services, y, shape)
+    def _fit_rows(self, rows: TrainingRows) -> dict[str, Any]:
+        matrix = interaction_matrix(
+            rows.user_codes, rows.service_codes, rows.target, rows.shape, rows.weights
+        )
         return {
             "user_means_": _row_means(matrix),
             "service_means_": _row_means(matrix.T.tocsr()),
@@ -148,7 +149,8 @@ class UIPCCRegressor(_MatrixRegressor):
     the mean of *all* measurements of a user, and where all of y is positive a side that predicts
     zero or less falls back to the mean.
 
-    Repeated cells count as their mean. The prediction of a measured cell does not use its own
+    Repeated cells count as their mean, weighted by `sample_weight`, and every cell counts once. The
+    prediction of a measured cell does not use its own
     value as a neighbour's, but the means and correlations contain it.
 
     Like other neighbour methods it learns nothing in `fit`, which keeps the measured cells: they
@@ -509,7 +511,8 @@ class PMFRegressor(_MatrixRegressor):
     same loss, see the documentation. Predictions shrink towards 0 where there are few measurements,
     which suits skewed values like response times and hardly any others.
 
-    Repeated cells count as their mean. An iteration costs n_factors^2 operations per cell and
+    Repeated cells count as their mean, weighted by `sample_weight`, and every cell counts once. An
+    iteration costs n_factors^2 operations per cell and
     n_factors^3 per entity.
 
     References

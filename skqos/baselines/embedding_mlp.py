@@ -92,7 +92,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         "monitor" holds them out and records their loss, but changes nothing else.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end training, with ``early_stopping=True``.

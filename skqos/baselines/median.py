@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from skqos._sklearn_compat import StrOptions
+from skqos._weighted import group_medians, weighted_median
+from skqos.base import TrainingRows
 from skqos.baselines._common import BaselineRegressor
 from skqos.entities import Interactions
 from skqos.state import FittedAttribute
@@ -71,7 +72,8 @@ class MedianRegressor(BaselineRegressor):
 
     Notes
     -----
-    Repeated measurements of a pair count each, in all medians.
+    Repeated measurements of a pair count each, in all medians, as often as their `sample_weight`
+    tells.
 
     Examples
     --------
@@ -116,17 +118,17 @@ class MedianRegressor(BaselineRegressor):
             prediction[rows] = medians
         return prediction
 
-    def _fit_codes(
-        self, users: np.ndarray, services: np.ndarray, y: np.ndarray, shape: tuple[int, int]
-    ) -> dict[str, Any]:
+    def _fit_rows(self, rows: TrainingRows) -> dict[str, Any]:
+        y, weights = rows.target, rows.weights
         attributes = {
-            "median_": float(np.median(y)),
-            "user_medians_": _group_medians(y, users)[1],
-            "service_medians_": _group_medians(y, services)[1],
+            "median_": weighted_median(y, weights),
+            "user_medians_": group_medians(y, rows.user_codes, weights)[1],
+            "service_medians_": group_medians(y, rows.service_codes, weights)[1],
             "levels_": LEVELS[self.by],
         }
         if self.by == "pair":
-            codes, medians = _group_medians(y, users * shape[1] + services)
+            pairs = rows.user_codes * rows.shape[1] + rows.service_codes
+            codes, medians = group_medians(y, pairs, weights)
             attributes |= {"pair_codes_": codes, "pair_medians_": medians}
         return attributes
 
@@ -143,9 +145,3 @@ class MedianRegressor(BaselineRegressor):
         place = np.minimum(place, len(self.pair_codes_) - 1)
         measured = self.pair_codes_[place] == codes
         return rows[measured], self.pair_medians_[place[measured]]
-
-
-def _group_medians(y: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes that occur, ascending, and the median of the rows of each."""
-    medians = pd.Series(y).groupby(codes).median()
-    return medians.index.to_numpy(), medians.to_numpy()

@@ -14,13 +14,19 @@ from sklearn.metrics import (
 )
 
 from skqos._arrays import power_of_two
+from skqos._errors import check_same_length
 from skqos._parameters import validated
 from skqos._sklearn_compat import Interval
+from skqos._target_checks import as_weights
 from skqos.metrics._common import MultiOutput, check_targets, combine_targets
 
 
 def nan_mean_absolute_error(
-    y_true: ArrayLike, y_pred: ArrayLike, *, multioutput: MultiOutput = "uniform_average"
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64]:
     """Mean absolute error (MAE) over the observed entries.
 
@@ -31,6 +37,9 @@ def nan_mean_absolute_error(
 
     y_pred : array-like of shape (n_samples,) or (n_samples, n_targets)
         Finite predictions in the unit of `y_true`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weight of each row, not negative; a row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         "uniform_average" averages the targets, each with weight 1, and leaves out a target without
@@ -44,7 +53,8 @@ def nan_mean_absolute_error(
     Raises
     ------
     ValueError
-        If `y_pred` holds NaN or infinity, `y_true` holds infinity, the shapes differ,
+        If `y_pred` holds NaN or infinity, `y_true` holds infinity, the shapes differ, a weight is
+        negative or all are zero,
         `multioutput` is neither of the two, or no target is left to average.
 
     See Also
@@ -61,12 +71,16 @@ def nan_mean_absolute_error(
     >>> nan_mean_absolute_error(y_true, y_pred, multioutput="raw_values")
     array([0.25, 4.  ])
     """
-    errors = _per_target(mean_absolute_error, y_true, y_pred)
+    errors = _per_target(mean_absolute_error, y_true, y_pred, sample_weight)
     return combine_targets(errors, multioutput)
 
 
 def nan_root_mean_squared_error(
-    y_true: ArrayLike, y_pred: ArrayLike, *, multioutput: MultiOutput = "uniform_average"
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64]:
     """Root of the mean squared error (RMSE) over the observed entries.
 
@@ -77,6 +91,9 @@ def nan_root_mean_squared_error(
 
     y_pred : array-like of shape (n_samples,) or (n_samples, n_targets)
         Finite predictions in the unit of `y_true`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weight of each row, not negative; a row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         "uniform_average" averages the roots of the targets, each with weight 1, and leaves out a
@@ -100,12 +117,16 @@ def nan_root_mean_squared_error(
     >>> nan_root_mean_squared_error([1.0, 2.0, np.nan], [4.0, 6.0, 0.0])
     3.5355339059327378
     """
-    errors = _per_target(_root_mean_squared_error, y_true, y_pred)
+    errors = _per_target(_root_mean_squared_error, y_true, y_pred, sample_weight)
     return combine_targets(errors, multioutput)
 
 
 def nan_normalized_mean_absolute_error(
-    y_true: ArrayLike, y_pred: ArrayLike, *, multioutput: MultiOutput = "uniform_average"
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64]:
     r"""Normalised mean absolute error (NMAE) over the observed entries.
 
@@ -122,6 +143,9 @@ def nan_normalized_mean_absolute_error(
 
     y_pred : array-like of shape (n_samples,) or (n_samples, n_targets)
         Finite predictions in the unit of `y_true`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weight of each row, not negative; a row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         "uniform_average" averages the targets, each with weight 1, and leaves out a target without
@@ -149,12 +173,16 @@ def nan_normalized_mean_absolute_error(
     >>> nan_normalized_mean_absolute_error([1.0, 3.0, np.nan], [1.5, 2.5, 0.0])
     0.25
     """
-    errors = _per_target(_normalized_mean_absolute_error, y_true, y_pred)
+    errors = _per_target(_normalized_mean_absolute_error, y_true, y_pred, sample_weight)
     return combine_targets(errors, multioutput)
 
 
 def nan_r2_score(
-    y_true: ArrayLike, y_pred: ArrayLike, *, multioutput: MultiOutput = "uniform_average"
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64]:
     """Coefficient of determination (R2) over the observed entries.
 
@@ -165,6 +193,9 @@ def nan_r2_score(
 
     y_pred : array-like of shape (n_samples,) or (n_samples, n_targets)
         Finite predictions in the unit of `y_true`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weight of each row, not negative; a row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         "uniform_average" averages the targets, each with weight 1, and leaves out a target with
@@ -193,7 +224,7 @@ def nan_r2_score(
     >>> nan_r2_score([1.0, 2.0, 3.0, np.nan], [1.0, 2.0, 4.0, 9.0])
     0.5
     """
-    scores = _per_target(finite_r2_score, y_true, y_pred, min_observed=2)
+    scores = _per_target(finite_r2_score, y_true, y_pred, sample_weight, min_observed=2)
     return combine_targets(scores, multioutput, min_observed=2)
 
 
@@ -203,6 +234,7 @@ def nan_pinball_loss(
     y_pred: ArrayLike,
     *,
     quantile: float,
+    sample_weight: ArrayLike | None = None,
     multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64]:
     r"""Pinball loss of a predicted quantile over the observed entries.
@@ -224,6 +256,9 @@ def nan_pinball_loss(
 
     quantile : float
         Which quantile `y_pred` holds, in (0, 1).
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weight of each row, not negative; a row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         "uniform_average" averages the targets, each with weight 1, and leaves out a target without
@@ -250,16 +285,18 @@ def nan_pinball_loss(
     >>> nan_pinball_loss([1.0, 3.0, np.nan], [2.0, 2.0, 2.0], quantile=0.9)
     0.5
     """
-    losses = _per_target(partial(mean_pinball_loss, alpha=quantile), y_true, y_pred)
+    losses = _per_target(partial(mean_pinball_loss, alpha=quantile), y_true, y_pred, sample_weight)
     return combine_targets(losses, multioutput)
 
 
 def _normalized_mean_absolute_error(
-    y_true: NDArray[np.float64], y_pred: NDArray[np.float64]
+    y_true: NDArray[np.float64],
+    y_pred: NDArray[np.float64],
+    sample_weight: NDArray[np.float64] | None,
 ) -> float:
-    magnitude = np.abs(y_true).mean()
+    magnitude = np.average(np.abs(y_true), weights=sample_weight)
     with np.errstate(all="ignore"):
-        error = mean_absolute_error(y_true, y_pred) / magnitude
+        error = mean_absolute_error(y_true, y_pred, sample_weight=sample_weight) / magnitude
     if not np.isfinite(error):
         raise ValueError(
             "y_true: all observed values of a target are zero, or next to it, so its error cannot "
@@ -268,10 +305,14 @@ def _normalized_mean_absolute_error(
     return error
 
 
-def _root_mean_squared_error(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> float:
+def _root_mean_squared_error(
+    y_true: NDArray[np.float64],
+    y_pred: NDArray[np.float64],
+    sample_weight: NDArray[np.float64] | None,
+) -> float:
     # Squares of large values would be infinite, those of small ones 0.
     unit = power_of_two(y_true, y_pred)
-    return unit * root_mean_squared_error(y_true / unit, y_pred / unit)
+    return unit * root_mean_squared_error(y_true / unit, y_pred / unit, sample_weight=sample_weight)
 
 
 def finite_r2_score(
@@ -319,16 +360,23 @@ def finite_r2_score(
 
 
 def _per_target(
-    metric: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+    metric: Callable[..., float],
     y_true: ArrayLike,
     y_pred: ArrayLike,
+    sample_weight: ArrayLike | None,
     min_observed: int = 1,
 ) -> NDArray[np.float64]:
     """Apply a metric to the observed entries of each target; NaN where there are too few."""
     true_columns, pred_columns = check_targets(y_true, y_pred)
     results = np.full(true_columns.shape[1], np.nan)
+    counted, weights = np.ones(len(true_columns), dtype=bool), None
+    if sample_weight is not None:
+        weights = as_weights(sample_weight, "sample_weight")
+        check_same_length(y_true=true_columns, sample_weight=weights)
+        counted = weights > 0
     for target, (true, pred) in enumerate(zip(true_columns.T, pred_columns.T, strict=True)):
-        observed = ~np.isnan(true)
-        if observed.sum() >= min_observed:
-            results[target] = metric(true[observed], pred[observed])
+        rows = counted & ~np.isnan(true)
+        if rows.sum() >= min_observed:
+            weights_of_rows = None if weights is None else weights[rows]
+            results[target] = metric(true[rows], pred[rows], sample_weight=weights_of_rows)
     return results

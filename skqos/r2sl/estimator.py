@@ -140,7 +140,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         the best weights. "monitor" holds them out and records their loss, but changes nothing else.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end training, with ``early_stopping=True``.
@@ -210,7 +210,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
     those of its region, a new region the frequencies of the states.
 
     A pickle holds weights, entity tables, latent states, and of the training rows what
-    `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
+    `replay_buffer_size` says, as codes, transformed targets and weights; no
+    optimiser state.
 
     References
     ----------
@@ -376,9 +377,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         net = trainer.fit(
             self._build_module(data, regions, models),
             self._make_loss(),
-            InteractionDataset(
-                {"users": data.user_codes, "services": data.service_codes}, data.target
-            ),
+            InteractionDataset.of_rows(data),
             None if data.validation is None else ValidationDataset(*data.validation),
             stage="final",
             max_epochs=self.max_epochs,
@@ -392,12 +391,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         from skqos.training import InteractionDataset
 
         module.grow(rows.users, rows.services)
-        return {
-            "criterion": self._make_loss(),
-            "rows": InteractionDataset(
-                {"users": rows.user_codes, "services": rows.service_codes}, rows.target
-            ),
-        }
+        return {"criterion": self._make_loss(), "rows": InteractionDataset.of_rows(rows)}
 
     def _make_loss(self) -> ObservedLoss:
         from skqos.losses import ObservedLoss
@@ -442,7 +436,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
             slow_quantile=self.slow_quantile,
             random_state=data.seed,
         )
-        return model.fit(*regions, _positive(data.y))
+        return model.fit(*regions, _positive(data.y, data.weights), data.weights)
 
     def _build_module(
         self,
@@ -491,8 +485,8 @@ def _shares_by_code(
     ]
 
 
-def _positive(y: np.ndarray) -> np.ndarray:
+def _positive(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Shift a target to be positive, as the exponential model needs; an offset does not matter."""
     above = y - y.min()
     # Of the order of small values, so that the lowest is not infinitely far in ratio.
-    return above + (1e-3 * above.mean() or 1.0)
+    return above + (1e-3 * np.average(above, weights=weights) or 1.0)

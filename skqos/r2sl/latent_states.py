@@ -17,6 +17,8 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._sklearn_compat import Interval, StrOptions, fit_context
+from skqos._target_checks import as_weights
+from skqos._weighted import weighted_quantile
 
 # Iterations after which only the most promising start goes on.
 TRIAL_ITERATIONS = 20
@@ -30,6 +32,8 @@ class Records:
     ----------
     qos : ndarray of float64 of shape (n,)
         Positive measurements.
+    weights : ndarray of float64 of shape (n,)
+        How often each counts.
     n_per_pair : ndarray of int64 of shape (n_pairs,)
         How many records, one after the other, each pair of regions has; at least one.
     pair_user, pair_service : ndarray of int64 of shape (n_pairs,)
@@ -39,6 +43,7 @@ class Records:
     """
 
     qos: np.ndarray
+    weights: np.ndarray
     n_per_pair: np.ndarray
     pair_user: np.ndarray
     pair_service: np.ndarray
@@ -46,14 +51,17 @@ class Records:
     n_service_regions: int
 
     @classmethod
-    def arrange(cls, users: np.ndarray, services: np.ndarray, qos: np.ndarray) -> Records:
+    def arrange(
+        cls, users: np.ndarray, services: np.ndarray, qos: np.ndarray, weights: np.ndarray
+    ) -> Records:
         """Arrange records given by the code of their regions; every code occurs."""
         n_services = int(services.max()) + 1
         cell = users * n_services + services
         cells, counts = np.unique(cell, return_counts=True)
         pair_user, pair_service = np.divmod(cells, n_services)
-        qos = qos[np.argsort(cell, kind="stable")]
-        return cls(qos, counts, pair_user, pair_service, int(users.max()) + 1, n_services)
+        order = np.argsort(cell, kind="stable")
+        n_users = int(users.max()) + 1
+        return cls(qos[order], weights[order], counts, pair_user, pair_service, n_users, n_services)
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -65,19 +73,34 @@ class Records:
         return np.searchsorted(self.pair_user, np.arange(self.n_user_regions + 1))
 
     @cached_property
+    def total(self) -> float:
+        """Weight of all records."""
+        return float(self.weights.sum())
+
+    @cached_property
+    def mean_qos(self) -> float:
+        """Weighted mean of the measurements."""
+        return float(np.average(self.qos, weights=self.weights))
+
+    @cached_property
     def qos_per_pair(self) -> np.ndarray:
-        """Sum of the measurements of each pair."""
-        return self.per_pair(self.qos)
+        """Weighted sum of the measurements of each pair."""
+        return self.per_pair(self.weights * self.qos)
 
     @cached_property
-    def n_per_user_region(self) -> np.ndarray:
-        """Number of records of each user region."""
-        return self.per_user_region(self.n_per_pair)
+    def weight_per_pair(self) -> np.ndarray:
+        """Weight of the records of each pair."""
+        return self.per_pair(self.weights)
 
     @cached_property
-    def n_per_service_region(self) -> np.ndarray:
-        """Number of records of each service region."""
-        return self.per_service_region(self.n_per_pair)
+    def weight_per_user_region(self) -> np.ndarray:
+        """Weight of the records of each user region."""
+        return self.per_user_region(self.weight_per_pair)
+
+    @cached_property
+    def weight_per_service_region(self) -> np.ndarray:
+        """Weight of the records of each service region."""
+        return self.per_service_region(self.weight_per_pair)
 
     def of_records(self, values: np.ndarray) -> np.ndarray:
         """Give each record the value of its pair."""
@@ -175,7 +198,8 @@ class RegionalLatentStates(BaseEstimator):
         Largest number of iterations.
 
     tol : float, default=1e-5
-        Iterations end when they add less than this to the log posterior per record.
+        Iterations end when they add less than this to the log posterior per record (or, with
+        `sample_weight`, per unit of weight).
 
     random_state : int, RandomState instance or None, default=None
         Seeds the starts.
@@ -270,7 +294,13 @@ class RegionalLatentStates(BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, user_regions: ArrayLike, service_regions: ArrayLike, qos: ArrayLike) -> Self:
+    def fit(
+        self,
+        user_regions: ArrayLike,
+        service_regions: ArrayLike,
+        qos: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Learn the states of regions from records.
 
         Parameters
@@ -280,6 +310,9 @@ class RegionalLatentStates(BaseEstimator):
             region of its own.
         qos : array-like of shape (n_records,)
             What was measured; positive.
+        sample_weight : array-like of shape (n_records,), default=None
+            Weight of each record, not negative; a record of weight n counts as n equal records do,
+            and one of weight 0 as none. None is 1 for all.
 
         Returns
         -------
@@ -289,22 +322,28 @@ class RegionalLatentStates(BaseEstimator):
         Raises
         ------
         ValueError
-            If a value of `qos` is not positive and finite, or lengths differ.
+            If a value of `qos` is not positive and finite, a weight is negative, all are zero, or
+            lengths differ.
         """
         qos = column_or_1d(check_array(qos, ensure_2d=False, dtype=np.float64, input_name="qos"))
         if qos.min() <= 0:
             raise ValueError(
                 f"qos must be positive, as exponential variables are; found {qos.min()}. Shift it."
             )
-        check_consistent_length(user_regions, service_regions, qos)
-        users, self.user_regions_ = pd.factorize(pd.Index(user_regions), use_na_sentinel=False)
-        services, self.service_regions_ = pd.factorize(
-            pd.Index(service_regions), use_na_sentinel=False
+        weights = np.ones(len(qos))
+        if sample_weight is not None:
+            weights = as_weights(sample_weight, "sample_weight")
+        check_consistent_length(user_regions, service_regions, qos, weights)
+        kept = np.flatnonzero(weights)
+        qos, weights = qos[kept], weights[kept]
+        (users, self.user_regions_), (services, self.service_regions_) = (
+            pd.factorize(pd.Index(regions)[kept], use_na_sentinel=False)
+            for regions in (user_regions, service_regions)
         )
         # The mean as unit, whose sum must not overflow.
-        unit = qos.max() * (qos / qos.max()).mean()
-        records = Records.arrange(users, services, qos / unit)
-        eta = float(np.quantile(records.qos, self.slow_quantile))
+        unit = qos.max() * np.average(qos / qos.max(), weights=weights)
+        records = Records.arrange(users, services, qos / unit, weights)
+        eta = weighted_quantile(records.qos, records.weights, self.slow_quantile)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         if self.rate == "printed":
             start = _random_start(_neutral_start(records), self.n_states, records, eta, seed)
@@ -313,7 +352,7 @@ class RegionalLatentStates(BaseEstimator):
             best, trace = self._climb(_neutral_start(records), records, eta, self.max_iter)
             for m in range(2, self.n_states + 1):
                 best, trace = self._add_state(best, trace, m, records, eta, seed)
-        self.log_posterior_ = np.array(trace) - len(qos) * np.log(unit)
+        self.log_posterior_ = np.array(trace) - records.total * np.log(unit)
         self.n_iter_ = len(trace) - 1
         self.slow_threshold_ = eta * unit
         self.user_states_ = _given_region(best.user_joint)
@@ -399,7 +438,7 @@ class RegionalLatentStates(BaseEstimator):
                 parameters, records, self.concentration, self._slow(records, eta)
             )
             trace.append(before)
-            if len(trace) > 1 and trace[-1] - trace[-2] < self.tol * len(records.qos):
+            if len(trace) > 1 and trace[-1] - trace[-2] < self.tol * records.total:
                 return parameters, trace
             parameters = updated
         _, last = iterate(parameters, records, self.concentration, self._slow(records, eta))
@@ -454,18 +493,20 @@ def iterate(
         fast_part = records.of_records(log_match) - ratio
         slow_part = records.of_records(log_differ - np.log(w)) - ratio / w
         log_density, mismatched = _mix(fast_part, slow_part)
+        mismatched = records.weights * mismatched
         n_differ = records.per_pair(mismatched)
     else:
         log_density = records.of_records(np.logaddexp(log_match, log_differ))
         log_density = log_density - np.where(slow, ratio / w + np.log(w), ratio)
-        mismatched = slow.astype(np.float64)
+        mismatched = records.weights * slow
         # The density cancels: responsibilities are the probabilities of the states alone.
-        n_differ = records.n_per_pair * differing / (matching + differing)
-    log_posterior = log_density.sum() + sum(
+        n_differ = records.weight_per_pair * differing / (matching + differing)
+    log_posterior = (records.weights * log_density).sum() + sum(
         _log_dirichlet(frequencies, concentration)
         for frequencies in (parameters.user_frequencies, parameters.service_frequencies)
     )
-    match = records.matrix((records.n_per_pair - n_differ) / np.where(matching > 0, matching, 1.0))
+    n_match = records.weight_per_pair - n_differ
+    match = records.matrix(n_match / np.where(matching > 0, matching, 1.0))
     differ = records.matrix(n_differ / np.where(differing > 0, differing, 1.0))
     user_counts = user * (match @ service + differ @ (service @ differs))
     service_counts = service * (match.T @ user + differ.T @ (user @ differs))
@@ -506,13 +547,18 @@ def _maximise_states(
 def _maximise_rates(
     parameters: Parameters, records: Records, mismatched: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """W_u, W_s and w, each with the others already updated."""
+    """W_u, W_s and w, each with the others already updated.
+
+    `mismatched` is each record's weight times the probability that its states differ.
+    """
     differing = records.per_pair(records.qos * mismatched)
     reduced = records.qos_per_pair - differing + differing / parameters.mismatch
     of_service = parameters.service_level[records.pair_service]
-    user_level = records.per_user_region(reduced / of_service) / records.n_per_user_region
+    user_level = records.per_user_region(reduced / of_service) / records.weight_per_user_region
     of_user = user_level[records.pair_user]
-    service_level = records.per_service_region(reduced / of_user) / records.n_per_service_region
+    service_level = (
+        records.per_service_region(reduced / of_user) / records.weight_per_service_region
+    )
     n_differing = mismatched.sum()
     mismatch = parameters.mismatch
     if n_differing > 0:
@@ -524,14 +570,13 @@ def _maximise_rates(
 
 def _neutral_start(records: Records) -> Parameters:
     """One state, all regions alike."""
-    n = len(records.qos)
     return Parameters(
-        (records.n_per_user_region / n)[:, None],
-        (records.n_per_service_region / n)[:, None],
+        (records.weight_per_user_region / records.total)[:, None],
+        (records.weight_per_service_region / records.total)[:, None],
         np.ones(1),
         np.ones(1),
         np.ones(records.n_user_regions),
-        np.full(records.n_service_regions, records.qos.mean()),
+        np.full(records.n_service_regions, records.mean_qos),
         1.0,
     )
 
@@ -542,7 +587,12 @@ def _random_start(
     """Perturb the states of regions at random: a symmetric start would be a saddle."""
     rng = check_random_state(rng)
     slow = records.qos >= eta
-    w = max(1.0, records.qos[slow].mean() / records.qos[~slow].mean()) if (~slow).any() else 1.0
+    w = 1.0
+    if not slow.all():
+        means = [
+            np.average(records.qos[part], weights=records.weights[part]) for part in (slow, ~slow)
+        ]
+        w = max(w, means[0] / means[1])
     joints = [
         joint * rng.dirichlet(np.ones(m), size=len(joint))
         for joint in (neutral.user_joint, neutral.service_joint)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from skqos.sa_moe.module import SAMoEModule
-    from skqos.training import InteractionDataset, QoSNet, Trainer
+    from skqos.training import QoSNet, Trainer
 
 EXPERTS = ("attention", "lhuc", "mlp")
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
@@ -31,17 +31,22 @@ LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of the interaction matrix and what they hold, in units of the transformed target."""
+    """Cells of the interaction matrix, what they hold, in units of the transformed target, weights.
+
+    A cell that was measured several times is there as often.
+    """
 
     users: np.ndarray
     services: np.ndarray
     values: np.ndarray
+    weights: np.ndarray
 
     def __add__(self, other: Cells) -> Cells:
         return Cells(
             np.concatenate([self.users, other.users]),
             np.concatenate([self.services, other.services]),
             np.concatenate([self.values, other.values]),
+            np.concatenate([self.weights, other.weights]),
         )
 
 
@@ -120,8 +125,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         0 leaves pseudo-labels out. With both ratios 0 there is one stage, of `max_epochs`.
 
     pseudo_label_weight : float, default=0.5
-        Weight of a pseudo-label in the loss of the final stage; that of a measured row is 1. The
-        paper has 1.
+        Weight of a pseudo-label in the loss of the final stage; that of a measured row is 1, or its
+        `sample_weight`. The paper has 1.
 
     ratio_unit : {"observed", "missing"}, default="observed"
         Whether the ratios are multiples of the observed cells, so that the cost of `fit` stays
@@ -189,7 +194,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "monitor" holds them out and records their loss, but changes nothing else.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end a stage, with ``early_stopping=True``.
@@ -251,7 +256,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
     all; factors are not computed again, refill and pseudo-labels not drawn again.
 
     A pickle holds weights, entity tables, factors, and of the training rows what
-    `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
+    `replay_buffer_size` says, as codes, transformed targets and weights; no
+    optimiser state.
 
     References
     ----------
@@ -482,7 +488,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        observed = Cells(data.user_codes, data.service_codes, data.target)
+        observed = Cells(data.user_codes, data.service_codes, data.target, data.weights)
         module = self._build_module(data, observed)
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
             return {"final": self._fit_stage("final", module, data, trainer, observed)}, {}
@@ -514,35 +520,24 @@ class SAMoERegressor(IncrementalQoSRegressor):
     ) -> QoSNet:
         """Train a network on what was observed, and on pseudo-labels, if there are any."""
         from skqos.losses import ObservedLoss
-        from skqos.training import ValidationDataset
+        from skqos.training import InteractionDataset, ValidationDataset
 
         has_labels = pseudo_labels is not None and len(pseudo_labels.values) > 0
-        rows = self._training_rows(observed, pseudo_labels if has_labels else None)
+        cells = observed + pseudo_labels if has_labels else observed
+        inputs = {"users": cells.users, "services": cells.services}
         batch_size = self._rows_per_step(len(observed.values))
         if has_labels:
-            as_many_steps = -(-batch_size * len(rows) // len(observed.values))
+            as_many_steps = -(-batch_size * len(cells.values) // len(observed.values))
             batch_size = self.second_stage_batch_size or as_many_steps
         return trainer.fit(
             module,
             ObservedLoss(self.loss),
-            rows,
+            InteractionDataset(inputs, cells.values, cells.weights),
             None if data.validation is None else ValidationDataset(*data.validation),
             stage=stage,
             max_epochs=self.first_stage_epochs if stage == "first" else self.max_epochs,
             batch_size=batch_size,
         )
-
-    def _training_rows(self, observed: Cells, pseudo_labels: Cells | None) -> InteractionDataset:
-        from skqos.training import InteractionDataset
-
-        if pseudo_labels is None:
-            inputs = {"users": observed.users, "services": observed.services}
-            return InteractionDataset(inputs, observed.values)
-        rows = observed + pseudo_labels
-        weights = np.full(len(rows.values), self.pseudo_label_weight, dtype=np.float32)
-        weights[: len(observed.values)] = 1.0
-        inputs = {"users": rows.users, "services": rows.services, "sample_weight": weights}
-        return InteractionDataset(inputs, rows.values)
 
     def _prepare_update(self, module: SAMoEModule, rows: TrainingRows) -> dict[str, Any]:
         from skqos.losses import ObservedLoss
@@ -554,9 +549,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
         # Not stored is 0 to the SVD: centred values make that the mean.
-        center = data.target.mean() if self.fill_value == "mean" else 0.0
+        center = 0.0
+        if self.fill_value == "mean":
+            center = np.average(data.target, weights=data.weights)
         centred = interaction_matrix(
-            matrix.users, matrix.services, matrix.values - center, data.shape
+            matrix.users, matrix.services, matrix.values - center, data.shape, matrix.weights
         )
         return truncated_svd(centred, self.n_factors, data.seed)
 
@@ -584,7 +581,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         data: TrainingData,
         rng: np.random.RandomState,
     ) -> Cells:
-        """Draw unobserved cells of training entities and predict them."""
+        """Draw unobserved cells of training entities, predict them and weigh them."""
         n_users, n_services = data.shape
         n_observed = interaction_matrix(
             data.user_codes, data.service_codes, data.target, data.shape
@@ -594,7 +591,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
             data.user_codes, data.service_codes, data.shape, n_cells, rng
         )
         pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
-        return Cells(users, services, predict(pairs))
+        weights = np.full(n_cells, float(self.pseudo_label_weight))
+        return Cells(users, services, predict(pairs), weights)
 
     def _build_module(self, data: TrainingData, matrix: Cells) -> SAMoEModule:
         """Make a fresh network with the factors of a matrix."""

@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos._target_checks import as_target, warn_of_missing_codes
+from skqos._target_checks import as_target, as_weights, warn_of_missing_codes
+from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
 from skqos.factorization import interaction_matrix, nonnegative_factors
 from skqos.incremental import IncrementalQoSRegressor
@@ -218,8 +219,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         same in it.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`. Each target keeps an observation in
-        training.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`. Each
+        target keeps an observation in training.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end training, with ``early_stopping=True``.
@@ -297,7 +298,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     target that an update does not observe may be NaN in all its rows.
 
     A pickle holds weights, the edges of all graphs and the entity tables, and of the training rows
-    what `replay_buffer_size` says, as codes and transformed targets; no optimiser state.
+    what `replay_buffer_size` says, as codes, transformed targets and weights; no
+    optimiser state.
 
     References
     ----------
@@ -468,7 +470,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.random_state = random_state
         self.verbose = verbose
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R2 over observed entries, averaged over the targets that have any.
 
         Parameters
@@ -477,6 +479,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             Pairs, columns as in `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS; NaN where nothing was observed.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the score.
 
         Returns
         -------
@@ -486,9 +490,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Raises
         ------
         ValueError
-            If no target has an observation.
+            If X, y or sample_weight is not as described, or no target has an observation.
         """
-        return nan_r2_score(as_target(y, "y", allow_nan=True), self.predict(X))
+        y = as_target(y, "y", allow_nan=True)
+        weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
+        return nan_r2_score(y, self.predict(X), sample_weight=weights)
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
@@ -531,10 +537,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         warn_of_missing_codes(values, stacklevel=5)
         return values
 
-    def _check_update_target(self, y: Any) -> np.ndarray:
-        """Check y as in `fit`, but for targets of which an update may observe nothing."""
+    def _check_further_target(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """Check y as in `fit`, but for targets of which nothing may be observed."""
         values = self._check_values(y)
-        shape = self._state.target_shape
         if values.shape[1:] != shape:
             raise ValueError(
                 f"y has shape {values.shape}; fit saw one of shape {('n_samples', *shape)}."
@@ -542,7 +547,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         if values.ndim == 1:
             return super()._check_target(values)
         if np.isnan(values).all():
-            raise ValueError("y is NaN everywhere; an update needs an observation.")
+            raise ValueError("y is NaN everywhere; it needs an observation.")
         warn_of_missing_codes(values, stacklevel=5)
         return values
 
@@ -561,8 +566,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         edges = [_distinct_pairs(data, ~np.isnan(column)) for column in target.T]
         validation = None
         if data.validation is not None:
-            interactions, held_out = data.validation
-            validation = ValidationDataset(interactions, held_out.reshape(len(held_out), -1))
+            interactions, held_out, weights = data.validation
+            held_out = held_out.reshape(len(held_out), -1)
+            validation = ValidationDataset(interactions, held_out, weights)
         net = trainer.fit(
             self._build_module(data, target, edges),
             validation=validation,
@@ -603,7 +609,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             inputs["edges"] = np.column_stack([found.of_row for found in edges])
         return {
             "criterion": JointLoss(self.loss, target.shape[1], self.task_weighting, self.ema_decay),
-            "rows": InteractionDataset(inputs, target),
+            "rows": InteractionDataset(inputs, target, rows.weights),
             "batch_size": self._batch_rows(len(target)),
             "optimizer": RiemannianAdamW,
         }
@@ -645,7 +651,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             l0_penalty=self.l0_penalty,
             context_dropout=self.context_dropout,
             newcomer_share=self.newcomer_share,
-            start=np.nanmedian(target, axis=0),
+            start=_medians(target, data.weights),
         )
 
     def _context(self, data: TrainingData, ball: PoincareBall | None) -> ContextConvolution | None:
@@ -696,7 +702,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         # NMF needs values that are not negative; targets of any sign may be transformed ones.
         shifted = values[observed] - min(values[observed].min(), 0.0)
         matrix = interaction_matrix(
-            data.user_codes[observed], data.service_codes[observed], shifted, data.shape
+            data.user_codes[observed],
+            data.service_codes[observed],
+            shifted,
+            data.shape,
+            data.weights[observed],
         )
         return QoSGraph(
             BipartiteGraph(edges.users, edges.services, *data.shape),
@@ -715,6 +725,17 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         if self.batch_size == "auto":
             return max(MIN_BATCH_SIZE, -(-n_rows // MAX_STEPS_PER_EPOCH))
         return self.batch_size
+
+
+def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Median of each target over the rows in which it was observed."""
+    observed = ~np.isnan(target)
+    return np.array(
+        [
+            weighted_median(values[rows], weights[rows])
+            for values, rows in zip(target.T, observed.T, strict=True)
+        ]
+    )
 
 
 def _distinct_pairs(

@@ -10,6 +10,7 @@ import numpy as np
 
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._weighted import weighted_median
 from skqos.base import BaseQoSRegressor, TrainingData
 from skqos.tpmcf.features import (
     FAMILIES,
@@ -226,7 +227,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "monitor" holds them out and records their loss, but changes nothing else.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`.
+        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
 
     n_iter_no_change : int, default=10
         Epochs without improvement that end a stage, with ``early_stopping=True``.
@@ -586,7 +587,12 @@ class TPMCFRegressor(BaseQoSRegressor):
         times = sorted_unique(data.times)
         steps = np.searchsorted(times, data.times)
         cells, cell_of_row = StepCells.from_rows(
-            steps, data.user_codes, data.service_codes, data.target, (len(times), *data.shape)
+            steps,
+            data.user_codes,
+            data.service_codes,
+            data.target,
+            data.weights,
+            (len(times), *data.shape),
         )
         folds = draw_folds(len(cells), self.n_folds, np.random.RandomState(data.seed))
         rows = {
@@ -602,13 +608,11 @@ class TPMCFRegressor(BaseQoSRegressor):
         if self.modules != "pte":
             gcmf = self._build_gcmf(times, cells, folds, initial, data)
             stage = "gcmf" if self.modules == "both" else "final"
-            nets[stage] = self._train_gcmf(gcmf, rows, data.target, trainer, validation, stage)
+            nets[stage] = self._train_gcmf(gcmf, rows, data, trainer, validation, stage)
         if self.modules != "gcmf":
             features = self._sequence_features(initial, nets.get("gcmf"))
             module = self._build_module(times, features, data)
-            nets["final"] = self._train_module(
-                module, rows, data.target, targets, trainer, validation
-            )
+            nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
         else:
             gcmf.freeze()
         return nets, {}
@@ -663,14 +667,14 @@ class TPMCFRegressor(BaseQoSRegressor):
             hidden_dim=self.gcmf_dim,
             own_weights=self.step_weights == "own",
             whole_self=self.self_loops == "whole",
-            start=np.median(data.target),
+            start=weighted_median(data.target, data.weights),
         )
 
     def _train_gcmf(
         self,
         gcmf: GCMF,
         rows: dict[str, np.ndarray],
-        target: np.ndarray,
+        data: TrainingData,
         trainer: Trainer,
         validation: ValidationDataset | None,
         stage: str,
@@ -682,11 +686,11 @@ class TPMCFRegressor(BaseQoSRegressor):
             gcmf,
             self._criterion(self.gcmf_loss_scale),
             # Each step of training convolves all nodes, so that it takes all rows of a fold.
-            InteractionDataset(rows, target, one_per_batch="tables"),
+            InteractionDataset(rows, data.target, data.weights, one_per_batch="tables"),
             validation,
             stage=stage,
             max_epochs=self.gcmf_epochs,
-            batch_size=len(target),
+            batch_size=len(data.target),
             learning_rate=self.gcmf_learning_rate,
         )
 
@@ -744,7 +748,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             vector_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
-            start=np.median(data.target),
+            start=weighted_median(data.target, data.weights),
         )
 
     def _build_encoder(self, dim: int) -> nn.Module:
@@ -779,7 +783,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self,
         module: TPMCFModule,
         rows: dict[str, np.ndarray],
-        target: np.ndarray,
+        data: TrainingData,
         targets: np.ndarray,
         trainer: Trainer,
         validation: ValidationDataset | None,
@@ -791,7 +795,9 @@ class TPMCFRegressor(BaseQoSRegressor):
             module,
             self._criterion(self.loss_scale),
             InteractionDataset(
-                {name: codes[targets] for name, codes in rows.items()}, target[targets]
+                {name: codes[targets] for name, codes in rows.items()},
+                data.target[targets],
+                data.weights[targets],
             ),
             validation,
             stage="final",

@@ -42,7 +42,7 @@ class StepCells:
     steps, users, services : ndarray of int64 of shape (n_cells,)
         Codes.
     values : ndarray of float64 of shape (n_cells,)
-        Mean of the measurements of each cell, on the scale of the transformed target.
+        Weighted mean of the measurements of each cell, on the scale of the transformed target.
     shape : tuple of int
         Number of steps, of users and of services.
     """
@@ -60,13 +60,14 @@ class StepCells:
         users: np.ndarray,
         services: np.ndarray,
         values: np.ndarray,
+        weights: np.ndarray,
         shape: tuple[int, int, int],
     ) -> tuple[StepCells, np.ndarray]:
         """Collect the cells of training rows; also return the cell of each row."""
         keys = np.ravel_multi_index((steps, users, services), shape)
         distinct = sorted_unique(keys)
         cell_of_row = np.searchsorted(distinct, keys)
-        means = np.bincount(cell_of_row, values) / np.bincount(cell_of_row)
+        means = np.bincount(cell_of_row, weights * values) / np.bincount(cell_of_row, weights)
         return cls(*np.unravel_index(distinct, shape), means, shape), cell_of_row
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import (
+    make_scorer,
     mean_absolute_error,
     mean_pinball_loss,
     r2_score,
@@ -13,6 +14,7 @@ from sklearn.metrics import (
 )
 
 from skqos import metrics
+from skqos.baselines import MedianRegressor
 
 PAIRS = [
     (metrics.nan_mean_absolute_error, mean_absolute_error),
@@ -150,3 +152,47 @@ def test_r2_is_finite_however_wrong_a_prediction_is():
     assert score == np.finfo(float).min
     assert metrics.finite_r2_score(np.ones(2), np.ones(2)) == 1.0
     assert metrics.finite_r2_score(np.ones(2), np.zeros(2)) == 0.0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_whole_weights_are_repeated_rows(targets, metric):
+    y_true, y_pred = targets
+    counts = np.random.default_rng(0).integers(0, 4, len(y_true))
+    repeated = (np.repeat(part, counts, axis=0) for part in targets)
+    found = metric(y_true, y_pred, sample_weight=counts, multioutput="raw_values")
+    np.testing.assert_allclose(found, metric(*repeated, multioutput="raw_values"))
+    assert metric(y_true, y_pred, sample_weight=counts) == pytest.approx(found.mean())
+    assert metric(y_true, y_pred) != metric(y_true, y_pred, sample_weight=counts)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_target_of_weight_zero_is_not_observed(metric):
+    y_true = np.array([[1.0, 5.0], [2.0, 5.0], [4.0, np.nan], [7.0, np.nan]])
+    weights = [0, 0, 1, 2]
+    y_pred = np.nan_to_num(y_true) + 1
+    found = metric(y_true, y_pred, sample_weight=weights, multioutput="raw_values")
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, -1], "sample_weight must be 0 or from"),
+        ([0, 0], "all weights are zero"),
+        ([1, 1, 1], "sample_weight has 3"),
+        ([[1, 1], [1, 1]], "sample_weight must be 1-D"),
+    ],
+)
+def test_bad_weights_raise(metric, weights, message):
+    with pytest.raises(ValueError, match=message):
+        metric([1.0, 2.0], [1.0, 3.0], sample_weight=weights)
+
+
+def test_scorers_take_weights(qos):
+    model = MedianRegressor().fit(qos.X, qos.y)
+    weights = np.random.default_rng(0).integers(0, 4, len(qos.y))
+    expected = metrics.nan_mean_absolute_error(qos.y, model.predict(qos.X), sample_weight=weights)
+    scorer = make_scorer(metrics.nan_mean_absolute_error, greater_is_better=False)
+    assert scorer(model, qos.X, qos.y, sample_weight=weights) == pytest.approx(-expected)

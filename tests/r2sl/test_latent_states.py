@@ -121,7 +121,7 @@ def assert_same(fast, slow, rtol):
 @pytest.mark.parametrize("printed", [False, True])
 def test_an_iteration_is_the_loop_over_records(m, alpha, printed):
     users, services, qos, *_ = draw_regions(m, 2, 4, 5, n_per_region=30)
-    records = Records.arrange(users, services, qos)
+    records = Records.arrange(users, services, qos, np.ones(len(qos)))
     parameters = some_parameters(records, m, seed=m)
     slow, slow_records = (
         values > np.quantile(qos, 0.9) if printed else None for values in (qos, records.qos)
@@ -148,7 +148,7 @@ def test_an_iteration_on_real_records_is_the_loop_without_its_calls(real_records
         pd.factorize(regions, use_na_sentinel=False)[0] for regions in real_records[:2]
     )
     qos = real_records[2]
-    records = Records.arrange(users, services, qos)
+    records = Records.arrange(users, services, qos, np.ones(len(qos)))
     parameters = some_parameters(records, 5, seed=0)
     expected, expected_posterior = slow_iteration(parameters, users, services, qos, 1.0)
     with Cost() as cost:
@@ -156,7 +156,7 @@ def test_an_iteration_on_real_records_is_the_loop_without_its_calls(real_records
     assert_same(fast, expected, rtol=1e-8)
     assert log_posterior == pytest.approx(expected_posterior, rel=1e-8)
 
-    few = Records.arrange(*(column[:100] for column in (users, services, qos)))
+    few = Records.arrange(*(column[:100] for column in (users, services, qos, np.ones(100))))
     with Cost() as cost_of_few:
         iterate(some_parameters(few, 5, seed=0), few, 1.0)
     assert cost.calls < 1.2 * cost_of_few.calls, "no call per record or region"
@@ -325,3 +325,40 @@ def test_bad_records_raise():
         states.fit([0, 1], [0], [1.0, 2.0])
     with pytest.raises(ValueError, match="NaN"):
         states.fit([0, 1], [0, 1], [1.0, np.nan])
+
+
+# --- Weights ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", ["matched", "printed"])
+@pytest.mark.parametrize("concentration", [1.0, 5.0])
+def test_whole_weights_are_repeated_records(rate, concentration):
+    users, services, qos, *_ = draw_regions(0, 2, 6, 8, n_per_region=30)
+    weights = np.random.default_rng(0).integers(0, 4, len(qos))
+    weights[users == 5] = 0
+    params = {"rate": rate, "concentration": concentration, "random_state": 0}
+    weighted = RegionalLatentStates(2, **params).fit(users, services, qos, weights)
+    repeated = (np.repeat(part, weights) for part in (users, services, qos))
+    repeated = RegionalLatentStates(2, **params).fit(*repeated)
+    ignorant = RegionalLatentStates(2, **params).fit(
+        *(p[weights > 0] for p in (users, services, qos))
+    )
+    assert list(weighted.user_regions_) == list(repeated.user_regions_)
+    assert 5 not in weighted.user_regions_
+    assert weighted.n_iter_ == repeated.n_iter_
+    for name in (
+        "user_states_",
+        "service_level_",
+        "mismatch_",
+        "slow_threshold_",
+        "log_posterior_",
+    ):
+        assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-6)
+    assert np.abs(weighted.user_level_ / ignorant.user_level_ - 1).max() > 0.01
+
+
+def test_bad_weights_of_records_raise():
+    with pytest.raises(ValueError, match="sample_weight must be 0 or from"):
+        RegionalLatentStates(2).fit([0, 1], [0, 1], [1.0, 2.0], [1, -1])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        RegionalLatentStates(2).fit([0, 1], [0, 1], [1.0, 2.0], [1])

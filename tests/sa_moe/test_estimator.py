@@ -296,7 +296,19 @@ def test_pseudo_labels_have_their_weight_in_the_final_stage_alone(qos, stages, w
     first, final = stages
     assert first.sample_weight is None
     assert len(final.target) == 1200
-    assert final.sample_weight.tolist() == [1.0] * 600 + [weight] * 600
+    if weight == 1:
+        assert final.sample_weight is None
+    else:
+        relative = final.sample_weight / final.sample_weight[0]
+        np.testing.assert_allclose(relative, [1.0] * 600 + [weight] * 600)
+
+
+def test_pseudo_labels_keep_their_weight_beside_weighted_rows(qos, stages):
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, 600)
+    make(pseudo_label_weight=0.25).fit(qos.X, qos.y, weights)
+    first, final = (stage.sample_weight / stage.sample_weight[0] for stage in stages)
+    np.testing.assert_allclose(first, weights / weights[0], rtol=1e-6)
+    np.testing.assert_allclose(final, np.r_[weights, np.full(600, 0.25)] / weights[0], rtol=1e-6)
 
 
 def test_the_weight_of_pseudo_labels_reaches_the_loss(qos, stages):
@@ -488,7 +500,7 @@ def test_the_published_model_fits(qos, stages):
         assert mixer.weight.shape == (1, 32 + 30, 32)
         assert isinstance(activation, nn.Identity)
     assert not equal_states(stages[1].start, stages[0].net.module_.state_dict())
-    assert set(stages[1].sample_weight) == {1.0}
+    assert stages[1].sample_weight is None
     assert np.isfinite(model.predict(qos.X)).all()
 
 

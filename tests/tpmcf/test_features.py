@@ -37,7 +37,7 @@ def some_values(seed=0, shape=(N_STEPS, N_USERS, N_SERVICES), share=0.6):
 
 def cells_of(values):
     steps, users, services = np.nonzero(np.isfinite(values))
-    rows = steps, users, services, values[steps, users, services]
+    rows = steps, users, services, values[steps, users, services], np.ones(len(steps))
     return StepCells.from_rows(*rows, values.shape)[0]
 
 
@@ -59,11 +59,17 @@ def match_signs(found, expected):
 
 
 def test_repeated_rows_are_averaged_and_know_their_cell():
-    rows = [(1, 2, 0, 4.0), (0, 1, 1, 5.0), (1, 2, 0, 8.0), (0, 0, 2, 1.0), (1, 2, 0, 3.0)]
-    steps, users, services, values = (np.array(column) for column in zip(*rows, strict=True))
-    cells, cell_of_row = StepCells.from_rows(steps, users, services, values, (2, 3, 3))
+    rows = [
+        (1, 2, 0, 4.0, 1.0),
+        (0, 1, 1, 5.0, 0.3),
+        (1, 2, 0, 8.0, 2.0),
+        (0, 0, 2, 1.0, 1.0),
+        (1, 2, 0, 3.0, 5.0),
+    ]
+    columns = (np.array(column) for column in zip(*rows, strict=True))
+    cells, cell_of_row = StepCells.from_rows(*columns, (2, 3, 3))
     found = list(zip(cells.steps, cells.users, cells.services, cells.values, strict=True))
-    assert found == [(0, 0, 2, 1.0), (0, 1, 1, 5.0), (1, 2, 0, 5.0)]
+    assert found == [(0, 0, 2, 1.0), (0, 1, 1, 5.0), (1, 2, 0, 4.375)]
     assert cell_of_row.tolist() == [2, 1, 2, 0, 2]
     assert len(cells) == 3
     assert cells.shape == (2, 3, 3)
