@@ -28,6 +28,7 @@ from skqos._sklearn_compat import (
     get_feature_names,
 )
 from skqos._target_checks import as_single_target, as_weights, warn_of_missing_codes
+from skqos._times import TimeScale
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Intervals, Pairs, learn_intervals
 from skqos.entities import EntityEncoder, Interactions
@@ -80,6 +81,8 @@ class TrainingData(TrainingRows):
     ----------
     times : ndarray of int64 of shape (n,) or None
         Time steps of the training rows.
+    time_scale : TimeScale or None
+        How times count in steps.
     y : ndarray of float64, of the shape of `target`
         The targets in their own unit.
     validation : tuple of Interactions and ndarray, or None
@@ -89,6 +92,7 @@ class TrainingData(TrainingRows):
     """
 
     times: np.ndarray | None
+    time_scale: TimeScale | None
     y: np.ndarray
     validation: tuple[Interactions, np.ndarray] | None
     seed: int
@@ -210,7 +214,9 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         check_n_features(self, frame, reset=False)
         n_places = self._n_places or self._n_id_columns
         check_names(frame.columns, self._n_id_columns, n_places, self._state.layout.names)
-        return read_columns(frame, self._n_id_columns, self._state.layout)
+        columns = read_columns(frame, self._n_id_columns, self._state.layout)
+        scale = self._state.time_scale
+        return columns if scale is None else columns.in_steps(scale)
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._state is not None
@@ -305,6 +311,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)
         plain = with_plain_parameters(self)
+        columns = plain._count_time(columns)
         state = plain._learn(columns, y, names)
         if plain.intervals:
             state = state.with_intervals(plain._learn_intervals(state, columns, y))
@@ -394,6 +401,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             n_features_in_=columns.frame.shape[1],
             feature_names_in_=names,
             layout=columns.layout,
+            time_scale=columns.time_scale,
             users_=data.users,
             services_=data.services,
             attributes=attributes,
@@ -440,6 +448,10 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         """
         raise NotImplementedError
 
+    def _count_time(self, columns: Columns) -> Columns:
+        """Take the times of training rows for numbers of steps, where there is time."""
+        return columns
+
     def _check_parameters(self) -> None:
         """Check what ``_parameter_constraints`` cannot say; raise ValueError."""
 
@@ -465,6 +477,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             user_codes=user_codes,
             service_codes=service_codes,
             times=rows.times,
+            time_scale=rows.time_scale,
             target=transform.transform(y[train]),
             y=y[train],
             validation=validation,

@@ -2,7 +2,12 @@
 
 import warnings
 
-__all__ = ["InconsistentVersionWarning", "NoServiceWarning", "UnusedColumnsWarning"]
+__all__ = [
+    "EarlyTimeWarning",
+    "InconsistentVersionWarning",
+    "NoServiceWarning",
+    "UnusedColumnsWarning",
+]
 
 
 class UnusedColumnsWarning(UserWarning):
@@ -18,6 +23,20 @@ class UnusedColumnsWarning(UserWarning):
     >>> from skqos.exceptions import UnusedColumnsWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore", category=UnusedColumnsWarning)
+    """
+
+
+class EarlyTimeWarning(UserWarning):
+    """Predictions are asked for times before all measurements.
+
+    Nothing was known then: they are those of the first time step of the training rows.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import EarlyTimeWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", category=EarlyTimeWarning)
     """
 
 
