@@ -185,7 +185,14 @@ def _read_integers(column: pd.Series, label: str) -> np.ndarray:
         found = repr(values[0])
     else:
         found = values[values != np.floor(values)][0]
-    raise ValueError(f"{label} must hold integer-valued time steps, or time stamps; found {found}.")
+    raise _no_times(label, found)
+
+
+def _no_times(label: str, found: Any) -> ValueError:
+    return ValueError(
+        f"{label} must hold integer-valued time steps; found {found}. Time stamps must be "
+        "datetimes, or strings in ISO form, such as '2026-05-01T12:30'."
+    )
 
 
 def _inferred_kind(column: pd.Series) -> str:
@@ -224,11 +231,7 @@ def _read_strings(values: pd.Series, label: str) -> pd.DatetimeIndex:
 
 def _check_iso(values: pd.Series, is_iso: pd.Series, label: str) -> None:
     if not is_iso.all():
-        found = values[int(is_iso.to_numpy(dtype=bool).argmin())]
-        raise ValueError(
-            f"{label} must hold integer-valued time steps, or time stamps; found {found!r}, which "
-            "is no time stamp in ISO form, such as '2026-05-01T12:30'."
-        )
+        raise _no_times(label, repr(values[int(is_iso.to_numpy(dtype=bool).argmin())]))
 
 
 def _read_objects(values: pd.Series, label: str) -> pd.DatetimeIndex:

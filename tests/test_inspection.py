@@ -459,12 +459,12 @@ def test_without_regions_there_are_no_states(static, regional):
 
 def test_windows_by_loops(attentive, temporal):
     times = np.unique(temporal.X[:, 2])
-    X = np.array([[0, 1, 0], [0, 1, 1], [3, 2, 4], [3, 2, 9], [777, 2, -5]])
+    X = np.array([[0, 1, 0], [0, 1, 1], [3, 2, 4], [3, 2, 9], [777, 2, 3]])
     expected = []
     for time in X[:, 2]:
-        seen = [t for t in times if t <= time] or [times[0]]
-        window = seen[-attentive.window :]
-        expected.append([np.nan] * (attentive.window - len(window)) + window)
+        end = max([t for t in times if t <= time], default=times[0])
+        window = range(end - attentive.window + 1, end + 1)
+        expected.append([t if t in times else np.nan for t in window])
     before = attentive.predict(X)
     found = attentive.window_times(X)
     assert_array_equal(found, expected)

@@ -59,9 +59,9 @@ def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
         Whether something was.
     """
     wanted = times[:, None] + np.arange(1 - window, 1)
-    # Not beyond the end even where the smallest integers wrap around.
+    # The smallest integers wrap around: what they ask for is no step before them.
     steps = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-    present = times[steps] == wanted
+    present = (times[steps] == wanted) & (wanted <= times[:, None])
     return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
 
 
