@@ -371,7 +371,7 @@ def propose_step(times: pd.DatetimeIndex) -> str:
     >>> propose_step(pd.date_range("2026-05-01", periods=9, freq="30min"))
     '30min'
     """
-    moments = times.asi8
+    moments = times.as_unit("ns").asi8
     distances, counts = np.unique(np.diff(np.unique(moments)), return_counts=True)
     if len(counts) and 2 * counts.max() > counts.sum():
         usual = distances[counts.argmax()]

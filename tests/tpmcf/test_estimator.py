@@ -24,6 +24,7 @@ from tests.common import CONTRACTS
 CONTRACT = next(c for c in CONTRACTS if c.estimator_class is TPMCFRegressor)
 make = CONTRACT.make
 TIMES = np.array([0, 1, 2, 4, 8, 9])
+NAN = np.nan
 N_USERS, N_SERVICES, N_STEPS = 12, 15, len(TIMES)
 # Width of the initial features by family, as `make` sets them, and of the spatial ones.
 STATISTICS, FACTORS, SIMILARITY, SPATIAL = 5, 3, 3, 8
@@ -485,7 +486,7 @@ def test_unknown_ids_at_unknown_steps(data, base):
 
 
 def test_where_steps_begin_does_not_matter(data, base):
-    X = data.X + [0, 0, 7 * 10**12]
+    X = data.X + np.array([0, 0, 7 * 10**12])
     assert_array_equal(make().fit(X, data.y).predict(X), base.predict(data.X))
 
 
@@ -495,9 +496,7 @@ def test_the_distance_of_steps_counts(data, base):
     model = make().fit(numbered, data.y)
     assert (model.predict(numbered) != base.predict(data.X)).mean() > 0.9
     assert_array_equal(model.window_times([[3, 4, 4]]), [[2, 3, 4]])
-    assert_array_equal(
-        base.window_times([[3, 4, 8], [3, 4, 9]]), [[np.nan, np.nan, 8], [np.nan, 8, 9]]
-    )
+    assert_array_equal(base.window_times([[3, 4, 8], [3, 4, 9]]), [[NAN, NAN, 8], [NAN, 8, 9]])
 
 
 def test_a_gap_of_a_million_steps_costs_nothing(data, base):
