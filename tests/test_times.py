@@ -41,6 +41,11 @@ def arrow_column(stamps):
     return to_frame(pyarrow.table({"time": pyarrow.array(stamps.to_pydatetime())}), "X")["time"]
 
 
+def arrow_dtype(zone):
+    pyarrow = pytest.importorskip("pyarrow")
+    return pd.ArrowDtype(pyarrow.timestamp("us", None if zone is None else str(zone)))
+
+
 # Columns of STAMPS, with or without a time zone.
 COLUMNS = {
     "datetime64": pd.Series,
@@ -55,12 +60,7 @@ COLUMNS = {
     ),
     "polars": polars_column,
     "pyarrow": arrow_column,
-    "arrow in pandas": lambda stamps: (
-        pytest.importorskip("pyarrow")
-        and pd.Series(stamps).astype(
-            f"timestamp[us{f', tz={stamps.tz}' * bool(stamps.tz)}][pyarrow]"
-        )
-    ),
+    "arrow in pandas": lambda stamps: pd.Series(stamps).astype(arrow_dtype(stamps.tz)),
 }
 
 
