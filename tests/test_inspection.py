@@ -472,6 +472,24 @@ def test_windows_by_loops(attentive, temporal):
     assert_array_equal(attentive.predict(X), before)
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_windows_of_time_stamps(temporal, zone):
+    X = pd.DataFrame(temporal.X, columns=["user", "service", "time"])
+    start = pd.Timestamp("2026-05-01", tz=zone)
+    X = X.assign(time=start + pd.to_timedelta(X["time"], unit="h"))
+    model = MAKE[TPMCFRegressor](time_step="1h").fit(X, temporal.y)
+    numbered = MAKE[TPMCFRegressor]().fit(temporal.X, temporal.y).window_times(temporal.X)
+    found = model.window_times(X)
+    assert_array_equal(pd.isna(found), np.isnan(numbered))
+    hours = pd.to_timedelta(numbered[~np.isnan(numbered)], unit="h")
+    assert_array_equal(pd.DatetimeIndex(found[~pd.isna(found)]), start + hours)
+    full = X[~pd.isna(found).any(axis=1)].iloc[[0]]
+    for kind in ("matrix", "received"):
+        display = AttentionDisplay.from_estimator(model, full, kind=kind)
+        assert display.attention_.index[-1] == full["time"].iloc[0]
+    display.figure_.canvas.draw()
+
+
 def test_windows_need_sequences(temporal):
     model = MAKE[TPMCFRegressor](modules="gcmf").fit(temporal.X, temporal.y)
     with pytest.raises(AttributeError, match="has no windows; window_times needs"):
