@@ -66,18 +66,19 @@ from skqos.baselines import MedianRegressor
 TIMEOUT = 19.9
 FAMILIES = ("statistics", "factors", "similarity")
 ABLATION_EPOCHS = 4
+BOTH = {"modules": "both"}
 # Each changes one thing; they share a shorter training, and are to be compared with one another.
 ABLATIONS = {
     f"{ABLATION_EPOCHS} epochs": {},
     "GCMF only": {"modules": "gcmf"},
-    "PTE only": {"modules": "pte"},
+    "GCMF and PTE": BOTH,
     **{family: {"features": [family]} for family in FAMILIES},
     "all features": {"features": FAMILIES},
     "in-sample features": {"n_folds": None},
     "all features, autoencoder": {"features": FAMILIES, "similarity": "autoencoder"},
-    "own weights": {"step_weights": "own"},
-    "normalised self-loops": {"self_loops": "normalised"},
-    "graph alone in the sequence": {"initial_features": False},
+    "own weights": {**BOTH, "step_weights": "own"},
+    "normalised self-loops": {**BOTH, "self_loops": "normalised"},
+    "graph alone in the sequence": {**BOTH, "initial_features": False},
     "no vectors": {"entity_dim": None},
     "no target features": {"target_features": False},
     "no step encoding": {"step_encoding": False},

@@ -57,7 +57,9 @@ experts = make_pipeline(
 experts.fit(data.X[train_rt], data.y[train_rt, 0])
 gates = make_pipeline(
     context,
-    SharpQoSRegressor(max_epochs=15, learning_rate=0.04, l0_penalty=3e-3, random_state=0),
+    SharpQoSRegressor(
+        max_epochs=15, learning_rate=0.04, gate_log_odds=0.0, l0_penalty=3e-3, random_state=0
+    ),
 )
 gates.fit(data.X[train], data.y[train])
 

@@ -44,7 +44,9 @@ def fit(y: np.ndarray) -> object:
     observed = train & ~np.isnan(y).all(axis=1)
     model = make_pipeline(
         ContextJoiner(data.users, data.services),
-        SharpQoSRegressor(max_epochs=30, learning_rate=0.02, l0_penalty=2e-3, random_state=0),
+        SharpQoSRegressor(
+            max_epochs=30, learning_rate=0.02, gate_log_odds=0.0, l0_penalty=2e-3, random_state=0
+        ),
     )
     return model.fit(X[observed], y[observed])
 

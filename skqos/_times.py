@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from pandas.api.types import infer_dtype, is_datetime64_any_dtype
 
 from skqos._errors import about
 from skqos._ids import id_kind, read_ids
+from skqos.exceptions import SparseStepsWarning
 
 TIME_LABEL = "X, column 2 (time)"
 # Of the parameter `time_step`; pandas.Timedelta is a datetime.timedelta.
@@ -23,6 +25,8 @@ ISO_OFFSET = r"\d{2}:?\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 # So many steps are few in any case.
 FEW_STEPS = 50
 MIN_ROWS_PER_STEP = 2
+# Of fewer, the distance says little.
+MIN_STEPS_TO_DIVIDE = 4
 # What a proposed step should have, and the durations to propose.
 GOOD_ROWS_PER_STEP = 10
 ROUND_DURATIONS = (
@@ -325,24 +329,48 @@ def learn_time_scale(times: Times, time_step: Any) -> TimeScale:
     return TimeScale(_midnight(times.min()), step)
 
 
-def check_step_count(times: Times, scale: TimeScale) -> None:
-    """Raise ValueError if there are nearly as many steps as rows.
+def check_steps(times: Times, scale: TimeScale) -> None:
+    """Check that steps are neither too many nor empty by their numbering.
 
-    Steps are told apart by what was measured in them: of one measurement each, nothing is learnt,
-    and the features of all users and services at each step fill the memory.
+    Raises
+    ------
+    ValueError
+        If there are nearly as many steps as rows. Steps are told apart by what was measured in
+        them: of one measurement each, nothing is learnt, and the features of all users and services
+        at each step fill the memory.
+
+    Warns
+    -----
+    SparseStepsWarning
+        If all steps are multiples of a number apart.
     """
-    n_steps = len(pd.unique(scale.steps_of(times)))
-    if not _are_too_many(n_steps, len(times)):
-        return
-    found = f"{TIME_LABEL} holds {n_steps} different steps in {len(times)} rows"
-    if scale.step is None:
-        raise ValueError(
-            f"{found}; a step needs several measurements. Number coarser steps, as X[:, 2] // 900 "
-            "does with seconds, or give time stamps and a time_step such as '15min'."
+    steps = np.unique(scale.steps_of(times))
+    found = f"{TIME_LABEL} holds {len(steps)} different steps in {len(times)} rows"
+    if _are_too_many(len(steps), len(times)):
+        raise ValueError(f"{found}; a step needs several measurements. {_advise(times, scale)}")
+    distance = int(np.gcd.reduce(np.diff(steps)))
+    if distance > 1 and len(steps) >= MIN_STEPS_TO_DIVIDE:
+        how = f"Number them X[:, 2] // {distance}"
+        if scale.step is not None:
+            how = f"Give time_step={spell(distance * scale.step)!r}"
+        warnings.warn(
+            f"{found}, all of them multiples of {distance} steps apart, and nothing in between: "
+            f"a window of a few steps holds no other. {how}, unless that is meant.",
+            SparseStepsWarning,
+            stacklevel=5,
         )
-    raise ValueError(
-        f"{found} with time_step={spell(scale.step)!r}; a step needs several measurements. Give a "
-        f"longer one, such as time_step={propose_step(times)!r}."
+
+
+def _advise(times: Times, scale: TimeScale) -> str:
+    """Say how to get fewer steps."""
+    if scale.step is None:
+        return (
+            "Number coarser steps, as X[:, 2] // 900 does with seconds, or give time stamps and a "
+            "time_step such as '15min'."
+        )
+    return (
+        f"With time_step={spell(scale.step)!r} they are too short: give a longer one, such as "
+        f"time_step={propose_step(times)!r}."
     )
 
 

@@ -6,6 +6,7 @@ __all__ = [
     "EarlyTimeWarning",
     "InconsistentVersionWarning",
     "NoServiceWarning",
+    "SparseStepsWarning",
     "UnusedColumnsWarning",
 ]
 
@@ -37,6 +38,21 @@ class EarlyTimeWarning(UserWarning):
     >>> from skqos.exceptions import EarlyTimeWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", category=EarlyTimeWarning)
+    """
+
+
+class SparseStepsWarning(UserWarning):
+    """Time steps are numbered so finely that most of them are empty.
+
+    They all lie a multiple of some number apart, as seconds do that were taken every quarter of an
+    hour. A window of a few steps then holds no other step.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import SparseStepsWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", category=SparseStepsWarning)
     """
 
 

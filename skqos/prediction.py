@@ -53,10 +53,13 @@ class PairModule(Protocol):
     ) -> Encoded:
         """Represent newcomers alone, given what `encode_known` returned."""
 
-    def score(self, encoded: Encoded, users: Tensor, services: Tensor, *times: Tensor) -> Tensor:
+    def score(
+        self, encoded: Encoded, users: Tensor, services: Tensor | slice, *times: Tensor
+    ) -> Tensor:
         """Predict pairs, given as positions into what was encoded.
 
-        Without times, a single user may stand for that of all services.
+        Without times, a single user may stand for that of all services, and a slice for services
+        that follow one another.
         """
 
 
@@ -240,13 +243,32 @@ def score_pairs(
     return scores
 
 
-def _columns_of(tensors: list[Tensor], columns: list[np.ndarray], rows: slice) -> list[Tensor]:
+def _columns_of(
+    tensors: list[Tensor], columns: list[np.ndarray], rows: slice
+) -> list[Tensor | slice]:
     """Take the rows of a batch; services of one user share what is taken of it."""
-    users, *others = (tensor[rows] for tensor in tensors)
-    of_batch = columns[0][rows]
-    if len(tensors) == 2 and len(of_batch) > 1 and (of_batch == of_batch[0]).all():
-        users = users[:1]
-    return [users, *others]
+    batch = [tensor[rows] for tensor in tensors]
+    if len(tensors) == 2:
+        users, services = (column[rows] for column in columns)
+        if len(users) > 1 and (users == users[0]).all():
+            batch[0] = batch[0][:1]
+            batch[1] = _run(services) or batch[1]
+    return batch
+
+
+def _run(positions: np.ndarray) -> slice | None:
+    """Return the slice that the positions are, if they follow one another."""
+    first, n = int(positions[0]), len(positions)
+    if positions[-1] != first + n - 1 or not (positions == np.arange(first, first + n)).all():
+        return None
+    return slice(first, first + n)
+
+
+def take(of_entities: Tensor, positions: Tensor | slice) -> Tensor:
+    """Take the rows (axis 1) at positions into what was encoded; a slice copies nothing."""
+    if isinstance(positions, slice):
+        return of_entities[:, positions]
+    return of_entities.index_select(1, positions)
 
 
 def encode(module: PairModule, new_users: EntityTable, new_services: EntityTable) -> Encoded:

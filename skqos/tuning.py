@@ -219,9 +219,9 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     },
     SharpQoSRegressor: {
         **_TRAINING,
+        "n_members": IntRange(1, 4),
         "n_factors": IntRange(8, 64, log=True),
         "context_dim": IntRange(8, 64, log=True),
-        "n_layers": IntRange(1, 3),
         "hidden_dim": IntRange(16, 64, log=True),
         "n_context_layers": IntRange(1, 2),
         "n_blocks": IntRange(2, 8),
@@ -235,10 +235,9 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     },
     TPMCFRegressor: {
         **_TRAINING,
+        "n_members": IntRange(1, 4),
         "batch_size": Choice((256, 512, 1024, 2048)),
-        "n_folds": IntRange(3, 10),
-        "gcmf_dim": IntRange(4, 32, log=True),
-        "gcmf_learning_rate": FloatRange(1e-3, 3e-2, log=True),
+        "n_folds": IntRange(5, 20),
         "entity_dim": IntRange(16, 64, log=True),
         "window": IntRange(2, 16, log=True),
         "token_dim": Choice((16, 32, 64)),

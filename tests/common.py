@@ -136,6 +136,8 @@ CONTRACTS = [
             "n_factors": 3,
             "context_dim": 4,
             "autoencoder_epochs": 2,
+            "n_members": 1,
+            "convolution": "hhgcn",
             "hidden_dim": 4,
             "n_blocks": 2,
             "n_cross_blocks": 2,
@@ -181,6 +183,7 @@ CONTRACTS = [
         TPMCFRegressor,
         tiny={
             "max_epochs": 3,
+            "modules": "both",
             "gcmf_epochs": 2,
             "features": ("statistics", "factors", "similarity"),
             "n_factors": 3,

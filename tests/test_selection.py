@@ -49,8 +49,12 @@ class NormalRegressor(RegressorMixin, BaseEstimator):
         self.n_asked_ = {"predict": 0, "interval": 0, "probability": 0}
         return self
 
-    def predict(self, X):
-        return self._of(self.means_, X, "predict")
+    def predict(self, X, quantiles=None):
+        mean = self._of(self.means_, X, "predict")
+        if quantiles is None:
+            return mean
+        deviation = self._of(self.deviations_, X)
+        return np.stack([mean + norm.ppf(level) * deviation for level in quantiles], axis=-1)
 
     def predict_interval(self, X, confidence_level=0.9):
         half = norm.ppf((1 + confidence_level) / 2)
@@ -266,6 +270,37 @@ def test_ranks_are_shared_with_the_first_of_near_ties_only():
     costs = np.array([[0.0, 0.2, 0.4, 0.6], [1.0, 1.0, 5.0, 5.1]])
     assert shared_ranks(costs, 0.25).tolist() == [[1, 1, 3, 3], [1, 1, 3, 3]]
     assert shared_ranks(costs, 0.0).tolist() == [[1, 2, 3, 4], [1, 1, 3, 4]]
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", 1), ("maximize", -1)])
+def test_the_order_may_go_by_a_quantile(normal, direction, sign):
+    options = {"n": N_SERVICES, "direction": direction, "tie_tolerance": 0.05}
+    found = rank_services(normal, [3], quantile=0.8, **options)
+    pairs = np.column_stack([np.full(N_SERVICES, 3), np.arange(N_SERVICES)])
+    # A bad case of QoS of which less is better is a high value, of others a low one.
+    bad_case = normal._of(normal.means_, pairs) + sign * norm.ppf(0.8) * normal._of(
+        normal.deviations_, pairs
+    )
+    order = np.argsort(sign * bad_case)
+    assert found["service"].tolist() == order.tolist()
+    costs = pd.Series(sign * bad_case[order])
+    assert found["rank"].tolist() == _slow_ranks(costs, 0.05).tolist()
+    np.testing.assert_array_equal(found["prediction"], normal.means_[3, order, 0])
+    median = rank_services(normal, [3], quantile=0.5, **options)
+    pd.testing.assert_frame_equal(median, rank_services(normal, [3], **options))
+
+
+def test_quantiles_of_targets_with_two_directions():
+    model = NormalRegressor(n_targets=2).fit(_pairs(N_USERS, N_SERVICES))
+    options = {"n": None, "direction": ["minimize", "maximize"]}
+    one, other = (rank_services(model, [3], quantile=q, **options) for q in (0.9, 0.1))
+    # Swapped levels are the good cases.
+    assert one["service"].tolist() != other["service"].tolist()
+    pairs = np.column_stack([np.full(N_SERVICES, 3), np.arange(N_SERVICES)])
+    mean, deviation = model._of(model.means_, pairs), model._of(model.deviations_, pairs)
+    bad_case = mean + norm.ppf(0.9) * deviation * [1, -1]
+    front = is_on_front(bad_case * [1, -1])
+    assert one.sort_values("service")["pareto"].tolist() == front.tolist()
 
 
 def test_the_distribution_is_computed_where_it_is_needed_only(normal):
@@ -565,7 +600,7 @@ def test_columns_that_nobody_knows_are_missing():
 
 def test_a_model_without_intervals_says_how_to_get_them(plain):
     assert not {"lower", "upper", "probability"} & set(rank_services(plain, 0))
-    for options in ({"limit": 1.0}, {"limit": 1.0, "min_probability": 0.5}):
+    for options in ({"limit": 1.0}, {"limit": 1.0, "min_probability": 0.5}, {"quantile": 0.7}):
         with pytest.raises(ValueError, match=r"EmbeddingMLPRegressor does not .* intervals=True"):
             rank_services(plain, 0, **options)
 
@@ -588,6 +623,7 @@ def test_a_model_without_intervals_says_how_to_get_them(plain):
         ({"tie_tolerance": -0.1}, "'tie_tolerance' parameter"),
         ({"tie_tolerance": np.nan}, "'tie_tolerance' parameter"),
         ({"confidence_level": 1.0}, "'confidence_level' parameter"),
+        ({"quantile": 1.0}, "'quantile' parameter"),
         ({"weights": [-1.0]}, "weights must be finite numbers, none below 0; got -1.0"),
         ({"weights": [0.0]}, "weights must not all be 0"),
         ({"target_names": ["a", "b"]}, "target_names must list 1 different names"),

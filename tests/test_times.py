@@ -11,13 +11,14 @@ from numpy.testing import assert_array_equal
 from skqos._frames import to_frame
 from skqos._times import (
     TimeScale,
-    check_step_count,
+    check_steps,
     learn_time_scale,
     propose_step,
     read_time_step,
     read_times,
     spell,
 )
+from skqos.exceptions import SparseStepsWarning
 
 BERLIN = "Europe/Berlin"
 STAMPS = pd.DatetimeIndex(
@@ -194,16 +195,30 @@ def test_the_usual_distance_is_proposed():
     seconds = pd.to_timedelta(rng.uniform(0, 86_400, 2000), "s")
     proposed = propose_step(regular[0] + seconds)
     assert proposed == "15min"
-    check_step_count(regular[0] + seconds, learn_time_scale(regular[0] + seconds, proposed))
+    check_steps(regular[0] + seconds, learn_time_scale(regular[0] + seconds, proposed))
     # A log line a second: its distance would be as many steps as rows.
     assert propose_step(pd.date_range("2026-05-01", periods=2000, freq="1s")) == "15s"
 
 
 def test_few_steps_need_no_rows():
-    check_step_count(np.arange(50), TimeScale())
+    check_steps(np.arange(50), TimeScale())
     with pytest.raises(ValueError, match="holds 51 different steps in 51 rows"):
-        check_step_count(np.arange(51), TimeScale())
-    check_step_count(np.repeat(np.arange(51), 2), TimeScale())
+        check_steps(np.arange(51), TimeScale())
+    check_steps(np.repeat(np.arange(51), 2), TimeScale())
+
+
+def test_steps_that_are_numbered_too_finely():
+    seconds = np.repeat(900 * np.arange(8), 9)
+    with pytest.warns(
+        SparseStepsWarning, match=r"multiples of 900 .* Number them X\[:, 2\] // 900"
+    ):
+        check_steps(seconds, TimeScale())
+    stamps = STAMPS[0] + pd.to_timedelta(seconds, unit="s")
+    with pytest.warns(SparseStepsWarning, match="Give time_step='15min', unless"):
+        check_steps(stamps, learn_time_scale(stamps, "1min"))
+    # Gaps are none where some steps are neighbours.
+    check_steps(seconds // 900 * np.array([1] * 63 + [1000] * 9), TimeScale())
+    check_steps(np.repeat([0, 5, 10], 5), TimeScale())
 
 
 # --- What is wrong with times -------------------------------------------------------------------

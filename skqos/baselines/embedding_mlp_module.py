@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from skqos.embeddings import FeatureEmbedding
 from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear, PairLinear
-from skqos.prediction import Encoded
+from skqos.prediction import Encoded, take
 
 
 class EmbeddingMLPModule(nn.Module):
@@ -71,10 +71,10 @@ class EmbeddingMLPModule(nn.Module):
             self.first.services(self.service_features.encode_new(average_service, new_services)),
         )
 
-    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n,)."""
-        of_users = encoded.users.index_select(1, users)
-        return self._predict(of_users + encoded.services.index_select(1, services)).mean(0)
+        of_users = take(encoded.users, users)
+        return self._predict(of_users + take(encoded.services, services)).mean(0)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for entities and categories that were appended."""

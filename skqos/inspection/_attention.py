@@ -25,6 +25,8 @@ from skqos.tpmcf.estimator import TPMCFRegressor
 class AttentionDisplay:
     """Attention of `TPMCFRegressor` over the steps of a window, averaged over rows.
 
+    The weights of an estimator with several members are averages over them, too.
+
     Use `from_estimator` to draw that of a fitted estimator.
 
     Parameters

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear, PairLinear
-from skqos.prediction import Encoded
+from skqos.prediction import Encoded, take
 
 KERNEL_WIDTHS = (1, 3, 5)
 # Of embeddings of features at first; three times what other networks start with lowered the error.
@@ -282,10 +282,10 @@ class R2SLModule(nn.Module):
         )
         return Encoded(self._project_users(users), self._project_services(services))
 
-    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n,)."""
         of_users, of_services = (
-            tuple(part.index_select(1, positions) for part in parts)
+            tuple(take(part, positions) for part in parts)
             for parts, positions in ((encoded.users, users), (encoded.services, services))
         )
         return self._predict(of_users, of_services).mean(0)

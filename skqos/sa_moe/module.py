@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from skqos.embeddings import FeatureEmbedding, append_rows
 from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear, PairLinear
-from skqos.prediction import Encoded
+from skqos.prediction import Encoded, take
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert
 
 # Three times what other networks start with: measured on validation folds.
@@ -192,7 +192,7 @@ class SAMoEModule(nn.Module):
         s = self.service_tower.encode_new(average_service, new_services)
         return Encoded(*self._project(u, s))
 
-    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n,)."""
         return self._mix(*self._take(encoded, users, services)).mean(0)
 
@@ -226,8 +226,8 @@ class SAMoEModule(nn.Module):
         """Take the rows of pairs, and part them again."""
         user_widths, service_widths = self.widths
         return (
-            encoded.users.index_select(1, users).split(user_widths, dim=2),
-            encoded.services.index_select(1, services).split(service_widths, dim=2),
+            take(encoded.users, users).split(user_widths, dim=2),
+            take(encoded.services, services).split(service_widths, dim=2),
         )
 
     def _consult(

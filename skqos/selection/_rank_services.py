@@ -29,6 +29,7 @@ Direction = Literal["minimize", "maximize"]
     {
         "n": [Interval(Integral, 1, None, closed="left"), None],
         "min_probability": [Interval(Real, 0, 1, closed="both"), None],
+        "quantile": [Interval(Real, 0, 1, closed="neither"), None],
         "tie_tolerance": [Interval(Real, 0, None, closed="left")],
         "pareto_only": ["boolean"],
         "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
@@ -43,6 +44,7 @@ def rank_services(
     direction: Direction | Sequence[Direction] = "minimize",
     limit: float | Sequence[float | None] | None = None,
     min_probability: float | None = None,
+    quantile: float | None = None,
     tie_tolerance: float = 0.0,
     weights: ArrayLike | None = None,
     pareto_only: bool = False,
@@ -52,9 +54,10 @@ def rank_services(
 ) -> pd.DataFrame:
     r"""Rank the best services for each user by what a fitted model predicts.
 
-    Services are ordered by the prediction of the model, that is by the typical QoS of the pair. The
-    distribution, where the model tells one, says how sure that is: an interval for each service,
-    and the probability to meet a limit. Services for which that is too low are left out.
+    Services are ordered by the prediction of the model, that is by the typical QoS of the pair, or
+    by a quantile. The distribution, where the model tells one, says how sure that is: an interval
+    for each service, and the probability to meet a limit. Services for which that is too low are
+    left out.
 
     Parameters
     ----------
@@ -86,10 +89,15 @@ def rank_services(
         Services that meet a limit with less than this probability are left out; with several
         limits, each has to be met with this probability. None leaves none out.
 
+    quantile : float, default=None
+        Level of the quantile that services are ordered by in place of the prediction; where more is
+        better it is that of level ``1 - quantile``. Above 0.5 the order is cautious: services that
+        time out now and then come later. The model must have intervals.
+
     tie_tolerance : float, default=0.0
-        The best service that has no rank yet takes the next one, and shares it with all whose
-        prediction is worse by at most this much, in the unit of y; with several targets, whose
-        score is lower by at most this much.
+        The best service that has no rank yet takes the next one, and shares it with all that are
+        worse by at most this much in what they are ordered by: the prediction, in the unit of y, or
+        with several targets the score.
 
     weights : array-like of shape (n_targets,), default=None
         Weight of each target in the score, relative to the others. None weighs all alike.
@@ -123,7 +131,7 @@ def rank_services(
         - ``lower``, ``upper``: ends of the two-sided interval; only if the model has intervals.
         - ``probability`` of meeting the limit; only with `limit`.
         - ``pareto``: with several targets, whether no other candidate of the user is at least as
-          good in all targets and better in one, by the predictions.
+          good in all targets and better in one, by what they are ordered by.
         - ``user_known``, ``service_known``: whether training saw the id; only for estimators of
           this package.
 
@@ -135,7 +143,7 @@ def rank_services(
     ------
     ValueError
         If an argument is not as described, ids are of another kind than in `fit`, or the model has
-        no intervals and a `limit` is given.
+        no intervals and a `limit` or a `quantile` is given.
     TypeError
         If `services` is None and the model does not tell its services.
     NotFittedError
@@ -152,12 +160,12 @@ def rank_services(
 
     Notes
     -----
-    With several targets, the prediction :math:`\hat y_t` of a target is put on the scale of the
-    user's candidates, :math:`(\hat y_t - m_t) / r_t` with the median :math:`m_t` and the
-    interquartile range :math:`r_t` of their predictions, as `sklearn.preprocessing.RobustScaler`
-    does; where the range is 0, it is that of all candidates. The sign is turned where less is
-    better, so that 0 is a typical service and more is better. Scale and Pareto front are those of
-    all candidates of the user, whether or not they meet a limit.
+    With several targets, the prediction (or quantile) :math:`\hat y_t` of a target is put on the
+    scale of the user's candidates, :math:`(\hat y_t - m_t) / r_t` with the median :math:`m_t` and
+    the interquartile range :math:`r_t` of theirs, as `sklearn.preprocessing.RobustScaler` does;
+    where the range is 0, it is that of all candidates. The sign is turned where less is better, so
+    that 0 is a typical service and more is better. Scale and Pareto front are those of all
+    candidates of the user, whether or not they meet a limit.
 
     Probabilities are computed for services in the order of the ranking, until `n` of a user meet
     the limit. Users are processed in blocks of 262,144 pairs, which bounds the memory.
@@ -184,6 +192,12 @@ def rank_services(
             f"{type(estimator).__name__} does not tell: fit it with intervals=True, or within a "
             "skqos.intervals.IntervalRegressor, or leave limit and min_probability out."
         )
+    if quantile is not None and not has_intervals(estimator):
+        raise ValueError(
+            f"quantile={quantile} asks for an order by quantiles, which this "
+            f"{type(estimator).__name__} does not predict: fit it with intervals=True, or within a "
+            "skqos.intervals.IntervalRegressor, or leave quantile out."
+        )
     candidates = Candidates(
         model,
         read_side(users, "user"),
@@ -194,6 +208,7 @@ def rank_services(
         estimator=estimator,
         criteria=criteria,
         n=min(n or len(candidates.services), len(candidates.services)),
+        quantile=quantile,
         tie_tolerance=tie_tolerance,
         pareto_only=pareto_only,
         confidence_level=confidence_level if has_intervals(estimator) else None,

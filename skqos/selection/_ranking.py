@@ -59,6 +59,8 @@ class Ranking:
         What is wanted of each target.
     n : int
         Services for each user; at most as many as there are.
+    quantile : float or None
+        What the order goes by, seen from where less is better; None is the prediction.
     tie_tolerance : float
         Of the cost.
     pareto_only : bool
@@ -72,6 +74,7 @@ class Ranking:
     estimator: Any
     criteria: Criteria
     n: int
+    quantile: float | None
     tie_tolerance: float
     pareto_only: bool
     confidence_level: float | None
@@ -102,12 +105,15 @@ class Ranking:
         X = candidates.rows(block)
         predictions = self._predict(X, len(block), len(candidates.services))
         criteria = self.criteria.for_targets(predictions.shape[2])
-        costs = criteria.costs(predictions)
+        compared = predictions
+        if self.quantile is not None:
+            compared = self._quantiles(X, criteria.signs).reshape(predictions.shape)
+        costs = criteria.costs(compared)
         return Scored(
             X=X,
             predictions=predictions,
             costs=costs,
-            fronts=self._fronts(criteria.points(predictions)),
+            fronts=self._fronts(criteria.points(compared)),
             odds=Odds(self.estimator, criteria, X, costs.shape),
         )
 
@@ -120,6 +126,12 @@ class Ranking:
                 "cannot be ranked."
             )
         return predictions.reshape(n_users, n_services, -1)
+
+    def _quantiles(self, X: Any, signs: np.ndarray) -> np.ndarray:
+        """Predict the quantile of each target that the order goes by, (n, n_targets)."""
+        levels = [self.quantile, 1 - self.quantile]
+        both = self.estimator.predict(X, quantiles=levels).reshape(len(X), len(signs), 2)
+        return np.where(signs > 0, both[:, :, 0], both[:, :, 1])
 
     def _fronts(self, points: np.ndarray) -> np.ndarray:
         """Each user's Pareto front, (n_users, n_services); of one target only if asked for."""

@@ -473,8 +473,8 @@ class SharpQoSModule(nn.Module):
         Whether SNR and Cross-SNR take part.
     n_blocks, n_cross_blocks : int
         Number of blocks of either.
-    gate_temperature : float
-        Temperature of their gates.
+    gate_temperature, gate_log_odds : float
+        Temperature of their gates, and their log odds at first.
     l0_penalty : float
         Weight of the expected number of open gates in the loss.
     context_dropout : float
@@ -500,6 +500,7 @@ class SharpQoSModule(nn.Module):
         n_blocks: int,
         n_cross_blocks: int,
         gate_temperature: float,
+        gate_log_odds: float,
         l0_penalty: float,
         context_dropout: float,
         newcomer_share: float,
@@ -515,15 +516,16 @@ class SharpQoSModule(nn.Module):
         self.numbers = None if numbers is None else nn.ModuleList(numbers)
         self.context_dropout = ByteDropout(context_dropout)
         self.router = self.cross_router = None
+        gates = gate_temperature, gate_log_odds
         shared_dim = context_dim
         if routing and context_dim:
             self.router = SubnetworkRouting(
-                n_members, context_dim, hidden_dim, n_tasks, n_blocks, gate_temperature
+                n_members, context_dim, hidden_dim, n_tasks, n_blocks, *gates
             )
             shared_dim = hidden_dim
         if cross_routing and n_tasks > 1:
             self.cross_router = CrossRouting(
-                n_members, structural_dim, hidden_dim, n_tasks, n_cross_blocks, gate_temperature
+                n_members, structural_dim, hidden_dim, n_tasks, n_cross_blocks, *gates
             )
             shared_dim += hidden_dim
         stack = n_tasks, n_members
@@ -611,7 +613,7 @@ class SharpQoSModule(nn.Module):
         ]
         return Encoded(*self._represent_sides(context, structures))
 
-    def score(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
+    def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
         """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
         predicted = self._multiply(encoded.users[:, :, users], encoded.services[:, :, services])
         return predicted.mean(1).T

@@ -31,12 +31,14 @@ class HardConcreteGates(nn.Module):
         Shape of the array of gates.
     temperature : float
         Temperature beta of the concrete distribution.
+    start : float
+        Log odds (log alpha) at first, up to a little noise.
     """
 
-    def __init__(self, *shape: int, temperature: float) -> None:
+    def __init__(self, *shape: int, temperature: float, start: float) -> None:
         super().__init__()
         self.temperature = temperature
-        self.log_odds = nn.Parameter(0.01 * torch.randn(shape))
+        self.log_odds = nn.Parameter(start + 0.01 * torch.randn(shape))
         self.log_odds.no_weight_decay = True
 
     def forward(self) -> Tensor:
@@ -97,8 +99,8 @@ class SubnetworkRouting(nn.Module):
         Width of the context features and of the routed ones.
     n_tasks, n_blocks : int
         Number of tasks P and of blocks K1.
-    temperature : float
-        Temperature of the gates.
+    temperature, start : float
+        Temperature of the gates, and their log odds at first.
     """
 
     def __init__(
@@ -109,12 +111,14 @@ class SubnetworkRouting(nn.Module):
         n_tasks: int,
         n_blocks: int,
         temperature: float,
+        start: float,
     ) -> None:
         super().__init__()
         self.n_blocks = n_blocks
         # The blocks, side by side.
         self.blocks = MemberLinear(n_members, in_dim, n_blocks * out_dim)
-        self.gates = HardConcreteGates(n_members, n_tasks, n_blocks, temperature=temperature)
+        shape = n_members, n_tasks, n_blocks
+        self.gates = HardConcreteGates(*shape, temperature=temperature, start=start)
 
     def forward(self, context: Tensor) -> Tensor:
         """Route (n_members, n, in_dim); (n_tasks, n_members, n, out_dim)."""
@@ -135,8 +139,8 @@ class CrossRouting(nn.Module):
         Width of a task's features and of the routed ones.
     n_tasks, n_blocks : int
         Number of tasks P and of blocks K2 for the features of each.
-    temperature : float
-        Temperature of the gates.
+    temperature, start : float
+        Temperature of the gates, and their log odds at first.
     """
 
     def __init__(
@@ -147,12 +151,13 @@ class CrossRouting(nn.Module):
         n_tasks: int,
         n_blocks: int,
         temperature: float,
+        start: float,
     ) -> None:
         super().__init__()
         self.n_blocks = n_blocks
         self.blocks = TaskLinear(n_tasks, n_members, in_dim, n_blocks * out_dim)
         shape = n_members, n_tasks, n_tasks, n_blocks
-        self.gates = HardConcreteGates(*shape, temperature=temperature)
+        self.gates = HardConcreteGates(*shape, temperature=temperature, start=start)
         # A task has no gates for itself.
         self.register_buffer("others", (1 - torch.eye(n_tasks)).unsqueeze(2))
 

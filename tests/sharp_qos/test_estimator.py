@@ -155,6 +155,7 @@ BAD_PARAMS = [
     {"n_layers": 0},
     {"n_blocks": 0},
     {"gate_temperature": 0.0},
+    {"gate_log_odds": 5.0},
     {"l0_penalty": -0.1},
     {"ema_decay": 1.0},
     {"feature_dropout": 1.0},
@@ -326,6 +327,10 @@ ABLATIONS = {
     ),
     "Huber": ({"loss": "huber"}, None),
     "temperature": ({"gate_temperature": 0.3}, None),
+    "even odds": (
+        {"gate_log_odds": 0.0},
+        lambda m: max(p.max() for p in m.gate_probabilities().values()) < 0.9,
+    ),
     "3 members": ({"n_members": 3}, lambda m: m.bias.shape == (3, 2)),
 }
 
@@ -740,15 +745,15 @@ def test_biases_of_the_ball_are_trained_by_riemannian_adam_and_stay_inside(joint
 
 @pytest.mark.parametrize(
     ("n_rows", "expected"),
-    [(2, 256), (25_600, 256), (25_601, 257), (1_000_000, 10_000), (1_000_001, 10_001)],
+    [(2, 96), (9_600, 96), (9_601, 97), (1_000_000, 10_000), (1_000_001, 10_001)],
 )
 def test_the_automatic_batch_size(n_rows, expected):
-    """At least 256 rows, at most 100 steps."""
+    """At least 96 rows, at most 100 steps."""
     assert make()._batch_rows(n_rows) == expected
     assert -(-n_rows // expected) <= 100
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [("auto", 256), (64, 64)])
+@pytest.mark.parametrize(("batch_size", "expected"), [("auto", 96), (64, 64)])
 def test_batches_have_the_size_asked_for(joint, batch_size, expected):
     model = make(**ONE_EPOCH, batch_size=batch_size).fit(joint.X, joint.y)
     assert model.net_.batch_size == expected

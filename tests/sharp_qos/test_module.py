@@ -128,6 +128,7 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
         n_blocks=2,
         n_cross_blocks=3,
         gate_temperature=2 / 3,
+        gate_log_odds=0.0,
         l0_penalty=params.get("l0_penalty", 0.25),
         context_dropout=params.get("context_dropout", 0.0),
         newcomer_share=params.get("newcomer_share", 0.0),

@@ -41,7 +41,7 @@ def stretch(s):
 
 def make_gates(log_odds, temperature=2 / 3):
     log_odds = torch.as_tensor(log_odds, dtype=torch.float64)
-    gates = HardConcreteGates(*log_odds.shape, temperature=temperature).double()
+    gates = HardConcreteGates(*log_odds.shape, temperature=temperature, start=0.0).double()
     with torch.no_grad():
         gates.log_odds.copy_(log_odds)
     return gates
@@ -161,9 +161,10 @@ def test_draws_at_the_bounds_are_finite_and_have_finite_gradients():
     assert gates.log_odds.grad.isfinite().all()
 
 
-def test_gates_start_near_even_odds():
-    log_odds = HardConcreteGates(100, 100, temperature=2 / 3).log_odds.detach()
-    assert abs(log_odds.mean()) < 1e-3
+@pytest.mark.parametrize("start", [0.0, 3.0])
+def test_gates_start_near_the_log_odds_given(start):
+    log_odds = HardConcreteGates(100, 100, temperature=2 / 3, start=start).log_odds.detach()
+    assert abs(log_odds.mean() - start) < 1e-3
     assert log_odds.std().item() == pytest.approx(0.01, rel=0.05)
 
 
@@ -191,7 +192,7 @@ def slow_blocks(linear, x, k=0):
 
 
 def make_snr(log_odds, n_members=1):
-    return fix(SubnetworkRouting(n_members, IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
+    return fix(SubnetworkRouting(n_members, IN, OUT, TASKS, BLOCKS, 2 / 3, 0.0), log_odds)
 
 
 def randn(*shape, requires_grad=False):
@@ -212,7 +213,7 @@ def test_snr_sums_blocks_by_the_gates_of_each_task():
 
 
 def test_snr_in_training_draws_its_gates_once_for_all_rows():
-    router = SubnetworkRouting(1, IN, OUT, TASKS, BLOCKS, 2 / 3).double()
+    router = SubnetworkRouting(1, IN, OUT, TASKS, BLOCKS, 2 / 3, 0.0).double()
     x = randn(1, 1, IN).expand(-1, N, -1)
     first, second = router(x).detach(), router(x).detach()
     assert not torch.equal(first, second)
@@ -220,7 +221,7 @@ def test_snr_in_training_draws_its_gates_once_for_all_rows():
 
 
 def test_members_draw_gates_of_their_own():
-    router = SubnetworkRouting(MEMBERS, IN, OUT, TASKS, BLOCKS, 2 / 3)
+    router = SubnetworkRouting(MEMBERS, IN, OUT, TASKS, BLOCKS, 2 / 3, 0.0)
     first, second = router.gates().detach()
     assert not torch.equal(first, second)
 
@@ -255,7 +256,7 @@ def test_gradients_reach_all_blocks_and_gates_of_snr():
 
 
 def make_cross(log_odds, n_members=1):
-    return fix(CrossRouting(n_members, IN, OUT, TASKS, BLOCKS, 2 / 3), log_odds)
+    return fix(CrossRouting(n_members, IN, OUT, TASKS, BLOCKS, 2 / 3, 0.0), log_odds)
 
 
 def test_cross_snr_sums_the_blocks_of_all_other_tasks():
@@ -293,7 +294,7 @@ def test_gradients_reach_all_blocks_and_all_gates_of_cross_snr_but_those_for_its
 
 
 def test_two_tasks_exchange_their_features():
-    router = fix(CrossRouting(1, IN, OUT, 2, BLOCKS, 2 / 3), np.full((1, 2, 2, BLOCKS), 9.0))
+    router = fix(CrossRouting(1, IN, OUT, 2, BLOCKS, 2 / 3, 0.0), np.full((1, 2, 2, BLOCKS), 9.0))
     features = randn(2, 1, N, IN)
     expected = [
         sum(slow_blocks(router.blocks.linear, features[other, 0], other)) for other in (1, 0)
