@@ -122,6 +122,8 @@ def test_duplicate_rows_are_allowed(contract, qos):
 
 
 @all_estimators
+# Two rows do not have the first time step.
+@pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning")
 @pytest.mark.parametrize("n_rows", [2, 64, 65, 129])
 def test_any_number_of_rows(contract, qos, n_rows):
     """One row left over would break batch normalisation."""
