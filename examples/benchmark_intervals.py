@@ -179,6 +179,29 @@ def problems(args: argparse.Namespace) -> Iterator[Problem]:
                 yield from (Problem(q, cells, m, seed) for m in args.models for q in args.qos)
 
 
+def make_table(rows: pd.DataFrame) -> str:
+    """Lay out the means over the seeds for docs/intervals.md."""
+    keys = ["cells", "qos", "model"]
+    means = rows.groupby(keys, sort=False).mean(numeric_only=True)
+    seeds = rows.groupby(keys, sort=False).size()
+    shown = pd.DataFrame(
+        {
+            "seeds": seeds,
+            "covered": means["coverage"].map("{:.3f}".format),
+            "by tenth": means["lowest_tenth"].map("{:.2f}".format)
+            + " to "
+            + means["highest_tenth"].map("{:.2f}".format),
+            "worst users": means["worst_users"].map("{:.2f}".format),
+            "Winkler": means["winkler"].map("{:.3g}".format),
+            "probability off by": means.filter(regex="^p.*_off$").max(axis=1).map("{:.3f}".format),
+            "regret": means["regret"].map("{:.3g}".format),
+            "cautious": means["regret_cautious"].map("{:.3g}".format),
+            "fit, times": means["times"].map("{:.2f}".format).replace("nan", ""),
+        }
+    )
+    return shown.reset_index().to_markdown(index=False, disable_numparse=True)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
@@ -195,8 +218,7 @@ def main(argv: list[str] | None = None) -> None:
     for problem in problems(args):
         if tuple(map(str, problem)) not in done:
             run(problem, args)
-    means = read_rows(path).groupby(["cells", "qos", "model"], sort=False).mean(numeric_only=True)
-    table = means.drop(columns="seed").reset_index().to_markdown(index=False, floatfmt=".3g")
+    table = make_table(read_rows(path))
     (args.out / "intervals.md").write_text(table + "\n")
     print(table)
 

@@ -617,6 +617,24 @@ def test_cold_start_benchmark_holds_entities_out(example, wsdream_folder, capsys
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_benchmark_of_intervals_goes_on_where_it_ended(example, in_process, wsdream_folder, capsys):
+    benchmark = in_process(example("benchmark_intervals"))
+    out = wsdream_folder / "out"
+    common = ["--data", str(wsdream_folder), "--out", str(out), "--qos", "rt"]
+    common += ["--models", "EmbeddingMLPRegressor"]
+    benchmark.main([*common, "--seeds", "0"])
+    benchmark.main([*common, "--seeds", "0", "1"])
+    rows = pd.read_csv(out / "intervals.csv")
+    assert len(rows) == 2
+    assert rows["coverage"].between(0.3, 1).all()
+    assert (rows["lowest_tenth"] <= rows["highest_tenth"]).all()
+    # Of the first seed, each time.
+    assert rows["times"].notna().tolist() == [True, False]
+    assert "| rt " in capsys.readouterr().out
+    assert (out / "intervals.md").read_text().count("\n") == 3
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_partial_fit_benchmark_draws_further_cells_and_holds_entities_out(example, wsdream_folder):
     benchmark = example("benchmark_partial_fit")
     train, test = (
