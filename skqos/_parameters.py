@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from skqos._errors import about
 from skqos._sklearn_compat import validate_params
@@ -30,6 +31,8 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, np.floating):
         # `item` leaves longdouble as it is.
         return float(value)
+    if isinstance(value, np.timedelta64):
+        return _plain_duration(value)
     if isinstance(value, np.bool_ | np.integer | np.str_):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -37,6 +40,15 @@ def plain_value(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(plain_value(part) for part in value)
     return value
+
+
+def _plain_duration(value: np.timedelta64) -> Any:
+    """Return a duration as one of pandas: `item` makes a bare int of nanoseconds."""
+    try:
+        return pd.Timedelta(value)
+    except (ValueError, OverflowError):
+        # Of a unit that pandas has not.
+        return value.item()
 
 
 def with_plain_parameters(configured: T) -> T:

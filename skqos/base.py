@@ -28,6 +28,7 @@ from skqos._sklearn_compat import (
     get_feature_names,
 )
 from skqos._target_checks import as_single_target, as_weights, warn_of_missing_codes
+from skqos._times import TimeScale
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Intervals, Pairs, learn_intervals
 from skqos.entities import EntityEncoder, Interactions
@@ -140,6 +141,8 @@ class TrainingData(TrainingRows):
     ----------
     times : ndarray of int64 of shape (n,) or None
         Time steps of the training rows.
+    time_scale : TimeScale or None
+        How times count in steps.
     y : ndarray of float64, of the shape of `target`
         The targets in their own unit.
     validation : tuple of Interactions and two ndarrays, or None
@@ -149,6 +152,7 @@ class TrainingData(TrainingRows):
     """
 
     times: np.ndarray | None
+    time_scale: TimeScale | None
     y: np.ndarray
     validation: tuple[Interactions, np.ndarray, np.ndarray] | None
     seed: int
@@ -270,7 +274,9 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         check_n_features(self, frame, reset=False)
         n_places = self._n_places or self._n_id_columns
         check_names(frame.columns, self._n_id_columns, n_places, self._state.layout.names)
-        return read_columns(frame, self._n_id_columns, self._state.layout)
+        columns = read_columns(frame, self._n_id_columns, self._state.layout)
+        scale = self._state.time_scale
+        return columns if scale is None else columns.in_steps(scale)
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._state is not None
@@ -384,10 +390,10 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         )
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)
-        rows = Measurements.weighted(columns, y, sample_weight)
+        plain = with_plain_parameters(self)
+        rows = Measurements.weighted(plain._count_time(columns), y, sample_weight)
         rows.check_targets()
         held_out = None if X_val is None else self._read_validation(X_val, y_val, rows, names)
-        plain = with_plain_parameters(self)
         state = plain._learn(rows, held_out, names)
         if plain.intervals:
             state = state.with_intervals(plain._learn_intervals(state, rows, held_out))
@@ -485,6 +491,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             n_features_in_=rows.columns.frame.shape[1],
             feature_names_in_=names,
             layout=rows.columns.layout,
+            time_scale=rows.columns.time_scale,
             users_=None,
             services_=None,
             attributes={},
@@ -519,6 +526,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             n_features_in_=rows.columns.frame.shape[1],
             feature_names_in_=names,
             layout=rows.columns.layout,
+            time_scale=rows.columns.time_scale,
             users_=data.users,
             services_=data.services,
             attributes=attributes,
@@ -571,6 +579,10 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         """
         raise NotImplementedError
 
+    def _count_time(self, columns: Columns) -> Columns:
+        """Take the times of training rows for numbers of steps, where there is time."""
+        return columns
+
     def _check_parameters(self) -> None:
         """Check what ``_parameter_constraints`` cannot say; raise ValueError."""
 
@@ -602,6 +614,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             user_codes=user_codes,
             service_codes=service_codes,
             times=columns.times,
+            time_scale=columns.time_scale,
             target=transform.transform(rows.y),
             weights=rows.weights,
             y=rows.y,

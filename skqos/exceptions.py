@@ -2,7 +2,13 @@
 
 import warnings
 
-__all__ = ["InconsistentVersionWarning", "NoServiceWarning", "UnusedColumnsWarning"]
+__all__ = [
+    "EarlyTimeWarning",
+    "InconsistentVersionWarning",
+    "NoServiceWarning",
+    "SparseStepsWarning",
+    "UnusedColumnsWarning",
+]
 
 
 class UnusedColumnsWarning(UserWarning):
@@ -18,6 +24,35 @@ class UnusedColumnsWarning(UserWarning):
     >>> from skqos.exceptions import UnusedColumnsWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore", category=UnusedColumnsWarning)
+    """
+
+
+class EarlyTimeWarning(UserWarning):
+    """Predictions are asked for times before all measurements.
+
+    Nothing was known then: they are those of the first time step of the training rows.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import EarlyTimeWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", category=EarlyTimeWarning)
+    """
+
+
+class SparseStepsWarning(UserWarning):
+    """Time steps are numbered so finely that most of them are empty.
+
+    They all lie a multiple of some number apart, as seconds do that were taken every quarter of an
+    hour. A window of a few steps then holds no other step.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import SparseStepsWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", category=SparseStepsWarning)
     """
 
 

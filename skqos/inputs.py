@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
 from numbers import Integral, Real
@@ -24,7 +24,8 @@ from sklearn.utils import check_array
 
 from skqos._errors import about
 from skqos._frames import to_frame
-from skqos._ids import id_kind, read_ids
+from skqos._ids import read_ids
+from skqos._times import Times, TimeScale, read_times
 from skqos.exceptions import UnusedColumnsWarning
 
 ID_COLUMNS = ("user", "service", "time")
@@ -65,19 +66,22 @@ class Columns:
     ----------
     users, services : ndarray of shape (n,)
         Ids: int64, float64 or object (large integers, strings and others).
-    times : ndarray of int64 of shape (n,) or None
-        Time steps, for temporal estimators.
+    times : ndarray of int64 of shape (n,), DatetimeIndex of length n, or None
+        Of temporal estimators: time steps, or time stamps as long as there is no `time_scale`.
     frame : DataFrame with n rows
         X, for its context columns.
     layout : ContextLayout
         Where they are.
+    time_scale : TimeScale or None
+        By which `times` were numbered; None as long as they are as read.
     """
 
     users: np.ndarray
     services: np.ndarray
-    times: np.ndarray | None
+    times: Times | None
     frame: pd.DataFrame
     layout: ContextLayout
+    time_scale: TimeScale | None = None
 
     @property
     def user_context(self) -> pd.DataFrame:
@@ -97,7 +101,12 @@ class Columns:
             times=None if self.times is None else self.times[rows],
             frame=self.frame.iloc[rows],
             layout=self.layout,
+            time_scale=self.time_scale,
         )
+
+    def in_steps(self, scale: TimeScale) -> Columns:
+        """Return the rows with time steps in place of times as read."""
+        return replace(self, times=scale.steps_of(self.times), time_scale=scale)
 
     def _context(self, positions: list[int]) -> pd.DataFrame:
         """Context columns under the names that they had in `fit`."""
@@ -258,21 +267,21 @@ def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) 
     Raises
     ------
     ValueError
-        If an id is missing or infinite, ids of one column are of several kinds, or a time step
-        is not an integer.
+        If an id is missing or infinite, ids of one column are of several kinds, or a time is
+        neither an integer nor a time stamp.
     """
     users, services = (read_id_column(frame, k) for k in range(2))
     return Columns(
         users=users,
         services=services,
-        times=read_time_steps(frame) if n_id_columns == 3 else None,
+        times=read_times(frame.iloc[:, 2]) if n_id_columns == 3 else None,
         frame=frame,
         layout=layout,
     )
 
 
 def read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
-    """Take the ids of column `k`, of users (0), services (1) or time steps (2), out of X.
+    """Take the ids of column `k`, of users (0) or services (1), out of X.
 
     Raises
     ------
@@ -284,24 +293,6 @@ def read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
     label = f"X, column {k} ({ID_COLUMNS[k]})"
     with about(label):
         return read_ids(frame.iloc[:, k], label)
-
-
-def read_time_steps(frame: pd.DataFrame) -> np.ndarray:
-    """Take the time steps of X, its third column, as int64; raise ValueError if they are not."""
-    values = read_id_column(frame, 2)
-    if values.dtype.kind == "i":
-        # A copy: torch does not take what must not be written to.
-        return values.copy()
-    if values.dtype == object:
-        if id_kind(values) == "number":
-            raise ValueError(
-                "X, column 2 (time) must hold integer-valued time steps of at most 64 bits; found "
-                f"{max(values, key=abs)}."
-            )
-        found = repr(values[0])
-    else:
-        found = values[values != np.floor(values)][0]
-    raise ValueError(f"X, column 2 (time) must hold integer-valued time steps; found {found}.")
 
 
 def is_numeric(column: pd.Series) -> bool:

@@ -1,5 +1,6 @@
 """Splitters that state their training share as the QoS literature does."""
 
+import datetime
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -13,7 +14,8 @@ from sklearn.utils import check_random_state
 
 from skqos._errors import check_same_length
 from skqos._parameters import check_numbers, parameter_names, with_plain_parameters
-from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
+from skqos._times import learn_time_scale, read_time_step
+from skqos.inputs import Columns, ContextLayout, as_frame, check_names, read_columns
 
 __all__ = ["DensitySplit", "SlotSplit"]
 
@@ -49,7 +51,7 @@ class DensitySplit(BaseShuffleSplit):
         Number of services of the matrix. None counts the distinct ids in the second column of X.
 
     n_time_steps : int or None, default=None
-        Number of time steps. When given, the third column of X is the time step, and the cells are
+        Number of time steps. When given, the third column of X is the time, and the cells are
         those of users x services x steps; None counts the cells of users x services, and takes
         the rows of a pair at all times for one cell.
 
@@ -61,6 +63,10 @@ class DensitySplit(BaseShuffleSplit):
         part. Rows are drawn one by one: where cells repeat, the same cell may be in both parts, and
         its error then says little about unmeasured cells. Without repeated cells the two are the
         same.
+
+    time_step : str, Timedelta, timedelta or timedelta64, default=None
+        How long a time step is, such as "15min", where times are time stamps; None where they are
+        integers. Give what `TPMCFRegressor` is given.
 
     See Also
     --------
@@ -99,6 +105,7 @@ class DensitySplit(BaseShuffleSplit):
         n_time_steps: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         unit: str = "cell",
+        time_step: str | datetime.timedelta | np.timedelta64 | None = None,
     ) -> None:
         self.n_splits = n_splits
         self.density = density
@@ -108,6 +115,7 @@ class DensitySplit(BaseShuffleSplit):
         self.n_time_steps = n_time_steps
         self.random_state = random_state
         self.unit = unit
+        self.time_step = time_step
 
     def split(
         self,
@@ -120,8 +128,8 @@ class DensitySplit(BaseShuffleSplit):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_columns)
-            User ids in column 0, service ids in column 1, and time steps in column 2 if
-            `n_time_steps` is given. Ids are of any kind.
+            User ids in column 0, service ids in column 1, and times in column 2 if `n_time_steps`
+            is given. Ids are of any kind, times are integers or time stamps.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
             Ignored, exists for API compatibility.
@@ -151,7 +159,7 @@ class DensitySplit(BaseShuffleSplit):
         self, X: ArrayLike, y: ArrayLike | None
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         self._check_parameters()
-        ids = _read_ids(self, X, y, 2 if self.n_time_steps is None else 3)
+        ids = _ids_of(_read_columns(self, X, y, 2 if self.n_time_steps is None else 3))
         n_cells = _count_cells(self, ids)
         units = number_units(ids, self.unit)
         n_train = _train_size(self.density, n_cells, units, "X", n_left=1)
@@ -186,6 +194,11 @@ class DensitySplit(BaseShuffleSplit):
         for name in ("n_users", "n_services", "n_time_steps"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
+        if self.time_step is not None and self.n_time_steps is None:
+            raise ValueError(
+                f"time_step={self.time_step!r} is for the times of X, which are read only where "
+                "n_time_steps is given."
+            )
         _check_density(self.density)
         self._check_test_size()
 
@@ -228,7 +241,8 @@ class SlotSplit(BaseShuffleSplit):
         Number of slots to test on, each in a split of its own.
 
     window : int, default=8
-        Number of slots to train on. Slots without a row in X are not counted.
+        Number of slots to train on. Slots without a row in X are not counted: over a gap, the
+        window reaches further back.
 
     density : float or None, default=None
         Share of all cells of the window, users x services x slots, to train on, in (0, 1): as many
@@ -252,6 +266,10 @@ class SlotSplit(BaseShuffleSplit):
         part. Rows are drawn one by one: where cells repeat, the same cell may be in both parts, and
         its error then says little about unmeasured cells. Without repeated cells the two are the
         same.
+
+    time_step : str, Timedelta, timedelta or timedelta64, default=None
+        How long a time step is, such as "15min", where times are time stamps; None where they are
+        integers. Give what `TPMCFRegressor` is given.
 
     See Also
     --------
@@ -296,6 +314,7 @@ class SlotSplit(BaseShuffleSplit):
         n_services: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         unit: str = "cell",
+        time_step: str | datetime.timedelta | np.timedelta64 | None = None,
     ) -> None:
         self.n_splits = n_splits
         self.window = window
@@ -305,6 +324,7 @@ class SlotSplit(BaseShuffleSplit):
         self.n_services = n_services
         self.random_state = random_state
         self.unit = unit
+        self.time_step = time_step
 
     def split(
         self,
@@ -317,8 +337,8 @@ class SlotSplit(BaseShuffleSplit):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_columns)
-            User ids in column 0, service ids in column 1, time slots in column 2, in any order of
-            rows. Ids are of any kind, slots are integers.
+            User ids in column 0, service ids in column 1, times in column 2, in any order of rows.
+            Ids are of any kind, times are integers, which number slots, or time stamps.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
             Ignored, exists for API compatibility.
@@ -338,9 +358,9 @@ class SlotSplit(BaseShuffleSplit):
         ------
         ValueError
             If a parameter is out of its range, an id is missing or not of the kind of the others,
-            a column of X is named for another place than its own, X has too few slots, its slots
-            are not integers, or it holds more ids than `n_users` or `n_services` say, or too few
-            cells for `density`.
+            a column of X is named for another place than its own, X has too few slots, its times
+            are neither integers nor time stamps or `time_step` is not as they need it, or it holds
+            more ids than `n_users` or `n_services` say, or too few cells for `density`.
         """
         return with_plain_parameters(self)._split(X, y)
 
@@ -362,22 +382,24 @@ class SlotSplit(BaseShuffleSplit):
         self, X: ArrayLike, y: ArrayLike | None
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         self._check_parameters()
-        ids = _read_ids(self, X, y, 3)
-        times = ids[2]
-        slots = np.unique(times)
+        columns = _read_columns(self, X, y, 3)
+        ids = _ids_of(columns)
+        slot_of_row = columns.times
+        slots = np.unique(slot_of_row)
         self._check_enough_slots(len(slots))
         n_cells = self.window * _count_cells(self, ids[:2])
         units = number_units(ids, self.unit)
         random_state = check_random_state(self.random_state)
         for tested in range(len(slots) - self.n_splits, len(slots)):
             stop = tested if self.forecast else tested + 1
-            rows = np.flatnonzero(np.isin(times, slots[stop - self.window : stop]))
+            rows = np.flatnonzero(np.isin(slot_of_row, slots[stop - self.window : stop]))
             train = self._draw(rows, units[rows], n_cells, random_state)
-            test = np.setdiff1d(np.flatnonzero(times == slots[tested]), train)
+            test = np.setdiff1d(np.flatnonzero(slot_of_row == slots[tested]), train)
             if len(test) == 0:
+                time = columns.time_scale.name_of(int(slots[tested]))
                 raise ValueError(
-                    f"density={self.density} drew all rows of time slot {slots[tested]} to train "
-                    "on, and left none to test on; it must be smaller."
+                    f"density={self.density} drew all rows of time slot {time} to train on, and "
+                    "left none to test on; it must be smaller."
                 )
             yield train, test
 
@@ -446,9 +468,9 @@ def number_units(ids: list[NDArray[Any]], unit: str) -> NDArray[np.int64]:
     return numbers
 
 
-def _read_ids(
+def _read_columns(
     splitter: DensitySplit | SlotSplit, X: ArrayLike, y: ArrayLike | None, n_columns: int
-) -> list[NDArray[Any]]:
+) -> Columns:
     """Read users, services and perhaps time steps from the first columns of X."""
     frame = as_frame(X, 1, splitter)
     if frame.shape[1] < n_columns:
@@ -460,7 +482,15 @@ def _read_ids(
     check_names(frame.columns, n_columns)
     check_same_length(X=frame, y=y)
     columns = read_columns(frame, n_columns, ContextLayout([], []))
-    return [columns.users, columns.services, columns.times][:n_columns]
+    if columns.times is None:
+        return columns
+    return columns.in_steps(learn_time_scale(columns.times, splitter.time_step))
+
+
+def _ids_of(columns: Columns) -> list[NDArray[Any]]:
+    """Users, services and time steps, if they were read."""
+    ids = [columns.users, columns.services]
+    return ids if columns.times is None else [*ids, columns.times]
 
 
 def _count_cells(splitter: DensitySplit | SlotSplit, ids: list[NDArray[Any]]) -> int:
@@ -506,6 +536,7 @@ def _train_size(
 def _check_common(splitter: DensitySplit | SlotSplit) -> None:
     """Check the parameters that both splitters have."""
     _n_splits(splitter)
+    read_time_step(splitter.time_step)
     check_numbers({name: getattr(splitter, name) for name in parameter_names(type(splitter))})
     if not isinstance(splitter.unit, str) or splitter.unit not in ("cell", "row"):
         raise ValueError(f"unit must be 'cell' or 'row'; got {splitter.unit!r}.")

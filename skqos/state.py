@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
+from skqos._times import TimeScale
 from skqos.entities import EntityEncoder
 from skqos.inputs import ContextLayout
 from skqos.targets import TargetTransform
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FittedState:
     """What every estimator over pairs has learnt. A pickle and a model file hold the fields alone.
 
@@ -41,6 +42,8 @@ class FittedState:
         Ids and context.
     attributes : dict of str to object
         What a method adds, by the name of the estimator's attribute.
+    time_scale : TimeScale or None
+        How times count in steps; None without time.
     """
 
     n_features_in_: int
@@ -49,6 +52,7 @@ class FittedState:
     users_: EntityEncoder
     services_: EntityEncoder
     attributes: Mapping[str, Any]
+    time_scale: TimeScale | None = None
 
     def with_attributes(self, **attributes: Any) -> Self:
         """Return a state in which some of the added attributes are others."""
@@ -59,7 +63,7 @@ class FittedState:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class NetworkState(FittedState):
     """What an estimator with a network has learnt.
 

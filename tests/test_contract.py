@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -19,6 +20,7 @@ from skorch.callbacks import Callback, EarlyStopping
 
 from skqos import UnusedColumnsWarning
 from skqos.base import BaseQoSRegressor
+from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, all_estimators, temporal_estimators
 
@@ -120,6 +122,8 @@ def test_duplicate_rows_are_allowed(contract, qos):
 
 
 @all_estimators
+# Two rows do not have the first time step.
+@pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning")
 @pytest.mark.parametrize("n_rows", [2, 64, 65, 129])
 def test_any_number_of_rows(contract, qos, n_rows):
     """One row left over would break batch normalisation."""
@@ -731,6 +735,72 @@ def test_whole_numbers_of_any_type_are_time_steps(contract, qos):
         model = contract.make().fit(X, qos.y)
         np.testing.assert_array_equal(model.predict(X), expected)
         np.testing.assert_array_equal(model.predict(qos.X), expected)
+
+
+def _with_stamps(X, zone=None):
+    """Return rows whose steps are half hours, some minutes into each."""
+    minutes = 30 * X[:, 2] + 7 * np.arange(len(X)) % 30
+    stamps = pd.Timestamp("2026-03-28 22:00") + pd.to_timedelta(minutes, unit="min")
+    frame = pd.DataFrame(X, columns=["user", "service", "time"])
+    return frame.assign(time=stamps.tz_localize("UTC").tz_convert(zone) if zone else stamps)
+
+
+@temporal_estimators
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_time_stamps_are_steps(contract, qos, zone):
+    """Numbered as the steps that they lie in, one of which is ahead of a change of clocks."""
+    X = _with_stamps(qos.X, zone)
+    expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
+    model = contract.make(time_step="30min").fit(X, qos.y)
+    np.testing.assert_array_equal(model.predict(X), expected)
+    np.testing.assert_array_equal(model.predict(X.assign(time=X["time"].astype(str))), expected)
+    polars = pytest.importorskip("polars")
+    columns = {name: column.to_list() for name, column in X.items()}
+    np.testing.assert_array_equal(model.predict(polars.DataFrame(columns)), expected)
+    array = contract.make(time_step="30min").fit(X.to_numpy(), qos.y)
+    np.testing.assert_array_equal(array.predict(X.to_numpy()), expected)
+    later = X.assign(time=X["time"] + pd.Timedelta("30D"))
+    assert np.isfinite(model.predict(later)).all()
+
+
+@temporal_estimators
+def test_time_stamps_in_clones_pickles_files_and_pipelines(contract, qos, tmp_path):
+    X = _with_stamps(qos.X, "Europe/Berlin")
+    model = clone(contract.make(time_step=pd.Timedelta("30min"))).fit(X, qos.y)
+    expected = model.predict(X)
+    save_model(model, tmp_path / "model")
+    for twin in (pickle.loads(pickle.dumps(model)), load_model(tmp_path / "model")):
+        assert twin.time_step == pd.Timedelta("30min")
+        np.testing.assert_array_equal(twin.predict(X), expected)
+        with pytest.raises(ValueError, match="holds time stamps without a time zone, but"):
+            twin.predict(X.assign(time=X["time"].dt.tz_localize(None)))
+    pipeline = make_pipeline(ContextJoiner(qos.users), contract.make(time_step="30min"))
+    assert np.isfinite(pipeline.fit(X, qos.y).predict(X)).all()
+
+
+BAD_STAMPS = {
+    "no step": ({}, lambda X: X, "time_step is None.* such as time_step='1min', which fits"),
+    "integers": ({"time_step": "1h"}, lambda X: X.assign(time=3), "time_step='1h' divides time"),
+    "no duration": ({"time_step": "soon"}, lambda X: X, "time_step must be None or a duration"),
+    "a number": ({"time_step": 15}, lambda X: X, "'time_step' parameter"),
+    "nearly as many steps as rows": (
+        {"time_step": "1min"},
+        lambda X: X.assign(time=pd.date_range("2026-05-01", periods=len(X), freq="1min")),
+        "different steps in .* rows; .* With time_step='1min' .* such as time_step=",
+    ),
+    "no time": (
+        {"time_step": "1h"},
+        lambda X: X.assign(time=[pd.NaT, *X["time"][1:]]),
+        r"column 2 \(time\): row 0 is NaN; every row needs a time",
+    ),
+}
+
+
+@temporal_estimators
+@pytest.mark.parametrize("case", BAD_STAMPS)
+def test_bad_time_stamps_raise_at_fit(contract, qos, case):
+    params, make_X, message = BAD_STAMPS[case]
+    _assert_fit_raises(contract, qos, lambda d: (make_X(_with_stamps(d.X)), d.y), params, message)
 
 
 @all_estimators

@@ -459,17 +459,35 @@ def test_without_regions_there_are_no_states(static, regional):
 
 def test_windows_by_loops(attentive, temporal):
     times = np.unique(temporal.X[:, 2])
-    X = np.array([[0, 1, 0], [0, 1, 1], [3, 2, 4], [3, 2, 9], [777, 2, -5]])
+    X = np.array([[0, 1, 0], [0, 1, 1], [3, 2, 4], [3, 2, 9], [777, 2, 3]])
     expected = []
     for time in X[:, 2]:
-        seen = [t for t in times if t <= time] or [times[0]]
-        window = seen[-attentive.window :]
-        expected.append([np.nan] * (attentive.window - len(window)) + window)
+        end = max([t for t in times if t <= time], default=times[0])
+        window = range(end - attentive.window + 1, end + 1)
+        expected.append([t if t in times else np.nan for t in window])
     before = attentive.predict(X)
     found = attentive.window_times(X)
     assert_array_equal(found, expected)
     assert_array_equal(np.isnan(found), attentive.attention_weights(X).sum(axis=(1, 2, 3)) == 0)
     assert_array_equal(attentive.predict(X), before)
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_windows_of_time_stamps(temporal, zone):
+    X = pd.DataFrame(temporal.X, columns=["user", "service", "time"])
+    start = pd.Timestamp("2026-05-01", tz=zone)
+    X = X.assign(time=start + pd.to_timedelta(X["time"], unit="h"))
+    model = MAKE[TPMCFRegressor](time_step="1h").fit(X, temporal.y)
+    numbered = MAKE[TPMCFRegressor]().fit(temporal.X, temporal.y).window_times(temporal.X)
+    found = model.window_times(X)
+    assert_array_equal(pd.isna(found), np.isnan(numbered))
+    hours = pd.to_timedelta(numbered[~np.isnan(numbered)], unit="h")
+    assert_array_equal(pd.DatetimeIndex(found[~pd.isna(found)]), start + hours)
+    full = X[~pd.isna(found).any(axis=1)].iloc[[0]]
+    for kind in ("matrix", "received"):
+        display = AttentionDisplay.from_estimator(model, full, kind=kind)
+        assert display.attention_.index[-1] == full["time"].iloc[0]
+    display.figure_.canvas.draw()
 
 
 def test_windows_need_sequences(temporal):

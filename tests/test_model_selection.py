@@ -267,6 +267,56 @@ def test_slots_of_other_containers(timed, convert):
         np.testing.assert_array_equal(rows[1], same[1])
 
 
+def with_stamps(X, zone=None):
+    """Return rows whose slots are hours, some minutes into each."""
+    minutes = 60 * X[:, 2] + np.arange(len(X)) % 60
+    stamps = pd.Timestamp("2026-10-24 22:00", tz=zone) + pd.to_timedelta(minutes, unit="min")
+    return pd.DataFrame(X, columns=["user", "service", "time"]).assign(time=stamps)
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("params", [{"density": 0.1}, {"forecast": True}], ids=str)
+def test_slots_of_time_stamps(timed, zone, params):
+    """As those of integers, also in the night in which clocks change."""
+    X = with_stamps(timed, zone)
+    expected = slot_splits(timed, 2, **params)
+    for rows, same in zip(slot_splits(X, 2, time_step="1h", **params), expected, strict=True):
+        np.testing.assert_array_equal(rows[0], same[0])
+        np.testing.assert_array_equal(rows[1], same[1])
+
+
+def test_cells_of_time_stamps(timed):
+    params = {"n_splits": 1, "density": 0.1, "n_time_steps": 12, "random_state": 0}
+    ((expected, _),) = DensitySplit(**params).split(timed)
+    ((train, _),) = DensitySplit(**params, time_step="1h").split(with_stamps(timed))
+    np.testing.assert_array_equal(train, expected)
+
+
+@pytest.mark.parametrize(
+    ("splitter", "match"),
+    [
+        (SlotSplit(density=0.1), "time_step is None.* such as time_step='1min', which fits"),
+        (SlotSplit(density=0.1, time_step="soon"), "time_step must be None or a duration"),
+        (SlotSplit(density=0.1, time_step=60), "time_step must be None or a duration"),
+        (DensitySplit(time_step="1h"), "are read only where n_time_steps is given"),
+        (DensitySplit(n_time_steps=3, time_step="1h"), "n_time_steps=3, but .* holds 10 distinct"),
+    ],
+    ids=str,
+)
+def test_time_steps_that_do_not_fit(timed, splitter, match):
+    with pytest.raises(ValueError, match=match):
+        next(splitter.split(with_stamps(timed)))
+
+
+def test_time_stamps_are_named_as_given(timed):
+    X = timed[(timed[:, 2] < 11) | (np.cumsum(timed[:, 2] == 11) == 1)]
+    n_rows = np.isin(X[:, 2], [7, 9, 10, 11]).sum()
+    with pytest.raises(ValueError, match="all rows of time slot 2026-10-25 09:00:00 to train"):
+        slot_splits(with_stamps(X), density=(n_rows - 1) / 800, time_step="1h")
+    with pytest.raises(ValueError, match=r"time_step='1h' divides .*\(time\) holds integers"):
+        slot_splits(timed, density=0.1, time_step="1h")
+
+
 def test_slot_split_works_as_cv(timed):
     y = timed[:, 1] / 10.0
     cv = SlotSplit(2, window=3, forecast=True)

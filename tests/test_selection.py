@@ -559,6 +559,25 @@ def test_any_regressor_over_pairs(data):
         rank_services(GridSearchCV(PMFRegressor(), {}, cv=2).fit(data.X, data.y), 0)
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("named", [False, True])
+def test_time_stamps(named, zone):
+    start = pd.Timestamp("2026-05-01", tz=zone)
+    temporal = make_qos(6, 8, density=0.5, n_time_steps=4, start=start, random_state=0)
+    X = temporal.X if named else temporal.X.to_numpy()
+    settings = {"max_epochs": 1, "gcmf_epochs": 1, "hidden_sizes": (4,), "random_state": 0}
+    model = TPMCFRegressor(**settings, time_step="1h").fit(X, temporal.y)
+    time = start + pd.Timedelta("150min")
+    ranking = rank_services(model, [1, 2], n=3, time=time)
+    rows = ranking[["user", "service"]].assign(time=time)
+    expected = model.predict(rows if named else rows.to_numpy())
+    np.testing.assert_allclose(ranking["prediction"], expected, rtol=1e-5)
+    for same in (time.isoformat(), time.to_pydatetime()):
+        pd.testing.assert_frame_equal(rank_services(model, [1, 2], n=3, time=same), ranking)
+    with pytest.raises(ValueError, match=r"column 2 \(time\) holds integers, but the times of fit"):
+        rank_services(model, 1, time=2)
+
+
 @pytest.mark.parametrize("columns", [["user", "service", "time"], [0, 1, 2]])
 def test_any_regressor_over_pairs_and_time(columns):
     temporal = make_qos(6, 8, density=0.5, n_time_steps=4, random_state=0)

@@ -24,8 +24,8 @@ def make_bunch(
     Parameters
     ----------
     frame : DataFrame
-        Integer columns ``user``, ``service`` and perhaps ``time``, then one
-        float column per name in `qos_names`.
+        Integer columns ``user``, ``service`` and perhaps ``time``, which may also hold time
+        stamps, then one float column per name in `qos_names`.
     qos_names : tuple of str
         The QoS columns of `frame`.
     users, services : DataFrame
@@ -41,7 +41,8 @@ def make_bunch(
     -------
     Bunch
         With ``X``, ``y``, ``users``, ``services``, ``frame``, ``qos_names``,
-        ``target_names`` and ``DESCR``. The arrays share no memory with the frame.
+        ``target_names`` and ``DESCR``. ``X`` is an array, or a frame if there are time stamps;
+        neither shares memory with the frame.
 
     Examples
     --------
@@ -55,9 +56,10 @@ def make_bunch(
            [1, 0]])
     """
     ids = [name for name in ID_COLUMNS if name in frame]
+    is_numbered = all(dtype.kind == "i" for dtype in frame.dtypes[ids])
     y = np.array(frame[list(qos_names)], dtype=np.float64, order="C")
     return Bunch(
-        X=np.array(frame[ids], dtype=np.int64, order="C"),
+        X=np.array(frame[ids], dtype=np.int64, order="C") if is_numbered else frame[ids].copy(),
         y=y.ravel() if single else y,
         users=users,
         services=services,

@@ -1,5 +1,6 @@
 """A seeded generator of QoS measurements with the traits of the real ones."""
 
+import datetime
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
 from skqos._arrays import draw_distinct
+from skqos._errors import about
 from skqos._parameters import validated
 from skqos._sklearn_compat import Interval
+from skqos._times import DURATION_TYPES, read_time_step
 
 from ._common import make_bunch
 
@@ -50,6 +53,9 @@ Drawn by skqos.datasets.make_qos: nothing here was measured."""
         "n_regions": [Interval(Integral, 1, None, closed="left")],
         "n_as": [Interval(Integral, 1, None, closed="left")],
         "n_time_steps": [Interval(Integral, 1, None, closed="left"), None],
+        "start": [str, datetime.date, np.datetime64, None],
+        "time_step": [*DURATION_TYPES, None],
+        "irregular": ["boolean"],
         "timeout": [Interval(Real, 0, None, closed="neither")],
         "timeout_rate": [Interval(Real, 0, 1, closed="left")],
         "noise": [Interval(Real, 0, None, closed="left")],
@@ -67,6 +73,9 @@ def make_qos(
     n_regions: int = 8,
     n_as: int = 20,
     n_time_steps: int | None = None,
+    start: str | datetime.date | np.datetime64 | None = None,
+    time_step: str | datetime.timedelta | np.timedelta64 | None = None,
+    irregular: bool = False,
     timeout: float = 20.0,
     timeout_rate: float = 0.02,
     noise: float = 0.3,
@@ -100,6 +109,15 @@ def make_qos(
     n_time_steps : int, default=None
         Number of time steps, over which each pair drifts smoothly and each region has
         two busy periods ("days"). No time by default.
+    start : str, datetime or datetime64, default=None
+        Time stamp at which step 0 begins, perhaps with a time zone. The times of X are
+        then time stamps in place of integers, and each region has a busy period every
+        24 hours, at an hour of its own.
+    time_step : str, Timedelta, timedelta or timedelta64, default=None
+        Distance of two time steps, with `start`; None is "1h".
+    irregular : bool, default=False
+        With `start`, whether measurements fall anywhere within their step, to the
+        second, in place of its beginning.
     timeout : float, default=20.0
         The response time of a request that timed out, and the largest there is.
     timeout_rate : float, default=0.02
@@ -120,7 +138,8 @@ def make_qos(
     Bunch
         X : ndarray of shape (n, 2) or (n, 3), dtype int64
             User, service and, if `n_time_steps` is given, time step of each row, in
-            ascending order; no cell occurs twice.
+            ascending order; no cell occurs twice. With `start` a DataFrame, whose times
+            are time stamps.
         y : ndarray of shape (n,) or (n, n_qos), dtype float64
             The values: 1-D if `n_qos` is 1.
         expected : ndarray of the shape of y
@@ -152,7 +171,11 @@ def make_qos(
     ['rt', 'tp']
     >>> data.services.columns.tolist()
     ['country', 'as', 'region', 'provider', 'latitude', 'longitude']
+    >>> data = make_qos(n_time_steps=96, start="2026-05-01", time_step="30min", random_state=0)
+    >>> data.X["time"].min(), data.X["time"].max()
+    (Timestamp('2026-05-01 00:00:00'), Timestamp('2026-05-02 23:30:00'))
     """
+    calendar = _read_calendar(n_time_steps, start, time_step, irregular)
     if n_as < n_regions:
         raise ValueError(f"n_as={n_as} must be at least n_regions={n_regions}.")
     shape = n_users, n_services, n_time_steps or 1
@@ -164,7 +187,8 @@ def make_qos(
     rng = check_random_state(random_state)
     world = _draw_world(rng, n_users, n_services, n_regions, n_as)
     cells = _draw_cells(rng, shape, density)
-    strains = _draw_strains(rng, world, cells, n_qos, n_time_steps)
+    clock = None if n_time_steps is None else _draw_clock(rng, cells[2], n_time_steps, calendar)
+    strains = _draw_strains(rng, world, cells, n_qos, clock)
     names = _name_qos(n_qos)
     y, expected = _draw_values(rng, strains, noise)
     _add_timeouts(
@@ -178,8 +202,10 @@ def make_qos(
         _drop_values(rng, y, missing_rate)
 
     ids = dict(zip(("user", "service", "time"), cells, strict=True))
-    if n_time_steps is None:
+    if clock is None:
         del ids["time"]
+    else:
+        ids["time"] = clock.times
     frame = pd.DataFrame({**ids, **dict(zip(names, y.T, strict=True))})
     return make_bunch(
         frame,
@@ -304,6 +330,65 @@ def _draw_cells(
     return np.unravel_index(draw_distinct(n_cells, n_drawn, rng), shape)
 
 
+# The time of a cell -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Calendar:
+    """Time stamps of steps: where step 0 begins, and how far apart they are."""
+
+    start: pd.Timestamp
+    step: pd.Timedelta
+    irregular: bool
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """When each cell was measured: as X tells it, and as angles in the whole time and a day."""
+
+    times: np.ndarray | pd.DatetimeIndex
+    whole: np.ndarray
+    day: np.ndarray
+
+
+def _read_calendar(
+    n_time_steps: int | None, start: object, time_step: object, irregular: bool
+) -> _Calendar | None:
+    if start is None:
+        if time_step is not None or irregular:
+            raise ValueError(
+                f"time_step={time_step!r} and irregular={irregular} are about time stamps: give a "
+                "start, or leave them out."
+            )
+        return None
+    if n_time_steps is None:
+        raise ValueError(f"start={start!r} needs n_time_steps, the number of time steps.")
+    step = read_time_step("1h" if time_step is None else time_step)
+    with about("start"):
+        first = pd.Timestamp(start).as_unit("ns")
+        # Raises where the last step is beyond what pandas counts.
+        last = first + n_time_steps * step
+    if pd.isna(first) or pd.isna(last):
+        raise ValueError(f"start must be a time stamp; got {start!r}.")
+    return _Calendar(first, step, irregular)
+
+
+def _draw_clock(
+    rng: np.random.RandomState, step: np.ndarray, n_time_steps: int, calendar: _Calendar | None
+) -> _Clock:
+    whole = 2 * np.pi * step / n_time_steps
+    if calendar is None:
+        return _Clock(step, whole, 2 * whole)
+    elapsed = pd.to_timedelta(step * calendar.step.value, unit="ns")
+    if calendar.irregular:
+        within = rng.uniform(0, calendar.step.value, size=len(step)).astype(np.int64)
+        elapsed += pd.to_timedelta(within, unit="ns").floor("s")
+    stamps = calendar.start + elapsed
+    local = stamps.tz_localize(None)
+    day = 2 * np.pi * ((local - local.normalize()) / pd.Timedelta("1D")).to_numpy()
+    return _Clock(stamps, whole, day)
+
+
 # The strain of a cell -----------------------------------------------------------------
 
 
@@ -312,14 +397,14 @@ def _draw_strains(
     world: _World,
     cells: tuple[np.ndarray, ...],
     n_qos: int,
-    n_time_steps: int | None,
+    clock: _Clock | None,
 ) -> np.ndarray:
     """Return the strain of each cell for each QoS, an array of shape (n, n_qos)."""
-    common = _draw_strain(rng, world, cells, n_time_steps)
+    common = _draw_strain(rng, world, cells, clock)
     strains = np.empty((len(common), n_qos))
     strains[:, 0] = common
     for column in range(1, n_qos):
-        own = _draw_strain(rng, world, cells, n_time_steps)
+        own = _draw_strain(rng, world, cells, clock)
         strains[:, column] = _COMMON_WEIGHT * common + np.sqrt(1 - _COMMON_WEIGHT**2) * own
     return strains
 
@@ -328,7 +413,7 @@ def _draw_strain(
     rng: np.random.RandomState,
     world: _World,
     cells: tuple[np.ndarray, ...],
-    n_time_steps: int | None,
+    clock: _Clock | None,
 ) -> np.ndarray:
     user, service, _ = cells
     users, services = world.users, world.services
@@ -341,8 +426,8 @@ def _draw_strain(
     far = world.distance[users.region[user], services.region[service]]
     strain = by_user[user] + by_service[service] + _DISTANCE_SCALE * (far - world.distance.mean())
     strain += _draw_affinity(rng, world, user, service)
-    if n_time_steps is not None:
-        strain += _draw_course(rng, world, cells, n_time_steps)
+    if clock is not None:
+        strain += _draw_course(rng, world, cells, clock)
     return strain
 
 
@@ -361,15 +446,14 @@ def _draw_affinity(
 
 
 def _draw_course(
-    rng: np.random.RandomState, world: _World, cells: tuple[np.ndarray, ...], n_time_steps: int
+    rng: np.random.RandomState, world: _World, cells: tuple[np.ndarray, ...], clock: _Clock
 ) -> np.ndarray:
     """Return how the strain goes over time: a daily cycle, and a slow drift of each pair."""
-    user, service, time = cells
-    turn = 2 * np.pi * time / n_time_steps
+    user, service, _ = cells
     noon = rng.uniform(0, 2 * np.pi, size=len(world.distance))
-    daily = 0.3 * np.cos(2 * turn - noon[world.services.region[service]])
+    daily = 0.3 * np.cos(clock.day - noon[world.services.region[service]])
     start = rng.uniform(0, 2 * np.pi, size=len(world.services))
-    drift = _draw_affinity(rng, world, user, service) * np.cos(turn / 2 - start[service])
+    drift = _draw_affinity(rng, world, user, service) * np.cos(clock.whole / 2 - start[service])
     return daily + drift
 
 

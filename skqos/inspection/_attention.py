@@ -36,8 +36,8 @@ class AttentionDisplay:
         fourth axis to that on the fifth.
 
     window_times : ndarray of shape (n_samples, window), default=None
-        What ``window_times(X)`` returns: the time steps of each row's window, NaN where it is not
-        full. Without it, all windows count as full.
+        What ``window_times(X)`` returns: the time steps of each row's window, integers or time
+        stamps, NaN or NaT where nothing was measured. Without it, all windows count as full.
 
     Attributes
     ----------
@@ -200,7 +200,7 @@ class AttentionDisplay:
         """Tell which steps of each row's window there are."""
         if self.window_times is None:
             return np.ones((len(self.weights), self.weights.shape[-1]), dtype=bool)
-        return ~np.isnan(self.window_times)
+        return ~pd.isna(self.window_times)
 
     def _uniform(self) -> np.ndarray:
         """Attention that each step of these windows would receive if all attended to all alike."""
@@ -213,7 +213,8 @@ class AttentionDisplay:
     def _step_labels(self) -> pd.Index:
         times = self.window_times
         if times is not None and (times == times[0]).all():
-            return pd.Index(times[0].astype(np.int64), name="time step")
+            is_number = times.dtype.kind == "f"
+            return pd.Index(times[0].astype(np.int64) if is_number else times[0], name="time step")
         window = self.weights.shape[-1]
         return pd.RangeIndex(1 - window, 1, name="step (0 is the last)")
 
@@ -246,7 +247,8 @@ class AttentionDisplay:
         self.ax_.set(xlabel=steps.name, ylabel="attention received")
         # Room for the legend above the lines.
         self.ax_.set_ylim(0, 1.4 * max(uniform.max(), self.attention_.to_numpy().max()))
-        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if not isinstance(steps, pd.DatetimeIndex):
+            self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
         self.ax_.legend(frameon=False, loc="upper left", ncols=min(len(self.lines_) + 1, 4))
 
 

@@ -139,7 +139,7 @@ class Candidates:
         places = [
             Column(names[0], users.ids, "user"),
             Column(names[1], services.ids, "service"),
-            *(Column(name, np.array([time])) for name in names[2:n_places]),
+            *(Column(name, pd.Series([time]).array) for name in names[2:n_places]),
         ]
         missing = np.array([np.nan])
         others = [context.pop(name, Column(name, missing)) for name in names[n_places:]]

@@ -109,8 +109,9 @@ def rank_services(
         Share of the measurements that is to lie between ``lower`` and ``upper``; at most 0.98 for
         the intervals of this package. None leaves them out, which saves time.
 
-    time : int, default=None
-        The time step, for models that were fitted with one.
+    time : int or time stamp, default=None
+        The time, for models that were fitted with times; of their kind, and read as `predict`
+        reads it.
 
     target_names : sequence of str, default=None
         Names for the columns of several targets; "0", "1" and so on by default.

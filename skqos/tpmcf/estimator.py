@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from skqos._arrays import sorted_unique
+from skqos._errors import about
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._times import (
+    DURATION_TYPES,
+    TIME_LABEL,
+    check_steps,
+    learn_time_scale,
+    read_time_step,
+    read_times,
+)
 from skqos._weighted import weighted_median
 from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.entities import Interactions
+from skqos.exceptions import EarlyTimeWarning
+from skqos.inputs import Columns
 from skqos.tpmcf.features import (
     FAMILIES,
     Family,
@@ -32,6 +47,8 @@ if TYPE_CHECKING:
     from skqos.tpmcf.module import TPMCFModule
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
+# In arrays of integers, time stamps, and those with a time zone.
+MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
@@ -47,8 +64,10 @@ class TPMCFRegressor(BaseQoSRegressor):
     By default there is no graph convolution: the sequence encoder alone (PTE) goes over the initial
     features. See `modules`.
 
-    X has a third column, the time step. A step that training has not seen is predicted from the
-    last window ahead of it: that is a forecast where it comes after all others.
+    X has a third column, the time: integers, which number time steps, or time stamps, which
+    `time_step` divides into steps. Steps are real distances: between the steps 2 and 100 lie 97
+    that were not measured. A step that training has not seen is predicted from the window that ends
+    at the last step before it: that is a forecast where it comes after all others.
 
     Parameters
     ----------
@@ -123,8 +142,14 @@ class TPMCFRegressor(BaseQoSRegressor):
         Width of the vectors of each user's and service's id and context columns, which are the
         same at every step (ours). None leaves ids and context out.
 
+    time_step : str, Timedelta, timedelta or timedelta64, default=None
+        How long a time step is, such as "15min", where the third column of X holds time stamps;
+        None where it holds integers. Steps are counted from midnight ahead of the first time stamp
+        of `fit`, in its time zone if it has one, and are all equally long: a step of "1D" is 24
+        hours, whatever clocks do.
+
     window : int, default=4
-        Steps of a sequence.
+        Length of a sequence in time steps. Steps in which nothing was measured are left out of it.
 
     token_dim : int or None, default=32
         Width to which the features of a step of the sequence are mixed. None takes them as they
@@ -177,9 +202,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         Share of the training rows that are predicted from the steps before their own, as steps
         after the last will be. Ours.
 
-    target_steps : list of int, "last" or None, default=None
+    target_steps : list of int or of time stamps, "last" or None, default=None
         Time steps whose rows the sequence encoder learns to predict: all, the last one, as in the
-        paper, or those listed. Features are of all rows in any case.
+        paper, or those listed, by number or by any time stamp in them. Features are of all rows in
+        any case.
 
     loss : {"cauchy", "absolute_error", "squared_error", "huber"}, default="absolute_error"
         Loss of both stages, in units of the transformed target.
@@ -263,6 +289,10 @@ class TPMCFRegressor(BaseQoSRegressor):
     n_iter_ : int
         Epochs of the final stage.
 
+    times_ : ndarray of shape (n_time_steps,)
+        The time steps that were measured, ascending: int64, or their beginnings as datetime64[ns],
+        or, with a time zone, as objects (pandas.Timestamp).
+
     users_, services_ : EntityEncoder
         Ids, context categories and scales seen in `fit`.
 
@@ -283,9 +313,13 @@ class TPMCFRegressor(BaseQoSRegressor):
     steps share a basis and one autoencoder serves all steps: bases of their own, which the paper
     has, make the features of different steps incomparable. An entity without a measurement in a
     step takes the statistics of its other steps. The product of GCMF has a constant and is divided
-    by the root of its width. Convolutions of the encoder run along time, and padded steps, which
-    come first where a window is not full, take part in nothing. Bases and scales of the features
-    are those of all training values, folds or not.
+    by the root of its width. Convolutions of the encoder run along time, and padded steps, those
+    ahead of the first and those in which nothing was measured, take part in nothing. Bases and
+    scales of the features are those of all training values, folds or not.
+
+    How far a forecast lies ahead is not told to the network: all steps after the last measured one
+    have the same prediction. A time before the first measured step is predicted from that step, and
+    `EarlyTimeWarning` says so.
 
     A pickle holds weights, the features of every user and service at every step and the entity
     tables; no graph, no target values, no optimiser state.
@@ -368,6 +402,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "bounded_embeddings": ["boolean"],
         "initial_features": ["boolean"],
         "entity_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "time_step": [*DURATION_TYPES, None],
         "window": [Interval(Integral, 1, None, closed="left")],
         "token_dim": [Interval(Integral, 1, None, closed="left"), None],
         "temporal": [StrOptions({"transformer", "gru", "lstm"})],
@@ -411,6 +446,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         bounded_embeddings: bool = True,
         initial_features: bool = True,
         entity_dim: int | None = 32,
+        time_step: str | datetime.timedelta | np.timedelta64 | None = None,
         window: int = 4,
         token_dim: int | None = 32,
         temporal: str = "transformer",
@@ -465,6 +501,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.bounded_embeddings = bounded_embeddings
         self.initial_features = initial_features
         self.entity_dim = entity_dim
+        self.time_step = time_step
         self.window = window
         self.token_dim = token_dim
         self.temporal = temporal
@@ -514,7 +551,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             Attention of the step on the fourth axis to that on the fifth, averaged over the
             members, which sums to 1. Both are in the order of time: the last is the row's own
             step, or, if training has not seen that, the last before it. 0 for attention to steps
-            before the first.
+            in which nothing was measured.
 
         Raises
         ------
@@ -539,9 +576,10 @@ class TPMCFRegressor(BaseQoSRegressor):
 
         Returns
         -------
-        ndarray of float64 of shape (n_samples, window)
-            Ascending; the last is the row's own step, or, if training has not seen that, the last
-            before it. NaN ahead of the first step.
+        ndarray of shape (n_samples, window)
+            Of float64 where times are integers, else of the dtype of `times_`. Ascending; the last
+            is the row's own step, or, if training has not seen that, the last before it. NaN, or
+            NaT, ahead of the first step and where nothing was measured.
 
         Raises
         ------
@@ -556,17 +594,48 @@ class TPMCFRegressor(BaseQoSRegressor):
                 "modules='gcmf' has no windows; window_times needs modules='both' or 'pte'."
             )
         module = fitted.module_
-        times = module.times
-        windows = module.windows(torch.as_tensor(fitted._interactions(X).times).to(times))
-        window_times = times[windows.steps].double().masked_fill(~windows.present, torch.nan)
-        return window_times.cpu().numpy()
+        windows = module.windows(torch.as_tensor(fitted._interactions(X).times).to(module.times))
+        times = fitted.times_[windows.steps.cpu().numpy()]
+        missing = ~windows.present.cpu().numpy()
+        return np.where(missing, MISSING_TIMES[times.dtype.kind], times)
+
+    @property
+    def times_(self) -> np.ndarray:
+        """The time steps that were measured, as they were given."""
+        if self._state is None:
+            raise AttributeError(f"{type(self).__name__} has no times_: it is not fitted.")
+        return self._state.time_scale.times_of(self._state.module_.times.cpu().numpy())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.categorical = True
         return tags
 
+    def _interactions(self, X: Any) -> Interactions:
+        interactions = super()._interactions(X)
+        self._warn_of_early(interactions.times)
+        return interactions
+
+    def _warn_of_early(self, steps: np.ndarray) -> None:
+        """Warn of time steps before all that were measured; to be called on a snapshot."""
+        first = self._state.module_.times[0].item()
+        n_early = np.count_nonzero(steps < first)
+        if n_early:
+            name = self._state.time_scale.name_of(first)
+            warnings.warn(
+                f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {name}, the "
+                "first time step of the training rows; they are taken for rows of that step.",
+                EarlyTimeWarning,
+                stacklevel=4,
+            )
+
+    def _count_time(self, columns: Columns) -> Columns:
+        scale = learn_time_scale(columns.times, self.time_step)
+        check_steps(columns.times, scale)
+        return columns.in_steps(scale)
+
     def _check_parameters(self) -> None:
+        read_time_step(self.time_step)
         unknown = [name for name in self.features if name not in FAMILIES]
         if unknown or len(self.features) == 0:
             raise ValueError(
@@ -601,7 +670,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             "steps": steps,
             "tables": folds[cell_of_row],
         }
-        targets = self._target_rows(data.times)
+        targets = self._target_rows(data)
         validation = None if data.validation is None else ValidationDataset(*data.validation)
         initial = self._initial_features(data, cells, folds)
         nets = {}
@@ -617,18 +686,29 @@ class TPMCFRegressor(BaseQoSRegressor):
             gcmf.freeze()
         return nets, {}
 
-    def _target_rows(self, times: np.ndarray) -> np.ndarray:
+    def _target_rows(self, data: TrainingData) -> np.ndarray:
         """Training rows that the PTE learns to predict."""
+        steps = data.times
         if self.target_steps is None:
-            return np.arange(len(times))
-        wanted = times.max() if isinstance(self.target_steps, str) else self.target_steps
-        rows = np.flatnonzero(np.isin(times, wanted))
+            return np.arange(len(steps))
+        rows = np.flatnonzero(np.isin(steps, self._target_steps(data)))
         if len(rows) == 0:
+            first, last = map(data.time_scale.name_of, (int(steps.min()), int(steps.max())))
             raise ValueError(
                 f"target_steps={self.target_steps!r}: no training row is at one of these steps; "
-                f"those of X are from {times.min()} to {times.max()}."
+                f"those of X are from {first} to {last}."
             )
         return rows
+
+    def _target_steps(self, data: TrainingData) -> Any:
+        """Numbers of the steps that the PTE learns to predict."""
+        if isinstance(self.target_steps, str):
+            return data.times.max()
+        if len(self.target_steps) == 0:
+            return []
+        with about("target_steps"):
+            times = read_times(pd.Series(list(self.target_steps)), "target_steps")
+            return data.time_scale.steps_of(times, "target_steps")
 
     def _initial_features(self, data: TrainingData, cells: StepCells, folds: np.ndarray) -> Sides:
         """Features of the nodes without the cells of each fold (F_0)."""

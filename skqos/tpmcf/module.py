@@ -25,9 +25,10 @@ class Windows:
     Attributes
     ----------
     steps : Tensor of int64 of shape (n, window)
-        The steps, in order of time; 0 where padded.
+        The steps, in order of time, each at its distance from the last; 0 where padded.
     present : Tensor of bool of shape (n, window)
-        False for padding, which comes first.
+        False for padding: ahead of the first step, and where nothing was measured. The last step is
+        there.
     ahead : Tensor of int64 of shape (n,)
         0 if the last step is the target step, 1 if the target step comes later.
     """
@@ -36,11 +37,32 @@ class Windows:
     present: Tensor
     ahead: Tensor
 
-    @classmethod
-    def ending_at(cls, ends: Tensor, window: int, ahead: Tensor) -> Windows:
-        """Take the last `window` steps up to each end."""
-        steps = ends.unsqueeze(1) + torch.arange(1 - window, 1, device=ends.device)
-        return cls(steps.clamp(min=0), steps >= 0, ahead)
+
+def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
+    """Find which measured steps are in the window that ends at each of them.
+
+    A window spans `window` consecutive times. What is stored grows with the measured steps, not
+    with the time between them.
+
+    Parameters
+    ----------
+    times : ndarray of int64 of shape (n_steps,)
+        The measured steps, ascending.
+    window : int
+        Length of a window.
+
+    Returns
+    -------
+    steps : Tensor of int64 of shape (n_steps, window)
+        Positions into `times`; 0 where nothing was measured.
+    present : Tensor of bool of shape (n_steps, window)
+        Whether something was.
+    """
+    wanted = times[:, None] + np.arange(1 - window, 1)
+    # The smallest integers wrap around: what they ask for is no step before them.
+    steps = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+    present = (times[steps] == wanted) & (wanted <= times[:, None])
+    return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
 
 
 class TPMCFModule(nn.Module):
@@ -67,7 +89,7 @@ class TPMCFModule(nn.Module):
     token_dim : int or None
         Width of a step of the sequence; None takes the features as they are, side by side.
     window : int
-        Steps of a sequence.
+        Length of a sequence, in time steps; those without measurements are padded.
     hidden_sizes : sequence of int
         Widths of the dense layers but the last.
     pooling : {"max", "mean", "last"}
@@ -106,12 +128,14 @@ class TPMCFModule(nn.Module):
         start: float,
     ) -> None:
         super().__init__()
-        self.window = window
         self.pooling = pooling
         self.target_features = target_features
         self.newcomer_share = newcomer_share
         self.forecast_share = forecast_share
         self.register_buffer("times", torch.tensor(times))
+        steps, present = lay_windows(times, window)
+        self.register_buffer("window_steps", steps)
+        self.register_buffer("window_present", present)
         for name, side in zip(("user", "service"), features, strict=True):
             # The average node comes after all others: that of newcomers.
             self.register_buffer(f"{name}_tables", torch.cat([side, average_node(side)], dim=-2))
@@ -210,7 +234,7 @@ class TPMCFModule(nn.Module):
         A time before all steps has the first step alone.
         """
         ends = last_steps(self.times, times)
-        return Windows.ending_at(ends, self.window, (self.times[ends] != times).long())
+        return self._windows_ending_at(ends, (self.times[ends] != times).long())
 
     def forget_training_tables(self) -> None:
         """Keep what prediction needs."""
@@ -220,7 +244,10 @@ class TPMCFModule(nn.Module):
         """End windows at the rows' own steps; those of a share of the rows a step earlier."""
         ahead = torch.rand(steps.shape, device=steps.device) < self.forecast_share
         ahead = (ahead & (steps > 0)).long()
-        return Windows.ending_at(steps - ahead, self.window, ahead)
+        return self._windows_ending_at(steps - ahead, ahead)
+
+    def _windows_ending_at(self, ends: Tensor, ahead: Tensor) -> Windows:
+        return Windows(self.window_steps[ends], self.window_present[ends], ahead)
 
     def _features_of(self, side: int, codes: Tensor, is_new: Tensor, table_steps: Tensor) -> Tensor:
         """Sequences of features; those of newcomers are of the average entity."""

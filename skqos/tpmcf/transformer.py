@@ -275,16 +275,14 @@ class RecurrentEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Encode sequences, padded at the front."""
-        window = x.shape[2]
-        # Padding moves to the end, where it comes too late to change a state.
-        shift = window - present.sum(1, keepdim=True)
-        order = torch.arange(window, device=x.device)
-        moved = _take_steps(x, (order + shift) % window)
+        """Encode sequences, 0 where not present."""
+        # What is missing moves to the end, where it comes too late to change a state.
+        order = torch.argsort((~present).byte(), dim=1, stable=True)
+        moved = _take_steps(x, order)
         states = torch.stack(
             [layers(of_member)[0] for layers, of_member in zip(self.members, moved, strict=True)]
         )
-        return present.unsqueeze(2) * _take_steps(states, (order - shift) % window)
+        return present.unsqueeze(2) * _take_steps(states, torch.argsort(order, dim=1))
 
 
 def _take_steps(x: Tensor, steps: Tensor) -> Tensor:
@@ -297,9 +295,9 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (n_members, n, window, dim)
-        Sequences, padded at the front by zeros.
+        Sequences, 0 where padded.
     present : Tensor of bool of shape (n, window)
-        False for padding.
+        False for padding; the last step is there.
     how : {"max", "mean", "last"}
         The largest value (the paper), the average, or the last step's.
 

@@ -212,6 +212,68 @@ def test_over_time_pairs_drift_smoothly_in_a_daily_cycle():
     assert spectrum[2] > 3 * spectrum[3]
 
 
+CALENDAR = {"n_time_steps": 4 * 48, "start": "2026-05-01", "time_step": "30min"}
+EXACT = {"timeout_rate": 0.0, "timeout": 1e6, "noise": 0.0, "random_state": 0}
+
+
+def test_time_stamps_are_steps_apart():
+    data = make_qos(8, 9, 0.1, **CALENDAR, random_state=0)
+    assert data.X.columns.tolist() == ["user", "service", "time"]
+    numbers = make_qos(8, 9, 0.1, n_time_steps=4 * 48, random_state=0)
+    stamps = pd.Timestamp("2026-05-01") + pd.to_timedelta(30 * numbers.X[:, 2], unit="min")
+    assert_array_equal(data.X["time"], stamps)
+    assert_array_equal(data.X[["user", "service"]], numbers.X[:, :2])
+    assert_array_equal(data.frame[["user", "service", "time"]], data.X)
+    hours = make_qos(5, 5, 1.0, n_time_steps=3, start=pd.Timestamp("2026-05-01", tz="UTC"))
+    assert hours.X["time"].diff().iloc[1:3].tolist() == [pd.Timedelta("1h")] * 2
+    assert str(hours.X["time"].dt.tz) == "UTC"
+
+
+def test_irregular_times_lie_within_their_steps():
+    data = make_qos(8, 9, 0.1, **CALENDAR, irregular=True, random_state=0)
+    regular = make_qos(8, 9, 0.1, **CALENDAR, random_state=0)
+    within = (data.X["time"] - regular.X["time"]).dt.total_seconds()
+    assert within.between(0, 30 * 60, inclusive="left").all()
+    assert within.mean() == pytest.approx(15 * 60, rel=0.05)
+    assert data.X["time"].nunique() > 0.8 * len(data.X)
+    assert (data.X["time"] == data.X["time"].dt.floor("s")).all()
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_the_daily_course_repeats_every_24_hours(irregular):
+    """Within a region, services are busiest at the same hour of the day, on each day."""
+    data = make_qos(10, 20, 1.0, n_regions=1, n_as=1, **CALENDAR, **EXACT, irregular=irregular)
+    strain = np.log(data.expected)
+    pairs = data.X.groupby(["user", "service"]).ngroup()
+    anomaly = pd.Series(strain - pd.Series(strain).groupby(pairs).transform("mean"))
+    time = data.X["time"]
+    by_hour = anomaly.groupby([time.dt.date, time.dt.hour]).mean().unstack()
+    turns = 2 * np.pi * (by_hour.columns.to_numpy() + 0.5) / 24
+    waves = np.column_stack([np.ones(24), np.cos(turns), np.sin(turns)])
+    _, cosine, sine = np.linalg.lstsq(waves, by_hour.T.to_numpy(), rcond=None)[0]
+    assert np.hypot(cosine, sine) == pytest.approx(0.3, rel=0.25)
+    assert np.ptp(np.unwrap(np.arctan2(sine, cosine))) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"start": "2026-05-01"}, "start='2026-05-01' needs n_time_steps"),
+        ({"n_time_steps": 3, "time_step": "1h"}, "time_step='1h' and irregular=False are about"),
+        ({"n_time_steps": 3, "irregular": True}, "give a start, or leave them out"),
+        ({**CALENDAR, "start": "noon?"}, "start: "),
+        ({**CALENDAR, "start": "NaT"}, "start must be a time stamp; got 'NaT'"),
+        ({**CALENDAR, "start": "2262-04-10"}, "start: "),
+        ({**CALENDAR, "time_step": "15"}, "time_step must be None or a duration"),
+        ({**CALENDAR, "start": 3}, "'start' parameter"),
+    ],
+    ids=str,
+)
+def test_time_stamps_that_cannot_be_made(params, message):
+    with pytest.raises(ValueError, match=message):
+        make_qos(5, 5, **params)
+
+
 def test_time_steps_start_at_zero_and_one_step_is_allowed():
     assert_array_equal(make_qos(5, 5, 1.0, n_time_steps=1, random_state=0).X[:, 2], 0)
     assert_array_equal(

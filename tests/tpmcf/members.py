@@ -3,7 +3,10 @@
 import torch
 
 # Buffers without the axis of members, beside those of graphs.
-SHARED = ("times", "folds", "rows", "numerics", "user_convolved", "service_convolved")
+SHARED = (
+    *("times", "window_steps", "window_present"),
+    *("folds", "rows", "numerics", "user_convolved", "service_convolved"),
+)
 
 
 def of_member(tensors, member, n_members):

@@ -1,5 +1,6 @@
 """TPMCFRegressor beyond the common contract: switches, published settings, time, honesty."""
 
+import contextlib
 import pickle
 import re
 
@@ -12,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from skqos import TPMCFRegressor
 from skqos.datasets import make_qos
+from skqos.exceptions import EarlyTimeWarning
 from skqos.preprocessing import ContextJoiner
 from skqos.tpmcf.gcmf import GCMF
 from skqos.tpmcf.module import FeaturePlacement, TPMCFModule
@@ -22,6 +24,7 @@ from tests.common import CONTRACTS
 CONTRACT = next(c for c in CONTRACTS if c.estimator_class is TPMCFRegressor)
 make = CONTRACT.make
 TIMES = np.array([0, 1, 2, 4, 8, 9])
+NAN = np.nan
 N_USERS, N_SERVICES, N_STEPS = 12, 15, len(TIMES)
 # Width of the initial features by family, as `make` sets them, and of the spatial ones.
 STATISTICS, FACTORS, SIMILARITY, SPATIAL = 5, 3, 3, 8
@@ -332,7 +335,7 @@ def test_the_published_model_has_the_published_sizes():
     assert second.weight.shape == (1, 2, 64, 64)
     module = model.module_
     assert module.user_features.shape[-1] == module.service_features.shape[-1] == 128
-    assert module.window == 8
+    assert module.window_steps.shape[1] == 8
     assert len(module.encoder.blocks) == 4
     for block in module.encoder.blocks:
         assert block.attention.n_heads == 4
@@ -423,8 +426,8 @@ def test_attention_is_over_the_steps_of_the_window(data):
     assert weights.shape == (16, 2, 3, 3, 3)
     assert weights.dtype == np.float64
     assert_allclose(weights.sum(axis=4), 1.0, rtol=1e-6)
-    # Padding comes first: two steps of it at time 0, one at time 1, none later.
-    n_padded = np.repeat([2, 1, 0, 0, 0, 0], [3, 3, 3, 3, 3, 1])
+    # Padding comes first: two steps of it at time 0, one at time 1; none was measured at time 7.
+    n_padded = np.repeat([2, 1, 0, 1, 1, 1], [3, 3, 3, 3, 3, 1])
     is_padded = np.arange(3) < n_padded[:, None]
     attended = weights.sum(axis=(1, 2, 3))
     assert (attended[is_padded] == 0).all()
@@ -468,7 +471,9 @@ def test_steps_that_training_did_not_see(data, modules):
         # Ahead of the first step there is nothing but the first step.
         ([-1, -(10**9)], 0),
     ):
-        forecasts = by_time(model, times)
+        is_early = min(times) < 0
+        with pytest.warns(EarlyTimeWarning) if is_early else contextlib.nullcontext():
+            forecasts = by_time(model, times)
         assert_allclose(forecasts, forecasts[[0] * len(times)], rtol=1e-5, atol=1e-6)
         is_last_step = np.isclose(forecasts[0], steps[last_step], rtol=1e-5, atol=1e-6)
         # The sequence encoder is told that the step is still ahead.
@@ -476,16 +481,29 @@ def test_steps_that_training_did_not_see(data, modules):
 
 
 def test_unknown_ids_at_unknown_steps(data, base):
-    prediction = base.predict([[777, 3, -5], [2, 888, 6], [777, 888, 100]])
+    prediction = base.predict([[777, 3, 3], [2, 888, 6], [777, 888, 100]])
     assert np.isfinite(prediction).all()
 
 
-def test_only_the_order_of_steps_counts(data, base):
-    """Steps are not numbered by their distance: a gap is no step."""
-    scaled = data.X * [1, 1, 100] - [0, 0, 7]
-    model = make().fit(scaled, data.y)
-    assert_array_equal(model.predict(scaled), base.predict(data.X))
-    assert model.module_.times.tolist() == [-7, 93, 193, 393, 793, 893]
+def test_where_steps_begin_does_not_matter(data, base):
+    X = data.X + np.array([0, 0, 7 * 10**12])
+    assert_array_equal(make().fit(X, data.y).predict(X), base.predict(data.X))
+
+
+def test_the_distance_of_steps_counts(data, base):
+    """Once as given, once numbered in their order, as if there were no gaps."""
+    numbered = np.column_stack([data.X[:, :2], np.searchsorted(TIMES, data.X[:, 2])])
+    model = make().fit(numbered, data.y)
+    assert (model.predict(numbered) != base.predict(data.X)).mean() > 0.9
+    assert_array_equal(model.window_times([[3, 4, 4]]), [[2, 3, 4]])
+    assert_array_equal(base.window_times([[3, 4, 8], [3, 4, 9]]), [[NAN, NAN, 8], [NAN, 8, 9]])
+
+
+def test_a_gap_of_a_million_steps_costs_nothing(data, base):
+    X = np.where(data.X == [[-1, -1, 9]], 10**6, data.X)
+    model = make().fit(X, data.y)
+    assert len(pickle.dumps(model)) == pytest.approx(len(pickle.dumps(base)), rel=1e-3)
+    assert_array_equal(model.times_, [0, 1, 2, 4, 8, 10**6])
 
 
 def test_predictions_follow_what_rises_with_time():
@@ -503,9 +521,37 @@ def test_predictions_follow_what_rises_with_time():
 def test_one_step_is_enough(data):
     X, y = data.X[data.X[:, 2] == 4], data.y[data.X[:, 2] == 4]
     model = make().fit(X, y)
-    assert np.isfinite(model.predict(data.X)).all()
+    assert np.isfinite(model.predict(data.X[data.X[:, 2] >= 4])).all()
     later = model.predict(X + np.array([0, 0, 3]))
     assert (later != model.predict(X)).any()
+
+
+def test_times_before_the_data_are_named(data, base):
+    X = at([0, -1, -100])
+    with pytest.warns(
+        EarlyTimeWarning, match=r"\(time\): 6 of 9 rows are before 0, the first time"
+    ):
+        prediction = base.predict(X)
+    assert_array_equal(prediction[3:6], prediction[6:])
+    with pytest.warns(EarlyTimeWarning):
+        base.attention_weights(X)
+
+
+def test_all_horizons_have_one_forecast(data, base):
+    """What is not told to the network cannot matter; docs/time.md says so."""
+    assert_array_equal(base.predict(at([10])), base.predict(at([5000])))
+
+
+def test_a_time_stamp_a_row_is_refused_before_it_fills_the_memory(data):
+    X = np.column_stack([data.X[:, :2], 60 * np.arange(len(data.X))])
+    message = r"holds 432 different steps in 432 rows; .* Number coarser steps, as X\[:, 2\] // 900"
+    with pytest.raises(ValueError, match=message):
+        make().fit(X, data.y)
+    stamps = pd.DataFrame(X).assign(time=pd.Timestamp("2026-05-01") + pd.to_timedelta(X[:, 2], "s"))
+    stamps = stamps[[0, 1, "time"]].set_axis(["user", "service", "time"], axis=1)
+    with pytest.raises(ValueError, match=r"With time_step='1min' .* such as time_step='15min'"):
+        make(time_step="1min").fit(stamps, data.y)
+    make(time_step="15min").fit(stamps, data.y)
 
 
 def test_a_step_of_validation_rows_alone_is_a_step_ahead(data):

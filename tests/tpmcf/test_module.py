@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from skqos.embeddings import FeatureEmbedding
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
-from skqos.tpmcf.module import TPMCFModule, Windows
+from skqos.tpmcf.module import TPMCFModule, lay_windows
 from skqos.tpmcf.transformer import (
     EncoderBlock,
     FeatureConvolution,
@@ -17,11 +17,13 @@ from skqos.tpmcf.transformer import (
     TransformerEncoder,
 )
 from skqos.training import seeded
+from tests.common import Cost
 from tests.tpmcf.members import check_members_alone, of_member
 from tests.tpmcf.test_gcmf import loose_tensors
 
 N_TABLES, N_USERS, N_SERVICES, WINDOW, N_MEMBERS = 3, 4, 5, 3, 2
-TIMES = np.array([0, 2, 4, 6, 20])
+# Windows that are full, padded in front, in the middle, both.
+TIMES = np.array([0, 2, 3, 4, 20])
 N_STEPS = len(TIMES)
 WIDTHS = 3, 2
 TOKEN_DIM, ENTITY_DIM = 6, 2
@@ -134,33 +136,51 @@ def score(module, users, services, times, newcomers=NOBODY):
 @pytest.mark.parametrize(
     ("time", "steps", "ahead"),
     [
-        (6, [1, 2, 3], 0),
-        (4, [0, 1, 2], 0),
-        (2, [0, 1], 0),
-        (0, [0], 0),
+        (4, [1, 2, 3], 0),
+        (3, [None, 1, 2], 0),
+        (2, [0, None, 1], 0),
+        (0, [None, None, 0], 0),
+        (20, [None, None, 4], 0),
         # Between steps, after the last, before the first.
-        (5, [0, 1, 2], 1),
-        (1, [0], 1),
-        (7, [1, 2, 3], 1),
+        (1, [None, None, 0], 1),
+        (5, [1, 2, 3], 1),
         (19, [1, 2, 3], 1),
-        (20, [2, 3, 4], 0),
-        (21, [2, 3, 4], 1),
-        (10**12, [2, 3, 4], 1),
-        (-3, [0], 1),
+        (21, [None, None, 4], 1),
+        (10**12, [None, None, 4], 1),
+        (-3, [None, None, 0], 1),
     ],
 )
-def test_windows_end_at_the_time_or_at_the_last_step_before(time, steps, ahead):
+def test_windows_hold_the_steps_at_their_distance(time, steps, ahead):
     windows = make_module().windows(torch.tensor([time]))
-    n_padded = WINDOW - len(steps)
-    assert windows.present.tolist() == [[False] * n_padded + [True] * len(steps)]
-    assert windows.steps.tolist() == [[0] * n_padded + steps]
+    assert windows.present.tolist() == [[step is not None for step in steps]]
+    assert windows.steps.tolist() == [[step or 0 for step in steps]]
     assert windows.ahead.tolist() == [ahead]
 
 
-def test_a_window_may_be_longer_than_all_steps():
-    windows = Windows.ending_at(torch.tensor([1, 4]), 7, torch.tensor([0, 1]))
-    assert windows.steps.tolist() == [[0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 2, 3, 4]]
-    assert windows.present.sum(1).tolist() == [2, 5]
+@pytest.mark.parametrize("window", [1, 3, 20])
+@pytest.mark.parametrize("first", [-3, 0, 10**15])
+def test_without_gaps_windows_are_the_last_steps(window, first):
+    """As they were when steps were numbered in their order, whatever lay between."""
+    steps, present = lay_windows(first + np.arange(9), window)
+    expected = torch.arange(9).unsqueeze(1) + torch.arange(1 - window, 1)
+    assert torch.equal(steps, expected.clamp(min=0))
+    assert torch.equal(present, expected >= 0)
+
+
+def test_a_gap_takes_no_memory():
+    """Integers at both ends of the range wrap around, and find nothing."""
+    least, largest = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    with Cost() as cost:
+        steps, present = lay_windows(np.array([least, 0, 1, 10**9, largest]), 4)
+    assert cost.peak < 10_000
+    assert present.tolist() == [
+        [False, False, False, True],
+        [False, False, False, True],
+        [False, False, True, True],
+        [False, False, False, True],
+        [False, False, False, True],
+    ]
+    assert steps[2].tolist() == [0, 0, 1, 2]
 
 
 # --- Prediction ---------------------------------------------------------------------------------
@@ -184,13 +204,15 @@ def slow_prediction(module, features, vectors, *row):
 
 def slow_member(module, member, features, vectors, user, service, time):
     """Predict one pair; features (n_steps, n, width) and vectors (n, dim) of both sides."""
-    before = [step for step, other in enumerate(TIMES) if other <= time] or [0]
-    steps = before[-WINDOW:]
-    ahead = int(TIMES[steps[-1]] != time)
+    end = max([step for step, other in enumerate(TIMES) if other <= time], default=0)
+    steps = [step for step in range(end + 1) if TIMES[end] - TIMES[step] < WINDOW]
+    ahead = int(TIMES[end] != time)
+    present = torch.zeros(WINDOW, dtype=bool)
     pair = list(zip(features, (user, service), strict=True))
     own = [of_side[code] for of_side, code in zip(vectors, (user, service), strict=False)]
     sequence = np.zeros((WINDOW, module.ahead_vectors.shape[2]))
-    for back, step in enumerate(reversed(steps)):
+    for step in steps:
+        back = TIMES[end] - TIMES[step]
         token = numpy(module.ahead_vectors)[member, ahead].copy()
         parts = [side[step, code] for side, code in pair]
         if hasattr(module.mix_features[0], "weight"):
@@ -205,11 +227,11 @@ def slow_member(module, member, features, vectors, user, service, time):
             token += numpy(module.step_vectors)[member, step]
             token += numpy(module.position_vectors)[member, WINDOW - 1 - back]
         sequence[WINDOW - 1 - back] = token
-    present = torch.arange(WINDOW) >= WINDOW - len(steps)
+        present[WINDOW - 1 - back] = True
     # The other members read the same sequence, which has no say here.
     sequences = torch.tensor(sequence, dtype=torch.float32).expand(N_MEMBERS, 1, -1, -1)
     encoded = module.encoder(sequences, present.unsqueeze(0))
-    encoded = numpy(encoded[member, 0])[WINDOW - len(steps) :]
+    encoded = numpy(encoded[member, 0])[present.numpy()]
     hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": encoded[-1]}[module.pooling]
     if module.target_features:
         hidden = np.concatenate([hidden, *(side[steps[-1], code] for side, code in pair), *own])
@@ -258,14 +280,14 @@ def test_features_as_they_are_stand_side_by_side():
         module.ahead_vectors.zero_()
     users, services = (numpy(side).mean(1) for side in random_features())
     mixed, _, vectors, windows = module._gather(
-        encode(module, *NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([6, 2])
+        encode(module, *NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([4, 2])
     )
     found = numpy(module._sequence(mixed, vectors, windows))
     for k, (of_users, of_services) in enumerate(zip(users, services, strict=True)):
         full = [np.concatenate([of_users[step, 1], of_services[step, 4]]) for step in (1, 2, 3)]
         short = [np.concatenate([of_users[step, 3], of_services[step, 0]]) for step in (0, 1)]
         assert_allclose(found[k, 0], full, **SINGLE)
-        assert_allclose(found[k, 1], [np.zeros(sum(WIDTHS)), *short], **SINGLE)
+        assert_allclose(found[k, 1], [short[0], np.zeros(sum(WIDTHS)), short[1]], **SINGLE)
 
 
 def test_the_start_is_what_it_predicts_beside_its_last_weights():
@@ -277,7 +299,7 @@ def test_the_start_is_what_it_predicts_beside_its_last_weights():
 
 def test_a_time_between_steps_differs_from_the_step_before_by_the_vector_for_it():
     module = make_module()
-    step, between, later = (score(module, [1], [2], [time])[0] for time in (4, 5, 7))
+    step, between, later = (score(module, [1], [2], [time])[0] for time in (4, 5, 21))
     assert abs(step - between) > 1e-3
     with torch.no_grad():
         module.ahead_vectors[:, 0] = module.ahead_vectors[:, 1]
@@ -358,7 +380,7 @@ def test_users_and_services_are_drawn_as_newcomers_apart():
     rows = [torch.full((n,), code) for code in (1, 2, 3, 0)]
     found = numpy(module(*rows)).mean(0)
     kinds = [
-        score(module.eval(), [user], [service], [6], newcomers=(NEW_USERS, NEW_SERVICES))[0]
+        score(module.eval(), [user], [service], [4], newcomers=(NEW_USERS, NEW_SERVICES))[0]
         for user in (1, N_USERS)
         for service in (2, N_SERVICES)
     ]
@@ -368,9 +390,12 @@ def test_users_and_services_are_drawn_as_newcomers_apart():
 
 
 def test_forecasts_in_training_are_the_prediction_of_a_step_not_seen():
-    """Between the steps lies a time that is predicted from the steps before."""
+    """Between the steps lies a time that is predicted from the steps before, but in a row."""
     module = make_module(equal=True, forecast_share=1.0)
-    users, services, steps, tables = all_rows()
+    rows = all_rows()
+    has_gap = np.diff(TIMES, prepend=-9)[rows[2]] > 1
+    users, services, steps, tables = (codes[has_gap] for codes in rows)
+    assert steps.unique().tolist() == [0, 1, 4]
     found = numpy(module.train()(users, services, steps, tables)).mean(0)
     # The first step has none before it.
     times = torch.tensor(TIMES)[steps] - (steps > 0).long()
@@ -380,9 +405,9 @@ def test_forecasts_in_training_are_the_prediction_of_a_step_not_seen():
 
 def test_a_share_of_the_rows_is_forecast():
     module = make_module(equal=True, forecast_share=0.3).train()
-    rows = [torch.full((2000,), code) for code in (1, 2, 3, 0)]
+    rows = [torch.full((2000,), code) for code in (1, 2, 4, 0)]
     found = numpy(module(*rows)).mean(0)
-    own, before = (score(module.eval(), [1], [2], [time])[0] for time in (6, 5))
+    own, before = (score(module.eval(), [1], [2], [time])[0] for time in (20, 19))
     shares = [np.isclose(found, kind, rtol=1e-4, atol=1e-6).mean() for kind in (own, before)]
     assert_allclose(shares, [0.7, 0.3], atol=0.05)
 
@@ -477,7 +502,8 @@ def test_without_the_training_tables_predictions_are_the_same_to_the_last_bit(ve
     module.forget_training_tables()
     assert (score(module, *rows, newcomers=newcomers) == before).all()
     names = {name for name, _ in module.named_buffers() if "." not in name}
-    assert names == {"times", "user_features", "service_features"}
+    kept = {"times", "window_steps", "window_present", "user_features", "service_features"}
+    assert names == kept
 
 
 @every_variant
@@ -508,16 +534,17 @@ def test_every_tensor_is_a_parameter_or_a_buffer(params):
 
 def test_attention_weights_are_those_of_the_sequence_predicted_from():
     module = make_module()
-    # Windows that end at a step, are short, come after the last step, before the first.
-    rows = [torch.tensor(codes) for codes in ([1, 0, 3, 2], [2, 0, 4, 1], [6, 2, 30, -1])]
+    # Windows that end at a step, have a gap, come after the last step, before the first.
+    rows = [torch.tensor(codes) for codes in ([1, 0, 3, 2], [2, 0, 4, 1], [4, 2, 30, -1])]
     encoded = encode(module, *NOBODY)
     found = numpy(module.attention_weights(encoded, *rows))
     assert found.shape == (4, 2, 2, WINDOW, WINDOW)
     assert_allclose(found.sum(axis=4), 1, rtol=1e-5)
-    # One step of the second window is padding, and two of the last.
-    assert (found[1, ..., :1] == 0).all()
-    assert (found[3, ..., :2] == 0).all()
-    assert (found[[0, 2]] > 0).all()
+    # One step of the second window is padding, and two of the last ones.
+    assert (found[1, ..., 1] == 0).all()
+    assert (found[2:, ..., :2] == 0).all()
+    assert (found[0] > 0).all()
+    assert (found[1, ..., [0, 2]] > 0).all()
     seen = []
     for block in module.encoder.blocks:
         block.attention.register_forward_hook(

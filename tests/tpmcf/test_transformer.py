@@ -325,6 +325,18 @@ def test_recurrent_layers_run_over_the_steps_present_alone(kind, layers):
         assert_allclose(of_row, numpy(alone[0]), **EXACT)
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_recurrent_layers_pass_over_gaps(kind):
+    encoder = RecurrentEncoder(MEMBERS, kind, DIM, 1).double()
+    x = torch.tensor(np.random.default_rng(0).normal(size=(MEMBERS, 1, WINDOW, DIM)))
+    present = torch.tensor([[False, True, False, False, True]])
+    found = encoder(x, present)
+    assert (found[:, :, ~present[0]] == 0).all()
+    for member, layers in enumerate(encoder.members):
+        alone, _ = layers(x[member, :, present[0]])
+        assert_allclose(numpy(found[member, :, present[0]]), numpy(alone), **EXACT)
+
+
 # --- Pooling ------------------------------------------------------------------------------------
 
 
