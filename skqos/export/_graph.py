@@ -105,7 +105,8 @@ def trace(graph: PairGraph, n_id_columns: int) -> Any:
     with _without_notes():
         program = torch.onnx.export(
             graph.eval(),
-            (torch.arange(N_EXAMPLE_PAIRS) % 2,) * n_id_columns,
+            # One tensor for several inputs would make them one input.
+            tuple(torch.arange(N_EXAMPLE_PAIRS) % 2 for _ in range(n_id_columns)),
             dynamo=True,
             dynamic_shapes=({0: any_number},) * n_id_columns,
             input_names=ID_COLUMNS[:n_id_columns],

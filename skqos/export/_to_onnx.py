@@ -71,8 +71,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     array([0.41])
     """
     _check_exporter()
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path; got {path!r:.60}.")
+    _check_path(path)
     estimator, joiner = _take_apart(model)
     users, services = _entities(estimator, joiner)
     proto = _trace(estimator, users, services)
@@ -97,6 +96,14 @@ def _check_exporter() -> None:
             "to_onnx requires onnx and onnxscript. You can install them with "
             "`pip install 'skqos[onnx]'`."
         ) from error
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a path; got {path!r:.60}.")
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path} was not written: there is no folder {folder}.")
 
 
 def _take_apart(model: Any) -> tuple[BaseQoSRegressor, ContextJoiner | None]:
