@@ -1,10 +1,17 @@
 """Deep models that predict Web-service QoS, as scikit-learn regressors."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from skqos.exceptions import UnusedColumnsWarning
-from skqos.r2sl.estimator import R2SLRegressor
-from skqos.sa_moe.estimator import SAMoERegressor
-from skqos.sharp_qos.estimator import SharpQoSRegressor
-from skqos.tpmcf.estimator import TPMCFRegressor
+
+if TYPE_CHECKING:
+    from skqos.r2sl.estimator import R2SLRegressor
+    from skqos.sa_moe.estimator import SAMoERegressor
+    from skqos.sharp_qos.estimator import SharpQoSRegressor
+    from skqos.tpmcf.estimator import TPMCFRegressor
 
 __version__ = "0.1.0.dev0"
 
@@ -15,3 +22,39 @@ __all__ = [
     "TPMCFRegressor",
     "UnusedColumnsWarning",
 ]
+
+_ESTIMATORS = {
+    "R2SLRegressor": "skqos.r2sl.estimator",
+    "SAMoERegressor": "skqos.sa_moe.estimator",
+    "SharpQoSRegressor": "skqos.sharp_qos.estimator",
+    "TPMCFRegressor": "skqos.tpmcf.estimator",
+}
+_SUBMODULES = (
+    "baselines",
+    "datasets",
+    "export",
+    "inspection",
+    "intervals",
+    "metrics",
+    "model_selection",
+    "persistence",
+    "preprocessing",
+    "selection",
+    "tuning",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import estimators and submodules at their first use.
+
+    `skqos.export.OnnxPredictor` runs where neither scikit-learn nor torch is installed.
+    """
+    if name in _ESTIMATORS:
+        return getattr(import_module(_ESTIMATORS[name]), name)
+    if name in _SUBMODULES:
+        return import_module(f"skqos.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ESTIMATORS, *_SUBMODULES})

@@ -151,7 +151,7 @@ class EntityEncoder:
         self.categories_ = [_categories(entities[name]) for name in self.categorical_]
         numbers = self._numbers(entities)
         self.mean_, self.scale_ = _mean_and_scale(numbers)
-        self.table_ = self._table(entities)
+        self.table_ = self.tabulate(entities)
         return codes.astype(np.int64)
 
     def transform(
@@ -178,7 +178,7 @@ class EntityEncoder:
         context = context() if callable(context) else context
         groups, first_rows = self._distinct_contexts(context, new)
         positions[new] = self.n_entities + groups
-        return positions, self._table(context.iloc[new[first_rows]])
+        return positions, self.tabulate(context.iloc[new[first_rows]])
 
     def extend(self, ids: np.ndarray, context: pd.DataFrame) -> tuple[EntityEncoder, np.ndarray]:
         """Return an encoder that also knows the given ids, and the code of each row.
@@ -211,12 +211,30 @@ class EntityEncoder:
                 for name, known in zip(self.categorical_, self.categories_, strict=True)
             )
         ]
-        table = extended._table(entities)
+        table = extended.tabulate(entities)
         extended.table_ = EntityTable(
             np.concatenate([self.table_.categories, table.categories]),
             np.concatenate([self.table_.numerics, table.numerics]),
         )
         return extended, codes
+
+    def tabulate(self, entities: pd.DataFrame) -> EntityTable:
+        """Return the context of entities, given one row each, under the names of `fit`.
+
+        Raises
+        ------
+        ValueError
+            If context is of another kind than in `fit`, or a number is infinite.
+        TypeError
+            If context is no label.
+        """
+        codes = [
+            _find_labels(known, entities[name])
+            for name, known in zip(self.categorical_, self.categories_, strict=True)
+        ]
+        categories = np.column_stack(codes) if codes else np.empty((len(entities), 0))
+        numerics = (self._numbers(entities) - self.mean_) / self.scale_
+        return EntityTable(categories.astype(np.int64), numerics.astype(np.float32))
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
         """Code of each id, -1 for an unseen one; raise ValueError if they are of another kind."""
@@ -259,15 +277,6 @@ class EntityEncoder:
                     f"{context[name].iloc[first]} in one row and {context[name].iloc[row]} in "
                     "another. An id has one context."
                 )
-
-    def _table(self, entities: pd.DataFrame) -> EntityTable:
-        codes = [
-            _find_labels(known, entities[name])
-            for name, known in zip(self.categorical_, self.categories_, strict=True)
-        ]
-        categories = np.column_stack(codes) if codes else np.empty((len(entities), 0))
-        numerics = (self._numbers(entities) - self.mean_) / self.scale_
-        return EntityTable(categories.astype(np.int64), numerics.astype(np.float32))
 
     def _numbers(self, entities: pd.DataFrame) -> np.ndarray:
         numbers = [read_numbers(entities[name]) for name in self.numeric_]

@@ -20,7 +20,6 @@ from pandas.api.types import (
     is_numeric_dtype,
     is_object_dtype,
 )
-from sklearn.utils import check_array
 
 from skqos._errors import about
 from skqos._frames import to_frame
@@ -406,6 +405,9 @@ def as_columns(X: np.ndarray) -> pd.DataFrame:
 
 def _read_array(X: Any, n_id_columns: int, estimator: Any) -> np.ndarray:
     """Check X as scikit-learn does, but that rows of a list keep the type of each value."""
+    # Files exported to ONNX are read where scikit-learn is not installed, by other functions here.
+    from sklearn.utils import check_array
+
     X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "Mm":
         _check_time_unit(X)

@@ -16,6 +16,8 @@ ROUNDING = 1e-6
 # Networks learn in float32, with losses that may square: values beyond are infinite or 0 there.
 MAX_TRANSFORMED = 1e18
 MIN_TRANSFORMED = 1e-18
+# exp(700) is near the largest float64: a wild prediction stays finite.
+MAX_EXPONENT = 700.0
 
 
 class TargetTransform:
@@ -109,8 +111,7 @@ class TargetTransform:
     def inverse_transform(self, z: np.ndarray) -> np.ndarray:
         """Map predictions back to the unit of y; always finite for finite z."""
         y = z.reshape(len(z), -1).astype(np.float64)
-        # exp(700) is near the largest float64: a wild prediction stays finite.
-        y[:, self._is_log] = np.expm1(np.minimum(y[:, self._is_log], 700.0))
+        y[:, self._is_log] = np.expm1(np.minimum(y[:, self._is_log], MAX_EXPONENT))
         limit = np.finfo(np.float64).max
         with np.errstate(over="ignore"):
             y[:, self._is_sqrt] *= np.abs(y[:, self._is_sqrt])

@@ -209,7 +209,9 @@ def average_node(nodes: Tensor) -> Tensor:
 
 def last_steps(times: Tensor, targets: Tensor) -> Tensor:
     """Position of the last of the ascending times that is not after each target, at least 0."""
-    return (torch.searchsorted(times, targets, right=True) - 1).clamp(min=0)
+    # Counted, because ONNX has no search in sorted values.
+    n_before = (times <= targets.unsqueeze(1)).sum(1)
+    return (n_before - 1).clamp(min=0)
 
 
 def convolve_steps(

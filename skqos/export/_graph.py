@@ -1,0 +1,140 @@
+"""The ONNX graph of a fitted network: known entities are constants, pairs are its input."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skqos.export._contents import OUTPUT
+from skqos.inputs import ID_COLUMNS
+from skqos.prediction import Encoded, PairModule
+from skqos.targets import MAX_EXPONENT, TargetTransform
+
+# onnxruntime 1.14 and later read it.
+OPSET_VERSION = 18
+# A file of protocol buffers is smaller than 2 GiB; the weights, the graph and the ids are beside.
+MAX_CONSTANT_BYTES = 2**31 - 2**27
+# The exporter takes one or no pair for a special case.
+N_EXAMPLE_PAIRS = 3
+
+
+class PairGraph(nn.Module):
+    """From positions into what was encoded to QoS in the unit of y.
+
+    Parameters
+    ----------
+    module : PairModule
+        A trained network, in evaluation mode.
+    encoded : Encoded
+        What it made of the entities.
+    transform : TargetTransform
+        Of the targets.
+    """
+
+    def __init__(self, module: PairModule, encoded: Encoded, transform: TargetTransform) -> None:
+        super().__init__()
+        self.module = module
+        self.encoded = encoded
+        self.inverse = InverseTransform(transform)
+
+    def forward(self, users: Tensor, services: Tensor, times: Tensor | None = None) -> Tensor:
+        """Predict pairs; (n, n_targets), of dtype float64."""
+        times = () if times is None else (times,)
+        return self.inverse(self.module.score(self.encoded, users, services, *times))
+
+
+class InverseTransform(nn.Module):
+    """What `TargetTransform.inverse_transform` computes, in torch.
+
+    Parameters
+    ----------
+    transform : TargetTransform
+        Fitted.
+    """
+
+    def __init__(self, transform: TargetTransform) -> None:
+        super().__init__()
+        self.register_buffer("is_log", torch.tensor([kind == "log" for kind in transform.kinds_]))
+        self.register_buffer("is_sqrt", torch.tensor([kind == "sqrt" for kind in transform.kinds_]))
+        self.register_buffer("scale", torch.tensor(transform.scale_))
+        self.register_buffer("shift", torch.tensor(transform.shift_))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map predictions (n,) or (n, n_targets) to the unit of y; (n, n_targets)."""
+        y = z.reshape(z.shape[0], len(self.scale)).double()
+        y = torch.where(self.is_log, torch.expm1(y.clamp(max=MAX_EXPONENT)), y)
+        y = torch.where(self.is_sqrt, y * y.abs(), y)
+        limit = torch.finfo(torch.float64).max
+        return (y * self.scale + self.shift).clamp(-limit, limit)
+
+
+def trace(graph: PairGraph, n_id_columns: int) -> Any:
+    """Return the ONNX model of a graph, for any number of pairs.
+
+    Parameters
+    ----------
+    graph : PairGraph
+        On the CPU.
+    n_id_columns : {2, 3}
+        Number of inputs.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Its inputs are named as `ID_COLUMNS`, its output as `OUTPUT`.
+
+    Raises
+    ------
+    ValueError
+        If the constants are larger than a file may be.
+    """
+    n_bytes = sum(part.nbytes for part in _tensors([graph.encoded.users, graph.encoded.services]))
+    if n_bytes > MAX_CONSTANT_BYTES:
+        raise ValueError(
+            f"The network's vectors of all known users and services take {n_bytes / 2**30:.1f} GiB;"
+            " an ONNX file holds less than 2 GiB. Export a model of fewer entities or time steps, "
+            "or one that is narrower."
+        )
+    any_number = torch.export.Dim("n_pairs")
+    with _without_notes():
+        program = torch.onnx.export(
+            graph.eval(),
+            # One tensor for several inputs would make them one input.
+            tuple(torch.arange(N_EXAMPLE_PAIRS) % 2 for _ in range(n_id_columns)),
+            dynamo=True,
+            dynamic_shapes=({0: any_number},) * n_id_columns,
+            input_names=ID_COLUMNS[:n_id_columns],
+            output_names=[OUTPUT],
+            opset_version=OPSET_VERSION,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def _tensors(parts: Any) -> Iterator[Tensor]:
+    """Give all tensors of nested lists and tuples."""
+    if isinstance(parts, Tensor):
+        yield parts
+        return
+    for part in parts:
+        yield from _tensors(part)
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Keep back what the exporter says of its own code and of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
