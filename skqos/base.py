@@ -7,7 +7,7 @@ X, y -> ids and context (`inputs`) -> codes and entity tables (`entities`) -> tr
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -391,7 +391,8 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)
         plain = with_plain_parameters(self)
-        rows = Measurements.weighted(plain._count_time(columns), y, sample_weight)
+        rows = Measurements.weighted(columns, y, sample_weight)
+        rows = replace(rows, columns=plain._count_time(rows.columns))
         rows.check_targets()
         held_out = None if X_val is None else self._read_validation(X_val, y_val, rows, names)
         state = plain._learn(rows, held_out, names)

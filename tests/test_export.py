@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -82,6 +81,7 @@ def check_equal(model, path, X):
     np.testing.assert_allclose(predicted, expected, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning")
 @pytest.mark.parametrize("contract", CONTRACTS, ids=BY_NAME)
 def test_pipelines_of_every_estimator_predict_as_before(contract, folder):
     """Known ids, ids that only the tables know, ids that nobody knows."""
@@ -317,8 +317,18 @@ def test_a_bad_X_is_refused(X, message, mlp):
         OnnxPredictor(mlp[1]).predict(X)
 
 
-def test_time_steps_have_to_be_integers(mlp):
-    predictor = OnnxPredictor(mlp[1])
-    predictor._contents = replace(predictor._contents, n_id_columns=3, n_features=3)
-    with pytest.raises(ValueError, match=r"column 2 \(time\) must hold integer-valued"):
-        predictor.predict([[10, 20, 0.5]])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_time_stamps_count_as_in_fit(zone, folder):
+    contract = BY_NAME["TPMCFRegressor"]
+    data = contract.make_data(N_USERS, N_SERVICES, density=0.5)
+    start = pd.Timestamp("2026-03-28T22:00", tz=zone)
+    stamps = start + pd.to_timedelta(15 * data.X[:, 2], unit="min")
+    X = pd.DataFrame({"user": data.X[:, 0], "service": data.X[:, 1], "time": stamps})
+    # The graph convolution alone: its export is the fastest.
+    model = contract.make(modules="gcmf", time_step="15min").fit(X, data.y)
+    to_onnx(model, folder / "stamps.onnx")
+    check_equal(model, folder / "stamps.onnx", X)
+    predictor = OnnxPredictor(folder / "stamps.onnx")
+    for times in (data.X[:1, 2], [pd.Timestamp("2026-03-28T22:00", tz=None if zone else "UTC")]):
+        with pytest.raises(ValueError, match=r"column 2 \(time\)"):
+            predictor.predict(X[:1].assign(time=times))

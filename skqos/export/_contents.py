@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from skqos._ids import read_ids
+from skqos._times import TimeScale
 
 # Of the metadata.
 KEY = "skqos"
@@ -31,6 +32,8 @@ class Contents:
         Number of columns that X had in `fit`.
     target_shape : tuple of int
         Shape of a row of y.
+    time_scale : TimeScale or None
+        How times count in steps, where the graph reads them.
     users, services : ndarray
         Ids, as `read_ids` returns them. The position of an id is its row in the graph; the row
         that comes after those of all ids is that of unknown ids.
@@ -40,6 +43,7 @@ class Contents:
     n_id_columns: int
     n_features: int
     target_shape: tuple[int, ...]
+    time_scale: TimeScale | None
     users: np.ndarray
     services: np.ndarray
 
@@ -52,6 +56,7 @@ class Contents:
                 "n_id_columns": self.n_id_columns,
                 "n_features": self.n_features,
                 "target_shape": self.target_shape,
+                "time_scale": _spell_scale(self.time_scale),
                 "users": self.users.tolist(),
                 "services": self.services.tolist(),
             }
@@ -88,6 +93,23 @@ class Contents:
             n_id_columns=found["n_id_columns"],
             n_features=found["n_features"],
             target_shape=tuple(found["target_shape"]),
+            time_scale=_read_scale(found["time_scale"]),
             users=users,
             services=services,
         )
+
+
+def _spell_scale(scale: TimeScale | None) -> list[Any] | None:
+    """Write the origin in ISO form and the step in nanoseconds; integers have neither."""
+    if scale is None or scale.origin is None:
+        return None if scale is None else [None, None]
+    return [scale.origin.isoformat(), scale.step.value]
+
+
+def _read_scale(spelt: list[Any] | None) -> TimeScale | None:
+    if spelt is None:
+        return None
+    origin, step = spelt
+    if origin is None:
+        return TimeScale()
+    return TimeScale(pd.Timestamp(origin), pd.Timedelta(step, unit="ns"))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skqos._ids import find_ids, id_kind, make_index
+from skqos._times import read_times
 from skqos.export._contents import KEY, OUTPUT, Contents
 from skqos.inputs import (
     ID_COLUMNS,
@@ -18,7 +19,6 @@ from skqos.inputs import (
     check_names,
     named_columns,
     read_id_column,
-    read_time_steps,
     stack_rows,
     unmasked,
 )
@@ -82,8 +82,8 @@ class OnnxPredictor:
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            The user ids, the service ids and, of a temporal estimator, the time steps, which are
-            integers; or all columns that X had in `fit`, of which only these are read.
+            The user ids, the service ids and, of a temporal estimator, the times, integers or time
+            stamps as in `fit`; or all columns that X had in `fit`, of which only these are read.
 
         Returns
         -------
@@ -94,7 +94,7 @@ class OnnxPredictor:
         ------
         ValueError
             If X has no rows or another number of columns, an id is missing or of another kind than
-            in `fit`, or a time step is no integer.
+            in `fit`, or times are.
         TypeError
             If X is a lazy frame, or ids are no labels.
         """
@@ -113,7 +113,10 @@ class OnnxPredictor:
         _check_shape(frame, n_ids, self._contents.n_features)
         check_names(frame.columns[:n_ids], n_ids, n_ids)
         columns = [self._positions(frame, side) for side in range(2)]
-        return columns if n_ids == 2 else [*columns, read_time_steps(frame)]
+        if n_ids == 2:
+            return columns
+        steps = self._contents.time_scale.steps_of(read_times(frame.iloc[:, 2]))
+        return [*columns, steps]
 
     def _positions(self, frame: pd.DataFrame, side: int) -> np.ndarray:
         index, ids = self._indexes[side], read_id_column(frame, side)

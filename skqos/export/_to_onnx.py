@@ -59,7 +59,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     temporal estimator, ``time``, and gives ``qos``, float64 of shape (n, n_targets). Users and
     services are positions in the lists ``users`` and ``services`` of the JSON text ``skqos`` in
     the metadata of the file; the position after the last is that of an unknown id. Times are
-    integer steps, as in X.
+    numbers of steps, which `OnnxPredictor` counts where X has time stamps.
 
     Quantiles of a model that was fitted with ``intervals=True`` are not exported.
 
@@ -80,6 +80,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
         n_id_columns=estimator._n_id_columns,
         n_features=(estimator if joiner is None else joiner).n_features_in_,
         target_shape=estimator._state.target_shape,
+        time_scale=estimator._state.time_scale,
         users=users.ids,
         services=services.ids,
     )
