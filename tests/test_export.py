@@ -27,6 +27,9 @@ pytest.importorskip("onnxscript", reason="exports need onnxscript")
 pytest.importorskip("onnxruntime", reason="predictions of exports need onnxruntime")
 
 N_USERS, N_SERVICES = 8, 12
+# Pairs at all times, some of them before those of training.
+pytestmark = pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning")
+
 BY_NAME = {contract.estimator_class.__name__: contract for contract in CONTRACTS}
 MLP = BY_NAME["EmbeddingMLPRegressor"]
 
@@ -81,7 +84,6 @@ def check_equal(model, path, X):
     np.testing.assert_allclose(predicted, expected, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning")
 @pytest.mark.parametrize("contract", CONTRACTS, ids=BY_NAME)
 def test_pipelines_of_every_estimator_predict_as_before(contract, folder):
     """Known ids, ids that only the tables know, ids that nobody knows."""
