@@ -395,6 +395,8 @@ def fit_tiny(data):
     model = SharpQoSRegressor(
         user_features=["user_as", "user_latitude"],
         service_features=["service_as"],
+        convolution="hhgcn",
+        n_members=1,
         max_epochs=1,
         batch_size=256,
         n_factors=2,
