@@ -265,7 +265,16 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         return np.column_stack([pairs.users, pairs.services]) < n_known
 
     def _interactions(self, X: Any) -> Interactions:
-        return encode_columns(self._read_again(X), self.users_, self.services_)
+        return self._encode(self._read_again(X))
+
+    def _encode(self, columns: Columns) -> Interactions:
+        return encode_columns(columns, self.users_, self.services_)
+
+    def _with_state(self, state: FittedState) -> Self:
+        """Return a view as `_snapshot` does, of an estimator that has learnt this."""
+        view = with_plain_parameters(self)
+        view._state = state
+        return view
 
     def _read_again(self, X: Any) -> Columns:
         """Check that X has the columns of `fit`, and take it apart."""
@@ -487,15 +496,16 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         self, X_val: Any, y_val: Any, rows: Measurements, names: np.ndarray | None
     ) -> Measurements:
         """Read validation rows as an estimator that is fitted to the given rows would."""
-        fitted = with_plain_parameters(self)
-        fitted._state = FittedState(
-            n_features_in_=rows.columns.frame.shape[1],
-            feature_names_in_=names,
-            layout=rows.columns.layout,
-            time_scale=rows.columns.time_scale,
-            users_=None,
-            services_=None,
-            attributes={},
+        fitted = self._with_state(
+            FittedState(
+                n_features_in_=rows.columns.frame.shape[1],
+                feature_names_in_=names,
+                layout=rows.columns.layout,
+                time_scale=rows.columns.time_scale,
+                users_=None,
+                services_=None,
+                attributes={},
+            )
         )
         with about("y_val"):
             y = self._check_further_target(y_val, rows.y.shape[1:])
@@ -552,12 +562,11 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             # The user's callbacks belong to the training whose network is kept.
             twin.callbacks = None
             twin._state = twin._learn(rows.take(kept), held_out)
-            return twin._predict(encode_columns(columns, twin.users_, twin.services_))
+            return twin._predict(twin._encode(columns))
 
-        fitted = with_plain_parameters(self)
-        fitted._state = state
+        fitted = self._with_state(state)
         return learn_intervals(
-            fitted._predict_pairs(encode_columns(columns, state.users_, state.services_)),
+            fitted._predict_pairs(fitted._encode(columns)),
             y.reshape(len(y), -1),
             columns.times,
             (state.users_.n_entities, state.services_.n_entities),

@@ -16,14 +16,12 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from skqos._errors import check_same_length
-from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import Interval, fit_context
 from skqos.base import (
     BaseQoSRegressor,
     Measurements,
     TrainingData,
     TrainingRows,
-    encode_columns,
 )
 from skqos.distribution.model import Intervals
 from skqos.replay import ReplayBuffer
@@ -152,17 +150,15 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
             n_iter_=len(net.history),
         ).with_nets(nets)
-        if "_intervals" in state.attributes:
+        if self._has_intervals:
             return updated.with_intervals(self._updated_intervals(updated, rows))
         return updated
 
     def _updated_intervals(self, updated: NetworkState, rows: Measurements) -> Intervals:
         """Learn from the errors that the network made on new rows ahead of the update."""
-        now = with_plain_parameters(self)
-        now._state = updated
+        now = self._with_state(updated)
         before, after = (
-            fitted._predict_pairs(encode_columns(rows.columns, fitted.users_, fitted.services_))
-            for fitted in (self, now)
+            fitted._predict_pairs(fitted._encode(rows.columns)) for fitted in (self, now)
         )
         shape = now.users_.n_entities, now.services_.n_entities
         return self._fitted_intervals().with_rows(

@@ -605,6 +605,13 @@ def test_a_model_without_intervals_says_how_to_get_them(plain):
             rank_services(plain, 0, **options)
 
 
+def test_what_was_learnt_counts_and_not_what_the_parameter_says_since(data):
+    for learnt in (True, False):
+        model = EmbeddingMLPRegressor(**TINY, intervals=learnt, random_state=0)
+        model.fit(data.X, data.y).set_params(intervals=not learnt)
+        assert ("lower" in rank_services(model, 0)) == learnt
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -78,14 +78,18 @@ class DistributionMixin:
         found = self._fitted_intervals().quantiles(self._predicted_pairs(X), levels)
         return found.reshape(len(found), *self._target_shape(), len(levels))
 
+    @property
+    def _has_intervals(self) -> bool:
+        """Whether `fit` learnt them, whatever parameters say since."""
+        return "_intervals" in self._state.attributes
+
     def _fitted_intervals(self) -> Intervals:
-        intervals = self._state.attributes.get("_intervals")
-        if intervals is None:
+        if not self._has_intervals:
             raise ValueError(
                 f"This {type(self).__name__} was fitted without intervals, and predicts no "
                 "quantiles or probabilities: set intervals=True and fit it again."
             )
-        return intervals
+        return self._state.attributes["_intervals"]
 
     def _predicted_pairs(self, X: Any) -> Pairs:
         """Encode X as at prediction, and predict."""

@@ -77,6 +77,13 @@ class Calibration:
     group: np.ndarray
     excess: np.ndarray
 
+    @classmethod
+    def of_rows(
+        cls, prediction: np.ndarray, group: np.ndarray, error: np.ndarray, expected: np.ndarray
+    ) -> Self:
+        """Compare errors with their expected quantiles, of shape (n, n_levels)."""
+        return cls(prediction, group, (error[:, None] - expected).astype(np.float32))
+
     def joined(self, later: Calibration) -> Calibration:
         """Append rows; of each kind of pair the earliest ones leave, where there are too many."""
         group = np.concatenate([self.group, later.group])
@@ -139,10 +146,8 @@ class ErrorDistribution:
         prediction = seen_as.prediction[:, target]
         expected = self._expected(seen_as.users, seen_as.services, prediction)
         calibration = self.calibration.joined(
-            Calibration(
-                prediction,
-                self._group(seen_as.users, seen_as.services),
-                ((z - prediction)[:, None] - expected).astype(np.float32),
+            Calibration.of_rows(
+                prediction, self._group(seen_as.users, seen_as.services), z - prediction, expected
             )
         )
         users, services = _errors_of(now, target, z, shape)
@@ -313,10 +318,11 @@ def _learn_target(
     fold = rng.permutation(np.arange(len(held)) % N_MEMBERS)
     error = z[held] - prediction
     network = train_quantile_network(features, error, fold, rng.randint(np.iinfo(np.int32).max))
-    calibration = Calibration(
+    calibration = Calibration.of_rows(
         prediction,
         group_of(users.are_unknown(seen.users), services.are_unknown(seen.services)),
-        (error[:, None] - network.predict_out_of_fold(features, fold)).astype(np.float32),
+        error,
+        network.predict_out_of_fold(features, fold),
     )
     users, services = _errors_of(pairs.take(observed), target, z[observed], shape)
     return ErrorDistribution(users, services, network, calibration, calibration.corrections())

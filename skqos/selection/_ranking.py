@@ -19,7 +19,7 @@ from skqos.selection._pareto import is_on_front
 
 def has_intervals(estimator: Any) -> bool:
     """Whether a fitted estimator tells more than a point."""
-    return hasattr(estimator, "predict_interval") and bool(getattr(estimator, "intervals", True))
+    return hasattr(estimator, "predict_interval") and getattr(estimator, "_has_intervals", True)
 
 
 @dataclass(frozen=True)
