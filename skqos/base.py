@@ -356,18 +356,23 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         X_val: Any = None,
         y_val: Any = None,
     ) -> Self:
-        """Fit to measured interactions.
+        """Fit the estimator to measured interactions.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; further columns are context.
+            Column 0 holds the user ids and column 1 the service ids.
+
+            For `TPMCFRegressor`, column 2 holds the times: integers or time stamps. All further
+            columns are context; see `user_features` and `service_features`.
         y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit. Estimators that predict several QoS parameters at
-            once also take (n_samples, n_targets), with NaN for what was not observed.
+            Measured QoS: finite values of any sign, in any unit.
+
+            `SharpQoSRegressor` also accepts several QoS parameters, as an array of shape
+            (n_samples, n_targets) with NaN where a value was not observed.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
         X_val : array-like or DataFrame of shape (n_val_samples, n_columns), default=None
             Validation rows in place of those that `early_stopping` would hold out, columns as in
             X. Users and services may be unknown to X. In a `Pipeline`,
