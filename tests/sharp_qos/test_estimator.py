@@ -117,7 +117,7 @@ BAD_TARGETS = {
     ),
     "nothing observed": (
         lambda y: with_value(y, slice(None), 1, NAN),
-        r"y, column 1 \(1\) is NaN in every row.*Leave the column out",
+        r"y, column 1 \(1\) is NaN in every row.*Remove the column",
     ),
     "nothing observed by name": (
         lambda y: pd.DataFrame(with_value(y, slice(None), 0, NAN), columns=["rt", "tp"]),
@@ -785,5 +785,5 @@ def test_validation_rows_have_an_observation(seed):
 def test_too_few_observations_to_validate_raise():
     X, y = _few_observations()
     y[1:] = np.nan
-    with pytest.raises(ValueError, match="too few observations to hold any out"):
+    with pytest.raises(ValueError, match="too few observations to hold out"):
         SharpQoSRegressor(max_epochs=1, early_stopping=True, random_state=0).fit(X, y)
