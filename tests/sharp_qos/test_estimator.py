@@ -257,7 +257,7 @@ def test_score_leaves_out_a_target_without_observations(joint, joined, model):
 
 
 def test_score_raises_if_no_target_is_left(joint, joined, model):
-    with pytest.raises(ValueError, match="nothing to average"):
+    with pytest.raises(ValueError, match="no target has 1 or more observed values"):
         model.score(joined, np.full_like(joint.y, NAN))
 
 
