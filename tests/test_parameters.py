@@ -230,13 +230,12 @@ class Switched:
         self.width = width
 
 
-@pytest.mark.parametrize("depth", [3, np.int64(3), True])
+@pytest.mark.parametrize("depth", [3, np.int64(3)])
 def test_a_parameter_that_others_switch_off_warns_where_it_was_set(depth):
     with pytest.warns(UnusedParameterWarning) as caught:
         warn_of_unused_parameters(Switched(depth=depth), stacklevel=1)
-    plain = int(depth)
     assert [str(one.message) for one in caught] == [
-        f"depth={plain} has no effect with graph=False and kind='flat'."
+        "depth=3 has no effect with graph=False and kind='flat'."
     ]
     assert caught[0].filename == __file__
 
