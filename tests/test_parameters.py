@@ -274,7 +274,7 @@ def test_rules_of_unused_parameters_name_parameters_and_spare_the_defaults(estim
 )
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda one: one.estimator_class.__name__)
 def test_fit_warns_of_parameters_without_effect(contract, params, message):
-    X, y = data_for(contract.estimator_class)
+    data = data_for(contract.estimator_class)
     with pytest.warns(UnusedParameterWarning, match=message) as caught:
-        contract.make(**params).fit(X, y)
+        contract.make(**params).fit(data.X, data.y)
     assert caught[0].filename == __file__
