@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -18,7 +18,14 @@ from sklearn.utils.validation import check_is_fitted
 
 import skqos
 from skqos._errors import about, check_same_length
-from skqos._parameters import check_items, check_numbers, parameter_names, with_plain_parameters
+from skqos._parameters import (
+    SwitchedOff,
+    check_items,
+    check_numbers,
+    parameter_names,
+    warn_of_unused_parameters,
+    with_plain_parameters,
+)
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -346,6 +353,11 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    # A subclass adds its own rules to these.
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        SwitchedOff(("validation_fraction",), by={"early_stopping": (False,)}),
+        SwitchedOff(("n_iter_no_change",), by={"early_stopping": (False, "monitor")}),
+    )
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -394,8 +406,14 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             fitted model remains unchanged.
         FloatingPointError
             If training diverges.
+
+        Warns
+        -----
+        UnusedParameterWarning
+            If a parameter was set that has no effect with the others.
         """
         self._check_parameters()
+        warn_of_unused_parameters(self, stacklevel=3)
         self._check_validation_is_used(X_val, y_val)
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)
