@@ -655,7 +655,7 @@ def test_bad_input_is_told(normal, options, message):
 
 def test_what_cannot_be_ranked_raises(normal):
     normal.means_[0, 3] = np.nan
-    with pytest.raises(ValueError, match="predictions of NormalRegressor hold NaN"):
+    with pytest.raises(ValueError, match="predictions of NormalRegressor contain NaN"):
         rank_services(normal, 0)
     with pytest.raises(NotFittedError):
         rank_services(EmbeddingMLPRegressor(), 0)
