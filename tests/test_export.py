@@ -255,7 +255,7 @@ def test_bad_paths_are_refused(mlp, tmp_path):
         to_onnx(model, tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(TypeError, match="path must be a path; got None"):
         OnnxPredictor(None)
-    with pytest.raises(FileNotFoundError, match=r"model\.onnx is no file"):
+    with pytest.raises(FileNotFoundError, match=r"model\.onnx is not a file"):
         OnnxPredictor(tmp_path / "model.onnx")
 
 

@@ -553,7 +553,9 @@ def test_any_regressor_over_pairs(data):
     named = HistGradientBoostingRegressor(max_iter=2)
     named.fit(pd.DataFrame(data.X, columns=["user", "service"]), data.y)
     pd.testing.assert_frame_equal(rank_services(named, [0, 1], [5, 3, 8], n=2), ranking)
-    with pytest.raises(TypeError, match="services is None, but HistGradientBoostingRegressor has no"):
+    with pytest.raises(
+        TypeError, match="services is None, but HistGradientBoostingRegressor has no"
+    ):
         rank_services(model, 0)
     with pytest.raises(TypeError, match="services is None, but GridSearchCV"):
         rank_services(GridSearchCV(PMFRegressor(), {}, cv=2).fit(data.X, data.y), 0)
