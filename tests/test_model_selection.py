@@ -313,7 +313,7 @@ def test_time_stamps_are_named_as_given(timed):
     n_rows = np.isin(X[:, 2], [7, 9, 10, 11]).sum()
     with pytest.raises(ValueError, match="all rows of time slot 2026-10-25 09:00:00 for training"):
         slot_splits(with_stamps(X), density=(n_rows - 1) / 800, time_step="1h")
-    with pytest.raises(ValueError, match=r"time_step='1h' divides .*\(time\) holds integers"):
+    with pytest.raises(ValueError, match=r"time_step='1h' is for .*\(time\) holds integers"):
         slot_splits(timed, density=0.1, time_step="1h")
 
 
