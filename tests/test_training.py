@@ -9,12 +9,15 @@ import pytest
 import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skqos.entities import EntityTable, Interactions
 from skqos.losses import JointLoss, ObservedLoss
 from skqos.prediction import Encoded, predict_interactions
+from skqos.sharp_qos import module as sharp_qos_module
 from skqos.training import (
     InteractionDataset,
+    QoSNet,
     ShuffledBatches,
     Trainer,
     ValidationDataset,
@@ -24,6 +27,7 @@ from skqos.training import (
     restore_net,
     seeded,
 )
+from tests.common import all_estimators
 
 CPU = torch.device("cpu")
 NOBODY = EntityTable(np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.float32))
@@ -804,3 +808,84 @@ def test_restore_net_brings_back_the_final_stage_and_its_history():
         assert net.history[:, name] == final.history[:, name]
     expected = history[history["stage"] == "final"].reset_index(drop=True)
     pd.testing.assert_frame_equal(history_frame(nets), expected)
+
+
+# --- What a GPU would have to wait for ------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Write down the operations at which a program waits for its device, whatever device that is.
+
+    They give a number to Python, have a result whose size depends on values, or move values from
+    one device to another.
+    """
+
+    NAMES = (
+        "_local_scalar_dense",
+        "_unique2",
+        "equal",
+        "is_nonzero",
+        "masked_select",
+        "nonzero",
+        "repeat_interleave",
+        "unique_consecutive",
+        "unique_dim",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        is_mask = name == "index" and any(
+            part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]
+        )
+        if name in self.NAMES or is_mask:
+            self.found.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Watch the steps of training: the operations waited for, and the shapes of the batches."""
+    waits, shapes = Waits(), []
+    take_step = QoSNet.train_step
+
+    def watched(net, batch, **params):
+        shapes.append((net.stage, tuple(batch[1].shape)))
+        with waits:
+            return take_step(net, batch, **params)
+
+    monkeypatch.setattr(QoSNet, "train_step", watched)
+    return waits, shapes
+
+
+def test_waits_are_found(steps):
+    class Reads(Biases):
+        def forward(self, users, services):
+            float(users[0])
+            users[users > 2].unique()
+            return super().forward(users, services)
+
+    train(module=Reads())
+    assert steps[0].found == {"_local_scalar_dense", "index", "_unique2"}
+
+
+@all_estimators
+def test_steps_wait_for_no_device_and_have_one_shape(steps, contract, monkeypatch):
+    # As on a GPU.
+    monkeypatch.setattr(
+        sharp_qos_module, "_distinct", lambda codes: (codes, torch.arange(len(codes)))
+    )
+    waits, shapes = steps
+    data = contract.make_data(20, 31, density=0.5)
+    weights = 1.0 + data.X[:, 0] % 2
+    model = contract.make(max_epochs=2, batch_size=64)
+    model.fit(data.X, data.y, sample_weight=weights)
+    assert waits.found == set()
+    # Each fold of the graph convolution of TPMCF is a batch, of as many rows as it has.
+    n_sizes = {"gcmf": model.n_folds} if contract.temporal else {}
+    for stage in {stage for stage, _ in shapes}:
+        found = {shape for of_stage, shape in shapes if of_stage == stage}
+        assert len(found) <= n_sizes.get(stage, 1)
