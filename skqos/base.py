@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -18,7 +18,14 @@ from sklearn.utils.validation import check_is_fitted
 
 import skqos
 from skqos._errors import about, check_same_length
-from skqos._parameters import check_items, check_numbers, parameter_names, with_plain_parameters
+from skqos._parameters import (
+    SwitchedOff,
+    check_items,
+    check_numbers,
+    parameter_names,
+    warn_of_unused_parameters,
+    with_plain_parameters,
+)
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -345,6 +352,11 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    # A subclass adds its own rules to these.
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        SwitchedOff(("validation_fraction",), by={"early_stopping": (False,)}),
+        SwitchedOff(("n_iter_no_change",), by={"early_stopping": (False, "monitor")}),
+    )
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -356,18 +368,23 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         X_val: Any = None,
         y_val: Any = None,
     ) -> Self:
-        """Fit to measured interactions.
+        """Fit the estimator to measured interactions.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; further columns are context.
+            Column 0 holds the user ids and column 1 the service ids.
+
+            For `TPMCFRegressor`, column 2 holds the times: integers or time stamps. All further
+            columns are context; see `user_features` and `service_features`.
         y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit. Estimators that predict several QoS parameters at
-            once also take (n_samples, n_targets), with NaN for what was not observed.
+            Measured QoS: finite values of any sign, in any unit.
+
+            `SharpQoSRegressor` also accepts several QoS parameters, as an array of shape
+            (n_samples, n_targets) with NaN where a value was not observed.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
         X_val : array-like or DataFrame of shape (n_val_samples, n_columns), default=None
             Validation rows in place of those that `early_stopping` would hold out, columns as in
             X. Users and services may be unknown to X. In a `Pipeline`,
@@ -388,8 +405,14 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             changed then.
         FloatingPointError
             If training diverges.
+
+        Warns
+        -----
+        UnusedParameterWarning
+            If a parameter was set that has no effect with the others.
         """
         self._check_parameters()
+        warn_of_unused_parameters(self, stacklevel=3)
         self._check_validation_is_used(X_val, y_val)
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)

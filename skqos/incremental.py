@@ -82,9 +82,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS in the unit and shape of `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
-            Earlier rows keep the weight that they came with.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
+
+            Earlier rows keep the weights with which they were passed.
 
         Returns
         -------

@@ -18,17 +18,19 @@ class BaselineRegressor(PairRegressor):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to measured interactions.
+        """Fit the estimator to measured interactions.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; further columns are not used.
+            Column 0 holds the user ids and column 1 the service ids.
+
+            Further columns are not used.
         y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit and of any sign.
+            Measured QoS: finite values of any sign, in any unit.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
 
         Returns
         -------

@@ -125,17 +125,16 @@ class UIPCCRegressor(_MatrixRegressor):
     user_neighborhood_, service_neighborhood_ : Neighborhood
         What was measured, seen from either side.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
-    user_means_ : ndarray of shape (n_users,)
-        Mean over the measured services of each user, in the order of ``users_.ids_``.
-    service_means_ : ndarray of shape (n_services,)
-        Mean over the users of each service.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+    user_means_, service_means_ : ndarray of shape (n_users,), (n_services,)
+        Mean of the measured cells of each user and of each service, in the order of
+        ``users_.ids_`` and ``services_.ids_``.
     mean_ : float
         Mean of all measured cells.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
@@ -460,24 +459,32 @@ class PMFRegressor(_MatrixRegressor):
     Parameters
     ----------
     n_factors : int, default=10
-        Length of the factors.
+        Rank of the factorisation of the interaction matrix.
 
     regularization : float, default=20.0
-        Weight of the squared factors, above 0. In units of the mean of abs(y), so that the unit of
-        y does not matter. The published figures have 40 s for response time and 800 kbps for
-        throughput, which is about 45 and 17.
+        Weight of the squared factors, above 0. Values are divided by the mean of abs(y), so that
+        the result does not depend on the unit of y. The published figures use 40 s for response
+        time and 800 kbps for throughput, which correspond to about 45 and 17 here.
 
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
 
     tol : float, default=1e-5
-        Stop when an iteration lowers the loss by less than this share of it.
+        Tolerance of the stopping criterion.
+
+        The iterations stop when the relative decrease of the loss in one iteration is less than
+        this value.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the start. Pass an int for the same model at every call.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial factors.
 
     verbose : int, default=0
-        1 shows a line per iteration on stderr.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per iteration.
 
     Attributes
     ----------
@@ -488,17 +495,18 @@ class PMFRegressor(_MatrixRegressor):
     loss_curve_ : list of float
         The objective after each iteration, over the number of cells.
     n_iter_ : int
-        Number of iterations.
+        Number of iterations that were run.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
     user_means_, service_means_ : ndarray of shape (n_users,), (n_services,)
-        Means of each user and service, for pairs in which the other id is unknown.
+        Mean of the measured cells of each user and of each service, in the order of
+        ``users_.ids_`` and ``services_.ids_``.
     mean_ : float
         Mean of all measured cells.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------

@@ -60,11 +60,11 @@ class MedianRegressor(BaselineRegressor):
     levels_ : tuple of str
         Whose medians answer, the first that knows a row; ahead of `median_`.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------

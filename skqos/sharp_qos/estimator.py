@@ -69,214 +69,289 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     Parameters
     ----------
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown". Categorical columns named alike but for the
-        prefix make one context graph of users and services.
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
+
+        A categorical column of users and one of services whose names differ only in the prefix form
+        one context graph.
 
     n_members : int, default=2
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target. 1 is the network of the paper.
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
+
+        The paper uses 1.
 
     n_factors : int, default=32
-        Rank of the non-negative factors (NMF) of the interaction matrix, which are the features of
-        the nodes of the QoS graph (F_p).
+        Rank of the factorisation of the interaction matrix.
+
+        The factorisation is non-negative (NMF). The factors are the features of the nodes of the
+        QoS graph (F_p).
 
     context_dim : int, default=32
-        Width of the autoencoder's code of a category (F_r, F_a).
+        Size of the autoencoder's code of a category (F_r, F_a).
 
     autoencoder_epochs : int, default=100
-        Steps of the autoencoder of each categorical column, over all its categories at once.
+        Number of epochs for which each autoencoder is trained.
+
+        There is one autoencoder for each categorical column. An epoch is one step on all categories
+        of the column.
 
     fine_tune_features : bool, default=True
-        Whether training goes on to change factors and codes. Ours; the summary of the paper does
-        not say.
+        Whether the factors and the codes of categories are trained further with the network. The
+        summary of the paper does not say; this is our choice.
 
     convolution : {"hhgcn", "hygcn", "gcn", "none"}, default="none"
-        "hhgcn", the paper's, convolves over the QoS graph and both its hypergraphs, "hygcn" over
-        the QoS graph, "gcn" does so in Euclidean space (as then do the context graphs), "none"
-        leaves the factors as they are: on WS-DREAM two such networks are as good as one that
-        convolves, in less time. `n_layers`, `disjoint_supervision` and the curvature act with a
-        convolution only.
+        Kind of convolution.
+
+        "hhgcn", as in the paper, convolves over the QoS graph of each target and over its two
+        hypergraphs, in hyperbolic space. "hygcn" convolves over the QoS graph alone. "gcn" does the
+        same in Euclidean space. With "none" there is no convolution over the QoS graph, and the
+        factors are the structural features. The context graphs are convolved in Euclidean space
+        with "gcn" and "none", and in hyperbolic space otherwise. On WS-DREAM, two networks with
+        "none" are as accurate as one with a convolution, and take less time.
 
     n_layers : int, default=2
-        Layers over the QoS graph. The structural features are the outputs of all, and the factors,
-        side by side (ours).
+        Number of layers over the QoS graph. The structural features are the factors and the outputs
+        of all layers, concatenated (our choice). Used only if `convolution` is not "none".
 
     hidden_dim : int, default=32
-        Width of the layers of all graphs.
+        Size of the layers over all graphs.
 
     curvature : float, default=1.0
-        Curvature c of the ball, whose radius is 1 / sqrt(c); from 0.001 to 50.
+        Curvature c of the Poincare ball, from 0.001 to 50; the radius of the ball is 1 / sqrt(c).
+        Used only if `convolution` is "hhgcn" or "hygcn".
 
     learn_curvature : bool, default=False
-        Whether the curvature is trained on, from `curvature`.
+        Whether the curvature is trained, starting from `curvature`. Used only if `convolution` is
+        "hhgcn" or "hygcn".
 
     context_graphs : {"separate", "merged"}, default="separate"
-        One graph per categorical column, or one that joins entities by any of them.
+        Context graphs: one for each categorical column ("separate"), or a single graph that
+        connects entities which share any of the categories ("merged").
 
     n_context_layers : int, default=1
-        Layers over a context graph.
+        Number of layers over each context graph.
 
     routing : bool, default=True
-        Whether context is routed to tasks by SNR; else each task gets all of it as it is.
+        Whether SNR routes the context features to the tasks. If False, each task receives all
+        context features.
 
     n_blocks : int, default=4
-        Blocks of SNR (K_1).
+        Number of blocks.
+
+        The blocks are those of SNR (K_1). Used only with ``routing=True``.
 
     cross_routing : bool, default=True
-        Whether features of the other tasks are routed to a task by Cross-SNR; else it gets none.
+        Whether Cross-SNR routes the features of the other tasks to each task. If False, a task
+        receives none of them. It has no effect with one target.
 
     n_cross_blocks : int, default=4
-        Blocks of Cross-SNR for each other task (K_2).
+        Number of blocks of Cross-SNR for each other task (K_2). Used only with
+        ``cross_routing=True``.
 
     gate_temperature : float, default=2/3
-        Temperature beta of the hard-concrete gates.
+        Temperature beta of the hard-concrete gates. Used only with `routing` or `cross_routing`.
 
     gate_log_odds : float, default=3.0
-        Log odds (log alpha) of the gates at first. Gates that start near 0, where they are open or
-        closed alike, are noise that the network cannot tell from its features. Ours.
+        Initial log-odds (log alpha) of the gates, from -4.6 to 4.6. Gates with log-odds near 0 are
+        open or closed at random and add noise to the features; the default lets them start open
+        (our choice). Used only with `routing` or `cross_routing`.
 
     l0_penalty : float, default=1e-3
-        Weight lambda of the expected number of open gates in the loss.
+        Weight lambda of the expected number of open gates in the loss. Used only with `routing` or
+        `cross_routing`.
 
     routed_dim : int, default=64
-        Width of the blocks' outputs and of the blended features.
+        Size of the outputs of the blocks and of the fused features.
 
     output_dim : int, default=128
-        Width of the vectors whose product predicts (Z_u, Z_s).
+        Size of the vectors Z_u and Z_s, whose product is the prediction.
 
     feature_dropout : float, default=0.3
-        Dropout of the factors. Ours.
+        Dropout rate of the factors. It is not in the paper.
 
     context_dropout : float, default=0.3
-        Dropout of the context features. Ours.
+        Dropout rate of the context features. It is not in the paper.
 
     newcomer_share : float, default=0.05
-        Share of a step's users and of its services whose structural features are replaced by the
-        average, as those of an entity that is new at prediction will be. Ours.
+        Fraction of the users and of the services that are represented as unknown ones during
+        training, so that the network learns to predict unknown users and services.
+
+        In each step, the structural features of this fraction are replaced by the average, as in
+        the prediction of an unknown entity. It is not in the paper.
 
     disjoint_supervision : bool, default=True
-        Whether the pairs of a training step carry no messages in it: the network is to predict them
-        from the other edges, as it will predict pairs that have no edge. Else it reads its labels
-        off its own edges. In `predict` all edges carry messages. Ours.
+        Whether the pairs of a training step carry no messages in this step. The network then learns
+        to predict pairs from other edges, as in the prediction of a pair without an edge. If False,
+        the network can read the labels from its own edges. In `predict`, all edges carry messages.
+        It is not in the paper. Used only if `convolution` is not "none".
 
     task_weighting : {"ema", "dwa", "uncertainty", "equal"}, default="ema"
-        Weights of the tasks' losses: inverse to an exponential moving average of the loss, dynamic
-        weight average, learnt uncertainty, or all the same.
+        Weights of the losses of the tasks: inverse to an exponential moving average of the loss
+        ("ema"), dynamic weight averaging ("dwa"), learnt uncertainty ("uncertainty"), or the same
+        for all ("equal").
 
     ema_decay : float, default=0.99
-        Share of the old average in the new one (beta), a step at a time.
+        Decay beta of the moving average: the weight of its previous value at each step. Used only
+        with ``task_weighting="ema"``.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Loss of each task, in units of the transformed target.
+        Training loss, in units of the transformed target.
+
+        Each task has its own loss; see `task_weighting`.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How each target is transformed ahead of training, learnt from the training rows alone.
-        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
-        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
-        response times and throughput have (its mean is above its median, and its lowest value
-        is not far below all others), else "standard": neither the unit nor an offset of y
-        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
 
     max_epochs : int, default=15
-        Passes over the training rows.
+        Number of epochs of the final training stage.
 
     partial_fit_epochs : int, default=3
-        Epochs of an update by `partial_fit`, which has no dropout.
+        Number of epochs of an update by `partial_fit`.
+
+        Dropout is switched off during updates.
 
     replay_buffer_size : int, default=100_000
-        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
-        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. If there are more training rows, a uniform random
+        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
+        quickly.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        Optimiser of all but the biases in the ball, which take Riemannian Adam.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
+
+        The biases in the Poincare ball are always trained by Riemannian Adam.
 
     learning_rate : float, default=3e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.05
-        Weight decay; an L2 penalty with ``optimizer="adam"``. None on biases in the ball.
+        Weight decay of the optimiser; see `optimizer`.
+
+        The biases in the Poincare ball, the curvature and the gates have no weight decay.
 
     batch_size : int or "auto", default="auto"
-        Rows per step. Every step convolves over all graphs, so that "auto" takes a hundredth of the
-        rows, at least 96: the time of an epoch then grows linearly with the observations.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
+
+        Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
+        training rows, but at least 96, so that the time of an epoch is linear in the number of
+        observations.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, ends training when their
-        loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
-        "monitor" holds them out and records their loss, but changes nothing else. Tasks weigh the
-        same in it.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
+
+        All targets have the same weight in the validation loss.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`. Each
-        target keeps an observation in training.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
+
+        Each target keeps at least one observation in the training rows.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end training, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run in training. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, gates, batches, factors and the validation split. Threads share
-        torch's random state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, gates, batches, factors and the validation
+        split. Fits that run in several threads are not reproducible, because threads share the
+        random state of torch.
 
     verbose : int, default=0
-        1 shows a line on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     module_ : SharpQoSModule
-        The network, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        Its skorch net.
+        skorch net of the final training stage.
 
     stage_nets_ : dict of str to QoSNet
-        ``net_`` under the name "final", or "partial" after an update.
+        skorch net of each training stage, by the name of the stage.
+
+        The only stage is "final". After `partial_fit`, there is only the net of the stage
+        "partial". A pickle keeps only the last net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds, and for target k ``train_loss_k`` and ``task_weight_k``, the weight of
-        its loss in the last step. Losses are in units of the transformed target. Updates
-        append rows of stage "partial".
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
+
+        For each target k there are the columns ``train_loss_k`` and ``task_weight_k``, the weight
+        of its loss in the last step of the epoch. `partial_fit` appends rows whose stage is
+        "partial".
 
     n_iter_ : int
-        Epochs of training, or of the latest update.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage or, after `partial_fit`, of the update.
 
     gate_probabilities_ : dict of str to ndarray
-        Probability that each gate is open, of "snr" and "cross_snr".
+        Probability that each gate is open, for the routings "snr" and "cross_snr".
 
     active_shares_ : DataFrame
-        Share of each target's gates that are not 0 at prediction.
+        Fraction of the gates of each target that are not 0 in prediction.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context. `partial_fit` adds new ids and new
+        categories.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     PAPER_PARAMS : dict
-        What the summary of the paper states: convolution, graphs, penalty, loss and weighting, none
-        of our regularisers, and widths that come near its count of parameters. The rest of the
-        recipe, which it does not give, is ours.
+        Published settings [1]_, as keyword arguments of the estimator.
+
+        They hold what the summary of the paper states: convolution, graphs, penalty, loss and
+        weighting, without our regularisation, and layer sizes that lead to about its number of
+        parameters. The summary does not give the rest of the training recipe; for it the defaults
+        apply.
 
     Notes
     -----
@@ -478,7 +553,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Pairs, columns as in `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Measured QoS; NaN where nothing was observed.
+            Measured QoS.
+
+            NaN where a value was not observed.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row in the score.
 
