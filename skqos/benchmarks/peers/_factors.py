@@ -23,9 +23,9 @@ class CornacMF(RegressorMixin, BaseEstimator):
         self,
         *,
         seed: int,
-        n_factors: int = 10,
-        n_epochs: int = 50,
-        learning_rate: float = 0.01,
+        n_factors: int = 30,
+        n_epochs: int = 150,
+        learning_rate: float = 0.03,
         regularization: float = 0.1,
     ) -> None:
         self.seed = seed
@@ -82,7 +82,7 @@ class MyFM(RegressorMixin, BaseEstimator):
         *,
         seed: int,
         rank: int = 16,
-        n_iter: int = 200,
+        n_iter: int = 100,
     ) -> None:
         self.tables = tables
         self.seed = seed
