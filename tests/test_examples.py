@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
-from skqos.benchmarks import wsdream2
+from skqos.benchmarks import load_published_results, wsdream2
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
 from skqos.benchmarks.wsdream1 import read_split
@@ -574,6 +574,14 @@ def test_published_draws_are_disjoint_and_count_users_as_the_uniform_draw_does(
     assert len(train) == 600
     assert len({*train, *test}) == len(X)
     assert (weights == 1).all()
+
+
+def test_published_errors_of_neighbours_and_pmf_are_those_of_the_package(example):
+    published = load_published_results().query("data_set == 'wsdream1'")
+    for (qos, density), models in example("benchmark_published").PUBLISHED.items():
+        values = published[(published["qos"] == qos) & (published["density"] == density)]["value"]
+        for mae, rmse, _ in models.values():
+            assert {mae, rmse} <= {*values}
 
 
 def test_published_table_has_ratios_where_there_are_figures(example):

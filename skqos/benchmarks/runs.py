@@ -132,8 +132,9 @@ def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
     rows = read_rows(path, str)
     if len(rows) and list(rows.columns[: len(columns)]) != columns:
         raise ValueError(
-            f"{path} must begin with the columns {columns}; got {list(rows.columns)}. It is of "
-            "another benchmark: choose another --out, or --fresh to replace it."
+            f"{path} must begin with the columns {columns}; got {list(rows.columns)}. It holds "
+            "results of another benchmark: choose another file for the results, or replace it by "
+            "'fresh'."
         )
     text = path.read_text()
     path.write_text(text[: text.rfind("\n") + 1])
