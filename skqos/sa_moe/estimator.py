@@ -252,6 +252,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     2.5 % as at 10 % density. That pattern is what training on the true values of test cells gives,
     not what predictions give. Here refill and pseudo-labels only ever hold predictions.
 
+    No parameter undoes the following differences from the paper. All experts of the first stage
+    are trained together, through the gate. Linear layers have biases. Factors are scaled to the
+    size of an embedding. Predictions are bounded by 1.05 times the largest absolute target.
+
     `partial_fit` trains the final network on. A new entity starts as the average one, factors and
     all; factors are not computed again, refill and pseudo-labels not drawn again.
 
