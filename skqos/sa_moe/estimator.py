@@ -140,7 +140,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target. The paper leaves it open; its figures
-        imply the absolute error.
+        imply the absolute error. The threshold of "huber" is 1.
 
     partial_fit_epochs : int, default=6
         Epochs of an update by `partial_fit`.

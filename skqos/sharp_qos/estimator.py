@@ -169,7 +169,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Share of the old average in the new one (beta), a step at a time.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Loss of each task, in units of the transformed target.
+        Loss of each task, in units of the transformed target. The threshold of "huber" is 1.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How each target is transformed ahead of training, learnt from the training rows alone.
@@ -275,8 +275,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     PAPER_PARAMS : dict
         What the summary of the paper states: convolution, graphs, penalty, loss and weighting, none
-        of our regularisers, and widths that come near its count of parameters. The rest of the
-        recipe, which it does not give, is ours.
+        of our regularisers. The rest of the recipe, which it does not give, is ours. With two
+        targets and the country and AS of WS-DREAM data set 1, the network has 1.16 million
+        parameters; the paper has 1.62 million.
 
     Notes
     -----

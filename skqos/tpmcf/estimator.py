@@ -156,7 +156,8 @@ class TPMCFRegressor(BaseQoSRegressor):
         are, side by side (eq. 7).
 
     temporal : {"transformer", "gru", "lstm"}, default="transformer"
-        What encodes the sequence.
+        What encodes the sequence. `n_heads`, `head_dim`, `convolution`, `n_filters` and `dropout`
+        are those of the transformer.
 
     n_blocks : int, default=1
         Blocks of the encoder (C_1), or layers of the recurrent network.
@@ -211,7 +212,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         Loss of both stages, in units of the transformed target.
 
     loss_scale : float, default=0.25
-        Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss.
+        Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss. Other losses have none.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         How y is transformed ahead of training, learnt from the training rows alone.
@@ -313,7 +314,8 @@ class TPMCFRegressor(BaseQoSRegressor):
     steps share a basis and one autoencoder serves all steps: bases of their own, which the paper
     has, make the features of different steps incomparable. An entity without a measurement in a
     step takes the statistics of its other steps. The product of GCMF has a constant and is divided
-    by the root of its width. Convolutions of the encoder run along time, and padded steps, those
+    by the root of its width. Factors are those of a truncated SVD, where the paper has an NMF, and
+    autoencoders have no dropout. Convolutions of the encoder run along time, and padded steps, those
     ahead of the first and those in which nothing was measured, take part in nothing. Bases and
     scales of the features are those of all training values, folds or not.
 
