@@ -315,9 +315,9 @@ class TPMCFRegressor(BaseQoSRegressor):
     has, make the features of different steps incomparable. An entity without a measurement in a
     step takes the statistics of its other steps. The product of GCMF has a constant and is divided
     by the root of its width. Factors are those of a truncated SVD, where the paper has an NMF, and
-    autoencoders have no dropout. Convolutions of the encoder run along time, and padded steps, those
-    ahead of the first and those in which nothing was measured, take part in nothing. Bases and
-    scales of the features are those of all training values, folds or not.
+    autoencoders have no dropout. Convolutions of the encoder run along time, and padded steps,
+    those ahead of the first and those in which nothing was measured, take part in nothing. Bases
+    and scales of the features are those of all training values, folds or not.
 
     How far a forecast lies ahead is not told to the network: all steps after the last measured one
     have the same prediction. A time before the first measured step is predicted from that step, and
