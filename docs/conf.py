@@ -56,8 +56,8 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = f"skqos {release}"
-# MathJax and its glyphs in one file, which a package brings: equations need no network.
-MATHJAX = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
+# MathJax, its extensions and its glyphs in one file of a package: equations need no network.
+MATHJAX = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg-full.js"
 html_static_path = ["_static", str(MATHJAX)]
 mathjax_path = MATHJAX.name
 html_css_files = ["skqos.css"]

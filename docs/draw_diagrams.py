@@ -219,7 +219,7 @@ SHARP_QOS = Diagram(
         [
             Box("values", "values of QoS p:\nNMF factors", "input"),
             Box("others", "values of the\nother QoS", "input"),
-            Box("context", "context:\nautoencoder codes", "input"),
+            Box("context", "context: codes\nof categories", "input"),
         ],
         [
             Box("hhgcn", "HHGCN over\ngraph p", "option"),
