@@ -6,13 +6,12 @@ predictions, its intervals and its choices are worth. Needs matplotlib.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from figure_style import GREY, save_figure
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from skqos import SAMoERegressor
@@ -20,21 +19,8 @@ from skqos.datasets import make_qos
 from skqos.preprocessing import ContextJoiner
 from skqos.selection import rank_services
 
-FOLDER = Path(__file__).parent / "_static"
 LIMIT = 0.2
 USER = 3
-# Grey text and a transparent ground can be read on light and on dark pages.
-GREY = "#808790"
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "skqos",
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY
-    ),
-}
 
 
 def main() -> None:
@@ -52,12 +38,9 @@ def main() -> None:
         "intervals": draw_intervals,
         "choice": draw_choice,
     }
-    with mpl.rc_context(STYLE):
-        for name, draw in panels.items():
-            figure = Figure(figsize=(3.6, 3.1), layout="constrained")
-            draw(figure.add_subplot(), model, held_out)
-            path = FOLDER / f"front_page_{name}.svg"
-            figure.savefig(path, transparent=True, metadata={"Date": None})
+    for name, draw in panels.items():
+        size = (3.6, 3.1)
+        save_figure(f"front_page_{name}", size, partial(draw, model=model, rows=held_out))
 
 
 def draw_predictions(axes: Axes, model: Pipeline, rows: pd.DataFrame) -> None:
