@@ -161,7 +161,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-        The paper does not state its loss; its figures imply the absolute error.
+        The paper does not state its loss; its figures imply the absolute error. The threshold of
+        "huber" is 1.
 
     partial_fit_epochs : int, default=6
         Number of epochs of an update by `partial_fit`.
@@ -306,6 +307,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     is the same at 2.5 % and at 10 % density. Training on the true values of test cells gives such
     results; training on predictions does not. In this implementation, refill and pseudo-labels
     contain only predictions.
+
+    No parameter undoes the following differences from the paper. All experts of the first stage
+    are trained together, through the gate. Linear layers have biases. Factors are scaled to the
+    size of an embedding. Predictions are bounded by 1.05 times the largest absolute target.
 
     `partial_fit` continues the training of the final network. A new user or service starts from the
     average of the known ones, including the factors. The factors are not computed again, and refill

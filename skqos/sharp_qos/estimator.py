@@ -201,7 +201,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-        Each task has its own loss; see `task_weighting`.
+        Each task has its own loss; see `task_weighting`. The threshold of "huber" is 1.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -350,9 +350,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Published settings [1]_, as keyword arguments of the estimator.
 
         They hold what the summary of the paper states: convolution, graphs, penalty, loss and
-        weighting, without our regularisation, and layer sizes that lead to about its number of
-        parameters. The summary does not give the rest of the training recipe; for it the defaults
-        apply.
+        weighting, without our regularisation. The summary does not give the rest of the training
+        recipe; for it the defaults apply. With two targets and the country and autonomous system of
+        WS-DREAM data set 1, the network has 1.16 million parameters; the paper has 1.62 million.
 
     Notes
     -----

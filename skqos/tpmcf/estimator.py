@@ -395,9 +395,11 @@ class TPMCFRegressor(BaseQoSRegressor):
     a common basis, and the autoencoders are shared by all steps; with separate bases, as in the
     paper, the features of different steps are not comparable. A user or service without a
     measurement in a step has the statistics of its other steps. The product of GCMF has a constant
-    and is divided by the square root of its size. The convolutions of the encoder run along time.
-    Padded steps, which are those before the first step and those without a measurement, are masked.
-    Bases and scales of the features are computed from all training values, also with folds.
+    and is divided by the square root of its size. Factors are those of a truncated SVD, where the
+    paper has a non-negative factorisation, and the autoencoders have no dropout. The convolutions
+    of the encoder run along time. Padded steps, which are those before the first step and those
+    without a measurement, are masked. Bases and scales of the features are computed from all
+    training values, also with folds.
 
     The network does not know how far ahead a forecast is: all steps after the last measured one
     have the same prediction. A time before the first measured step is predicted from that step,
