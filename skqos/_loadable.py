@@ -58,9 +58,16 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "skqos.state": ("FittedState", "NetworkState"),
     "skqos.targets": ("TargetTransform",),
+    "skqos.tpmcf.autoencoder": ("SimilarityAutoencoder", "StackedAutoencoder"),
+    "skqos.tpmcf.calendar": ("Calendar",),
     "skqos.tpmcf.estimator": ("TPMCFRegressor",),
+    "skqos.tpmcf.features": (
+        *("KnownSteps", "MatrixFactors", "NodeFeatures", "SimilarityFactors", "Statistics"),
+    ),
     "skqos.tpmcf.gcmf": ("GCMF", "GraphUnit"),
     "skqos.tpmcf.module": ("FeaturePlacement", "TPMCFModule"),
+    "skqos.tpmcf.recent_cells": ("RecentCells",),
+    "skqos.tpmcf.step_features": ("SpatialFeatures", "StepFeatures"),
     "skqos.tpmcf.transformer": (
         "EncoderBlock",
         "FeatureConvolution",

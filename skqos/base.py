@@ -7,7 +7,7 @@ X, y -> ids and context (`inputs`) -> codes and entity tables (`entities`) -> tr
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -118,6 +118,8 @@ class TrainingRows:
         Transformed targets; NaN where not observed.
     weights : ndarray of float64 of shape (n,)
         Positive weights of the rows.
+    times : ndarray of int64 of shape (n,) or None
+        Time steps of the rows.
     """
 
     users: EntityEncoder
@@ -126,6 +128,7 @@ class TrainingRows:
     service_codes: np.ndarray
     target: np.ndarray
     weights: np.ndarray
+    times: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,8 +142,6 @@ class TrainingData(TrainingRows):
 
     Attributes
     ----------
-    times : ndarray of int64 of shape (n,) or None
-        Time steps of the training rows.
     time_scale : TimeScale or None
         How times count in steps.
     y : ndarray of float64, of the shape of `target`
@@ -151,7 +152,6 @@ class TrainingData(TrainingRows):
         Seeds whatever is random beside torch.
     """
 
-    times: np.ndarray | None
     time_scale: TimeScale | None
     y: np.ndarray
     validation: tuple[Interactions, np.ndarray, np.ndarray] | None

@@ -18,7 +18,6 @@ from skqos.incremental import STAGE
 from skqos.persistence import load_model, save_model
 from skqos.prediction import copy_module
 from skqos.preprocessing import ContextJoiner
-from skqos.replay import ReplayBuffer
 from tests.common import CONTRACTS, incremental_estimators
 
 NEW_USER, NEW_SERVICE = 10**6, 10**7
@@ -557,6 +556,4 @@ def test_a_target_that_is_not_measured_again_is_kept(joint):
 def test_large_updates_replay_all_rows_and_small_ones_step_carefully(
     n_new, n_kept, n_seen, n_replayed, rate
 ):
-    numbers = np.arange(n_kept)
-    buffer = ReplayBuffer(numbers, numbers, *[numbers * 1.0] * 3, n_seen)
-    assert incremental._plan(n_new, buffer) == (n_replayed, pytest.approx(rate))
+    assert incremental.plan_update(n_new, n_kept, n_seen) == (n_replayed, pytest.approx(rate))

@@ -23,28 +23,32 @@ from skqos._times import (
     read_times,
 )
 from skqos._weighted import weighted_median
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData, TrainingRows
 from skqos.entities import Interactions
 from skqos.exceptions import EarlyTimeWarning
+from skqos.incremental import IncrementalQoSRegressor, Update, plan_update
 from skqos.inputs import Columns
+from skqos.state import FittedAttribute
 from skqos.tpmcf.features import (
     FAMILIES,
     Family,
     MatrixFactors,
     NodeFeatures,
-    Sides,
     SimilarityFactors,
     Statistics,
     StepCells,
     draw_folds,
-    without_folds,
 )
+from skqos.tpmcf.recent_cells import RecentCells
+from skqos.tpmcf.step_features import StepFeatures
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from skqos.tpmcf.features import Sides
     from skqos.tpmcf.gcmf import GCMF, TensorSides
     from skqos.tpmcf.module import TPMCFModule
+    from skqos.tpmcf.updating import StepUpdate
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
 # In arrays of integers, time stamps, and those with a time zone.
@@ -52,7 +56,7 @@ MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
-class TPMCFRegressor(BaseQoSRegressor):
+class TPMCFRegressor(IncrementalQoSRegressor):
     """Temporal prediction with graph convolution and a predictive transformer encoder (TPMCF).
 
     Every user and service is described at every time step by what was measured there: statistics,
@@ -114,7 +118,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     gcmf_dim : int, default=8
         Width of each of the two graph-convolution units (f').
 
-    step_weights : {"shared", "own"}, default="shared"
+    gcmf_weights : {"shared", "own"}, default="shared"
         Whether all steps share the weights of the units, or each has its own, as in the paper:
         then their embeddings have nothing in common from step to step.
 
@@ -349,7 +353,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "n_folds": None,
         "modules": "both",
         "gcmf_dim": 64,
-        "step_weights": "own",
+        "gcmf_weights": "own",
         "self_loops": "normalised",
         "gcmf_epochs": 1000,
         "gcmf_learning_rate": 1e-3,
@@ -383,9 +387,10 @@ class TPMCFRegressor(BaseQoSRegressor):
     }
 
     _n_id_columns = 3
+    _step_features = FittedAttribute()
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         "features": ["array-like"],
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "similarity_dim": [Interval(Integral, 1, None, closed="left")],
@@ -394,7 +399,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "n_folds": [Interval(Integral, 2, None, closed="left"), None],
         "modules": [StrOptions({"both", "gcmf", "pte"})],
         "gcmf_dim": [Interval(Integral, 1, None, closed="left")],
-        "step_weights": [StrOptions({"shared", "own"})],
+        "gcmf_weights": [StrOptions({"shared", "own"})],
         "self_loops": [StrOptions({"whole", "normalised"})],
         "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
         "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -419,7 +424,9 @@ class TPMCFRegressor(BaseQoSRegressor):
         "entity_dropout": [Interval(Real, 0, 1, closed="left")],
         "newcomer_share": [Interval(Real, 0, 1, closed="left")],
         "forecast_share": [Interval(Real, 0, 1, closed="left")],
+        "max_horizon": [Interval(Integral, 1, None, closed="left")],
         "target_steps": ["array-like", StrOptions({"last"}), None],
+        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
         "loss": [StrOptions(set(LOSS_NAMES))],
         "loss_scale": [Interval(Real, 0, None, closed="neither")],
     }
@@ -438,7 +445,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         n_folds: int | None = 20,
         modules: str = "pte",
         gcmf_dim: int = 8,
-        step_weights: str = "shared",
+        gcmf_weights: str = "shared",
         self_loops: str = "whole",
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
@@ -463,9 +470,12 @@ class TPMCFRegressor(BaseQoSRegressor):
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
         forecast_share: float = 0.2,
+        max_horizon: int = 8,
         target_steps: Sequence[int] | str | None = None,
         loss: str = "absolute_error",
         loss_scale: float = 0.25,
+        partial_fit_epochs: int = 1,
+        replay_buffer_size: int = 400_000,
         target_transform: str | None = "auto",
         max_epochs: int = 12,
         optimizer: str = "adamw",
@@ -493,7 +503,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.n_folds = n_folds
         self.modules = modules
         self.gcmf_dim = gcmf_dim
-        self.step_weights = step_weights
+        self.gcmf_weights = gcmf_weights
         self.self_loops = self_loops
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
@@ -518,9 +528,12 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.entity_dropout = entity_dropout
         self.newcomer_share = newcomer_share
         self.forecast_share = forecast_share
+        self.max_horizon = max_horizon
         self.target_steps = target_steps
         self.loss = loss
         self.loss_scale = loss_scale
+        self.partial_fit_epochs = partial_fit_epochs
+        self.replay_buffer_size = replay_buffer_size
         self.target_transform = target_transform
         self.max_epochs = max_epochs
         self.optimizer = optimizer
@@ -655,7 +668,7 @@ class TPMCFRegressor(BaseQoSRegressor):
 
         times = sorted_unique(data.times)
         steps = np.searchsorted(times, data.times)
-        cells, cell_of_row = StepCells.from_rows(
+        cells, cell_of_row, _ = StepCells.from_rows(
             steps,
             data.user_codes,
             data.service_codes,
@@ -668,23 +681,32 @@ class TPMCFRegressor(BaseQoSRegressor):
             "users": data.user_codes,
             "services": data.service_codes,
             "steps": steps,
-            "tables": folds[cell_of_row],
+            "folds": folds[cell_of_row],
         }
         targets = self._target_rows(data)
         validation = None if data.validation is None else ValidationDataset(*data.validation)
-        initial = self._initial_features(data, cells, folds)
-        nets = {}
+        families = self._families(data.seed)
+        features = StepFeatures(
+            NodeFeatures([families[name] for name in self.features]), self.n_folds
+        ).fit(cells)
+        initial = features.initial(cells, folds)
+        nets, embedded = {}, None
         if self.modules != "pte":
-            gcmf = self._build_gcmf(times, cells, folds, initial, data)
+            gcmf = self._build_gcmf(initial, data).observe(times, cells, folds, initial)
             stage = "gcmf" if self.modules == "both" else "final"
             nets[stage] = self._train_gcmf(gcmf, rows, data, trainer, validation, stage)
+            embedded = gcmf.embed_all()
+            has_sequences = self.modules == "both"
+            features = features.with_graph(
+                gcmf.freeze(),
+                embedded,
+                bounded=has_sequences and self.bounded_embeddings,
+                with_initial=has_sequences and self.initial_features,
+            )
         if self.modules != "gcmf":
-            features = self._sequence_features(initial, nets.get("gcmf"))
-            module = self._build_module(times, features, data)
+            module = self._build_module(times, features.join(initial, embedded), data)
             nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
-        else:
-            gcmf.freeze()
-        return nets, {}
+        return nets, {"_step_features": features}
 
     def _target_rows(self, data: TrainingData) -> np.ndarray:
         """Training rows that the PTE learns to predict."""
@@ -710,12 +732,6 @@ class TPMCFRegressor(BaseQoSRegressor):
             times = read_times(pd.Series(list(self.target_steps)), "target_steps")
             return data.time_scale.steps_of(times, "target_steps")
 
-    def _initial_features(self, data: TrainingData, cells: StepCells, folds: np.ndarray) -> Sides:
-        """Features of the nodes without the cells of each fold (F_0)."""
-        families = self._families(data.seed)
-        features = NodeFeatures([families[name] for name in self.features]).fit(cells)
-        return without_folds(features.transform, cells, folds, self.n_folds)
-
     def _families(self, seed: int) -> dict[str, Family]:
         similarity = SimilarityFactors(self.similarity_dim, seed)
         if self.similarity == "autoencoder":
@@ -728,26 +744,17 @@ class TPMCFRegressor(BaseQoSRegressor):
             "similarity": similarity,
         }
 
-    def _build_gcmf(
-        self,
-        times: np.ndarray,
-        cells: StepCells,
-        folds: np.ndarray,
-        features: Sides,
-        data: TrainingData,
-    ) -> GCMF:
+    def _build_gcmf(self, features: Sides, data: TrainingData) -> GCMF:
         from skqos.tpmcf.gcmf import GCMF
 
+        n_steps, in_dim = features[0].shape[1], features[0].shape[3]
         return GCMF(
-            times,
-            cells,
-            folds,
-            features,
+            in_dim,
             n_members=self.n_members,
             hidden_dim=self.gcmf_dim,
-            own_weights=self.step_weights == "own",
+            n_weights=n_steps if self.gcmf_weights == "own" else 1,
             whole_self=self.self_loops == "whole",
-            start=weighted_median(data.target, data.weights),
+            initial_prediction=weighted_median(data.target, data.weights),
         )
 
     def _train_gcmf(
@@ -766,7 +773,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             gcmf,
             self._criterion(self.gcmf_loss_scale),
             # Each step of training convolves all nodes, so that it takes all rows of a fold.
-            InteractionDataset(rows, data.target, data.weights, one_per_batch="tables"),
+            InteractionDataset(rows, data.target, data.weights, one_per_batch="folds"),
             validation,
             stage=stage,
             max_epochs=self.gcmf_epochs,
@@ -774,39 +781,16 @@ class TPMCFRegressor(BaseQoSRegressor):
             learning_rate=self.gcmf_learning_rate,
         )
 
-    def _sequence_features(self, initial: Sides, gcmf: QoSNet | None) -> TensorSides:
-        """Features of the nodes in the sequences: embeddings, initial features, or both.
-
-        Embeddings are of each member, initial features for all.
-        """
-        import torch
-
-        from skqos.tpmcf.gcmf import standardise
-
-        parts = []
-        if gcmf is None or self.initial_features:
-            parts.append([torch.as_tensor(side).unsqueeze(0) for side in initial])
-        if gcmf is not None:
-            embedded = gcmf.module_.embed_all()
-            if self.bounded_embeddings:
-                embedded = [torch.tanh(standardise(side)) for side in embedded]
-            parts.append(embedded)
-            gcmf.module_.freeze()
-        n_members = len(parts[-1][0])
-        return [
-            torch.cat([part.expand(n_members, -1, -1, -1, -1) for part in side], dim=4)
-            for side in zip(*parts, strict=True)
-        ]
-
     def _build_module(
         self, times: np.ndarray, features: TensorSides, data: TrainingData
     ) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
+        from skqos.tpmcf.calendar import make_calendar
         from skqos.tpmcf.module import TPMCFModule
 
-        vectors = None
+        entities = None
         if self.entity_dim is not None:
-            vectors = [
+            entities = [
                 FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
                 for side in (data.users, data.services)
             ]
@@ -816,19 +800,21 @@ class TPMCFRegressor(BaseQoSRegressor):
         return TPMCFModule(
             times,
             features,
-            vectors,
+            entities,
             self._build_encoder(token_dim),
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
+            max_horizon=self.max_horizon,
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
             step_encoding=self.step_encoding,
+            calendar=make_calendar(data.time_scale, times) if self.step_encoding else None,
             target_features=self.target_features,
-            vector_dropout=self.entity_dropout,
+            entity_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
-            start=weighted_median(data.target, data.weights),
+            initial_prediction=weighted_median(data.target, data.weights),
         )
 
     def _build_encoder(self, dim: int) -> nn.Module:
@@ -883,7 +869,57 @@ class TPMCFRegressor(BaseQoSRegressor):
             stage="final",
             max_epochs=self.max_epochs,
         )
-        module.forget_training_tables()
+        module.forget_training()
+        return net
+
+    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> RecentCells:
+        return RecentCells.of_rows(rows, rng)
+
+    def _update(self, new: TrainingRows) -> Update:
+        """Take the steps of further rows in, then train on them and on the last ones before."""
+        from skqos.prediction import copy_module
+        from skqos.tpmcf.module import TPMCFModule
+        from skqos.tpmcf.updating import StepUpdate
+
+        features = self._step_features
+        features.check_shared_weights()
+        rng = self._update_rng()
+        known_times = self.module_.times.numpy()
+        update = StepUpdate.of_rows(new, features, self._replay_buffer, known_times, rng)
+        module, net = copy_module(self.module_), None
+        has_sequences = isinstance(module, TPMCFModule)
+        if has_sequences:
+            module.grow(new.users, new.services)
+        if has_sequences and self.partial_fit_epochs:
+            net = self._train_on_steps(module, update, rng)
+            module = net.module_
+        else:
+            update.place(module, update.touched, update.describe(update.touched))
+        buffer = update.cells.limited(self.replay_buffer_size)
+        return Update(module, net, {"_replay_buffer": buffer, "_step_features": update.features})
+
+    def _train_on_steps(
+        self, module: TPMCFModule, update: StepUpdate, rng: np.random.RandomState
+    ) -> QoSNet:
+        """Train the PTE on further cells and on earlier ones of the last steps."""
+        from skqos.training import InteractionDataset
+
+        further = update.further()
+        # How much there was ahead of the cells that are kept does not matter: time goes on.
+        n_replayed, rate = plan_update(len(further), update.n_earlier, max(update.n_earlier, 1))
+        cells = np.concatenate([further, update.replayed(n_replayed, rng)])
+
+        def prepare() -> dict[str, Any]:
+            times = update.describable(cells)
+            features = update.describe(times)
+            update.place(module, times, features)
+            module.train_on(features, update.positions(times))
+            target, weights = update.cells.target[cells], update.cells.weights[cells]
+            rows = InteractionDataset(update.inputs(cells), target, weights)
+            return {"criterion": self._criterion(self.loss_scale), "rows": rows}
+
+        net = self._train_update(module, rate, rng, prepare)
+        net.module_.forget_training()
         return net
 
     def _criterion(self, scale: float) -> nn.Module:
