@@ -86,7 +86,9 @@ class SimilarityAutoencoder:
             with torch.inference_mode():
                 known = model.encoder[0].in_features
                 codes = [model.encoder(batch[:, :known]) for batch in _similarities(rows, n)]
-            sides.append(torch.cat(codes).numpy().astype(np.float64).reshape(-1, n, self.dim))
+            # Without a step there is no batch.
+            joined = torch.cat([torch.empty(0, self.dim), *codes]).numpy().astype(np.float64)
+            sides.append(joined.reshape(cells.shape[0], n, self.dim))
         return tuple(sides)
 
     def _train(self, rows: sparse.csr_array, n: int) -> StackedAutoencoder:

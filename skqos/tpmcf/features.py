@@ -141,7 +141,7 @@ class Statistics:
         """Five statistics of each user and service at each step."""
         n_steps = cells.shape[0]
         return tuple(
-            group_statistics(groups, cells.values, n_steps * n).reshape(n_steps, n, -1)
+            group_statistics(groups, cells.values, n_steps * n).reshape(n_steps, n, len(STATISTICS))
             for groups, n in zip(
                 (cells.step_users, cells.step_services), cells.shape[1:], strict=True
             )
@@ -295,9 +295,8 @@ class MatrixFactors:
 
     def transform(self, cells: StepCells) -> Sides:
         """Factors of each user and service at each step."""
-        n_steps = cells.shape[0]
-        of_users, of_services = (np.tile(basis, (n_steps, 1)) for basis in self.bases_)
-        return _split_steps(cells.blocks @ of_services, cells.blocks.T @ of_users, n_steps)
+        of_users, of_services = (np.tile(basis, (cells.shape[0], 1)) for basis in self.bases_)
+        return _split_steps(cells, cells.blocks @ of_services, cells.blocks.T @ of_users)
 
 
 class SimilarityFactors:
@@ -346,23 +345,26 @@ class SimilarityFactors:
 
     def transform(self, cells: StepCells) -> Sides:
         """Compressed similarities of each user and service at each step."""
-        n_steps = cells.shape[0]
         compressed = (
-            rows @ (rows.T @ np.tile(projection, (n_steps, 1)))
+            rows @ (rows.T @ np.tile(projection, (cells.shape[0], 1)))
             for rows, projection in zip(normalised_rows(cells), self.projections_, strict=True)
         )
-        return _split_steps(*compressed, n_steps)
+        return _split_steps(cells, *compressed)
 
 
 def normalised_rows(cells: StepCells) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Users' and services' measurements of each step, scaled to length 1."""
     by_service = sparse.csr_array(cells.blocks.T)
+    if not len(cells):
+        return cells.blocks, by_service
     return tuple(normalize(rows) for rows in (cells.blocks, by_service))
 
 
-def _split_steps(of_users: np.ndarray, of_services: np.ndarray, n_steps: int) -> Sides:
-    return of_users.reshape(n_steps, -1, of_users.shape[1]), of_services.reshape(
-        n_steps, -1, of_services.shape[1]
+def _split_steps(cells: StepCells, *sides: np.ndarray) -> Sides:
+    """Give the steps an axis of their own, the first."""
+    n_steps, *sizes = cells.shape
+    return tuple(
+        side.reshape(n_steps, n, side.shape[1]) for n, side in zip(sizes, sides, strict=True)
     )
 
 
