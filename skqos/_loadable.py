@@ -14,6 +14,7 @@ from torch import nn
 # Ours: objects are made without a constructor, and their checked state is set name by name.
 OURS: dict[str, tuple[str, ...]] = {
     "skqos._times": ("TimeScale",),
+    "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "Side"),
     "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
     "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
     "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
