@@ -1,7 +1,7 @@
 """Errors slot by slot over a stream of measurements: WS-DREAM data set 2, response time.
 
     python examples/benchmark_stream.py --data DIR --out results/stream
-    python examples/benchmark_stream.py --table results/stream/results.csv --readme docs/partial_fit.md
+    python examples/benchmark_stream.py --table results.csv --readme docs/partial_fit.md
 
 The 64 slots come one after the other. The measurements of a slot are predicted before any of them
 is known; they arrive when the slot is over; then a method learns from them, and predicts the next
