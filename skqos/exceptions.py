@@ -8,6 +8,7 @@ __all__ = [
     "NoServiceWarning",
     "SparseStepsWarning",
     "UnusedColumnsWarning",
+    "UnusedParameterWarning",
 ]
 
 
@@ -24,6 +25,20 @@ class UnusedColumnsWarning(UserWarning):
     >>> from skqos.exceptions import UnusedColumnsWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore", category=UnusedColumnsWarning)
+    """
+
+
+class UnusedParameterWarning(UserWarning):
+    """A parameter was set that has no effect with the other parameters.
+
+    A parameter counts as set if its value is not the default.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from skqos.exceptions import UnusedParameterWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", category=UnusedParameterWarning)
     """
 
 

@@ -387,8 +387,8 @@ def test_joint_updates_take_what_was_observed(joint):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda y: y[:, 0], r"y has shape \(200,\); fit saw one of shape \('n_samples', 2\)"),
-        (lambda y: np.full_like(y, np.nan), "NaN everywhere"),
+        (lambda y: y[:, 0], r"y has shape \(200,\), but in fit it had shape \('n_samples', 2\)"),
+        (lambda y: np.full_like(y, np.nan), "NaN in every entry"),
         (lambda y: np.where(np.isnan(y), np.inf, y), "infinity"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a method has to beat: medians, neighbourhoods (UIPCC), PMF, AMF, and a plain network."""
+"""Baselines: medians, neighbourhoods (UIPCC), PMF, AMF, and a multilayer perceptron."""
 
 from skqos.baselines.amf import AMFRegressor
 from skqos.baselines.collaborative import PMFRegressor, UIPCCRegressor

@@ -1,4 +1,4 @@
-"""Adaptive matrix factorisation (AMF), which follows a stream of measurements, without torch.
+"""Adaptive matrix factorisation (AMF) for streams of measurements, without torch.
 
 J. Zhu, P. He, Z. Zheng, M. R. Lyu, "Online QoS Prediction for Runtime Service Adaptation via
 Adaptive Matrix Factorization", IEEE Transactions on Parallel and Distributed Systems 28(10), 2017.
@@ -113,58 +113,75 @@ class Side:
 
 
 class AMFRegressor(BaselineRegressor):
-    """Adaptive matrix factorisation (AMF), which learns measurements as they come.
+    """Adaptive matrix factorisation (AMF) for streams of measurements.
 
-    A user's and a service's factors, multiplied, tell the QoS on a normalised scale, through a
-    logistic function. Stochastic gradient steps lower the squared relative error. How far a step
-    moves either side depends on which of them is predicted worse so far, so that a new user changes
-    much and the services that it uses little. `partial_fit` goes on from there with the
-    measurements of the next time slot; earlier ones have expired.
+    The product of a user's and a service's factors gives the QoS on a normalised scale, by a
+    logistic function. Stochastic gradient descent minimises the squared relative errors. The step
+    of each side is weighted by its error so far: a new user is changed much, and the services that
+    it uses are changed little. `partial_fit` continues with the measurements of the next time slot
+    alone; earlier measurements have expired.
 
-    Context columns of X are accepted, as a `ContextJoiner` ahead appends them, and not used. A time
+    Context columns of X, for example from a `ContextJoiner`, are accepted but not used. A time
     column is not used either.
 
     Parameters
     ----------
     n_factors : int, default=10
-        Length of the factors (d).
+        Rank of the factorisation of the interaction matrix.
 
-    learning_rate : float, default=0.8
-        Length of a gradient step (eta).
+        d in the article.
+
+    step_size : float, default=0.8
+        Size of the gradient steps (eta).
 
     regularization : float, default=3e-4
-        Weight of the squared factors (lambda).
+        Weight of the squared factors.
+
+        lambda in the article.
 
     error_rate : float, default=0.3
-        How fast the running errors follow, in (0, 1] (beta).
+        Weight of the latest error in the running mean of a user's and a service's errors (beta),
+        above 0 and at most 1.
 
     power : float, default=-0.007
-        Power of the Box-Cox transform (alpha). The article has -0.007 for response time and -0.05
-        for throughput.
+        Power of the Box-Cox transform of y (alpha). The article uses -0.007 for response time and
+        -0.05 for throughput.
 
     max_iter : int, default=50
-        Passes over the rows of a call at most.
+        Maximum number of iterations.
+
+        An iteration is one pass over the rows of a call.
 
     tol : float, default=1e-3
-        Stop when a pass lowers the mean relative error by less than this share of it.
+        Tolerance of the stopping criterion.
+
+        The iterations stop when the relative decrease of the mean relative error in one iteration
+        is at most this value.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the start and the order of the rows. Pass an int for the same model at every call.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial factors and the order of the rows.
 
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_factors)
-        In the order of ``users_.ids_``.
+        Factors of the users, in the order of ``users_.ids_``.
     service_factors_ : ndarray of shape (n_services, n_factors)
-        In the order of ``services_.ids_``.
+        Factors of the services, in the order of ``services_.ids_``.
     n_iter_ : int
-        Passes of the latest call.
+        Number of iterations that were run.
+
+        Those of the latest call of `fit` or `partial_fit`.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        And those of updates.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
@@ -172,14 +189,14 @@ class AMFRegressor(BaselineRegressor):
 
     Notes
     -----
-    Rows are taken in an order in which no user and no service comes twice within a block; the
-    steps of a block are computed together, with the result of one after the other. Repeated cells
-    of a call count as their mean, weighted by `sample_weight`, and every cell counts once. A pair
-    of an unknown user or service is predicted from the average factors.
+    Rows are processed in blocks in which each user and each service occurs at most once. The steps
+    of a block are computed together, which gives the same result as one after the other. Repeated
+    measurements of a cell in a call are replaced by their mean, weighted by `sample_weight`, and
+    every cell counts once. For an unknown user or service, the average factors are used.
 
-    Values are mapped to 0.1 to 1, where the article has 0 to 1, because errors are divided by them.
-    The ends are the smallest and the largest value of `fit`; the article has the range of the data
-    set. Later values beyond them count as the ends.
+    The article normalises values to the interval from 0 to 1, over the range of the data set. Here
+    the interval begins at 0.1, because errors are divided by the values, and its ends are the
+    smallest and the largest value in `fit`. Later values outside of the range are clipped.
 
     References
     ----------
@@ -204,7 +221,7 @@ class AMFRegressor(BaselineRegressor):
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "step_size": [Interval(Real, 0, None, closed="neither")],
         "regularization": [Interval(Real, 0, None, closed="left")],
         "error_rate": [Interval(Real, 0, 1, closed="right")],
         "power": [Real],
@@ -217,7 +234,7 @@ class AMFRegressor(BaselineRegressor):
         self,
         *,
         n_factors: int = 10,
-        learning_rate: float = 0.8,
+        step_size: float = 0.8,
         regularization: float = 3e-4,
         error_rate: float = 0.3,
         power: float = -0.007,
@@ -226,7 +243,7 @@ class AMFRegressor(BaselineRegressor):
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_factors = n_factors
-        self.learning_rate = learning_rate
+        self.step_size = step_size
         self.regularization = regularization
         self.error_rate = error_rate
         self.power = power
@@ -236,26 +253,29 @@ class AMFRegressor(BaselineRegressor):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Go on with further measurements, or fit to the first ones.
+        """Continue with further measurements; the first call fits the model.
+
+        New users and services get random factors.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Columns as in `fit`. New users and services get factors.
+            At least one row, with columns as in `fit`.
         y : array-like of shape (n_samples,)
-            Measured QoS in the unit of `fit`.
+            Measured QoS in the unit and shape of `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
-            As in `fit`.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
 
         Returns
         -------
         self : object
-            The updated estimator.
+            The updated estimator, or the result of `fit` if it was not fitted before.
 
         Raises
         ------
         ValueError
-            If X, y or `sample_weight` is not as described; the model is as it was then.
+            If X, y or `sample_weight` is not as described. The model remains unchanged.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight)
@@ -374,7 +394,7 @@ class AMFRegressor(BaselineRegressor):
             (services, service_codes, s, u, 1 - share),
         ):
             gradient = (weight * slope)[:, None] * other + self.regularization * own
-            side.factors[codes] = own - self.learning_rate * gradient
+            side.factors[codes] = own - self.step_size * gradient
             rate = self.error_rate * weight
             side.errors[codes] = rate * error + (1 - rate) * side.errors[codes]
         return float(error.sum())

@@ -28,7 +28,7 @@ def test_blocks_hold_each_row_once_and_no_entity_twice():
 
 def test_a_block_is_the_steps_of_its_rows_one_after_the_other():
     users, services, values = some_rows()
-    model = AMFRegressor(n_factors=3, learning_rate=0.1, regularization=0.01, error_rate=0.4)
+    model = AMFRegressor(n_factors=3, step_size=0.1, regularization=0.01, error_rate=0.4)
     rng = np.random.RandomState(0)
     sides = [Side(np.empty((0, 3)), np.empty(0)).grown(n, rng) for n in (7, 9)]
     (u, e_u), (s, e_s) = ((side.factors.copy(), side.errors.copy()) for side in sides)

@@ -155,7 +155,7 @@ def test_bad_input_to_fit_raises_and_keeps_the_earlier_model(model, qos, case):
         (MedianRegressor(by="region"), "by"),
         (MedianRegressor(by=None), "by"),
         (AMFRegressor(error_rate=0.0), "error_rate"),
-        (AMFRegressor(learning_rate=0), "learning_rate"),
+        (AMFRegressor(step_size=0), "step_size"),
     ],
 )
 def test_bad_parameters_raise(model, name):
