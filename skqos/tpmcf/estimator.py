@@ -461,7 +461,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     >>> from skqos import TPMCFRegressor
     >>> from skqos.datasets import make_qos
     >>> data = make_qos(20, 30, density=0.2, n_time_steps=4, random_state=0)
-    >>> model = TPMCFRegressor(max_epochs=2, gcmf_epochs=2, random_state=0).fit(data.X, data.y)
+    >>> model = TPMCFRegressor(max_epochs=2, random_state=0).fit(data.X, data.y)
     >>> model.predict([[3, 17, 2], [3, 17, 4]]).shape
     (2,)
     """
@@ -513,6 +513,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     _step_features = FittedAttribute()
 
     _switched_off = (
+        *IncrementalQoSRegressor._switched_off,
         SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
         SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
         SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
