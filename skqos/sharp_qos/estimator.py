@@ -235,7 +235,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
         The biases in the Poincare ball are always trained by Riemannian Adam.
 
-    learning_rate : float, default=3e-3
+    learning_rate : float, default=5e-3
         Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
         schedule.
 
@@ -486,7 +486,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         partial_fit_epochs: int = 3,
         replay_buffer_size: int = 100_000,
         optimizer: str = "adamw",
-        learning_rate: float = 3e-3,
+        learning_rate: float = 5e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int | str = "auto",
