@@ -469,7 +469,7 @@ def test_quickstart_runs(example, wsdream_folder, capsys, monkeypatch, real):
     table = quickstart.main([*arguments, "--density", "0.3"])
     assert list(table.index) == ["SAMoERegressor", "service median", "constant median"]
     captured = capsys.readouterr()
-    assert "The five services predicted fastest for user" in captured.out
+    assert "The five services with the lowest predictions for user" in captured.out
     assert "final: epoch 2/2" in captured.err
 
 

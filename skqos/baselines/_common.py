@@ -1,4 +1,4 @@
-"""What baselines of bare ids share: reading X and y."""
+"""Base class of the baselines that use ids only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skqos.state import FittedState
 
 
 class BaselineRegressor(PairRegressor):
-    """Reading X and y; a subclass defines ``_fit_rows`` and ``predict``."""
+    """Base class that reads X and y; a subclass defines ``_fit_rows`` and ``predict``."""
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -40,14 +40,14 @@ class BaselineRegressor(PairRegressor):
         Raises
         ------
         ValueError
-            If X, y or `sample_weight` is not as described; nothing of an earlier fit is changed
-            then.
+            If X, y or `sample_weight` is not as described. A previously fitted model remains
+            unchanged.
         """
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)
         names = get_feature_names(frame)
         check_names(frame.columns, self._n_id_columns, self._n_id_columns)
-        # Ids alone: context is not looked at.
+        # Only ids are read, no context.
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)

@@ -1,4 +1,4 @@
-"""A plain network under the recipe of this package: what the methods have to beat at its cost."""
+"""A multilayer perceptron with the training recipe of this package, as a baseline."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     """Multilayer perceptron on embeddings of ids and context, averaged over members.
 
-    Each id, each categorical context column and the numeric columns together have a vector; those
-    of the user and of the service go side by side through dense layers. The network has no part
-    that is made for QoS. It takes a fraction of the time of the published methods.
+    Each id, each categorical context column and the numeric columns together are represented by a
+    vector. The vectors of the user and of the service are concatenated and processed by dense
+    layers. No part of the network is specific to QoS. It takes a fraction of the time of the
+    published methods.
 
     Parameters
     ----------
@@ -180,7 +181,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
 
     See Also
     --------
-    skqos.SAMoERegressor : A method that adds experts, a gate and pseudo-labels.
+    skqos.SAMoERegressor : Adds experts, a gate and pseudo-labels.
 
     Examples
     --------
@@ -255,7 +256,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         self.verbose = verbose
 
     def _check_parameters(self) -> None:
-        """Check what parameters must be together."""
+        """Check combinations of parameters; raise ValueError."""
         check_layer_sizes("hidden_sizes", self.hidden_sizes)
 
     def _fit_networks(

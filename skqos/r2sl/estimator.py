@@ -1,4 +1,4 @@
-"""R2SL as a scikit-learn regressor: latent states of regions, then one network."""
+"""R2SL as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PAPER_KINDS = ("city", "as")
 class R2SLRegressor(IncrementalQoSRegressor):
     """Regional latent states and a multi-scale convolutional network (R2SL) for QoS prediction.
 
-    Users and services are grouped by region: city, autonomous system, country. For each kind of
-    region, latent states are learnt from the QoS between regions, user regions and service regions
-    apart. A map holds the known features of the pair, embedded, and the latent states of its
-    regions; convolutions of several widths and a dense head read it [1]_.
+    Users and services are grouped by region, for example by city, autonomous system or country. For
+    each kind of region, latent states of user regions and of service regions are learnt from the
+    QoS between regions. The embedded features of a pair and the latent states of its regions form a
+    map, which is processed by convolutions of several widths and by dense layers [1]_.
 
     Parameters
     ----------
@@ -264,14 +264,14 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
     Notes
     -----
-    A user or service that was never seen has the latent states of its region; an unknown region
-    has the frequencies of the states, and an id the average of all ids.
+    An unknown user or service has the latent states of its region, and the average of all ids in
+    place of its id. An unknown region has the frequencies of the states.
 
-    `partial_fit` trains the network on; latent states stay those of `fit`. A new entity has
-    those of its region, a new region the frequencies of the states.
+    `partial_fit` continues the training of the network. The latent states remain those of `fit`: a
+    new user or service has those of its region, and a new region has the frequencies of the states.
 
-    A pickle holds weights, entity tables, latent states, and of the training rows what
-    `replay_buffer_size` says, as codes, transformed targets and weights; no
+    A pickle contains the weights, the entity tables, the latent states, and up to
+    `replay_buffer_size` training rows as codes, transformed targets and weights. It contains no
     optimiser state.
 
     References
@@ -410,7 +410,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
     @property
     def latent_states_(self) -> dict[str, pd.DataFrame]:
-        """P(state given region) by kind of region, with a row per side and region."""
+        """P(state given region) for each kind of region, with one row per side and region."""
         return {
             kind: pd.concat(
                 {
@@ -423,10 +423,12 @@ class R2SLRegressor(IncrementalQoSRegressor):
         }
 
     def _check_parameters(self) -> None:
-        """Check what parameters must be together."""
+        """Check combinations of parameters; raise ValueError."""
         kinds = self.region_features
         if kinds is not None and len(set(kinds)) < len(kinds):
-            raise ValueError(f"region_features must name each kind once; got {list(kinds)}.")
+            raise ValueError(
+                f"region_features must contain each kind of region once; got {list(kinds)}."
+            )
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -474,8 +476,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         for kind in kinds:
             if kind not in found:
                 raise ValueError(
-                    f"region_features names {kind!r}, which needs categorical context in both "
-                    f"'user_{kind}' and 'service_{kind}'. Kinds of region found: {found}."
+                    f"region_features contains {kind!r}, which needs the categorical context "
+                    f"columns 'user_{kind}' and 'service_{kind}'. Kinds of region found: {found}."
                 )
         return {kind: (users[kind], services[kind]) for kind in kinds}
 
@@ -534,7 +536,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
 def _shares_by_code(
     model: RegionalLatentStates, data: TrainingData, columns: tuple[int, int]
 ) -> list[np.ndarray]:
-    """States of each code of a side's regions; the last row is that of an unknown region."""
+    """Return the states of each region code of a side; the last row is for unknown regions."""
     users, services = (
         encoder.categories_[column]
         for encoder, column in zip((data.users, data.services), columns, strict=True)
@@ -547,7 +549,7 @@ def _shares_by_code(
 
 
 def _positive(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Shift a target to be positive, as the exponential model needs; an offset does not matter."""
+    """Shift a target to be positive, as the exponential model requires."""
     above = y - y.min()
-    # Of the order of small values, so that the lowest is not infinitely far in ratio.
+    # A small positive minimum keeps the ratios of values finite.
     return above + (1e-3 * np.average(above, weights=weights) or 1.0)

@@ -262,6 +262,9 @@ class RegionalLatentStates(BaseEstimator):
     No y is left: the expected counts are :math:`n_c P(j \mid c)`, whatever was measured, and states
     stay as they were drawn, but for what the prior makes of them. ``rate="printed"`` shows it.
 
+    The prior of the frequencies counts once. The paper has it in the product over records (eq. 12
+    and 18), so that it counts once per record.
+
     References
     ----------
     .. [1] Z. Wang, X. Zhang, M. Yan, "A Dual Latent State Learning Approach: Exploiting Regional

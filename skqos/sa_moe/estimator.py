@@ -1,4 +1,4 @@
-"""SA-MoE as a scikit-learn regressor: the stages of its training, in the paper's order."""
+"""SA-MoE as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of the interaction matrix, what they hold, in units of the transformed target, weights.
+    """Cells of the interaction matrix, with values of the transformed target and weights.
 
-    A cell that was measured several times is there as often.
+    A cell that was measured several times occurs several times.
     """
 
     users: np.ndarray
@@ -53,11 +53,12 @@ class Cells:
 class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
-    A user's and a service's vector come from a tower each, which mixes an id embedding, side
-    features and, with `n_factors`, factors of the interaction matrix. Three experts of different
-    kinds look at the pair, and a gate weighs them. Training has two stages: the network of the
-    first predicts cells that nobody measured; these join the training rows of the second as
-    pseudo-labels, or fill the matrix whose factors the second network gets (refill) [1]_.
+    One tower for users and one for services compute a vector from the id embedding, the context
+    features and, if `n_factors` is above 0, factors of the interaction matrix. Three experts of
+    different kinds process the pair of vectors, and a gate weights their outputs. Training has two
+    stages. The network of the first stage predicts cells that were not measured. These predictions
+    are added to the training rows of the second stage as pseudo-labels, or they fill the matrix
+    whose factors are an input of the second network (refill) [1]_.
 
     Parameters
     ----------
@@ -160,7 +161,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-        The paper does not state its loss; its figures imply the absolute error.
+        The paper does not state its loss; its figures imply the absolute error. The threshold of
+        "huber" is 1.
 
     partial_fit_epochs : int, default=6
         Number of epochs of an update by `partial_fit`.
@@ -301,16 +303,21 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
     Notes
     -----
-    The paper reports that SA-MoE lowers the error of SA-MoE- by about a third and is as good at
-    2.5 % as at 10 % density. That pattern is what training on the true values of test cells gives,
-    not what predictions give. Here refill and pseudo-labels only ever hold predictions.
+    The paper reports that SA-MoE has about two thirds of the error of SA-MoE-, and that its error
+    is the same at 2.5 % and at 10 % density. Training on the true values of test cells gives such
+    results; training on predictions does not. In this implementation, refill and pseudo-labels
+    contain only predictions.
 
-    `partial_fit` trains the final network on. A new entity starts as the average one, factors and
-    all; factors are not computed again, refill and pseudo-labels not drawn again.
+    No parameter undoes the following differences from the paper. All experts of the first stage
+    are trained together, through the gate. Linear layers have biases. Factors are scaled to the
+    size of an embedding. Predictions are bounded by 1.05 times the largest absolute target.
 
-    A pickle holds weights, entity tables, factors, and of the training rows what
-    `replay_buffer_size` says, as codes, transformed targets and weights; no
-    optimiser state.
+    `partial_fit` continues the training of the final network. A new user or service starts from the
+    average of the known ones, including the factors. The factors are not computed again, and refill
+    and pseudo-labels are not drawn again.
+
+    A pickle contains the weights, the entity tables, the factors, and up to `replay_buffer_size`
+    training rows as codes, transformed targets and weights. It contains no optimiser state.
 
     References
     ----------
@@ -384,7 +391,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
 
-    # Without it 64 % of a refit's gain was recovered, with it 71 % (WS-DREAM, one seed).
+    # An update recovered 71 % of a refit's gain with dropout and 64 % without (WS-DREAM, one seed).
     _update_has_dropout = True
 
     def __init__(
@@ -475,23 +482,29 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.verbose = verbose
 
     def expert_shares(self, X: Any, y: Any) -> pd.DataFrame:
-        """Tell on which share of given pairs each expert is best, and how the gate weighs them.
+        """Return the share of given pairs on which each expert is best, and the mean gate weights.
 
-        Each expert's output goes through the head alone (figure 2 of the paper).
+        For this, the output of each expert is passed through the head separately (figure 2 of the
+        paper).
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Pairs, columns as in `fit`.
         y : array-like of shape (n_samples,)
-            What was measured there.
+            Measured QoS of the pairs.
 
         Returns
         -------
         DataFrame of shape (n_experts, 2)
-            Index: the experts. Columns: ``best_share``, the share of pairs on which the expert's
-            absolute error is the smallest (ties go to the first), and ``mean_gate_weight``; both
-            columns sum to 1.
+            The index holds the experts. The column ``best_share`` is the share of pairs on which
+            the expert has the smallest absolute error (ties go to the first expert), and
+            ``mean_gate_weight`` is its mean gate weight. Each column sums to 1.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described.
         """
         fitted = self._snapshot()
         y = fitted._check_target(y)
@@ -511,7 +524,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         )
 
     def _check_parameters(self) -> None:
-        """Check what parameters must be together."""
+        """Check combinations of parameters; raise ValueError."""
         unknown = [name for name in self.experts if name not in EXPERTS]
         if unknown or not len(self.experts) or len(set(self.experts)) < len(self.experts):
             raise ValueError(
@@ -521,21 +534,21 @@ class SAMoERegressor(IncrementalQoSRegressor):
         check_layer_sizes("mlp_hidden_sizes", self.mlp_hidden_sizes)
         if "attention" in self.experts and self.attention_dim % self.n_heads:
             raise ValueError(
-                f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which the "
-                "heads share out."
+                f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which is "
+                "distributed over the heads."
             )
         if self.refill_ratio > 0 and self.n_factors == 0:
             warnings.warn(
-                f"refill_ratio={self.refill_ratio} has no effect: refill acts through factors, and "
-                "n_factors is 0.",
+                f"refill_ratio={self.refill_ratio} has no effect with n_factors=0, because refill "
+                "only changes the factors.",
                 UserWarning,
                 stacklevel=2,
             )
         if self.second_stage_start == "first" and self.refill_ratio > 0:
             raise ValueError(
-                f"refill_ratio={self.refill_ratio} changes the factors that the first network was "
-                "trained with, so that the second cannot start from it: set refill_ratio=0, or "
-                "second_stage_start='fresh'."
+                f"refill_ratio={self.refill_ratio} changes the factors with which the first "
+                "network was trained, so the second network cannot start from its weights. Set "
+                "refill_ratio=0 or second_stage_start='fresh'."
             )
 
     def _fit_networks(
@@ -555,7 +568,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         return {"first": first, "final": final}, {}
 
     def _second_module(self, first: QoSNet, data: TrainingData, matrix: Cells) -> SAMoEModule:
-        """Make the network of the second stage: fresh, or what the first stage ended with."""
+        """Create the network of the second stage: a new one, or a copy of the first."""
         from skqos.prediction import copy_module
 
         if self.second_stage_start == "first":
@@ -571,7 +584,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         observed: Cells,
         pseudo_labels: Cells | None = None,
     ) -> QoSNet:
-        """Train a network on what was observed, and on pseudo-labels, if there are any."""
+        """Train a network on observed cells and on pseudo-labels, if there are any."""
         from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset, ValidationDataset
 
@@ -601,7 +614,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
-        # Not stored is 0 to the SVD: centred values make that the mean.
+        # The SVD reads cells that are not stored as 0, which is the mean after centring.
         center = 0.0
         if self.fill_value == "mean":
             center = np.average(data.target, weights=data.weights)
@@ -613,7 +626,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
     def _cell_predictor(
         self, net: QoSNet, device: torch.device
     ) -> Callable[[Interactions], np.ndarray]:
-        """Predict cells by a net, which stays on the CPU."""
+        """Return a function that predicts cells; the net stays on the CPU."""
         from skqos.prediction import Predictor
         from skqos.training import diverged
 
@@ -634,7 +647,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         data: TrainingData,
         rng: np.random.RandomState,
     ) -> Cells:
-        """Draw unobserved cells of training entities, predict them and weigh them."""
+        """Draw unobserved cells of training entities, and predict and weight them."""
         n_users, n_services = data.shape
         n_observed = interaction_matrix(
             data.user_codes, data.service_codes, data.target, data.shape
@@ -648,7 +661,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         return Cells(users, services, predict(pairs), weights)
 
     def _build_module(self, data: TrainingData, matrix: Cells) -> SAMoEModule:
-        """Make a fresh network with the factors of a matrix."""
+        """Create a new network with the factors of a matrix."""
         from skqos.sa_moe.module import EntityTower, SAMoEModule
 
         user_factors, service_factors = self._factorize(matrix, data)
@@ -684,5 +697,5 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
 
 def _bound(target: np.ndarray) -> float:
-    """Bound predictions; tanh never reaches it: the largest target lies a little inside."""
+    """Return the bound of predictions: above the largest target, because tanh never reaches 1."""
     return 1.05 * float(np.abs(target).max()) or 1.0

@@ -1,4 +1,4 @@
-"""SHARP-QoS as a scikit-learn regressor: features, graphs, network, in the paper's order."""
+"""SHARP-QoS as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
-# About log(100): HardConcreteGates keeps log odds within that.
+# About log(100), the bound to which HardConcreteGates clips the log-odds.
 MAX_LOG_ODDS = 4.6
 MIN_BATCH_SIZE = 96
 MAX_STEPS_PER_EPOCH = 100
@@ -43,7 +43,7 @@ class Edges:
     users, services : ndarray of int64 of shape (n_edges,)
         Codes.
     of_row : ndarray of int64 of shape (n,)
-        Edge of each training row; -1 where the target was not observed.
+        Edge of each training row, or -1 if the target was not observed.
     """
 
     users: np.ndarray
@@ -54,17 +54,18 @@ class Edges:
 class SharpQoSRegressor(IncrementalQoSRegressor):
     """Sparsely gated hierarchical adaptive routing (SHARP-QoS) for several QoS parameters at once.
 
-    Each QoS parameter is a task with a graph of its own: users and services, joined where a value
-    was observed. Convolutions over this graph and over the hypergraphs of its second hops, in the
-    Poincare ball, give its structural features. Convolutions over context graphs, which join
-    entities that share a country, an autonomous system and so on, give features that all tasks
-    share: blocks transform them, and gates of each task route them (SNR). The structural features
-    of the other tasks are routed likewise (Cross-SNR). A gate blends a task's own and shared
-    features, a network per task and side turns the blend into a vector, and the product of a
-    user's and a service's vector predicts [1]_.
+    Each QoS parameter is a task with its own graph, which connects users and services with an
+    observed value. Convolutions in the Poincare ball, over this graph and over the hypergraphs of
+    its second hops, give the structural features of the task. Context graphs connect entities that
+    share, for example, a country or an autonomous system; convolutions over them give features that
+    all tasks share. Blocks transform the shared features, and gates select for each task what it
+    receives (subnetwork routing, SNR). The structural features of the other tasks are routed in the
+    same way (Cross-SNR). For each task, a gate fuses its own features and the routed ones, one
+    network for users and one for services transform the result into a vector, and the product of
+    the two vectors is the prediction [1]_.
 
-    By default the graph of a QoS parameter is not convolved: factors of its observed values are
-    the structural features. See `convolution`.
+    By default there is no convolution over the graph of a QoS parameter: the structural features
+    are factors of its observed values. See `convolution`.
 
     Parameters
     ----------
@@ -200,7 +201,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-        Each task has its own loss; see `task_weighting`.
+        Each task has its own loss; see `task_weighting`. The threshold of "huber" is 1.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -349,31 +350,31 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Published settings [1]_, as keyword arguments of the estimator.
 
         They hold what the summary of the paper states: convolution, graphs, penalty, loss and
-        weighting, without our regularisation, and layer sizes that lead to about its number of
-        parameters. The summary does not give the rest of the training recipe; for it the defaults
-        apply.
+        weighting, without our regularisation. The summary does not give the rest of the training
+        recipe; for it the defaults apply. With two targets and the country and autonomous system of
+        WS-DREAM data set 1, the network has 1.16 million parameters; the paper has 1.62 million.
 
     Notes
     -----
-    Only a summary of the paper was at hand. What it leaves open is decided here as follows: NMF
-    of the zero-filled matrix; autoencoders of one-hot categories; context graphs in which the
-    entities of a category form a clique; branches of HHGCN that add up ahead of the activation; a
-    ReLU in each block; gates that are drawn once for the users and once for the services of a step;
-    a sigmoid gate over each dimension in the fusion; networks of one hidden layer per task and
-    side; a constant per task.
+    Only a summary of the paper was available. We decided what it leaves open as follows. NMF is
+    applied to the zero-filled matrix. The autoencoders have one-hot categories as input. In a
+    context graph, the entities of a category form a clique. The branches of HHGCN are added before
+    the activation. Each block has a ReLU. Gates are drawn once for the users and once for the
+    services of a step. The fusion has a sigmoid gate for each dimension. The networks of the users
+    and services of a task have one hidden layer. Each task has a constant.
 
-    The factors are those of all training values: where `disjoint_supervision` keeps a pair's edge
-    from its prediction, its share in the factors stays.
+    The factors are computed from all training values. With `disjoint_supervision`, a pair is
+    predicted without its edge, but its value still contributes to the factors.
 
-    A HyGCN layer at the origin differs from a GCN layer in the Mobius addition of its bias alone:
-    expect small differences.
+    A HyGCN layer at the origin differs from a GCN layer only in the Mobius addition of its bias, so
+    the differences between the two are small.
 
-    `partial_fit` joins the new pairs and entities to the graphs and trains the network on. A new
-    node starts from the average factors of its side; the weights of the tasks start afresh. A
-    target that an update does not observe may be NaN in all its rows.
+    `partial_fit` adds the new pairs and entities to the graphs and continues the training of the
+    network. A new node starts from the average factors of its side, and the weights of the tasks
+    are initialised again. A target without an observation in the update may be NaN in all its rows.
 
-    A pickle holds weights, the edges of all graphs and the entity tables, and of the training rows
-    what `replay_buffer_size` says, as codes, transformed targets and weights; no
+    A pickle contains the weights, the edges of all graphs, the entity tables, and up to
+    `replay_buffer_size` training rows as codes, transformed targets and weights. It contains no
     optimiser state.
 
     References
@@ -546,7 +547,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.verbose = verbose
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R2 over observed entries, averaged over the targets that have any.
+        """Return R2 over the observed entries, averaged over the targets that have any.
 
         Parameters
         ----------
@@ -562,12 +563,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Returns
         -------
         float
-            1.0 is best.
+            R2; the best value is 1.0.
 
         Raises
         ------
         ValueError
-            If X, y or sample_weight is not as described, or no target has an observation.
+            If X, y or `sample_weight` is not as described, or no target has an observation.
         """
         y = as_target(y, "y", allow_nan=True)
         weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
@@ -575,11 +576,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
-        """Probability that each gate is open.
+        """Probability that each gate is open, averaged over the members.
 
-        ``"snr"`` has shape (n_targets, n_blocks), ``"cross_snr"`` (n_targets, n_targets,
-        n_cross_blocks): of a target, for the features of another; 0 for its own. They are averages
-        over the members. A routing that takes no part is missing.
+        ``"snr"`` has shape (n_targets, n_blocks). ``"cross_snr"`` has shape (n_targets, n_targets,
+        n_cross_blocks): the gates of a target for the features of another one, and 0 for its own.
+        A routing that is switched off has no entry.
         """
         check_is_fitted(self)
         probabilities = self.module_.gate_probabilities()
@@ -587,9 +588,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     @property
     def active_shares_(self) -> pd.DataFrame:
-        """Share of each target's gates, those of all members, that are not 0 at prediction.
+        """Share of the gates of each target, in all members, that are not 0 in prediction.
 
-        One row a target, one column a routing that takes part.
+        There is one row for each target and one column for each routing that is switched on.
         """
         module = self._snapshot().module_
         targets = pd.RangeIndex(len(module.graphs), name="target")
@@ -608,28 +609,28 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         for k, name in enumerate(names):
             if np.isnan(values[:, k]).all():
                 raise ValueError(
-                    f"y, column {k} ({name}) is NaN in every row; a target needs an observation. "
-                    "Leave the column out."
+                    f"y, column {k} ({name}) is NaN in every row, but every target needs at least "
+                    "one observation. Remove the column."
                 )
         warn_of_missing_codes(values, stacklevel=5)
         return values
 
     def _check_further_target(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Check y as in `fit`, but for targets of which nothing may be observed."""
+        """Check y as in `fit`, but accept targets without an observation."""
         values = self._check_values(y)
         if values.shape[1:] != shape:
             raise ValueError(
-                f"y has shape {values.shape}; fit saw one of shape {('n_samples', *shape)}."
+                f"y has shape {values.shape}, but in fit it had shape {('n_samples', *shape)}."
             )
         if values.ndim == 1:
             return super()._check_target(values)
         if np.isnan(values).all():
-            raise ValueError("y is NaN everywhere; it needs an observation.")
+            raise ValueError("y is NaN in every entry; at least one observation is needed.")
         warn_of_missing_codes(values, stacklevel=5)
         return values
 
     def _check_values(self, y: Any) -> np.ndarray:
-        """Check all but what was not observed."""
+        """Check y, which may contain NaN."""
         if y is None:
             return super()._check_target(y)
         return as_target(y, "y", allow_nan=True, estimator=self)
@@ -676,7 +677,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _training(
         self, rows: TrainingRows, target: np.ndarray, edges: list[Edges]
     ) -> dict[str, Any]:
-        """Say how to train on rows: arguments of `Trainer.fit`."""
+        """Return the arguments of `Trainer.fit` for training on rows."""
         from skqos.losses import JointLoss
         from skqos.sharp_qos.hyperbolic import RiemannianAdamW
         from skqos.training import InteractionDataset
@@ -732,7 +733,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
 
     def _context(self, data: TrainingData, ball: PoincareBall | None) -> ContextConvolution | None:
-        """Context graphs, their features by autoencoder."""
+        """Create the context graphs, with features from autoencoders."""
         from skqos.sharp_qos.module import ContextConvolution
 
         graphs = self._columns_of_graphs(data)
@@ -751,7 +752,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
 
     def _columns_of_graphs(self, rows: TrainingRows) -> list[list[ContextColumn]]:
-        """One graph per categorical column, or one of them all."""
+        """Return one graph for each categorical column, or a single graph for all."""
         from skqos.sharp_qos.context import match_columns
 
         columns = match_columns(rows.users, rows.services)
@@ -771,12 +772,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _qos_graph(
         self, data: TrainingData, values: np.ndarray, edges: Edges, ball: PoincareBall | None
     ) -> QoSGraph:
-        """Graph of one target; features of its nodes by NMF of the observed values."""
+        """Create the graph of one target, whose node features are an NMF of the observed values."""
         from skqos.graphs import BipartiteGraph
         from skqos.sharp_qos.module import QoSGraph
 
         observed = ~np.isnan(values)
-        # NMF needs values that are not negative; targets of any sign may be transformed ones.
+        # NMF needs non-negative values, but transformed targets can be negative.
         shifted = values[observed] - min(values[observed].min(), 0.0)
         matrix = interaction_matrix(
             data.user_codes[observed],
@@ -798,14 +799,14 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
 
     def _batch_rows(self, n_rows: int) -> int:
-        """Rows per step; "auto" bounds the number of steps, whose cost grows with the graph."""
+        """Return the rows per step; "auto" bounds the number of steps."""
         if self.batch_size == "auto":
             return max(MIN_BATCH_SIZE, -(-n_rows // MAX_STEPS_PER_EPOCH))
         return self.batch_size
 
 
 def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Median of each target over the rows in which it was observed."""
+    """Return the median of each target over its observed rows."""
     observed = ~np.isnan(target)
     return np.array(
         [
@@ -818,7 +819,7 @@ def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _distinct_pairs(
     rows: TrainingRows, observed: np.ndarray, graph: BipartiteGraph | None = None
 ) -> Edges:
-    """Join the pairs of observed rows, beside those that an earlier graph joins."""
+    """Return the edges of observed rows and of an earlier graph."""
     n_services = rows.services.n_entities
     cells = rows.user_codes[observed] * n_services + rows.service_codes[observed]
     all_cells = cells

@@ -1,4 +1,4 @@
-"""TPMCF as a scikit-learn regressor: node features, GCMF, sequences, encoder, in that order."""
+"""TPMCF as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from skqos.tpmcf.module import TPMCFModule
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
-# In arrays of integers, time stamps, and those with a time zone.
+# Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
 MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
@@ -55,19 +55,20 @@ LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 class TPMCFRegressor(BaseQoSRegressor):
     """Temporal prediction with graph convolution and a predictive transformer encoder (TPMCF).
 
-    Every user and service is described at every time step by what was measured there: statistics,
-    factors of the interaction matrix, similarities to others. Graph convolutions over the pairs
-    measured in a step (GCMF) give spatial features. The features of a user and a service over the
-    last steps are a sequence; a transformer encoder goes over it, the maximum over time summarises
+    The measurements of a time step give features of its users and services: statistics, factors of
+    the interaction matrix, and similarities to others. Graph convolutions over the pairs measured
+    in a step (GCMF) give spatial features. The features of a user and a service over the last steps
+    form a sequence. A transformer encoder processes the sequence, the maximum over time summarises
     it, and dense layers predict the QoS at the target step [1]_.
 
-    By default there is no graph convolution: the sequence encoder alone (PTE) goes over the initial
+    By default there is no graph convolution: the sequence encoder (PTE) processes the initial
     features. See `modules`.
 
-    X has a third column, the time: integers, which number time steps, or time stamps, which
-    `time_step` divides into steps. Steps are real distances: between the steps 2 and 100 lie 97
-    that were not measured. A step that training has not seen is predicted from the window that ends
-    at the last step before it: that is a forecast where it comes after all others.
+    The third column of X holds the times: integers, which are the numbers of time steps, or time
+    stamps, which are assigned to steps of length `time_step`. Differences between step numbers are
+    distances in time: the 97 steps between the steps 2 and 100 count as steps without measurement.
+    A step without training rows is predicted from the window that ends at the last step before it.
+    If it is after all training steps, the prediction is a forecast.
 
     Parameters
     ----------
@@ -390,20 +391,22 @@ class TPMCFRegressor(BaseQoSRegressor):
 
     Notes
     -----
-    What the paper leaves open or what is not sound in it is decided as follows. Factors of all
-    steps share a basis and one autoencoder serves all steps: bases of their own, which the paper
-    has, make the features of different steps incomparable. An entity without a measurement in a
-    step takes the statistics of its other steps. The product of GCMF has a constant and is divided
-    by the root of its width. Convolutions of the encoder run along time, and padded steps, those
-    ahead of the first and those in which nothing was measured, take part in nothing. Bases and
-    scales of the features are those of all training values, folds or not.
+    Where the paper is incomplete or not sound, we decided as follows. The factors of all steps have
+    a common basis, and the autoencoders are shared by all steps; with separate bases, as in the
+    paper, the features of different steps are not comparable. A user or service without a
+    measurement in a step has the statistics of its other steps. The product of GCMF has a constant
+    and is divided by the square root of its size. Factors are those of a truncated SVD, where the
+    paper has a non-negative factorisation, and the autoencoders have no dropout. The convolutions
+    of the encoder run along time. Padded steps, which are those before the first step and those
+    without a measurement, are masked. Bases and scales of the features are computed from all
+    training values, also with folds.
 
-    How far a forecast lies ahead is not told to the network: all steps after the last measured one
-    have the same prediction. A time before the first measured step is predicted from that step, and
-    `EarlyTimeWarning` says so.
+    The network does not know how far ahead a forecast is: all steps after the last measured one
+    have the same prediction. A time before the first measured step is predicted from that step,
+    with an `EarlyTimeWarning`.
 
-    A pickle holds weights, the features of every user and service at every step and the entity
-    tables; no graph, no target values, no optimiser state.
+    A pickle contains the weights, the features of every user and service at every step, and the
+    entity tables. It contains no graph, no target values and no optimiser state.
 
     References
     ----------
@@ -619,7 +622,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.verbose = verbose
 
     def attention_weights(self, X: Any) -> np.ndarray:
-        """Return how much each step of each row's window attends to each.
+        """Return the attention weights between the steps of the window of each row.
 
         Parameters
         ----------
@@ -629,15 +632,15 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of float64 of shape (n_samples, n_blocks, n_heads, window, window)
-            Attention of the step on the fourth axis to that on the fifth, averaged over the
-            members, which sums to 1. Both are in the order of time: the last is the row's own
-            step, or, if training has not seen that, the last before it. 0 for attention to steps
-            in which nothing was measured.
+            Attention of the step on the fourth axis to the step on the fifth axis, averaged over
+            the members; it sums to 1 over the fifth axis. Steps are in order of time. The last one
+            is the step of the row or, if training has not seen it, the last step before it.
+            Attention to steps without a measurement is 0.
 
         Raises
         ------
         AttributeError
-            If there is no transformer (`temporal` or `modules` is set otherwise).
+            If the network has no transformer, because of ``modules="gcmf"`` or `temporal`.
         """
         fitted = self._snapshot()
         if self.modules == "gcmf" or self.temporal != "transformer":
@@ -648,7 +651,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         return fitted._score_rows(X, "attention_weights")
 
     def window_times(self, X: Any) -> np.ndarray:
-        """Return the time steps of each row's window, which `attention_weights` is about.
+        """Return the time steps of the window of each row, to which `attention_weights` refers.
 
         Parameters
         ----------
@@ -658,9 +661,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of shape (n_samples, window)
-            Of float64 where times are integers, else of the dtype of `times_`. Ascending; the last
-            is the row's own step, or, if training has not seen that, the last before it. NaN, or
-            NaT, ahead of the first step and where nothing was measured.
+            Time steps in ascending order, as float64 if times are integers and of the dtype of
+            `times_` otherwise. The last one is the step of the row or, if training has not seen it,
+            the last step before it. NaN or NaT stands for steps before the first one and for steps
+            without a measurement.
 
         Raises
         ------
@@ -682,9 +686,9 @@ class TPMCFRegressor(BaseQoSRegressor):
 
     @property
     def times_(self) -> np.ndarray:
-        """The time steps that were measured, as they were given."""
+        """Time steps that were measured, in the form in which `fit` received them."""
         if self._state is None:
-            raise AttributeError(f"{type(self).__name__} has no times_: it is not fitted.")
+            raise AttributeError(f"{type(self).__name__} is not fitted and has no times_.")
         return self._state.time_scale.times_of(self._state.module_.times.cpu().numpy())
 
     def __sklearn_tags__(self) -> Any:
@@ -698,14 +702,14 @@ class TPMCFRegressor(BaseQoSRegressor):
         return interactions
 
     def _warn_of_early(self, steps: np.ndarray) -> None:
-        """Warn of time steps before all that were measured; to be called on a snapshot."""
+        """Warn of time steps before the first measured one; to be called on a snapshot."""
         first = self._state.module_.times[0].item()
         n_early = np.count_nonzero(steps < first)
         if n_early:
             name = self._state.time_scale.name_of(first)
             warnings.warn(
                 f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {name}, the "
-                "first time step of the training rows; they are taken for rows of that step.",
+                "first time step of the training rows; they are predicted as rows of that step.",
                 EarlyTimeWarning,
                 stacklevel=4,
             )
@@ -720,13 +724,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         unknown = [name for name in self.features if name not in FAMILIES]
         if unknown or len(self.features) == 0:
             raise ValueError(
-                f"features={self.features!r} must name at least one of {list(FAMILIES)}, and "
+                f"features={self.features!r} must contain one or more of {list(FAMILIES)}, and "
                 "nothing else."
             )
         if any(not isinstance(n, Integral) or n < 1 for n in self.hidden_sizes):
             raise ValueError(
-                f"hidden_sizes={self.hidden_sizes!r} must hold integers of at least 1: the widths "
-                "of the dense layers but the last."
+                f"hidden_sizes={self.hidden_sizes!r} must contain integers of at least 1, the "
+                "sizes of the hidden dense layers."
             )
 
     def _fit_networks(
@@ -768,7 +772,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         return nets, {}
 
     def _target_rows(self, data: TrainingData) -> np.ndarray:
-        """Training rows that the PTE learns to predict."""
+        """Return the training rows that the PTE learns to predict."""
         steps = data.times
         if self.target_steps is None:
             return np.arange(len(steps))
@@ -777,12 +781,12 @@ class TPMCFRegressor(BaseQoSRegressor):
             first, last = map(data.time_scale.name_of, (int(steps.min()), int(steps.max())))
             raise ValueError(
                 f"target_steps={self.target_steps!r}: no training row is at one of these steps; "
-                f"those of X are from {first} to {last}."
+                f"the steps of X are from {first} to {last}."
             )
         return rows
 
     def _target_steps(self, data: TrainingData) -> Any:
-        """Numbers of the steps that the PTE learns to predict."""
+        """Return the numbers of the steps that the PTE learns to predict."""
         if isinstance(self.target_steps, str):
             return data.times.max()
         if len(self.target_steps) == 0:
@@ -792,7 +796,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             return data.time_scale.steps_of(times, "target_steps")
 
     def _initial_features(self, data: TrainingData, cells: StepCells, folds: np.ndarray) -> Sides:
-        """Features of the nodes without the cells of each fold (F_0)."""
+        """Return features of the nodes, computed without the cells of each fold (F_0)."""
         families = self._families(data.seed)
         features = NodeFeatures([families[name] for name in self.features]).fit(cells)
         return without_folds(features.transform, cells, folds, self.n_folds)
@@ -840,13 +844,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         validation: ValidationDataset | None,
         stage: str,
     ) -> QoSNet:
-        """Train the graph convolution by the product of its embeddings (eq. 9)."""
+        """Train the graph convolution on the product of its embeddings (eq. 9)."""
         from skqos.training import InteractionDataset
 
         return trainer.fit(
             gcmf,
             self._criterion(self.gcmf_loss_scale),
-            # Each step of training convolves all nodes, so that it takes all rows of a fold.
+            # Each training step convolves all nodes, so it uses all rows of a fold.
             InteractionDataset(rows, data.target, data.weights, one_per_batch="tables"),
             validation,
             stage=stage,
@@ -858,7 +862,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     def _sequence_features(self, initial: Sides, gcmf: QoSNet | None) -> TensorSides:
         """Features of the nodes in the sequences: embeddings, initial features, or both.
 
-        Embeddings are of each member, initial features for all.
+        Each member has its own embeddings; the initial features are shared.
         """
         import torch
 
