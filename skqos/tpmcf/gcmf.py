@@ -67,7 +67,7 @@ class GCMF(nn.Module):
         Initial features of users and services (F_0), one table without the cells of each fold; a
         single table is of all cells.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of each unit (f').
     own_weights : bool
@@ -76,7 +76,7 @@ class GCMF(nn.Module):
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
     start : float
-        What is predicted at first; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class GCMF(nn.Module):
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 

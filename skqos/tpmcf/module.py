@@ -85,7 +85,7 @@ class TPMCFModule(nn.Module):
     encoder : Module
         From sequences and their masks to sequences.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     token_dim : int or None
         Width of a step of the sequence; None takes the features as they are, side by side.
     window : int
@@ -105,7 +105,7 @@ class TPMCFModule(nn.Module):
     forecast_share : float
         Share of the training rows that are predicted from the steps before their own.
     start : float
-        What is predicted at first; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class TPMCFModule(nn.Module):
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         return self._predict(*self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(
