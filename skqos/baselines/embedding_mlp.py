@@ -64,9 +64,10 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
-        some of them together with the new rows. If there are more training rows, a uniform random
-        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
-        quickly.
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        If there are more training rows, a uniform random sample is kept.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,

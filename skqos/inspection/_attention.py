@@ -69,7 +69,7 @@ class AttentionDisplay:
     >>> from skqos.datasets import make_qos
     >>> from skqos.inspection import AttentionDisplay
     >>> data = make_qos(10, 15, density=0.5, n_time_steps=5, random_state=0)
-    >>> model = TPMCFRegressor(window=3, max_epochs=1, gcmf_epochs=1, random_state=0)
+    >>> model = TPMCFRegressor(window=3, max_epochs=1, random_state=0)
     >>> display = AttentionDisplay.from_estimator(model.fit(data.X, data.y), [[0, 7, 4], [3, 2, 4]])
     >>> display.attention_.index.tolist()
     [2, 3, 4]

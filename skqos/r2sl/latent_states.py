@@ -264,6 +264,9 @@ class RegionalLatentStates(BaseEstimator):
     measurements, and the states remain as they were drawn, except for the effect of the prior.
     ``rate="printed"`` shows this.
 
+    The prior of the frequencies counts once. The paper has it in the product over records (eq. 12
+    and 18), so that it counts once per record.
+
     References
     ----------
     .. [1] Z. Wang, X. Zhang, M. Yan, "A Dual Latent State Learning Approach: Exploiting Regional

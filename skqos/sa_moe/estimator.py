@@ -161,16 +161,18 @@ class SAMoERegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-        The paper does not state its loss; its figures imply the absolute error.
+        The paper does not state its loss; its figures imply the absolute error. The threshold of
+        "huber" is 1.
 
     partial_fit_epochs : int, default=6
         Number of epochs of an update by `partial_fit`.
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
-        some of them together with the new rows. If there are more training rows, a uniform random
-        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
-        quickly.
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        If there are more training rows, a uniform random sample is kept.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -306,6 +308,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     is the same at 2.5 % and at 10 % density. Training on the true values of test cells gives such
     results; training on predictions does not. In this implementation, refill and pseudo-labels
     contain only predictions.
+
+    No parameter undoes the following differences from the paper. All experts of the first stage
+    are trained together, through the gate. Linear layers have biases. Factors are scaled to the
+    size of an embedding. Predictions are bounded by 1.05 times the largest absolute target.
 
     `partial_fit` continues the training of the final network. A new user or service starts from the
     average of the known ones, including the factors. The factors are not computed again, and refill

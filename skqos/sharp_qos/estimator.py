@@ -201,7 +201,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
-        Each task has its own loss; see `task_weighting`.
+        Each task has its own loss; see `task_weighting`. The threshold of "huber" is 1.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -224,9 +224,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
-        some of them together with the new rows. If there are more training rows, a uniform random
-        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
-        quickly.
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        If there are more training rows, a uniform random sample is kept.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
@@ -234,7 +235,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
         The biases in the Poincare ball are always trained by Riemannian Adam.
 
-    learning_rate : float, default=3e-3
+    learning_rate : float, default=5e-3
         Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
         schedule.
 
@@ -350,9 +351,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Published settings [1]_, as keyword arguments of the estimator.
 
         They hold what the summary of the paper states: convolution, graphs, penalty, loss and
-        weighting, without our regularisation, and layer sizes that lead to about its number of
-        parameters. The summary does not give the rest of the training recipe; for it the defaults
-        apply.
+        weighting, without our regularisation. The summary does not give the rest of the training
+        recipe; for it the defaults apply. With two targets and the country and autonomous system of
+        WS-DREAM data set 1, the network has 1.16 million parameters; the paper has 1.62 million.
 
     Notes
     -----
@@ -485,7 +486,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         partial_fit_epochs: int = 3,
         replay_buffer_size: int = 100_000,
         optimizer: str = "adamw",
-        learning_rate: float = 3e-3,
+        learning_rate: float = 5e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int | str = "auto",
