@@ -128,20 +128,20 @@ def _weight_input(weights: np.ndarray | None) -> dict[str, Tensor]:
 
 
 class ShuffledBatches:
-    """Batches of one size, cut from one permutation per epoch.
+    """Batches of equal size, cut from one permutation of the rows per epoch.
 
-    An epoch has as few batches as `batch_size` allows. Their rows differ by one at most; a batch
-    that lacks a row borrows one whose target is masked by NaN, so that the loss does not see it.
-    Where a batch may hold one value of an input only, each value's rows are cut on their own.
+    An epoch has as few batches as `batch_size` allows. Their sizes differ by one at most; a smaller
+    batch is filled with a row whose target is set to NaN, so that the loss ignores it. If an input
+    must have a single value in a batch, the rows of each value are split separately.
 
     Parameters
     ----------
     dataset : InteractionDataset
         The rows.
     batch_size : int
-        Largest number of rows of a batch.
+        Maximum number of rows of a batch.
     generator : Generator, default=None
-        Draws the permutations; None is torch's own.
+        Generator of the permutations. If None, the default generator of torch is used.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class ShuffledBatches:
         for rows, bounds in zip(self.groups, self.bounds, strict=True):
             order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
             shuffled = rows[order]
-            # The last batch is never the one that lacks a row.
+            # The last batch is never a smaller one.
             size = bounds[-1] - bounds[-2]
             for start, stop in pairwise(bounds):
                 inputs, target = self.dataset[shuffled[start : start + size]]
@@ -189,7 +189,7 @@ class WholeDataset:
 
 
 def batch_bounds(n_rows: int, batch_size: int) -> list[int]:
-    """Where the batches of an epoch begin and end; their sizes differ by one at most."""
+    """Return the bounds of the batches of an epoch, whose sizes differ by one at most."""
     n_batches = -(-n_rows // batch_size)
     return [k * n_rows // n_batches for k in range(n_batches + 1)]
 

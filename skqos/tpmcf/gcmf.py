@@ -71,7 +71,7 @@ class GCMF(nn.Module):
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(

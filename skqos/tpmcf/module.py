@@ -145,7 +145,7 @@ class TPMCFModule(nn.Module):
     forecast_share : float
         Share of the training rows that are predicted from steps before their own.
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
