@@ -249,8 +249,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         The biases in the Poincare ball, the curvature and the gates have no weight decay.
 
     batch_size : int or "auto", default="auto"
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
         training rows, but at least 96, so that the time of an epoch is linear in the number of

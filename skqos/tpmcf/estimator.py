@@ -336,8 +336,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=1024
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         This is the size of batches of the sequence encoder. A step of the graph convolution uses
         all rows of a fold.

@@ -62,7 +62,7 @@ class GCMF(nn.Module):
     in_dim : int
         Width of the initial features.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of each unit (f').
     n_weights : int
@@ -71,7 +71,7 @@ class GCMF(nn.Module):
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class GCMF(nn.Module):
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
