@@ -162,8 +162,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=256
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Largest number of training rows in a step of the optimiser. The rows of an epoch are
+        divided into as few batches as possible, all of the same size up to one row.
 
     intervals : bool, default=False
         Whether `fit` also estimates the distribution of measurements around the predictions, which

@@ -199,8 +199,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int or "auto", default="auto"
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Largest number of training rows in a step of the optimiser. The rows of an epoch are
+        divided into as few batches as possible, all of the same size up to one row.
 
         "auto" is 1/192 of the training rows, but at least 32 and at most 256. In an update, it is
         256.

@@ -248,8 +248,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         The biases in the Poincare ball, the curvature and the gates have no weight decay.
 
     batch_size : int or "auto", default="auto"
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Largest number of training rows in a step of the optimiser. The rows of an epoch are
+        divided into as few batches as possible, all of the same size up to one row.
 
         Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
         training rows, but at least 96, so that the time of an epoch is linear in the number of

@@ -296,8 +296,8 @@ class TPMCFRegressor(BaseQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=1024
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Largest number of training rows in a step of the optimiser. The rows of an epoch are
+        divided into as few batches as possible, all of the same size up to one row.
 
         This is the size of batches of the sequence encoder. A step of the graph convolution uses
         all rows of a fold.
