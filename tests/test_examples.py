@@ -377,6 +377,29 @@ def test_temporal_scale_is_measured(example, temporal_folder):
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+@pytest.mark.parametrize("name", ["SAMoERegressor", "TPMCFRegressor"])
+def test_scale_is_measured(example, tiny_regressors, name):
+    benchmark = example("benchmark_scale")
+    found = benchmark.measure(name, 0.05, 3)
+    assert found["rows"] == pytest.approx(17 * 291 * 0.025, abs=1)
+    # Tiny regressors have two epochs of a stage, or one.
+    assert len(benchmark.StepTimes.found) == {"SAMoERegressor": 12, "TPMCFRegressor": 1}[name]
+    assert min(found.values()) > 0
+    assert found["peak_gb"] >= found["data_gb"]
+
+
+def test_parts_are_compared_with_one_fit(example, tiny_regressors, monkeypatch, capsys):
+    pytest.importorskip("pyarrow")
+    benchmark = example("benchmark_scale")
+    monkeypatch.setattr(benchmark, "N_USERS", 20)
+    monkeypatch.setattr(benchmark, "N_SERVICES", 30)
+    arguments = ["--models", "R2SLRegressor", "--parts", "3", "--rows", "300"]
+    (found,) = benchmark.main(arguments)
+    assert found["ratio"] == pytest.approx(found["mae_3"] / found["mae_1"])
+    assert "R2SLRegressor: fit_s_3" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_cold_start_benchmark_tells_the_errors(example, wsdream_folder, capsys):
     cold_start = example("benchmark_cold_start")
     cold_start.main(["--data", str(wsdream_folder), "--qos", "rt"])
