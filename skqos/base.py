@@ -7,7 +7,7 @@ transformed targets (`targets`), networks (`training`, in stages) and prediction
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -125,6 +125,8 @@ class TrainingRows:
         Transformed targets; NaN where not observed.
     weights : ndarray of float64 of shape (n,)
         Positive weights of the rows.
+    times : ndarray of int64 of shape (n,) or None
+        Time steps of the rows.
     """
 
     users: EntityEncoder
@@ -133,6 +135,7 @@ class TrainingRows:
     service_codes: np.ndarray
     target: np.ndarray
     weights: np.ndarray
+    times: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -146,8 +149,6 @@ class TrainingData(TrainingRows):
 
     Attributes
     ----------
-    times : ndarray of int64 of shape (n,) or None
-        Time steps of the training rows.
     time_scale : TimeScale or None
         Conversion of times to steps.
     y : ndarray of float64, of the shape of `target`
@@ -158,7 +159,6 @@ class TrainingData(TrainingRows):
         Seed of all random numbers outside torch.
     """
 
-    times: np.ndarray | None
     time_scale: TimeScale | None
     y: np.ndarray
     validation: tuple[Interactions, np.ndarray, np.ndarray] | None

@@ -18,6 +18,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from skqos.benchmarks.__main__ import make_parser
 from skqos.datasets import make_qos
 from tests.common import CONTRACTS
 
@@ -60,10 +61,21 @@ def _check_commands(example):
             assert (ROOT / script).is_file(), f"{script} does not exist"
             given = {word.split("=")[0] for word in command if word.startswith("--")}
             assert given <= _options(script), f"{script} has no {given - _options(script)}"
+        elif command[:3] == ["python", "-m", "skqos.benchmarks"]:
+            _check_benchmark(command[3:])
         elif command[:2] == ["python", "-c"]:
             subprocess.run([sys.executable, *command[1:]], check=True)
         else:
             assert NOT_RUN.match(" ".join(command)), f"nobody checks {command}"
+
+
+def _check_benchmark(arguments):
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            make_parser().parse_args(arguments)
+    except SystemExit:
+        raise AssertionError(errors.getvalue()) from None
 
 
 def _parse(path):
@@ -133,7 +145,9 @@ def test_few_blocks_are_left_out():
 
 def test_a_wrong_option_of_an_example_is_noticed(tmp_path):
     page = tmp_path / "page.md"
-    for command in ("python examples/quickstart.py --fast", "python examples/slow.py", "rm -r ."):
+    wrong = ["python examples/quickstart.py --fast", "python examples/slow.py", "rm -r ."]
+    wrong += ["python -m skqos.benchmarks run --data DIR", "python -m skqos.benchmarks walk"]
+    for command in wrong:
         page.write_text(f"```bash\n{command}\n```\n")
         with pytest.raises(AssertionError):
             next(iter(_parse(page))).evaluate()

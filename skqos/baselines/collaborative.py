@@ -464,9 +464,11 @@ class PMFRegressor(_MatrixRegressor):
         Rank of the factorisation of the interaction matrix.
 
     regularization : float, default=20.0
-        Weight of the squared factors, above 0. Values are divided by the mean of abs(y), so that
-        the result does not depend on the unit of y. The published figures use 40 s for response
-        time and 800 kbps for throughput, which correspond to about 45 and 17 here.
+        Weight of the squared factors.
+
+        It must be above 0. Values are divided by the mean of abs(y), so that the result does not
+        depend on the unit of y. The published figures use 40 s for response time and 800 kbps for
+        throughput, which correspond to about 45 and 17 here.
 
     max_iter : int, default=100
         Maximum number of iterations.
@@ -491,8 +493,9 @@ class PMFRegressor(_MatrixRegressor):
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_factors)
-        Factors of the users, in the order of ``users_.ids_``. Their product with `service_factors_`
-        is the prediction in the unit of y.
+        Factors of the users, in the order of ``users_.ids_``.
+
+        Their product with `service_factors_` is the prediction in the unit of y.
     service_factors_ : ndarray of shape (n_services, n_factors)
         Factors of the services, in the order of ``services_.ids_``.
     loss_curve_ : list of float

@@ -128,9 +128,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
-        some of them together with the new rows. If there are more training rows, a uniform random
-        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
-        quickly.
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        If there are more training rows, a uniform random sample is kept.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -162,8 +163,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=256
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
     intervals : bool, default=False
         Whether `fit` also estimates the distribution of measurements around the predictions, which

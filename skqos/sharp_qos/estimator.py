@@ -224,9 +224,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
-        some of them together with the new rows. If there are more training rows, a uniform random
-        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
-        quickly.
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        If there are more training rows, a uniform random sample is kept.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
@@ -234,7 +235,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
         The biases in the Poincare ball are always trained by Riemannian Adam.
 
-    learning_rate : float, default=3e-3
+    learning_rate : float, default=5e-3
         Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
         schedule.
 
@@ -248,8 +249,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         The biases in the Poincare ball, the curvature and the gates have no weight decay.
 
     batch_size : int or "auto", default="auto"
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
         training rows, but at least 96, so that the time of an epoch is linear in the number of
@@ -485,7 +486,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         partial_fit_epochs: int = 3,
         replay_buffer_size: int = 100_000,
         optimizer: str = "adamw",
-        learning_rate: float = 3e-3,
+        learning_rate: float = 5e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int | str = "auto",
