@@ -3,7 +3,6 @@
 import pkgutil
 import re
 from importlib import import_module
-from importlib.metadata import version as version_of
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -15,7 +14,7 @@ import skqos
 project = "skqos"
 author = "The skqos developers"
 copyright = author
-version = release = version_of("skqos")
+version = release = skqos.__version__
 
 extensions = [
     "myst_parser",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from skqos.sharp_qos.estimator import SharpQoSRegressor
     from skqos.tpmcf.estimator import TPMCFRegressor
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "R2SLRegressor",
