@@ -28,8 +28,6 @@ from skqos.replay import ReplayBuffer
 from skqos.state import FittedAttribute, NetworkState
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from skqos.training import QoSNet
 
 STAGE = "partial"
@@ -61,7 +59,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     }
     # So short a training overfits less than `fit`, and learns more of what it sees.
     _update_has_dropout = False
-    _replay_buffer = FittedAttribute()
+    _replay_buffer = FittedAttribute[ReplayBuffer]()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -104,7 +102,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self._state = self._snapshot()._updated_by(X, y, sample_weight)
         return self
 
-    def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:
+    def _prepare_update(self, module: Any, rows: TrainingRows) -> dict[str, Any]:
         """Grow a copy of the network in place, and say how it is to be trained.
 
         Returns

@@ -85,7 +85,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     # A time step, which the regressor reads.
     _n_places = N_PLACES
 
-    estimator_ = FittedAttribute()
+    estimator_ = FittedAttribute[Any]()
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ class ProbabilityCalibrationDisplay:
         *,
         limit: float,
         n_bins: int = 10,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         target: int | None = None,
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
@@ -155,7 +155,7 @@ class ProbabilityCalibrationDisplay:
         *,
         limit: float,
         n_bins: int = 10,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         target: int | None = None,
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,

@@ -6,7 +6,7 @@ import datetime
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,13 @@ from skqos._times import (
     learn_time_scale,
     read_time_step,
     read_times,
+)
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
 )
 from skqos._weighted import weighted_median
 from skqos.base import BaseQoSRegressor, TrainingData
@@ -48,7 +55,7 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
 # In arrays of integers, time stamps, and those with a time zone.
-MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
+MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
@@ -430,16 +437,16 @@ class TPMCFRegressor(BaseQoSRegressor):
         n_members: int = 1,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        features: Sequence[str] = ("statistics",),
+        features: Sequence[Literal["statistics", "factors", "similarity"]] = ("statistics",),
         n_factors: int = 16,
         similarity_dim: int = 16,
-        similarity: str = "factors",
+        similarity: Literal["factors", "autoencoder"] = "factors",
         autoencoder_epochs: int = 20,
         n_folds: int | None = 20,
-        modules: str = "pte",
+        modules: Literal["both", "gcmf", "pte"] = "pte",
         gcmf_dim: int = 8,
-        step_weights: str = "shared",
-        self_loops: str = "whole",
+        step_weights: Literal["shared", "own"] = "shared",
+        self_loops: Literal["whole", "normalised"] = "whole",
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
@@ -449,32 +456,32 @@ class TPMCFRegressor(BaseQoSRegressor):
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
         window: int = 4,
         token_dim: int | None = 32,
-        temporal: str = "transformer",
+        temporal: Literal["transformer", "gru", "lstm"] = "transformer",
         n_blocks: int = 1,
         n_heads: int = 2,
         head_dim: int = 16,
-        convolution: str = "time",
+        convolution: Literal["time", "paper"] = "time",
         n_filters: int = 64,
         dropout: float = 0.0,
-        pooling: str = "max",
+        pooling: Literal["max", "mean", "last"] = "max",
         step_encoding: bool = True,
         target_features: bool = True,
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
         forecast_share: float = 0.2,
-        target_steps: Sequence[int] | str | None = None,
-        loss: str = "absolute_error",
+        target_steps: Sequence[Any] | Literal["last"] | None = None,
+        loss: LossName | Literal["cauchy"] = "absolute_error",
         loss_scale: float = 0.25,
-        target_transform: str | None = "auto",
+        target_transform: TargetTransformName | None = "auto",
         max_epochs: int = 12,
-        optimizer: str = "adamw",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 6e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.1,
         batch_size: int = 1024,
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",
@@ -717,7 +724,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         return without_folds(features.transform, cells, folds, self.n_folds)
 
     def _families(self, seed: int) -> dict[str, Family]:
-        similarity = SimilarityFactors(self.similarity_dim, seed)
+        similarity: Family = SimilarityFactors(self.similarity_dim, seed)
         if self.similarity == "autoencoder":
             from skqos.tpmcf.autoencoder import SimilarityAutoencoder
 
@@ -806,10 +813,11 @@ class TPMCFRegressor(BaseQoSRegressor):
 
         vectors = None
         if self.entity_dim is not None:
-            vectors = [
+            users, services = (
                 FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
                 for side in (data.users, data.services)
-            ]
+            )
+            vectors = users, services
         token_dim = self.token_dim
         if token_dim is None:
             token_dim = sum(side.shape[-1] for side in features)
