@@ -42,6 +42,7 @@ _ESTIMATORS = {
 }
 _SUBMODULES = (
     "baselines",
+    "benchmarks",
     "datasets",
     "export",
     "inspection",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar
@@ -13,6 +15,7 @@ import pandas as pd
 
 from skqos._errors import about
 from skqos._sklearn_compat import validate_params
+from skqos.exceptions import UnusedParameterWarning
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -152,3 +155,48 @@ def parameter_names(kind: Any) -> tuple[str, ...]:
 @lru_cache(maxsize=256)
 def _read_names(kind: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(kind.__init__).parameters)[1:]
+
+
+@dataclass(frozen=True)
+class SwitchedOff:
+    """Parameters that have no effect while other parameters have certain values.
+
+    An estimator lists such rules in its class attribute ``_switched_off``.
+
+    Attributes
+    ----------
+    parameters : tuple of str
+        Parameters without effect.
+    by : dict of str to tuple
+        Values of the other parameters, all of which have to be met.
+    """
+
+    parameters: tuple[str, ...]
+    by: Mapping[str, tuple[Any, ...]]
+
+    def applies(self, configured: Any) -> bool:
+        """Tell whether an estimator with plain parameters has these values."""
+        return all(getattr(configured, name) in values for name, values in self.by.items())
+
+
+def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
+    """Warn of parameters that differ from their defaults and have no effect.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its parameters are valid; ``_switched_off`` says which ones may have no effect.
+    stacklevel : int
+        As in `warnings.warn`, counted from the caller.
+    """
+    plain = with_plain_parameters(estimator)
+    defaults = inspect.signature(type(estimator).__init__).parameters
+    for rule in filter(lambda rule: rule.applies(plain), estimator._switched_off):
+        reasons = " and ".join(f"{name}={getattr(plain, name)!r}" for name in rule.by)
+        for name in rule.parameters:
+            if getattr(plain, name) != defaults[name].default:
+                warnings.warn(
+                    f"{name}={getattr(plain, name)!r} has no effect with {reasons}.",
+                    UnusedParameterWarning,
+                    stacklevel=stacklevel + 1,
+                )

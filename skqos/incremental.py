@@ -1,13 +1,14 @@
 """Updating a fitted estimator with further observations: `partial_fit`.
 
-X, y -> grown encoders (`entities`) -> a grown copy of the network -> a short training on the new
-rows and on earlier ones (`replay`) -> all results stored at once.
+New ids extend the encoders (`entities`) and a copy of the network. The copy is trained for a few
+epochs on the new rows and on earlier ones (`replay`). All results are stored at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,28 +29,51 @@ from skqos.replay import ReplayBuffer
 from skqos.state import FittedAttribute, NetworkState
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from skqos.training import QoSNet
 
 STAGE = "partial"
-# An update by this share of the earlier rows, or more, is a short training on all rows from a good
-# start, at a rate of its own. It takes a small part of a refit's epochs.
+# An update with this share of the earlier rows, or more, is a short training on all rows from a
+# good starting point, with its own learning rate. It needs a small part of the epochs of a refit.
 LARGE_SHARE = 0.25
 LARGE_RATE = 2.0
-# A smaller one replays so many times the new rows, at least a batch of the default size, in smaller
-# steps: large ones would undo what is not replayed.
+# A smaller update replays this multiple of the new rows, at least one batch of the default size.
+# Its steps are smaller, because large steps would degrade predictions of rows that are not
+# replayed.
 REPLAYED_PER_NEW = 1 / LARGE_SHARE
 MIN_REPLAYED = 256
-# Without any earlier rows left, steps are still taken.
+# Lower bound of the kept share, so that updates without earlier rows still take steps.
 MIN_KEPT = 0.05
-# Trained weights need no long one.
+# Trained weights need only a short warm-up.
 WARM_UP = 0.1
 
 
-class IncrementalQoSRegressor(BaseQoSRegressor):
-    """An estimator that further observations update.
+@dataclass(frozen=True)
+class Update:
+    """What an update has learnt.
 
-    A subclass has parameters ``partial_fit_epochs`` and ``replay_buffer_size``, and defines
-    ``_prepare_update`` beside ``_fit_networks``.
+    Attributes
+    ----------
+    module : Module
+        The network, grown and trained.
+    net : QoSNet or None
+        The net that trained it; None without training.
+    attributes : dict of str to object
+        Fitted attributes that are others now.
+    """
+
+    module: nn.Module
+    net: QoSNet | None
+    attributes: dict[str, Any]
+
+
+class IncrementalQoSRegressor(BaseQoSRegressor):
+    """Base class of estimators that are updated with further observations.
+
+    A subclass has the parameters ``partial_fit_epochs`` and ``replay_buffer_size``, and defines
+    ``_fit_networks`` and ``_prepare_update``. A subclass that keeps other rows than a sample of all
+    rows defines ``_kept_rows`` and ``_update`` instead.
     """
 
     _parameter_constraints: dict = {
@@ -57,45 +81,47 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         "partial_fit_epochs": [Interval(Integral, 1, None, closed="left")],
         "replay_buffer_size": [Interval(Integral, 0, None, closed="left")],
     }
-    # So short a training overfits less than `fit`, and learns more of what it sees.
+    # An update is short and overfits less than `fit`; without dropout it learns more from its rows.
     _update_has_dropout = False
-    _replay_buffer = FittedAttribute[ReplayBuffer]()
+    _replay_buffer = FittedAttribute[Any]()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Update the model with further measured interactions, or fit it to the first ones.
+        """Update the model with further measured interactions; the first call fits it.
 
-        Users and services that are new get a place in the network; of known ones the context that
-        they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs on the
-        new rows and on earlier ones of those that `replay_buffer_size` keeps: on four times as many
-        as are new, at least 256. The learning rate grows with the share of the new rows, up to
-        twice that of `fit` at a quarter. A pair that is measured again is not replayed: the new
-        value replaces the old one. No row is held out, whatever `early_stopping` says. Target
-        transform and scales of numeric context stay as they are.
+        New users and services are added to the network. Known ones keep the context with which they
+        were fitted. Then the network is trained for `partial_fit_epochs` epochs on the new rows and
+        on a sample of the earlier rows that `replay_buffer_size` keeps. The sample has four times
+        as many rows as are new, but at least 256. The learning rate grows with the ratio of new
+        rows to earlier ones; from a ratio of one quarter on, it is twice that of `fit`. If a pair
+        is measured again, the new value replaces the old one, which is not replayed. No validation
+        rows are held out, whatever the value of `early_stopping`. The target transform and the
+        scales of numeric context do not change.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            One row or more; columns as in `fit`.
+            At least one row, with columns as in `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS in the unit and shape of `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
-            Earlier rows keep the weight that they came with.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
+
+            Earlier rows keep the weights with which they were passed.
 
         Returns
         -------
         self : object
-            The updated estimator; fitted by `fit` if it was not fitted.
+            The updated estimator, or the result of `fit` if it was not fitted before.
 
         Raises
         ------
         ValueError
-            If X, y or `sample_weight` is not as described. As after an interruption, the model is
-            as it was then.
+            If X, y or `sample_weight` is not as described. The model remains unchanged, as after an
+            interruption.
         FloatingPointError
-            If training diverges; the model is as it was.
+            If training diverges. The model remains unchanged.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight)
@@ -103,21 +129,21 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return self
 
     def _prepare_update(self, module: Any, rows: TrainingRows) -> dict[str, Any]:
-        """Grow a copy of the network in place, and say how it is to be trained.
+        """Extend a copy of the network in place, and return how to train it.
 
         Returns
         -------
         dict
-            Arguments of `Trainer.fit`: "criterion", "rows", and others that differ from its
+            Arguments of `Trainer.fit`: "criterion", "rows", and those that differ from the
             defaults.
         """
         raise NotImplementedError
 
     def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> NetworkState:
-        """Return the state that follows; to be called on a snapshot."""
+        """Return the updated state; to be called on a snapshot."""
         from skqos.training import history_frame
 
-        # scikit-learn skips these checks for a fitted estimator's `partial_fit`.
+        # scikit-learn skips these checks in `partial_fit` of a fitted estimator.
         self._validate_params()
         self._check_parameters()
         state = self._state
@@ -136,24 +162,29 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             service_codes=service_codes,
             target=state.target_transform.transform(rows.y),
             weights=rows.weights,
+            times=columns.times,
         )
-        net, buffer = self._update(new)
-        # Earlier nets would keep a network each.
-        nets = {STAGE: net}
+        update = self._update(new)
         updated = replace(
-            state.with_attributes(_replay_buffer=buffer),
+            state.with_attributes(**update.attributes),
             users_=users,
             services_=services,
-            module_=net.module_,
-            history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
-            n_iter_=len(net.history),
-        ).with_nets(nets)
+            module_=update.module,
+        )
+        if update.net is not None:
+            # Only the last net, because each of the earlier ones would keep a network.
+            nets = {STAGE: update.net}
+            updated = replace(
+                updated,
+                history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
+                n_iter_=len(update.net.history),
+            ).with_nets(nets)
         if self._has_intervals:
             return updated.with_intervals(self._updated_intervals(updated, rows))
         return updated
 
     def _updated_intervals(self, updated: NetworkState, rows: Measurements) -> Intervals:
-        """Learn from the errors that the network made on new rows ahead of the update."""
+        """Update the intervals with the errors of the network on the new rows before the update."""
         now = self._with_state(updated)
         before, after = (
             fitted._predict_pairs(fitted._encode(rows.columns)) for fitted in (self, now)
@@ -163,45 +194,65 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             before, rows.y.reshape(len(rows), -1), shape, after
         )
 
-    def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:
-        """Replay, grow, train."""
+    def _update(self, new: TrainingRows) -> Update:
+        """Sample earlier rows, extend the network and train it."""
         from skqos.prediction import copy_module
-        from skqos.training import seeded, without_dropout
 
         rng = self._update_rng()
         earlier = self._replay_buffer.without(new)
-        n_replayed, rate = _plan(len(new.target), earlier)
+        n_replayed, rate = plan_update(len(new.target), len(earlier), earlier.n_seen)
         replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
-        trainer = self._make_trainer()
         module = copy_module(self.module_)
+        net = self._train_update(
+            module, rate, rng, lambda: self._prepare_update(module, replayed.appended_to(new))
+        )
+        return Update(net.module_, net, {"_replay_buffer": buffer})
+
+    def _train_update(
+        self,
+        module: Any,
+        rate: float,
+        rng: np.random.RandomState,
+        prepare: Callable[[], dict[str, Any]],
+    ) -> QoSNet:
+        """Train a copy of the network, `rate` times as fast as in `fit`.
+
+        `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
+        """
+        from skqos.training import seeded, without_dropout
+
+        trainer = self._make_trainer()
         seed = int(rng.randint(np.iinfo(np.int32).max))
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:
-            net = trainer.fit(
+            return trainer.fit(
                 module,
                 validation=None,
                 stage=STAGE,
                 max_epochs=self.partial_fit_epochs,
                 learning_rate=rate * self.learning_rate,
                 warm_up=WARM_UP,
-                **self._prepare_update(module, replayed.appended_to(new)),
+                **prepare(),
             )
-        return net, buffer
 
     def _update_rng(self) -> np.random.RandomState:
-        """Random numbers that differ from update to update, also where `random_state` is an int."""
+        """Return a generator that differs between updates, also if `random_state` is an int."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return np.random.RandomState([seed, len(self.history_)])
 
     def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         """Train as in `fit`, and keep rows for updates."""
         nets, attributes = super()._train(data)
-        buffer = ReplayBuffer.of_rows(data, np.random.RandomState(data.seed))
+        buffer = self._kept_rows(data, np.random.RandomState(data.seed))
         return nets, {**attributes, "_replay_buffer": buffer.limited(self.replay_buffer_size)}
 
+    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> Any:
+        """Return the rows that updates train on again; they are limited in number later."""
+        return ReplayBuffer.of_rows(rows, rng)
+
     def __getstate__(self) -> dict[str, Any]:
-        """Leave rows out that `replay_buffer_size` has no room for: it may have been lowered."""
+        """Drop rows beyond `replay_buffer_size`, which may be lower than it was in `fit`."""
         state = super().__getstate__()
         if "_state" in state:
             buffer = state["_state"].attributes["_replay_buffer"].limited(self.replay_buffer_size)
@@ -209,13 +260,14 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return state
 
 
-def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
-    """Tell how many rows to replay, and the learning rate, of that of `fit`; both grow smoothly.
+def plan_update(n_new: int, n_kept: int, n_seen: int) -> tuple[int, float]:
+    """Return the number of replayed rows, and the learning rate as a multiple of that of `fit`.
 
-    Where the buffer holds only a part of the earlier rows, steps are smaller by that part.
+    If only `n_kept` of the `n_seen` earlier rows were kept, the learning rate is reduced by that
+    part.
     """
-    n_replayed = min(len(buffer), max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
-    if buffer.n_seen == 0:
+    n_replayed = min(n_kept, max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
+    if n_seen == 0:
         return 0, LARGE_RATE
-    share, kept = n_new / buffer.n_seen, len(buffer) / buffer.n_seen
+    share, kept = n_new / n_seen, n_kept / n_seen
     return n_replayed, LARGE_RATE * min(share / LARGE_SHARE, 1.0) * max(kept, MIN_KEPT)

@@ -9,9 +9,18 @@ from numbers import Integral, Real
 import numpy as np
 import pytest
 
-from skqos._parameters import check_items, check_numbers, plain_value, with_plain_parameters
+from skqos._parameters import (
+    SwitchedOff,
+    check_items,
+    check_numbers,
+    parameter_names,
+    plain_value,
+    warn_of_unused_parameters,
+    with_plain_parameters,
+)
 from skqos._sklearn_compat import Interval
 from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
+from skqos.exceptions import UnusedParameterWarning
 from skqos.model_selection import DensitySplit, SlotSplit
 from tests.common import CONTRACTS
 
@@ -63,6 +72,8 @@ def data_for(estimator_class):
 
 
 @pytest.mark.filterwarnings("ignore::skqos.exceptions.UnusedColumnsWarning")
+# A default that was rounded to 16 bits counts as set.
+@pytest.mark.filterwarnings("ignore::skqos.exceptions.UnusedParameterWarning")
 @pytest.mark.parametrize(("estimator_class", "name"), scalar_parameters())
 def test_every_parameter_takes_numpy_scalars(estimator_class, name, capsys):
     """One fit has the smallest type of each kind, which overflows or rounds most."""
@@ -203,3 +214,67 @@ def documented_default(estimator_class, name):
 def test_documented_defaults_are_those_of_the_signature(estimator_class):
     for name, parameter in inspect.signature(estimator_class).parameters.items():
         assert documented_default(estimator_class, name) == parameter.default, name
+
+
+class Switched:
+    """An estimator to be, two of whose parameters depend on others."""
+
+    _switched_off = (
+        SwitchedOff(("depth", "width"), by={"graph": (False, None), "kind": ("flat",)}),
+    )
+
+    def __init__(self, graph=False, kind="flat", depth=2, width=(3, 4)):
+        self.graph = graph
+        self.kind = kind
+        self.depth = depth
+        self.width = width
+
+
+@pytest.mark.parametrize("depth", [3, np.int64(3)])
+def test_a_parameter_that_others_switch_off_warns_where_it_was_set(depth):
+    with pytest.warns(UnusedParameterWarning) as caught:
+        warn_of_unused_parameters(Switched(depth=depth), stacklevel=1)
+    assert [str(one.message) for one in caught] == [
+        "depth=3 has no effect with graph=False and kind='flat'."
+    ]
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"depth": np.int8(2)},
+        {"depth": 3, "graph": True},
+        {"depth": 3, "kind": "deep"},
+        {"graph": None, "width": (3, 4)},
+    ],
+)
+def test_a_parameter_that_acts_or_was_not_set_does_not_warn(params):
+    warn_of_unused_parameters(Switched(**params), stacklevel=1)
+
+
+@pytest.mark.parametrize("estimator_class", estimators())
+def test_rules_of_unused_parameters_name_parameters_and_spare_the_defaults(estimator_class):
+    for rule in getattr(estimator_class, "_switched_off", ()):
+        assert {*rule.parameters, *rule.by} <= set(parameter_names(estimator_class))
+    if hasattr(estimator_class, "_switched_off"):
+        warn_of_unused_parameters(estimator_class(), stacklevel=1)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"validation_fraction": 0.3}, "validation_fraction=0.3 has no effect with early_stopping"),
+        (
+            {"early_stopping": "monitor", "n_iter_no_change": 2},
+            "n_iter_no_change=2 has no effect with early_stopping='monitor'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda one: one.estimator_class.__name__)
+def test_fit_warns_of_parameters_without_effect(contract, params, message):
+    data = data_for(contract.estimator_class)
+    with pytest.warns(UnusedParameterWarning, match=message) as caught:
+        contract.make(**params).fit(data.X, data.y)
+    assert caught[0].filename == __file__

@@ -1,4 +1,4 @@
-"""TPMCF as a scikit-learn regressor: node features, GCMF, sequences, encoder, in that order."""
+"""TPMCF as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from skqos._arrays import sorted_unique
 from skqos._errors import about
+from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._times import (
     DURATION_TYPES,
@@ -30,306 +31,434 @@ from skqos._types import (
     TargetTransformName,
 )
 from skqos._weighted import weighted_median
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData, TrainingRows
 from skqos.entities import Interactions
 from skqos.exceptions import EarlyTimeWarning
+from skqos.incremental import IncrementalQoSRegressor, Update, plan_update
 from skqos.inputs import Columns
+from skqos.state import FittedAttribute
 from skqos.tpmcf.features import (
     FAMILIES,
     Family,
     MatrixFactors,
     NodeFeatures,
-    Sides,
     SimilarityFactors,
     Statistics,
     StepCells,
     draw_folds,
-    without_folds,
 )
+from skqos.tpmcf.recent_cells import RecentCells
+from skqos.tpmcf.step_features import StepFeatures
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from skqos.tpmcf.features import Sides
     from skqos.tpmcf.gcmf import GCMF, TensorSides
     from skqos.tpmcf.module import TPMCFModule
+    from skqos.tpmcf.updating import StepUpdate
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
-# In arrays of integers, time stamps, and those with a time zone.
+# Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
 MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
+GCMF_PARAMETERS = (
+    *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_epochs", "gcmf_learning_rate"),
+    "gcmf_loss_scale",
+)
+TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
+PTE_PARAMETERS = (
+    *("entity_dim", "window", "token_dim", "temporal", "n_blocks", "pooling", "step_encoding"),
+    *("target_features", "hidden_sizes", "entity_dropout", "newcomer_share", "forecast_share"),
+    *("max_horizon", "target_steps", "loss_scale", "max_epochs", "partial_fit_epochs"),
+)
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
-class TPMCFRegressor(BaseQoSRegressor):
+class TPMCFRegressor(IncrementalQoSRegressor):
     """Temporal prediction with graph convolution and a predictive transformer encoder (TPMCF).
 
-    Every user and service is described at every time step by what was measured there: statistics,
-    factors of the interaction matrix, similarities to others. Graph convolutions over the pairs
-    measured in a step (GCMF) give spatial features. The features of a user and a service over the
-    last steps are a sequence; a transformer encoder goes over it, the maximum over time summarises
+    The measurements of a time step give features of its users and services: statistics, factors of
+    the interaction matrix, and similarities to others. Graph convolutions over the pairs measured
+    in a step (GCMF) give spatial features. The features of a user and a service over the last steps
+    form a sequence. A transformer encoder processes the sequence, the maximum over time summarises
     it, and dense layers predict the QoS at the target step [1]_.
 
-    By default there is no graph convolution: the sequence encoder alone (PTE) goes over the initial
+    By default there is no graph convolution: the sequence encoder (PTE) processes the initial
     features. See `modules`.
 
-    X has a third column, the time: integers, which number time steps, or time stamps, which
-    `time_step` divides into steps. Steps are real distances: between the steps 2 and 100 lie 97
-    that were not measured. A step that training has not seen is predicted from the window that ends
-    at the last step before it: that is a forecast where it comes after all others.
+    The third column of X holds the times: integers, which are the numbers of time steps, or time
+    stamps, which are assigned to steps of length `time_step`. Differences between step numbers are
+    distances in time: the 97 steps between the steps 2 and 100 count as steps without measurement.
+    A step without training rows is predicted from the window that ends at the last step before it.
+    If it is after all training steps, the prediction is a forecast.
 
     Parameters
     ----------
     n_members : int, default=1
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target. 1 is the network of the paper. Initial features are
-        the same for all members; each has a graph convolution, an encoder, dense layers and
-        vectors of its own.
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
+
+        The paper uses 1. All members share the initial features; each has its own graph
+        convolution, encoder, dense layers and vectors of ids and context.
 
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown".
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
 
     features : list of {"statistics", "factors", "similarity"}, default=("statistics",)
-        Families of initial features of users and services at each step: minimum, maximum, median,
-        mean and standard deviation (F_S); factors of the interaction matrix (F_Q); compressed rows
-        of cosine similarity (F_C).
+        Families of initial features of users and services at each time step. "statistics" are
+        minimum, maximum, median, mean and standard deviation (F_S), "factors" are factors of the
+        interaction matrix (F_Q), and "similarity" are compressed rows of the cosine similarities
+        (F_C).
 
     n_factors : int, default=16
-        Width of the factors (f_q), with "factors" among the `features`.
+        Rank of the factorisation of the interaction matrix.
+
+        f_q in the paper. Used only if `features` contains "factors".
 
     similarity_dim : int, default=16
-        Width of the compressed similarities (f_c), with "similarity" among the `features`.
+        Size f_c of the compressed rows of similarities. Used only if `features` contains
+        "similarity".
 
     similarity : {"factors", "autoencoder"}, default="factors"
-        What compresses the similarities: a truncated factor of the normalised matrix, or a stacked
-        autoencoder per side, whose time grows with the square of the number of entities.
+        Compression of the rows of similarities: a truncated factorisation of the normalised matrix
+        ("factors"), or one stacked autoencoder for users and one for services ("autoencoder"),
+        whose training time grows with the square of the number of entities. Used only if `features`
+        contains "similarity".
 
     autoencoder_epochs : int, default=20
-        Passes of the autoencoders over the rows of all steps.
+        Number of epochs for which each autoencoder is trained.
+
+        An epoch is one pass over the rows of all time steps. Used only with
+        ``similarity="autoencoder"`` and if `features` contains "similarity".
 
     n_folds : int or None, default=20
-        Training pairs are predicted from features that the pairs of their own fold are no part of;
-        `predict` takes the average over the folds. With None, as in the paper, the features of a
-        training pair contain its own value, which the network then learns to read off.
+        Number of folds of the training pairs. During training, each pair is predicted from features
+        that are computed without the pairs of its fold; `predict` uses the average over the folds.
+        With None, as in the paper, the features of a training pair contain its own value, and the
+        network learns to read it.
 
     modules : {"both", "gcmf", "pte"}, default="pte"
-        "both" is the paper's model: the sequences hold the graph convolution's embeddings. "gcmf"
-        predicts by the product of these, "pte" encodes sequences of the initial features alone,
-        which is more accurate on WS-DREAM and takes less time. All parameters of the graph
-        convolution act with "both" and "gcmf" only.
+        Parts of the network. "both" is the model of the paper: graph convolution (GCMF), whose
+        embeddings form the sequences of the encoder (PTE). "gcmf" predicts by the product of the
+        embeddings. "pte" encodes sequences of the initial features alone, which on WS-DREAM is more
+        accurate and takes less time.
 
     gcmf_dim : int, default=8
-        Width of each of the two graph-convolution units (f').
+        Size f' of each of the two graph-convolution units. Used only if `modules` is "both" or
+        "gcmf".
 
-    step_weights : {"shared", "own"}, default="shared"
-        Whether all steps share the weights of the units, or each has its own, as in the paper:
-        then their embeddings have nothing in common from step to step.
+    gcmf_weights : {"shared", "own"}, default="shared"
+        Whether all time steps share the weights of the units ("shared"), or each has its own as in
+        the paper ("own"). With "own", the embeddings of different steps are not comparable. Used
+        only if `modules` is "both" or "gcmf".
 
     self_loops : {"whole", "normalised"}, default="whole"
-        Weight of a node's own features in the convolution: 1, as in the authors' code, or
-        1 / (degree + 1) (eq. 2 to 4), which leaves a user next to nothing of its own.
+        Weight of a node's own features in the convolution: 1 ("whole"), as in the code of the
+        authors, or 1 / (degree + 1) ("normalised"), as in eq. 2 to 4, where the own features of a
+        user are almost lost. Used only if `modules` is "both" or "gcmf".
 
     gcmf_epochs : int, default=10
-        Passes of the graph convolution over the training rows; each takes one step per fold.
+        Number of epochs of the graph convolution. Each takes one step for each fold. Used only if
+        `modules` is "both" or "gcmf".
 
     gcmf_learning_rate : float, default=1e-2
-        Its learning rate.
+        Learning rate of the graph convolution. With ``learning_rate_schedule="one_cycle"``, it is
+        the maximum of the schedule. Used only if `modules` is "both" or "gcmf".
 
     gcmf_loss_scale : float, default=0.25
-        Scale of its loss, as `loss_scale` is (gamma_s).
+        Loss scale (gamma_s) of the graph convolution; see `loss_scale`. Used only if `loss` is
+        "cauchy" or "huber", and `modules` is "both" or "gcmf".
 
     bounded_embeddings : bool, default=True
-        Whether the embeddings of the graph convolution are standardised and bounded (tanh) before
-        they enter the sequences (ours): few of them are very large.
+        Whether the embeddings of the graph convolution are standardised and bounded by tanh before
+        they enter the sequences, because a few of them are very large. It is not in the paper. Used
+        only with ``modules="both"``.
 
     initial_features : bool, default=True
-        Whether the sequences hold the initial features beside the spatial ones (ours).
+        Whether the sequences contain the initial features in addition to the embeddings. It is not
+        in the paper. Used only with ``modules="both"``.
 
     entity_dim : int or None, default=32
-        Width of the vectors of each user's and service's id and context columns, which are the
-        same at every step (ours). None leaves ids and context out.
+        Size of the vectors of the id and of the context columns of each user and service, which are
+        the same at all time steps. They are not in the paper. With None, ids and context are not
+        used. Used only if `modules` is "both" or "pte".
 
     time_step : str, Timedelta, timedelta or timedelta64, default=None
-        How long a time step is, such as "15min", where the third column of X holds time stamps;
-        None where it holds integers. Steps are counted from midnight ahead of the first time stamp
-        of `fit`, in its time zone if it has one, and are all equally long: a step of "1D" is 24
-        hours, whatever clocks do.
+        Length of a time step, for example "15min". Required if the third column of X contains time
+        stamps, and must be None if it contains integers. Steps are counted from midnight before the
+        first time stamp of `fit`, in its time zone if it has one. All steps have the same length: a
+        step of "1D" is 24 hours, also when clocks change.
 
     window : int, default=4
-        Length of a sequence in time steps. Steps in which nothing was measured are left out of it.
+        Length of a sequence, in time steps. Steps without any measurement are masked. Used only if
+        `modules` is "both" or "pte".
 
     token_dim : int or None, default=32
-        Width to which the features of a step of the sequence are mixed. None takes them as they
-        are, side by side (eq. 7).
+        Size to which the features of each step of a sequence are mixed linearly. With None, they
+        are concatenated without mixing (eq. 7). Used only if `modules` is "both" or "pte".
 
     temporal : {"transformer", "gru", "lstm"}, default="transformer"
-        What encodes the sequence.
+        Encoder of the sequence. Used only if `modules` is "both" or "pte".
 
     n_blocks : int, default=1
-        Blocks of the encoder (C_1), or layers of the recurrent network.
+        Number of blocks.
+
+        They are the blocks of the transformer (C_1), or the layers of the recurrent network. Used
+        only if `modules` is "both" or "pte".
 
     n_heads : int, default=2
-        Heads of the attention (h).
+        Number of attention heads.
+
+        h in the paper. Used only with ``temporal="transformer"``.
 
     head_dim : int, default=16
-        Width of a head's queries, keys and values (d_k, d_v).
+        Size of the queries, keys and values of each head (d_k, d_v). Used only with
+        ``temporal="transformer"``.
 
     convolution : {"time", "paper"}, default="time"
-        Direction of a block's convolutions: along time over the features, or along the features
-        with the steps as channels. "paper" pads windows that are not full with zeros.
+        Kind of convolution.
+
+        "time" convolves the features along time. "paper" convolves along the features, with the
+        time steps as channels, and fills incomplete windows with zeros. Used only with
+        ``temporal="transformer"``.
 
     n_filters : int, default=64
-        Filters of the first of a block's two convolutions.
+        Number of convolution filters.
+
+        They are those of the first of the two convolutions of a block. Used only with
+        ``temporal="transformer"``.
 
     dropout : float, default=0.0
-        Dropout between these two.
+        Dropout rate between the two convolutions of a block. Used only with
+        ``temporal="transformer"``.
 
     pooling : {"max", "mean", "last"}, default="max"
-        How the encoded sequence is summarised: by its largest values, as in the paper, by the
-        average, or by the last step.
+        Summary of the encoded sequence: the maximum over time as in the paper, the mean, or the
+        last step. Used only if `modules` is "both" or "pte".
 
     step_encoding : bool, default=True
-        Whether a step of the sequence tells its time and its distance from the last (ours).
+        Whether each step of a sequence has a learnt vector for its distance from the last step and,
+        if X contains time stamps of two days or more, features of the hour of the day of the target
+        step. From two weeks on, there are also features of the day of the week. They are not in the
+        paper. Used only if `modules` is "both" or "pte".
 
     target_features : bool, default=True
-        Whether the dense layers see features and vectors of the last step beside the summary
-        (ours).
+        Whether the dense layers also receive the features of the last step and the vectors of ids
+        and context. It is not in the paper. Used only if `modules` is "both" or "pte".
 
     hidden_sizes : list of int, default=(256, 128)
-        Widths of the dense layers but the last (C_2 - 1 of them).
+        Sizes of the hidden dense layers, each followed by a ReLU.
+
+        There are C_2 - 1 of them. Used only if `modules` is "both" or "pte".
 
     entity_dropout : float, default=0.0
-        Dropout of the vectors of ids and context. Ours.
+        Dropout rate of the vectors of ids and context. It is not in the paper. Used only if
+        `entity_dim` is not None, and `modules` is "both" or "pte".
 
     newcomer_share : float, default=0.02
-        Share of the training rows whose user, and whose service, is given as one that is new at
-        prediction will be: by its context and the average of all else. Ours.
+        Fraction of the users and of the services that are represented as unknown ones during
+        training, so that the network learns to predict unknown users and services.
+
+        Users and services of training rows are chosen at random. A chosen one keeps its context,
+        and all else is replaced by averages. It is not in the paper. Used only if `modules` is
+        "both" or "pte".
 
     forecast_share : float, default=0.2
-        Share of the training rows that are predicted from the steps before their own, as steps
-        after the last will be. Ours.
+        Fraction of the training rows that are predicted from the steps before their own, so that
+        the network learns to predict steps after the last one. It is not in the paper. Used only if
+        `modules` is "both" or "pte".
+
+    max_horizon : int, default=8
+        Largest distance, in time steps, at which these rows are predicted. The distance is drawn
+        for each row; short distances are more frequent. The network knows the distance from the
+        last step of a sequence to the target step; larger distances have the forecast of the
+        largest one. It is not in the paper. Used only if `forecast_share` is above 0 and `modules`
+        is "both" or "pte".
 
     target_steps : list of int or of time stamps, "last" or None, default=None
-        Time steps whose rows the sequence encoder learns to predict: all, the last one, as in the
-        paper, or those listed, by number or by any time stamp in them. Features are of all rows in
-        any case.
+        Time steps whose rows the sequence encoder learns to predict: all (None), the last one as in
+        the paper ("last"), or a list of steps, given by number or by any time stamp in them.
+        Features are computed from all rows in any case. Used only if `modules` is "both" or "pte".
 
     loss : {"cauchy", "absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Loss of both stages, in units of the transformed target.
+        Training loss, in units of the transformed target.
+
+        Both training stages use it. The paper uses the Cauchy loss.
 
     loss_scale : float, default=0.25
-        Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss.
+        Scale gamma_t of the Cauchy loss, or threshold of the Huber loss. Used only if `loss` is
+        "cauchy" or "huber", and `modules` is "both" or "pte".
+
+    partial_fit_epochs : int, default=1
+        Number of epochs of an update by `partial_fit`.
+
+        With 0, an update computes the features of the new time steps, users and services without
+        training. The graph convolution is not trained during updates, so that updates with
+        ``modules="gcmf"`` never train. Dropout is switched off during updates. Used only if
+        `modules` is "both" or "pte".
+
+    replay_buffer_size : int, default=400_000
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        The rows of the last time steps are kept, and repeated measurements as one row. Late
+        measurements change the features of a time step only if all rows of that step are kept.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone.
-        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
-        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
-        response times and throughput have (its mean is above its median, and its lowest value
-        is not far below all others), else "standard": neither the unit nor an offset of y
-        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
 
     max_epochs : int, default=12
-        Passes of the sequence encoder over its training rows.
+        Number of epochs of the final training stage.
+
+        This stage trains the sequence encoder. With ``modules="gcmf"``, `gcmf_epochs` is used
+        instead.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        Optimiser of both stages.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
 
     learning_rate : float, default=6e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
+
+        The graph convolution has its own, `gcmf_learning_rate`.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.1
-        Weight decay; an L2 penalty with ``optimizer="adam"``.
+        Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=1024
-        Rows per step of the sequence encoder. A step of the graph convolution takes all rows of a
-        fold.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
+
+        This is the size of batches of the sequence encoder. A step of the graph convolution uses
+        all rows of a fold.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, ends each stage when
-        their loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
-        "monitor" holds them out and records their loss, but changes nothing else.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end a stage, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run in both stages. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, batches, folds, factors and the validation split. Threads share
-        torch's random state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, batches, folds, factors and the validation
+        split. Fits that run in several threads are not reproducible, because threads share the
+        random state of torch.
 
     verbose : int, default=0
-        1 shows a line per stage on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     module_ : TPMCFModule or GCMF
-        The network, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        Its skorch net.
+        skorch net of the final training stage.
 
     stage_nets_ : dict of str to QoSNet
-        The nets of the stages "gcmf" and "final".
+        skorch net of each training stage, by the name of the stage.
+
+        The stages are "gcmf" (with ``modules="both"``) and "final". A pickle keeps only the last
+        net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows) and
-        duration in seconds. Losses are in units of the transformed target.
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
 
     n_iter_ : int
-        Epochs of the final stage.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage.
 
     times_ : ndarray of shape (n_time_steps,)
-        The time steps that were measured, ascending: int64, or their beginnings as datetime64[ns],
-        or, with a time zone, as objects (pandas.Timestamp).
+        Time steps that were measured, in ascending order. They are int64, or the starts of the
+        steps as datetime64[ns] or, with a time zone, as objects (pandas.Timestamp).
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     PAPER_PARAMS : dict
-        The published sizes and form. What the paper does not state (epochs, batch size, learning
-        rates, dropout, the autoencoder's epochs) is as in the authors' code, but for 1000 epochs of
-        GCMF, where the code has up to 10000. Its scales of the loss are in the unit of y.
+        Published settings [1]_, as keyword arguments of the estimator.
+
+        What the paper does not state (epochs, batch size, learning rates, dropout, epochs of the
+        autoencoder) is taken from the code of the authors, except for 1000 epochs of GCMF, for
+        which the code has up to 10000. The loss scales are in the unit of y.
 
     Notes
     -----
-    What the paper leaves open or what is not sound in it is decided as follows. Factors of all
-    steps share a basis and one autoencoder serves all steps: bases of their own, which the paper
-    has, make the features of different steps incomparable. An entity without a measurement in a
-    step takes the statistics of its other steps. The product of GCMF has a constant and is divided
-    by the root of its width. Convolutions of the encoder run along time, and padded steps, those
-    ahead of the first and those in which nothing was measured, take part in nothing. Bases and
-    scales of the features are those of all training values, folds or not.
+    Where the paper is incomplete or not sound, we decided as follows. The factors of all steps have
+    a common basis, and the autoencoders are shared by all steps; with separate bases, as in the
+    paper, the features of different steps are not comparable. A user or service without a
+    measurement in a step has the statistics of its other steps. The product of GCMF has a constant
+    and is divided by the square root of its size. Factors are those of a truncated SVD, where the
+    paper has a non-negative factorisation, and the autoencoders have no dropout. The convolutions
+    of the encoder run along time. Padded steps, which are those before the first step and those
+    without a measurement, are masked. Bases and scales of the features are computed from all
+    training values, also with folds.
 
-    How far a forecast lies ahead is not told to the network: all steps after the last measured one
-    have the same prediction. A time before the first measured step is predicted from that step, and
-    `EarlyTimeWarning` says so.
+    A time before the first measured step is predicted as a row of that step, with an
+    `EarlyTimeWarning`.
 
-    A pickle holds weights, the features of every user and service at every step and the entity
-    tables; no graph, no target values, no optimiser state.
+    `partial_fit` adds new steps, users and services, and late measurements of earlier steps. It
+    computes the features of the steps that got rows, with the bases, the scales and the weights of
+    the graph convolution of `fit`, and trains the encoder on the new rows and on those of the last
+    steps before. A new entity has the features of the average entity at earlier steps, and factors
+    that are folded in by least squares.
+
+    A pickle contains the weights, the features of every user and service at every step, the entity
+    tables, and the rows of the replay buffer. It contains no optimiser state.
 
     References
     ----------
@@ -341,7 +470,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     >>> from skqos import TPMCFRegressor
     >>> from skqos.datasets import make_qos
     >>> data = make_qos(20, 30, density=0.2, n_time_steps=4, random_state=0)
-    >>> model = TPMCFRegressor(max_epochs=2, gcmf_epochs=2, random_state=0).fit(data.X, data.y)
+    >>> model = TPMCFRegressor(max_epochs=2, random_state=0).fit(data.X, data.y)
     >>> model.predict([[3, 17, 2], [3, 17, 4]]).shape
     (2,)
     """
@@ -356,7 +485,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "n_folds": None,
         "modules": "both",
         "gcmf_dim": 64,
-        "step_weights": "own",
+        "gcmf_weights": "own",
         "self_loops": "normalised",
         "gcmf_epochs": 1000,
         "gcmf_learning_rate": 1e-3,
@@ -390,9 +519,24 @@ class TPMCFRegressor(BaseQoSRegressor):
     }
 
     _n_id_columns = 3
+    _step_features = FittedAttribute[Any]()
+
+    _switched_off = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
+        SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
+        SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
+        SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
+        SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
+        SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
+        SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
+        SwitchedOff(
+            ("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}
+        ),
+    )
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         "features": ["array-like"],
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "similarity_dim": [Interval(Integral, 1, None, closed="left")],
@@ -401,7 +545,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "n_folds": [Interval(Integral, 2, None, closed="left"), None],
         "modules": [StrOptions({"both", "gcmf", "pte"})],
         "gcmf_dim": [Interval(Integral, 1, None, closed="left")],
-        "step_weights": [StrOptions({"shared", "own"})],
+        "gcmf_weights": [StrOptions({"shared", "own"})],
         "self_loops": [StrOptions({"whole", "normalised"})],
         "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
         "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -426,7 +570,9 @@ class TPMCFRegressor(BaseQoSRegressor):
         "entity_dropout": [Interval(Real, 0, 1, closed="left")],
         "newcomer_share": [Interval(Real, 0, 1, closed="left")],
         "forecast_share": [Interval(Real, 0, 1, closed="left")],
+        "max_horizon": [Interval(Integral, 1, None, closed="left")],
         "target_steps": ["array-like", StrOptions({"last"}), None],
+        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
         "loss": [StrOptions(set(LOSS_NAMES))],
         "loss_scale": [Interval(Real, 0, None, closed="neither")],
     }
@@ -445,7 +591,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         n_folds: int | None = 20,
         modules: Literal["both", "gcmf", "pte"] = "pte",
         gcmf_dim: int = 8,
-        step_weights: Literal["shared", "own"] = "shared",
+        gcmf_weights: Literal["shared", "own"] = "shared",
         self_loops: Literal["whole", "normalised"] = "whole",
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
@@ -470,9 +616,12 @@ class TPMCFRegressor(BaseQoSRegressor):
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
         forecast_share: float = 0.2,
+        max_horizon: int = 8,
         target_steps: Sequence[Any] | Literal["last"] | None = None,
         loss: LossName | Literal["cauchy"] = "absolute_error",
         loss_scale: float = 0.25,
+        partial_fit_epochs: int = 1,
+        replay_buffer_size: int = 400_000,
         target_transform: TargetTransformName | None = "auto",
         max_epochs: int = 12,
         optimizer: OptimizerName = "adamw",
@@ -500,7 +649,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.n_folds = n_folds
         self.modules = modules
         self.gcmf_dim = gcmf_dim
-        self.step_weights = step_weights
+        self.gcmf_weights = gcmf_weights
         self.self_loops = self_loops
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
@@ -525,9 +674,12 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.entity_dropout = entity_dropout
         self.newcomer_share = newcomer_share
         self.forecast_share = forecast_share
+        self.max_horizon = max_horizon
         self.target_steps = target_steps
         self.loss = loss
         self.loss_scale = loss_scale
+        self.partial_fit_epochs = partial_fit_epochs
+        self.replay_buffer_size = replay_buffer_size
         self.target_transform = target_transform
         self.max_epochs = max_epochs
         self.optimizer = optimizer
@@ -545,7 +697,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.verbose = verbose
 
     def attention_weights(self, X: Any) -> np.ndarray:
-        """Return how much each step of each row's window attends to each.
+        """Return the attention weights between the steps of the window of each row.
 
         Parameters
         ----------
@@ -555,15 +707,15 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of float64 of shape (n_samples, n_blocks, n_heads, window, window)
-            Attention of the step on the fourth axis to that on the fifth, averaged over the
-            members, which sums to 1. Both are in the order of time: the last is the row's own
-            step, or, if training has not seen that, the last before it. 0 for attention to steps
-            in which nothing was measured.
+            Attention of the step on the fourth axis to the step on the fifth axis, averaged over
+            the members; it sums to 1 over the fifth axis. Steps are in order of time. The last one
+            is the step of the row or, if training has not seen it, the last step before it.
+            Attention to steps without a measurement is 0.
 
         Raises
         ------
         AttributeError
-            If there is no transformer (`temporal` or `modules` is set otherwise).
+            If the network has no transformer, because of ``modules="gcmf"`` or `temporal`.
         """
         fitted = self._snapshot()
         if self.modules == "gcmf" or self.temporal != "transformer":
@@ -574,7 +726,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         return fitted._score_rows(X, "attention_weights")
 
     def window_times(self, X: Any) -> np.ndarray:
-        """Return the time steps of each row's window, which `attention_weights` is about.
+        """Return the time steps of the window of each row, to which `attention_weights` refers.
 
         Parameters
         ----------
@@ -584,9 +736,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of shape (n_samples, window)
-            Of float64 where times are integers, else of the dtype of `times_`. Ascending; the last
-            is the row's own step, or, if training has not seen that, the last before it. NaN, or
-            NaT, ahead of the first step and where nothing was measured.
+            Time steps in ascending order, as float64 if times are integers and of the dtype of
+            `times_` otherwise. The last one is the step of the row or, if training has not seen it,
+            the last step before it. NaN or NaT stands for steps before the first one and for steps
+            without a measurement.
 
         Raises
         ------
@@ -608,9 +761,9 @@ class TPMCFRegressor(BaseQoSRegressor):
 
     @property
     def times_(self) -> np.ndarray:
-        """The time steps that were measured, as they were given."""
+        """Time steps that were measured, in the form in which `fit` received them."""
         if self._state is None:
-            raise AttributeError(f"{type(self).__name__} has no times_: it is not fitted.")
+            raise AttributeError(f"{type(self).__name__} is not fitted and has no times_.")
         return self._state.time_scale.times_of(self._state.module_.times.cpu().numpy())
 
     def __sklearn_tags__(self) -> Any:
@@ -624,14 +777,14 @@ class TPMCFRegressor(BaseQoSRegressor):
         return interactions
 
     def _warn_of_early(self, steps: np.ndarray) -> None:
-        """Warn of time steps before all that were measured; to be called on a snapshot."""
+        """Warn of time steps before the first measured one; to be called on a snapshot."""
         first = self._state.module_.times[0].item()
         n_early = np.count_nonzero(steps < first)
         if n_early:
             name = self._state.time_scale.name_of(first)
             warnings.warn(
                 f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {name}, the "
-                "first time step of the training rows; they are taken for rows of that step.",
+                "first time step of the training rows; they are predicted as rows of that step.",
                 EarlyTimeWarning,
                 stacklevel=4,
             )
@@ -646,13 +799,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         unknown = [name for name in self.features if name not in FAMILIES]
         if unknown or len(self.features) == 0:
             raise ValueError(
-                f"features={self.features!r} must name at least one of {list(FAMILIES)}, and "
+                f"features={self.features!r} must contain one or more of {list(FAMILIES)}, and "
                 "nothing else."
             )
         if any(not isinstance(n, Integral) or n < 1 for n in self.hidden_sizes):
             raise ValueError(
-                f"hidden_sizes={self.hidden_sizes!r} must hold integers of at least 1: the widths "
-                "of the dense layers but the last."
+                f"hidden_sizes={self.hidden_sizes!r} must contain integers of at least 1, the "
+                "sizes of the hidden dense layers."
             )
 
     def _fit_networks(
@@ -662,7 +815,7 @@ class TPMCFRegressor(BaseQoSRegressor):
 
         times = sorted_unique(data.times)
         steps = np.searchsorted(times, data.times)
-        cells, cell_of_row = StepCells.from_rows(
+        cells, cell_of_row, _ = StepCells.from_rows(
             steps,
             data.user_codes,
             data.service_codes,
@@ -675,26 +828,35 @@ class TPMCFRegressor(BaseQoSRegressor):
             "users": data.user_codes,
             "services": data.service_codes,
             "steps": steps,
-            "tables": folds[cell_of_row],
+            "folds": folds[cell_of_row],
         }
         targets = self._target_rows(data)
         validation = None if data.validation is None else ValidationDataset(*data.validation)
-        initial = self._initial_features(data, cells, folds)
-        nets = {}
+        families = self._families(data.seed)
+        features = StepFeatures(
+            NodeFeatures([families[name] for name in self.features]), self.n_folds
+        ).fit(cells)
+        initial = features.initial(cells, folds)
+        nets, embedded = {}, None
         if self.modules != "pte":
-            gcmf = self._build_gcmf(times, cells, folds, initial, data)
+            gcmf = self._build_gcmf(initial, data).observe(times, cells, folds, initial)
             stage = "gcmf" if self.modules == "both" else "final"
             nets[stage] = self._train_gcmf(gcmf, rows, data, trainer, validation, stage)
+            embedded = gcmf.embed_all()
+            has_sequences = self.modules == "both"
+            features = features.with_graph(
+                gcmf.freeze(),
+                embedded,
+                bounded=has_sequences and self.bounded_embeddings,
+                with_initial=has_sequences and self.initial_features,
+            )
         if self.modules != "gcmf":
-            features = self._sequence_features(initial, nets.get("gcmf"))
-            module = self._build_module(times, features, data)
+            module = self._build_module(times, features.join(initial, embedded), data)
             nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
-        else:
-            gcmf.freeze()
-        return nets, {}
+        return nets, {"_step_features": features}
 
     def _target_rows(self, data: TrainingData) -> np.ndarray:
-        """Training rows that the PTE learns to predict."""
+        """Return the training rows that the PTE learns to predict."""
         steps = data.times
         if self.target_steps is None:
             return np.arange(len(steps))
@@ -703,12 +865,12 @@ class TPMCFRegressor(BaseQoSRegressor):
             first, last = map(data.time_scale.name_of, (int(steps.min()), int(steps.max())))
             raise ValueError(
                 f"target_steps={self.target_steps!r}: no training row is at one of these steps; "
-                f"those of X are from {first} to {last}."
+                f"the steps of X are from {first} to {last}."
             )
         return rows
 
     def _target_steps(self, data: TrainingData) -> Any:
-        """Numbers of the steps that the PTE learns to predict."""
+        """Return the numbers of the steps that the PTE learns to predict."""
         if isinstance(self.target_steps, str):
             return data.times.max()
         if len(self.target_steps) == 0:
@@ -716,12 +878,6 @@ class TPMCFRegressor(BaseQoSRegressor):
         with about("target_steps"):
             times = read_times(pd.Series(list(self.target_steps)), "target_steps")
             return data.time_scale.steps_of(times, "target_steps")
-
-    def _initial_features(self, data: TrainingData, cells: StepCells, folds: np.ndarray) -> Sides:
-        """Features of the nodes without the cells of each fold (F_0)."""
-        families = self._families(data.seed)
-        features = NodeFeatures([families[name] for name in self.features]).fit(cells)
-        return without_folds(features.transform, cells, folds, self.n_folds)
 
     def _families(self, seed: int) -> dict[str, Family]:
         similarity: Family = SimilarityFactors(self.similarity_dim, seed)
@@ -735,26 +891,17 @@ class TPMCFRegressor(BaseQoSRegressor):
             "similarity": similarity,
         }
 
-    def _build_gcmf(
-        self,
-        times: np.ndarray,
-        cells: StepCells,
-        folds: np.ndarray,
-        features: Sides,
-        data: TrainingData,
-    ) -> GCMF:
+    def _build_gcmf(self, features: Sides, data: TrainingData) -> GCMF:
         from skqos.tpmcf.gcmf import GCMF
 
+        n_steps, in_dim = features[0].shape[1], features[0].shape[3]
         return GCMF(
-            times,
-            cells,
-            folds,
-            features,
+            in_dim,
             n_members=self.n_members,
             hidden_dim=self.gcmf_dim,
-            own_weights=self.step_weights == "own",
+            n_weights=n_steps if self.gcmf_weights == "own" else 1,
             whole_self=self.self_loops == "whole",
-            start=weighted_median(data.target, data.weights),
+            initial_prediction=weighted_median(data.target, data.weights),
         )
 
     def _train_gcmf(
@@ -766,14 +913,14 @@ class TPMCFRegressor(BaseQoSRegressor):
         validation: ValidationDataset | None,
         stage: str,
     ) -> QoSNet:
-        """Train the graph convolution by the product of its embeddings (eq. 9)."""
+        """Train the graph convolution on the product of its embeddings (eq. 9)."""
         from skqos.training import InteractionDataset
 
         return trainer.fit(
             gcmf,
             self._criterion(self.gcmf_loss_scale),
-            # Each step of training convolves all nodes, so that it takes all rows of a fold.
-            InteractionDataset(rows, data.target, data.weights, one_per_batch="tables"),
+            # Each training step convolves all nodes, so it uses all rows of a fold.
+            InteractionDataset(rows, data.target, data.weights, one_per_batch="folds"),
             validation,
             stage=stage,
             max_epochs=self.gcmf_epochs,
@@ -781,62 +928,41 @@ class TPMCFRegressor(BaseQoSRegressor):
             learning_rate=self.gcmf_learning_rate,
         )
 
-    def _sequence_features(self, initial: Sides, gcmf: QoSNet | None) -> TensorSides:
-        """Features of the nodes in the sequences: embeddings, initial features, or both.
-
-        Embeddings are of each member, initial features for all.
-        """
-        import torch
-
-        from skqos.tpmcf.gcmf import standardise
-
-        parts = []
-        if gcmf is None or self.initial_features:
-            parts.append([torch.as_tensor(side).unsqueeze(0) for side in initial])
-        if gcmf is not None:
-            embedded = gcmf.module_.embed_all()
-            if self.bounded_embeddings:
-                embedded = [torch.tanh(standardise(side)) for side in embedded]
-            parts.append(embedded)
-            gcmf.module_.freeze()
-        n_members = len(parts[-1][0])
-        return [
-            torch.cat([part.expand(n_members, -1, -1, -1, -1) for part in side], dim=4)
-            for side in zip(*parts, strict=True)
-        ]
-
     def _build_module(
         self, times: np.ndarray, features: TensorSides, data: TrainingData
     ) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
+        from skqos.tpmcf.calendar import make_calendar
         from skqos.tpmcf.module import TPMCFModule
 
-        vectors = None
+        entities = None
         if self.entity_dim is not None:
             users, services = (
                 FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
                 for side in (data.users, data.services)
             )
-            vectors = users, services
+            entities = users, services
         token_dim = self.token_dim
         if token_dim is None:
             token_dim = sum(side.shape[-1] for side in features)
         return TPMCFModule(
             times,
             features,
-            vectors,
+            entities,
             self._build_encoder(token_dim),
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
+            max_horizon=self.max_horizon,
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
             step_encoding=self.step_encoding,
+            calendar=make_calendar(data.time_scale, times) if self.step_encoding else None,
             target_features=self.target_features,
-            vector_dropout=self.entity_dropout,
+            entity_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
-            start=weighted_median(data.target, data.weights),
+            initial_prediction=weighted_median(data.target, data.weights),
         )
 
     def _build_encoder(self, dim: int) -> nn.Module:
@@ -891,7 +1017,57 @@ class TPMCFRegressor(BaseQoSRegressor):
             stage="final",
             max_epochs=self.max_epochs,
         )
-        module.forget_training_tables()
+        module.forget_training()
+        return net
+
+    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> RecentCells:
+        return RecentCells.of_rows(rows, rng)
+
+    def _update(self, new: TrainingRows) -> Update:
+        """Take the steps of further rows in, then train on them and on the last ones before."""
+        from skqos.prediction import copy_module
+        from skqos.tpmcf.module import TPMCFModule
+        from skqos.tpmcf.updating import StepUpdate
+
+        features = self._step_features
+        features.check_shared_weights()
+        rng = self._update_rng()
+        known_times = self.module_.times.numpy()
+        update = StepUpdate.of_rows(new, features, self._replay_buffer, known_times, rng)
+        module, net = copy_module(self.module_), None
+        has_sequences = isinstance(module, TPMCFModule)
+        if has_sequences:
+            module.grow(new.users, new.services)
+        if has_sequences and self.partial_fit_epochs:
+            net = self._train_on_steps(module, update, rng)
+            module = net.module_
+        else:
+            update.place(module, update.touched, update.describe(update.touched))
+        buffer = update.cells.limited(self.replay_buffer_size)
+        return Update(module, net, {"_replay_buffer": buffer, "_step_features": update.features})
+
+    def _train_on_steps(
+        self, module: TPMCFModule, update: StepUpdate, rng: np.random.RandomState
+    ) -> QoSNet:
+        """Train the PTE on further cells and on earlier ones of the last steps."""
+        from skqos.training import InteractionDataset
+
+        further = update.further()
+        # How much there was ahead of the cells that are kept does not matter: time goes on.
+        n_replayed, rate = plan_update(len(further), update.n_earlier, max(update.n_earlier, 1))
+        cells = np.concatenate([further, update.replayed(n_replayed, rng)])
+
+        def prepare() -> dict[str, Any]:
+            times = update.describable(cells)
+            features = update.describe(times)
+            update.place(module, times, features)
+            module.train_on(features, update.positions(times))
+            target, weights = update.cells.target[cells], update.cells.weights[cells]
+            rows = InteractionDataset(update.inputs(cells), target, weights)
+            return {"criterion": self._criterion(self.loss_scale), "rows": rows}
+
+        net = self._train_update(module, rate, rng, prepare)
+        net.module_.forget_training()
         return net
 
     def _criterion(self, scale: float) -> nn.Module:
