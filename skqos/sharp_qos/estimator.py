@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from skqos._arrays import sorted_unique
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._target_checks import as_target, as_weights, warn_of_missing_codes
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
+)
 from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
 from skqos.factorization import interaction_matrix, nonnegative_factors
@@ -21,7 +28,6 @@ from skqos.incremental import IncrementalQoSRegressor
 from skqos.metrics import nan_r2_score
 
 if TYPE_CHECKING:
-    from skqos.graphs import BipartiteGraph
     from skqos.sharp_qos.context import ContextColumn
     from skqos.sharp_qos.hyperbolic import PoincareBall
     from skqos.sharp_qos.module import ContextConvolution, QoSGraph, SharpQoSModule
@@ -458,12 +464,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         context_dim: int = 32,
         autoencoder_epochs: int = 100,
         fine_tune_features: bool = True,
-        convolution: str = "none",
+        convolution: Literal["hhgcn", "hygcn", "gcn", "none"] = "none",
         n_layers: int = 2,
         hidden_dim: int = 32,
         curvature: float = 1.0,
         learn_curvature: bool = False,
-        context_graphs: str = "separate",
+        context_graphs: Literal["separate", "merged"] = "separate",
         n_context_layers: int = 1,
         routing: bool = True,
         n_blocks: int = 4,
@@ -478,20 +484,20 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         context_dropout: float = 0.3,
         newcomer_share: float = 0.05,
         disjoint_supervision: bool = True,
-        task_weighting: str = "ema",
+        task_weighting: Literal["ema", "dwa", "uncertainty", "equal"] = "ema",
         ema_decay: float = 0.99,
-        loss: str = "absolute_error",
-        target_transform: str | None = "auto",
+        loss: LossName = "absolute_error",
+        target_transform: TargetTransformName | None = "auto",
         max_epochs: int = 15,
         partial_fit_epochs: int = 3,
         replay_buffer_size: int = 100_000,
-        optimizer: str = "adamw",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 5e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
-        batch_size: int | str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",
@@ -573,7 +579,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         """
         y = as_target(y, "y", allow_nan=True)
         weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
-        return nan_r2_score(y, self.predict(X), sample_weight=weights)
+        return float(nan_r2_score(y, self.predict(X), sample_weight=weights))
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
@@ -706,9 +712,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         tables = data.users.table_, data.services.table_
         numbers = None
         if any(table.numerics.shape[1] for table in tables):
-            numbers = tuple(
+            users, services = (
                 NumericContext(table, self.n_members, self.hidden_dim) for table in tables
             )
+            numbers = users, services
         widths = 0 if context is None else context.out_dim, self.hidden_dim * (numbers is not None)
         return SharpQoSModule(
             [
@@ -817,9 +824,7 @@ def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
     )
 
 
-def _distinct_pairs(
-    rows: TrainingRows, observed: np.ndarray, graph: BipartiteGraph | None = None
-) -> Edges:
+def _distinct_pairs(rows: TrainingRows, observed: np.ndarray, graph: Any = None) -> Edges:
     """Return the edges of observed rows and of an earlier graph."""
     n_services = rows.services.n_entities
     cells = rows.user_codes[observed] * n_services + rows.service_codes[observed]
