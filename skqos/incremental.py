@@ -56,7 +56,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
     _parameter_constraints: dict = {
         **BaseQoSRegressor._parameter_constraints,
-        "partial_fit_epochs": [Interval(Integral, 1, None, closed="left")],
+        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
         "replay_buffer_size": [Interval(Integral, 0, None, closed="left")],
     }
     # So short a training overfits less than `fit`, and learns more of what it sees.
@@ -74,6 +74,9 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         twice that of `fit` at a quarter. A pair that is measured again is not replayed: the new
         value replaces the old one. No row is held out, whatever `early_stopping` says. Target
         transform and scales of numeric context stay as they are.
+
+        With ``partial_fit_epochs=0`` nothing is trained: new users and services, their context and,
+        where the network has a graph of the measurements, the new edges are taken over.
 
         Parameters
         ----------
@@ -117,8 +120,6 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
     def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> NetworkState:
         """Return the state that follows; to be called on a snapshot."""
-        from skqos.training import history_frame
-
         # scikit-learn skips these checks for a fitted estimator's `partial_fit`.
         self._validate_params()
         self._check_parameters()
@@ -139,17 +140,11 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             target=state.target_transform.transform(rows.y),
             weights=rows.weights,
         )
-        net, buffer = self._update(new)
-        # Earlier nets would keep a network each.
-        nets = {STAGE: net}
-        updated = replace(
-            state.with_attributes(_replay_buffer=buffer),
-            users_=users,
-            services_=services,
-            module_=net.module_,
-            history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
-            n_iter_=len(net.history),
-        ).with_nets(nets)
+        updated = replace(state, users_=users, services_=services)
+        if self.partial_fit_epochs:
+            updated = self._trained_on(updated, new)
+        else:
+            updated = self._grown_by(updated, new)
         if self._has_intervals:
             return updated.with_intervals(self._updated_intervals(updated, rows))
         return updated
@@ -164,6 +159,34 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return self._fitted_intervals().with_rows(
             before, rows.y.reshape(len(rows), -1), shape, after
         )
+
+    def _grown_by(self, state: NetworkState, new: TrainingRows) -> NetworkState:
+        """Take new rows over without training."""
+        from skqos.prediction import copy_module
+
+        module = copy_module(self.module_)
+        self._prepare_update(module, new)
+        joined = self._replay_buffer.without(new).joined(
+            ReplayBuffer.of_rows(new, self._update_rng())
+        )
+        buffer = joined.limited(self.replay_buffer_size)
+        return replace(
+            state.with_attributes(_replay_buffer=buffer), module_=module.eval(), n_iter_=0
+        )
+
+    def _trained_on(self, state: NetworkState, new: TrainingRows) -> NetworkState:
+        """Take new rows over and train on them."""
+        from skqos.training import history_frame
+
+        net, buffer = self._update(new)
+        # Earlier nets would keep a network each.
+        nets = {STAGE: net}
+        return replace(
+            state.with_attributes(_replay_buffer=buffer),
+            module_=net.module_,
+            history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
+            n_iter_=len(net.history),
+        ).with_nets(nets)
 
     def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:
         """Replay, grow, train."""

@@ -331,9 +331,17 @@ def stored_numbers(tensor):
     return tensor.numel()
 
 
+def dense_adjacency(operators):
+    """Return the matrix that is never made: (n_users, n_services)."""
+    graph = operators.graph
+    found = torch.zeros(graph.n_users, graph.n_services)
+    found[graph.users.long(), graph.services.long()] = operators.weights
+    return found
+
+
 def dense_second_hop_product(operators, x_users, x_services):
     """Do the work of `convolve_second_hop` the forbidden way."""
-    h = operators.graph.by_user.fill(operators.weights).to_dense()
+    h = dense_adjacency(operators)
     user, service = operators.user_degrees.clamp(min=1), operators.service_degrees.clamp(min=1)
     scaled = h / user.sqrt().unsqueeze(1)
     users = scaled @ ((scaled.T @ x_users) / service.unsqueeze(1))

@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
+from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._target_checks import as_target, as_weights, warn_of_missing_codes
 from skqos._weighted import weighted_median
@@ -42,12 +43,15 @@ class Edges:
     ----------
     users, services : ndarray of int64 of shape (n_edges,)
         Codes.
+    values : ndarray of float64 of shape (n_edges,)
+        Transformed targets, averaged over the rows of a pair.
     of_row : ndarray of int64 of shape (n,)
         Edge of each training row; -1 where the target was not observed.
     """
 
     users: np.ndarray
     services: np.ndarray
+    values: np.ndarray
     of_row: np.ndarray
 
 
@@ -94,10 +98,25 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     convolution : {"hhgcn", "hygcn", "gcn", "none"}, default="none"
         "hhgcn", the paper's, convolves over the QoS graph and both its hypergraphs, "hygcn" over
-        the QoS graph, "gcn" does so in Euclidean space (as then do the context graphs), "none"
-        leaves the factors as they are: on WS-DREAM two such networks are as good as one that
-        convolves, in less time. `n_layers`, `disjoint_supervision` and the curvature act with a
-        convolution only.
+        the QoS graph, "gcn" does so in Euclidean space, "none" leaves the factors as they are: on
+        WS-DREAM two such networks are as good as one that convolves, in less time.
+
+    edge_values : {"binary", "quantile"}, default="binary"
+        What an edge of the QoS graph tells. "binary", the paper's, is that the pair was observed.
+        "quantile" is the quarter in which its residual lies, the value less the damped means of
+        its service and its user: each layer has a linear map per quarter, as GC-MC has [2]_, and
+        one for a node's own features. Ours.
+
+    edge_dropout : float, default=0.0
+        Share of the edges that carry no messages in a training step. Ours.
+
+    normalization : {"symmetric", "row"}, default="symmetric"
+        Whether messages are scaled by the degrees of both ends, as in the paper, or by that of the
+        receiver, which averages. Ours.
+
+    side_scales : bool, default=False
+        Whether each layer scales what users, and what services receive by factors that are learnt.
+        Ours.
 
     n_layers : int, default=2
         Layers over the QoS graph. The structural features are the outputs of all, and the factors,
@@ -114,6 +133,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     context_graphs : {"separate", "merged"}, default="separate"
         One graph per categorical column, or one that joins entities by any of them.
+
+    context_convolution : {"hygcn", "gcn"}, default="gcn"
+        Whether context graphs are convolved in the ball, as in the paper, or in Euclidean space,
+        which is faster.
 
     n_context_layers : int, default=1
         Layers over a context graph.
@@ -305,6 +328,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     ----------
     .. [1] S. Kumar, A. Kumar, S. Chattopadhyay, "SHARP-QoS: Sparsely-gated Hierarchical Adaptive
        Routing for joint Prediction of QoS", arXiv:2512.17262, 2025.
+    .. [2] R. van den Berg, T. N. Kipf, M. Welling, "Graph convolutional matrix completion",
+       arXiv:1706.02263, 2017.
 
     Examples
     --------
@@ -321,6 +346,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "n_factors": 64,
         "context_dim": 50,
         "convolution": "hhgcn",
+        "context_convolution": "hygcn",
         "hidden_dim": 64,
         "context_graphs": "separate",
         "n_context_layers": 2,
@@ -346,11 +372,16 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
         "fine_tune_features": ["boolean"],
         "convolution": [StrOptions({"hhgcn", "hygcn", "gcn", "none"})],
+        "edge_values": [StrOptions({"binary", "quantile"})],
+        "edge_dropout": [Interval(Real, 0, 1, closed="left")],
+        "normalization": [StrOptions({"symmetric", "row"})],
+        "side_scales": ["boolean"],
         "n_layers": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "curvature": [Interval(Real, 1e-3, 50, closed="both")],
         "learn_curvature": ["boolean"],
         "context_graphs": [StrOptions({"separate", "merged"})],
+        "context_convolution": [StrOptions({"hygcn", "gcn"})],
         "n_context_layers": [Interval(Integral, 1, None, closed="left")],
         "routing": ["boolean"],
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
@@ -370,6 +401,25 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "loss": [StrOptions(set(LOSS_NAMES))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(
+            ("edge_values", "edge_dropout", "normalization", "side_scales", "n_layers"),
+            by={"convolution": ("none",)},
+        ),
+        SwitchedOff(("disjoint_supervision",), by={"convolution": ("none",)}),
+        SwitchedOff(
+            ("curvature", "learn_curvature"),
+            by={"convolution": ("none", "gcn"), "context_convolution": ("gcn",)},
+        ),
+        SwitchedOff(("n_blocks",), by={"routing": (False,)}),
+        SwitchedOff(("n_cross_blocks",), by={"cross_routing": (False,)}),
+        SwitchedOff(
+            ("gate_temperature", "gate_log_odds", "l0_penalty"),
+            by={"routing": (False,), "cross_routing": (False,)},
+        ),
+        SwitchedOff(("ema_decay",), by={"task_weighting": ("dwa", "uncertainty", "equal")}),
+    )
 
     def __init__(
         self,
@@ -382,11 +432,16 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         autoencoder_epochs: int = 100,
         fine_tune_features: bool = True,
         convolution: str = "none",
+        edge_values: str = "binary",
+        edge_dropout: float = 0.0,
+        normalization: str = "symmetric",
+        side_scales: bool = False,
         n_layers: int = 2,
         hidden_dim: int = 32,
         curvature: float = 1.0,
         learn_curvature: bool = False,
         context_graphs: str = "separate",
+        context_convolution: str = "gcn",
         n_context_layers: int = 1,
         routing: bool = True,
         n_blocks: int = 4,
@@ -430,11 +485,16 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.autoencoder_epochs = autoencoder_epochs
         self.fine_tune_features = fine_tune_features
         self.convolution = convolution
+        self.edge_values = edge_values
+        self.edge_dropout = edge_dropout
+        self.normalization = normalization
+        self.side_scales = side_scales
         self.n_layers = n_layers
         self.hidden_dim = hidden_dim
         self.curvature = curvature
         self.learn_curvature = learn_curvature
         self.context_graphs = context_graphs
+        self.context_convolution = context_convolution
         self.n_context_layers = n_context_layers
         self.routing = routing
         self.n_blocks = n_blocks
@@ -523,6 +583,17 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         tags.target_tags.multi_output = True
         return tags
 
+    def _check_parameters(self) -> None:
+        if (
+            self.convolution != "none"
+            and self.edge_values == "quantile"
+            and not self.disjoint_supervision
+        ):
+            raise ValueError(
+                "edge_values='quantile' needs disjoint_supervision=True: an edge would tell the "
+                "value that the network is to predict."
+            )
+
     def _check_target(self, y: Any) -> np.ndarray:
         values = self._check_values(y)
         if values.ndim == 1:
@@ -563,7 +634,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         from skqos.training import ValidationDataset
 
         target = data.target.reshape(len(data.target), -1)
-        edges = [_distinct_pairs(data, ~np.isnan(column)) for column in target.T]
+        edges = [_distinct_pairs(data, column) for column in target.T]
         validation = None
         if data.validation is not None:
             interactions, held_out, weights = data.validation
@@ -579,17 +650,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return {"final": net}, {}
 
     def _prepare_update(self, module: SharpQoSModule, rows: TrainingRows) -> dict[str, Any]:
-        from skqos.graphs import BipartiteGraph
-
         target = rows.target.reshape(len(rows.target), -1)
-        observed = ~np.isnan(target)
         edges = [
             _distinct_pairs(rows, column, of_task.graph)
-            for column, of_task in zip(observed.T, module.graphs, strict=True)
+            for column, of_task in zip(target.T, module.graphs, strict=True)
         ]
-        shape = rows.users.n_entities, rows.services.n_entities
         module.grow(
-            [BipartiteGraph(found.users, found.services, *shape) for found in edges],
+            [self._graph_of(found, rows.shape) for found in edges],
             self._columns_of_graphs(rows),
             rows.users.table_,
             rows.services.table_,
@@ -617,13 +684,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _build_module(
         self, data: TrainingData, target: np.ndarray, edges: list[Edges]
     ) -> SharpQoSModule:
-        from skqos.sharp_qos.hyperbolic import make_ball
+        from skqos.sharp_qos.hyperbolic import PoincareBall
         from skqos.sharp_qos.module import NumericContext, SharpQoSModule
 
-        ball = None
-        if self.convolution in ("hhgcn", "hygcn"):
-            ball = make_ball(float(self.curvature), self.learn_curvature)
-        context = self._context(data, ball)
+        ball = PoincareBall(self.curvature, self.learn_curvature)
+        graph_ball = ball if self.convolution in ("hhgcn", "hygcn") else None
+        context = self._context(data, ball if self.context_convolution == "hygcn" else None)
         tables = data.users.table_, data.services.table_
         numbers = None
         if any(table.numerics.shape[1] for table in tables):
@@ -633,7 +699,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         widths = 0 if context is None else context.out_dim, self.hidden_dim * (numbers is not None)
         return SharpQoSModule(
             [
-                self._qos_graph(data, values, found, ball)
+                self._qos_graph(data, values, found, graph_ball)
                 for values, found in zip(target.T, edges, strict=True)
             ],
             context,
@@ -695,7 +761,6 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self, data: TrainingData, values: np.ndarray, edges: Edges, ball: PoincareBall | None
     ) -> QoSGraph:
         """Graph of one target; features of its nodes by NMF of the observed values."""
-        from skqos.graphs import BipartiteGraph
         from skqos.sharp_qos.module import QoSGraph
 
         observed = ~np.isnan(values)
@@ -709,7 +774,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             data.weights[observed],
         )
         return QoSGraph(
-            BipartiteGraph(edges.users, edges.services, *data.shape),
+            self._graph_of(edges, data.shape),
             np.concatenate(nonnegative_factors(matrix, self.n_factors, data.seed)),
             n_members=self.n_members,
             dim=self.hidden_dim,
@@ -717,7 +782,21 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             convolution=self.convolution,
             ball=ball,
             dropout=self.feature_dropout,
+            edge_dropout=self.edge_dropout,
+            side_scales=self.side_scales,
+            newcomer_share=self.newcomer_share,
             fine_tune=self.fine_tune_features,
+        )
+
+    def _graph_of(self, edges: Edges, shape: tuple[int, int]) -> BipartiteGraph:
+        from skqos.graphs import BipartiteGraph
+
+        return BipartiteGraph(
+            edges.users,
+            edges.services,
+            *shape,
+            values=edges.values if self.edge_values == "quantile" else None,
+            normalization=self.normalization,
         )
 
     def _batch_rows(self, n_rows: int) -> int:
@@ -739,16 +818,29 @@ def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _distinct_pairs(
-    rows: TrainingRows, observed: np.ndarray, graph: BipartiteGraph | None = None
+    rows: TrainingRows, target: np.ndarray, graph: BipartiteGraph | None = None
 ) -> Edges:
-    """Join the pairs of observed rows, beside those that an earlier graph joins."""
+    """Join the pairs of observed rows, beside those that an earlier graph joins.
+
+    A pair that is measured again has the new value.
+    """
     n_services = rows.services.n_entities
+    observed = ~np.isnan(target)
     cells = rows.user_codes[observed] * n_services + rows.service_codes[observed]
-    all_cells = cells
+    earlier, all_cells = cells[:0], cells
     if graph is not None:
         users, services = (side.numpy().astype(np.int64) for side in (graph.users, graph.services))
-        all_cells = np.concatenate([users * n_services + services, cells])
+        earlier = users * n_services + services
+        all_cells = np.concatenate([earlier, cells])
     distinct = sorted_unique(all_cells)
+    found = np.searchsorted(distinct, cells)
+    values = np.zeros(len(distinct))
+    if graph is not None and graph.values is not None:
+        values[np.searchsorted(distinct, earlier)] = graph.values.numpy()
+    weights = rows.weights[observed]
+    total = np.bincount(found, weights, len(distinct))
+    sums = np.bincount(found, weights * target[observed], len(distinct))
+    np.divide(sums, total, out=values, where=total > 0)
     of_row = np.full(len(observed), -1)
-    of_row[observed] = np.searchsorted(distinct, cells)
-    return Edges(*np.divmod(distinct, n_services), of_row)
+    of_row[observed] = found
+    return Edges(*np.divmod(distinct, n_services), values, of_row)

@@ -9,7 +9,7 @@ from skqos.entities import UNKNOWN, EntityTable
 from skqos.graphs import BipartiteGraph
 from skqos.prediction import encode
 from skqos.sharp_qos.context import ContextColumn
-from skqos.sharp_qos.hyperbolic import make_ball, mobius_translate
+from skqos.sharp_qos.hyperbolic import PoincareBall, mobius_translate
 from skqos.sharp_qos.module import (
     FEATURE_STD,
     ContextConvolution,
@@ -72,7 +72,7 @@ def make_context(graphs, n_layers=2, curvature=1.0, n_members=1):
         n_members=n_members,
         dim=DIM,
         n_layers=n_layers,
-        ball=None if curvature is None else make_ball(curvature, False),
+        ball=None if curvature is None else PoincareBall(curvature),
         fine_tune=True,
     )
     with torch.no_grad():
@@ -94,7 +94,7 @@ PAIRS = [
 def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **params):
     """Return a module in evaluation mode, the same weights for the same shapes; no dropout."""
     torch.manual_seed(0)
-    ball = make_ball(1.0, False) if convolution in ("hhgcn", "hygcn") else None
+    ball = PoincareBall(1.0) if convolution in ("hhgcn", "hygcn") else None
     graphs = [
         QoSGraph(
             BipartiteGraph(*np.array(cells).T, N_USERS, N_SERVICES),
@@ -105,6 +105,9 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
             convolution=convolution,
             ball=ball,
             dropout=params.get("feature_dropout", 0.0),
+            edge_dropout=params.get("edge_dropout", 0.0),
+            side_scales=params.get("side_scales", False),
+            newcomer_share=params.get("newcomer_share", 0.0),
             fine_tune=True,
         )
         for task, cells in enumerate(pairs)
