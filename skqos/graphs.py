@@ -19,8 +19,15 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
+from skqos._errors import check_same_length
+from skqos._target_checks import as_target
+from skqos.entities import EntityEncoder
+from skqos.inputs import as_frame, locate_context, read_columns
+from skqos.preprocessing import ContextJoiner
+
 if TYPE_CHECKING:
     from torch_geometric import EdgeIndex
+    from torch_geometric.data import HeteroData
 
 # Types of edges with values: bins of their residuals.
 N_BINS = 4
@@ -226,7 +233,8 @@ class BipartiteGraph(nn.Module):
 
     def _residuals(self, weights: Tensor) -> Tensor:
         """Values less their mean, the damped mean of their service, and then of their user."""
-        residuals = self.values - (weights * self.values).sum() / weights.sum().clamp(min=1)
+        values = self.values.to(weights.dtype)
+        residuals = values - (weights * values).sum() / weights.sum().clamp(min=1)
         for n, nodes in ((self.n_services, self.services), (self.n_users, self.users)):
             sums = residuals.new_zeros(n).index_add(0, nodes, weights * residuals)
             counts = residuals.new_zeros(n).index_add(0, nodes, weights)
@@ -502,3 +510,72 @@ class ContextGraph(nn.Module):
         groups = self.by_group.sorted.multiply(self.sent[self.by_group.order], x)
         found = self.by_row.sorted.multiply(self.taken[self.by_row.order], groups)
         return torch.addcmul(found, self.self_weight, x)
+
+
+def to_hetero_data(X: Any, y: Any, users: Any = None, services: Any = None) -> HeteroData:
+    """Convert interactions to a graph of torch-geometric.
+
+    Parameters
+    ----------
+    X : array-like or DataFrame of shape (n_samples, n_columns)
+        User ids in column 0, service ids in column 1; columns named ``user_*`` and ``service_*``
+        are context.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Measured QoS; NaN for what was not observed.
+    users, services : DataFrame, default=None
+        Context by id, as `ContextJoiner` takes it.
+
+    Returns
+    -------
+    HeteroData
+        Nodes are the users and services of X. ``data["user"]`` and ``data["service"]`` have
+
+        - ``ids``, ndarray of shape (n_nodes,): the id of each node;
+        - ``categories``, Tensor of int64 of shape (n_nodes, n_categorical): codes of categorical
+          context, -1 where it is unknown;
+        - ``x``, Tensor of float32 of shape (n_nodes, n_numeric): numeric context, standardised, 0
+          where it is unknown.
+
+        ``data["user", "measured", "service"]`` has one edge per row of X: ``edge_index`` of shape
+        (2, n_samples), and ``edge_attr``, Tensor of float32 of shape (n_samples, n_targets): y in
+        its own unit.
+
+    Raises
+    ------
+    ValueError
+        If X, y or a table is not as described.
+    TypeError
+        If a table is no DataFrame.
+
+    Examples
+    --------
+    >>> from skqos.datasets import make_qos
+    >>> from skqos.graphs import to_hetero_data
+    >>> qos = make_qos(20, 30, density=0.3, random_state=0)
+    >>> data = to_hetero_data(qos.X, qos.y, qos.users, qos.services)
+    >>> data["user", "measured", "service"].edge_attr.shape
+    torch.Size([180, 1])
+    """
+    from torch_geometric.data import HeteroData
+
+    frame = as_frame(ContextJoiner(users, services).fit_transform(X), 2, None)
+    layout = locate_context(frame.columns, 2, None, None)
+    columns = read_columns(frame, 2, layout)
+    y = as_target(y, "y", allow_nan=True)
+    check_same_length(X=frame, y=y)
+    data, ends = HeteroData(), []
+    for side, ids, context in (
+        ("user", columns.users, columns.user_context),
+        ("service", columns.services, columns.service_context),
+    ):
+        encoder = EntityEncoder(side)
+        ends.append(encoder.fit(ids, context))
+        table = encoder.table_
+        data[side].num_nodes = encoder.n_entities
+        data[side].ids = encoder.ids_.to_numpy()
+        data[side].categories = torch.tensor(table.categories)
+        data[side].x = torch.tensor(np.nan_to_num(table.numerics))
+    edges = data["user", "measured", "service"]
+    edges.edge_index = torch.tensor(np.stack(ends))
+    edges.edge_attr = torch.tensor(y.reshape(len(y), -1), dtype=torch.float32)
+    return data

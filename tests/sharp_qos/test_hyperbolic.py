@@ -7,7 +7,6 @@ import geoopt
 import numpy as np
 import pytest
 import torch
-
 from numpy.testing import assert_allclose
 from torch import nn
 
@@ -583,7 +582,9 @@ def test_points_of_the_manifold_go_to_geoopt_and_nothing_else():
 
 
 def test_the_euclidean_optimiser_can_be_chosen():
-    optimizer = make_optimizer(linear_layer(1, IN, OUT, PoincareBall(1.0)), euclidean=torch.optim.Adam)
+    optimizer = make_optimizer(
+        linear_layer(1, IN, OUT, PoincareBall(1.0)), euclidean=torch.optim.Adam
+    )
     assert type(optimizer.parts[0]) is torch.optim.Adam
 
 
