@@ -31,6 +31,7 @@ _ESTIMATORS = {
 }
 _SUBMODULES = (
     "baselines",
+    "benchmarks",
     "datasets",
     "export",
     "inspection",

@@ -1,7 +1,7 @@
-"""The one path from X and y to a fitted network and back to predictions.
+"""Base classes of the estimators: from X and y to a fitted network and to predictions.
 
-X, y -> ids and context (`inputs`) -> codes and entity tables (`entities`) -> transformed targets
-(`targets`) -> networks (`training`, in stages) -> predictions (`prediction`).
+Data flows from X and y to ids and context (`inputs`), codes and entity tables (`entities`),
+transformed targets (`targets`), networks (`training`, in stages) and predictions (`prediction`).
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer
 
 
-# Rows per step of batch_size="auto": so many steps an epoch, within bounds.
+# batch_size="auto": number of steps per epoch, and bounds of the rows per step.
 AUTO_STEPS = 192
 MIN_AUTO_BATCH, MAX_AUTO_BATCH = 32, 256
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Rows that were measured, taken apart but not encoded.
+    """Measured rows, split into columns but not encoded.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Measurements:
     y : ndarray of float64 of shape (n,) or (n, n_targets)
         Targets in their own unit; NaN where not observed.
     weights : ndarray of float64 of shape (n,)
-        Weights of the rows, which are positive.
+        Positive weights of the rows.
     """
 
     columns: Columns
@@ -74,13 +74,13 @@ class Measurements:
 
     @classmethod
     def weighted(cls, columns: Columns, y: np.ndarray, sample_weight: Any) -> Self:
-        """Leave out rows of weight 0, before anything is learnt from them.
+        """Create measurements without the rows of weight 0.
 
         Raises
         ------
         ValueError
-            If `sample_weight` is not as `as_weights` takes it or is of another length, or no target
-            is left.
+            If `sample_weight` is not accepted by `as_weights` or has another length, or no observed
+            target is left.
         """
         if sample_weight is None:
             return cls(columns, y, np.ones(len(y)))
@@ -91,7 +91,7 @@ class Measurements:
             return rows
         rows = rows.take(np.flatnonzero(weights))
         if np.isnan(rows.y).all():
-            raise ValueError("sample_weight is 0 in every row in which y was observed.")
+            raise ValueError("sample_weight is 0 in every row with an observed y.")
         return rows
 
     def __len__(self) -> int:
@@ -102,23 +102,23 @@ class Measurements:
         return Measurements(self.columns.take(rows), self.y[rows], self.weights[rows])
 
     def check_targets(self) -> None:
-        """Raise ValueError if a target was observed in no row."""
+        """Raise ValueError if a target has no observation."""
         unobserved = np.isnan(self.y.reshape(len(self), -1)).all(axis=0)
         if unobserved.any():
             raise ValueError(
-                f"sample_weight is 0 in every row in which y, column {unobserved.argmax()}, was "
-                "observed; a target needs an observation."
+                f"sample_weight is 0 in every row with an observation of y, column "
+                f"{unobserved.argmax()}; every target needs at least one observation."
             )
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Encoded rows that a network is trained on.
+    """Encoded rows on which a network is trained.
 
     Attributes
     ----------
     users, services : EntityEncoder
-        They know all users and services of the rows.
+        Encoders that know all users and services of the rows.
     user_codes, service_codes : ndarray of int64 of shape (n,)
         The rows.
     target : ndarray of float64 of shape (n,) or (n, n_targets)
@@ -142,20 +142,20 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class TrainingData(TrainingRows):
-    """All that `fit` knows when the networks are trained; the encoders were fitted on the rows.
+    """Data with which `fit` trains the networks; the encoders were fitted on the rows.
 
     Attributes
     ----------
     times : ndarray of int64 of shape (n,) or None
         Time steps of the training rows.
     time_scale : TimeScale or None
-        How times count in steps.
+        Conversion of times to steps.
     y : ndarray of float64, of the shape of `target`
-        The targets in their own unit.
+        Targets in their own unit.
     validation : tuple of Interactions and two ndarrays, or None
         Held-out rows, their transformed targets and their weights.
     seed : int
-        Seeds whatever is random beside torch.
+        Seed of all random numbers outside torch.
     """
 
     times: np.ndarray | None
@@ -166,14 +166,14 @@ class TrainingData(TrainingRows):
 
 
 class PairRegressor(RegressorMixin, BaseEstimator):
-    """What regressors over (user, service) rows share whether or not they train networks.
+    """Base class of all regressors over rows of user and service, with or without a network.
 
-    Checks of y, encoding at prediction, and the version in pickles. The `fit` of a subclass ends
-    with one assignment: that of `_state`.
+    It checks y, encodes X at prediction, and stores the version in pickles. The `fit` of a subclass
+    ends with a single assignment, to `_state`.
     """
 
     _n_id_columns = 2
-    # How many columns may be named as ids and time, if others than those that are read.
+    # Number of columns that may have names of ids and time, if not `_n_id_columns`.
     _n_places: int | None = None
     _state: FittedState | None = None
 
@@ -183,10 +183,10 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     services_ = FittedAttribute()
 
     def _snapshot(self) -> Self:
-        """Return the fitted estimator as it is now: a view that no later call changes.
+        """Return a view of the fitted estimator that no later call changes.
 
-        A method that reads more than one thing reads it there, because another thread may fit the
-        estimator meanwhile.
+        A method that reads several attributes reads them from the view, because another thread may
+        fit the estimator in the meantime.
         """
         view = with_plain_parameters(self)
         if view._state is None:
@@ -225,12 +225,12 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         Returns
         -------
         float
-            1.0 is best.
+            R2; the best value is 1.0.
 
         Raises
         ------
         ValueError
-            If X, y or sample_weight is not as described.
+            If X, y or `sample_weight` is not as described.
         """
         y = as_single_target(y, estimator=self)
         weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
@@ -239,22 +239,22 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         return finite_r2_score(y, predicted, weights)
 
     def is_known(self, X: Any) -> np.ndarray:
-        """Tell whether the user and the service of each row are among the training rows.
+        """Return whether the user and the service of each row are among the training rows.
 
-        What is predicted for an unknown id rests on its context, or else on the average user or
+        The prediction for an unknown id uses its context or, without context, the average user or
         service.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Columns as in `fit`; X is checked as at `predict`. Only the ids count: neither context
-            nor a time step makes a row unknown.
+            Columns as in `fit`. X is checked as in `predict`, but only the ids determine the
+            result, not context or time.
 
         Returns
         -------
         ndarray of bool of shape (n_samples, 2)
-            Column 0 tells it of the user, column 1 of the service. The ids of rows that
-            `early_stopping` held out are unknown; those of later updates are known.
+            Column 0 is True if the user is known, column 1 if the service is known. Ids that occur
+            only in validation rows are unknown; ids of later updates are known.
 
         Raises
         ------
@@ -267,7 +267,7 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         return fitted._known_ids(fitted._interactions(X))
 
     def _known_ids(self, pairs: Interactions) -> np.ndarray:
-        """Return which ids of pairs `fit` saw, (n, 2); to be called on a snapshot."""
+        """Return whether `fit` saw the ids of pairs, (n, 2); to be called on a snapshot."""
         n_known = self.users_.n_entities, self.services_.n_entities
         return np.column_stack([pairs.users, pairs.services]) < n_known
 
@@ -278,13 +278,13 @@ class PairRegressor(RegressorMixin, BaseEstimator):
         return encode_columns(columns, self.users_, self.services_)
 
     def _with_state(self, state: FittedState) -> Self:
-        """Return a view as `_snapshot` does, of an estimator that has learnt this."""
+        """Return a view, as `_snapshot` does, with the given state."""
         view = with_plain_parameters(self)
         view._state = state
         return view
 
     def _read_again(self, X: Any) -> Columns:
-        """Check that X has the columns of `fit`, and take it apart."""
+        """Check that X has the columns of `fit`, and split it."""
         frame = as_frame(X, 1, self)
         check_feature_names(self, frame, reset=False)
         check_n_features(self, frame, reset=False)
@@ -300,12 +300,12 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
-        # Ids drawn at random, as scikit-learn's checks draw them, hold nothing to learn.
+        # The checks of scikit-learn draw ids at random, which contain nothing to learn.
         tags.regressor_tags.poor_score = True
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Note the version of the package."""
+        """Add the version of the package."""
         return {**super().__getstate__(), "_skqos_version": skqos.__version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -323,9 +323,10 @@ class PairRegressor(RegressorMixin, BaseEstimator):
 
 
 class BaseQoSRegressor(DistributionMixin, PairRegressor):
-    """Checks, encoding, validation rows, target transform, prediction and pickling for all.
+    """Base class of all estimators that train networks.
 
-    A subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
+    It provides checks, encoding, validation rows, target transform, prediction and pickling. A
+    subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
     """
 
     module_ = FittedAttribute()
@@ -368,24 +369,29 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         X_val: Any = None,
         y_val: Any = None,
     ) -> Self:
-        """Fit to measured interactions.
+        """Fit the estimator to measured interactions.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; further columns are context.
+            Column 0 holds the user ids and column 1 the service ids.
+
+            For `TPMCFRegressor`, column 2 holds the times: integers or time stamps. All further
+            columns are context; see `user_features` and `service_features`.
         y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit. Estimators that predict several QoS parameters at
-            once also take (n_samples, n_targets), with NaN for what was not observed.
+            Measured QoS: finite values of any sign, in any unit.
+
+            `SharpQoSRegressor` also accepts several QoS parameters, as an array of shape
+            (n_samples, n_targets) with NaN where a value was not observed.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
         X_val : array-like or DataFrame of shape (n_val_samples, n_columns), default=None
-            Validation rows in place of those that `early_stopping` would hold out, columns as in
-            X. Users and services may be unknown to X. In a `Pipeline`,
-            ``Pipeline(..., transform_input=["X_val"])`` transforms them as it does X.
+            Validation rows, with the columns of X. They replace the rows that `early_stopping`
+            would hold out. Users and services may be missing from X. In a `Pipeline`,
+            ``Pipeline(..., transform_input=["X_val"])`` applies the transformers to `X_val`, too.
         y_val : array-like of shape (n_val_samples,) or (n_val_samples, n_targets), default=None
-            What was measured there, in the unit and shape of y.
+            Measured QoS of the validation rows, in the unit and shape of y.
 
         Returns
         -------
@@ -395,9 +401,9 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         Raises
         ------
         ValueError
-            If X, y, `sample_weight`, `X_val` or `y_val` is not as described, or one of the last two
-            comes without the other or with ``early_stopping=False``; nothing of an earlier fit is
-            changed then.
+            If X, y, `sample_weight`, `X_val` or `y_val` is not as described, if only one of `X_val`
+            and `y_val` is given, or if they are given with ``early_stopping=False``. A previously
+            fitted model remains unchanged.
         FloatingPointError
             If training diverges.
 
@@ -431,28 +437,28 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     def predict(self, X: Any, quantiles: Any = None) -> np.ndarray:
         """Predict the QoS of pairs, measured or not, known or not.
 
-        A known id keeps the context it was fitted with; an unknown one is represented by the
-        context in its row, or else as the average entity.
+        A known id keeps the context with which it was fitted. An unknown id is represented by the
+        context in its row or, without context, by the average user or service.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Columns as in `fit`.
         quantiles : array-like of shape (n_quantiles,), default=None
-            Levels, from 0.01 to 0.99, of quantiles to predict in place of the QoS itself. Needs
-            ``intervals=True`` in `fit`.
+            Levels of the quantiles to predict, from 0.01 to 0.99. If None, the QoS is predicted.
+            Quantiles need a model fitted with ``intervals=True``.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
-            Predictions in the unit of y, shaped like it. With `quantiles` there is one more axis,
-            the last, of length n_quantiles; along increasing levels values do not decrease.
+            Predictions in the unit and shape of y. With `quantiles`, there is an additional last
+            axis of length n_quantiles. Values do not decrease with the level.
 
         Raises
         ------
         ValueError
-            If X or `quantiles` is not as described, or the model was fitted without intervals and
-            is asked for quantiles.
+            If X or `quantiles` is not as described, or `quantiles` is given and the model was
+            fitted without intervals.
         """
         fitted = self._snapshot()
         if quantiles is not None:
@@ -461,15 +467,15 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
 
     @property
     def stage_nets_(self) -> dict[str, QoSNet]:
-        """The skorch net of each stage; after unpickling, of the final stage only."""
+        """Nets (skorch) by training stage; after unpickling, of the last stage only."""
         state = self._state
         if state is None:
-            raise AttributeError(f"{type(self).__name__} has no nets before it is fitted.")
+            raise AttributeError(f"{type(self).__name__} is not fitted and has no nets.")
         return state.nets
 
     @property
     def net_(self) -> QoSNet:
-        """The skorch net of the final stage."""
+        """Net (skorch) of the final training stage."""
         return list(self.stage_nets_.values())[-1]
 
     def _score_rows(self, X: Any, method: str = "score") -> np.ndarray:
@@ -503,11 +509,11 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             return
         for given, missing, value in (("X_val", "y_val", y_val), ("y_val", "X_val", X_val)):
             if value is None:
-                raise ValueError(f"{given} was given without {missing}; fit needs both or neither.")
+                raise ValueError(f"{given} was given without {missing}; give both or neither.")
         if not self.early_stopping:
             raise ValueError(
-                "X_val and y_val were given with early_stopping=False, which has no use for them. "
-                "Set early_stopping=True, or 'monitor' to record their loss only."
+                "X_val and y_val were given with early_stopping=False, which does not use them. "
+                "Set early_stopping=True, or 'monitor' to only record their loss."
             )
 
     def _read_validation(
@@ -533,7 +539,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         return Measurements(columns, y, np.ones(len(y)))
 
     def _check_further_target(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:  # noqa: ARG002
-        """Check targets as in `fit`, whose rows were of the given shape each."""
+        """Check targets as in `fit`; each row has the given shape."""
         return self._check_target(y)
 
     def _learn(
@@ -544,7 +550,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     ) -> NetworkState:
         """Train on rows, and return what was learnt.
 
-        Rows to validate on are `held_out`, or else, with `early_stopping`, some of the rows.
+        The validation rows are `held_out` or, with `early_stopping`, a part of the rows.
         """
         from skqos.training import history_frame
 
@@ -569,15 +575,15 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     def _learn_intervals(
         self, state: NetworkState, rows: Measurements, held_out: Measurements | None
     ) -> Intervals:
-        """Learn how far measurements lie from predictions, by a second training on a part.
+        """Learn the distribution of measurements around predictions by training on a part.
 
-        The part keeps its weights; how far measurements lie from predictions counts all rows alike.
+        The training uses the weights of the part. The distribution gives all rows the same weight.
         """
         columns, y = rows.columns, rows.y
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
             twin = with_plain_parameters(self)
-            # The user's callbacks belong to the training whose network is kept.
+            # The user's callbacks are for the training whose network is kept.
             twin.callbacks = None
             twin._state = twin._learn(rows.take(kept), held_out)
             return twin._predict(twin._encode(columns))
@@ -601,18 +607,18 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         Returns
         -------
         nets : dict of str to QoSNet
-            By name of the stage.
+            Nets by name of the stage.
         attributes : dict of str to object
             Further fitted attributes.
         """
         raise NotImplementedError
 
     def _count_time(self, columns: Columns) -> Columns:
-        """Take the times of training rows for numbers of steps, where there is time."""
+        """Convert the times of training rows to step numbers, if there are times."""
         return columns
 
     def _check_parameters(self) -> None:
-        """Check what ``_parameter_constraints`` cannot say; raise ValueError."""
+        """Check combinations of parameters; raise ValueError."""
 
     def _prepare(
         self, rows: Measurements, held_out: Measurements | None
@@ -652,28 +658,28 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         return transform, data
 
     def _split_rows(self, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on and rows held out; the split looks at no value, only for NaN."""
+        """Return training rows and held-out rows; the split depends on NaN but on no value of y."""
         n_rows = len(y)
         if not self.early_stopping:
             return np.arange(n_rows), np.arange(0)
         n_held_out = max(1, round(self.validation_fraction * n_rows))
         if n_rows - n_held_out < 2:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of n_samples={n_rows} leaves "
-                f"{n_rows - n_held_out} rows to train on; at least 2 are needed."
+                f"validation_fraction={self.validation_fraction} with n_samples={n_rows} leaves "
+                f"{n_rows - n_held_out} training rows; at least 2 are needed."
             )
         order = np.random.RandomState(seed).permutation(n_rows)
         observed = ~np.isnan(y[order].reshape(n_rows, -1))
-        # The last observation of every target stays in training.
+        # The last observation of every target is a training row.
         kept = n_rows - 1 - observed[::-1].argmax(axis=0)
         held_out = np.zeros(n_rows, dtype=bool)
-        # Rows in which nothing was observed cannot validate.
+        # Rows without an observation cannot be used for validation.
         held_out[np.flatnonzero(observed.any(axis=1))[:n_held_out]] = True
         held_out[kept] = False
         if not held_out.any():
             raise ValueError(
-                f"y has too few observations to hold any out of training, as early_stopping="
-                f"{self.early_stopping!r} asks: every target has to keep one there."
+                f"y has too few observations to hold out validation rows, which early_stopping="
+                f"{self.early_stopping!r} needs: every target must keep a training observation."
             )
         return np.sort(order[~held_out]), np.sort(order[held_out])
 
@@ -702,13 +708,13 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         )
 
     def _rows_per_step(self, n_rows: int) -> int:
-        """Turn `batch_size` into a number for a training on so many rows."""
+        """Return `batch_size` as a number, for the given number of training rows."""
         if self.batch_size == "auto":
             return min(max(n_rows // AUTO_STEPS, MIN_AUTO_BATCH), MAX_AUTO_BATCH)
         return self.batch_size
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep what is needed after `fit`: weights on the CPU, no optimiser state."""
+        """Keep only what is needed after `fit`: weights on the CPU, no optimiser state."""
         state = super().__getstate__()
         if "_state" in state:
             state["_state"] = state["_state"].on_cpu()
@@ -716,8 +722,8 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
 
 
 def encode_columns(columns: Columns, users: EntityEncoder, services: EntityEncoder) -> Interactions:
-    """Encode X as at prediction."""
-    # Context is read only if there are newcomers.
+    """Encode X for prediction."""
+    # Context is read only if there are unknown ids.
     user_positions, new_users = users.transform(columns.users, lambda: columns.user_context)
     service_positions, new_services = services.transform(
         columns.services, lambda: columns.service_context
@@ -735,14 +741,15 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
     for n, what in ((n_rows, "sample"), (n_users, "user"), (n_services, "service")):
         if n < 2:
             raise ValueError(
-                f"X: Found n_{what}s={n} to train on: one {what} is not enough, at least 2 are "
+                f"X: Found n_{what}s={n} for training: one {what} is not enough, at least 2 are "
                 "needed."
             )
 
 
 def check_layer_sizes(parameter: str, sizes: Any) -> None:
-    """Raise ValueError unless a parameter lists the widths of one layer or more."""
+    """Raise ValueError unless a parameter contains the sizes of one layer or more."""
     if not len(sizes) or any(not isinstance(n, Integral) or n < 1 for n in sizes):
         raise ValueError(
-            f"{parameter} must hold at least one layer, each an int of 1 or more; got {sizes!r}."
+            f"{parameter} must contain at least one layer size, each an int of 1 or more; got "
+            f"{sizes!r}."
         )

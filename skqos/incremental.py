@@ -1,7 +1,7 @@
 """Updating a fitted estimator with further observations: `partial_fit`.
 
-X, y -> grown encoders (`entities`) -> a grown copy of the network -> a short training on the new
-rows and on earlier ones (`replay`) -> all results stored at once.
+New ids extend the encoders (`entities`) and a copy of the network. The copy is trained for a few
+epochs on the new rows and on earlier ones (`replay`). All results are stored at once.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet
 
 STAGE = "partial"
-# An update by this share of the earlier rows, or more, is a short training on all rows from a good
-# start, at a rate of its own. It takes a small part of a refit's epochs.
+# An update with this share of the earlier rows, or more, is a short training on all rows from a
+# good starting point, with its own learning rate. It needs a small part of the epochs of a refit.
 LARGE_SHARE = 0.25
 LARGE_RATE = 2.0
-# A smaller one replays so many times the new rows, at least a batch of the default size, in smaller
-# steps: large ones would undo what is not replayed.
+# A smaller update replays this multiple of the new rows, at least one batch of the default size.
+# Its steps are smaller, because large steps would degrade predictions of rows that are not
+# replayed.
 REPLAYED_PER_NEW = 1 / LARGE_SHARE
 MIN_REPLAYED = 256
-# Without any earlier rows left, steps are still taken.
+# Lower bound of the kept share, so that updates without earlier rows still take steps.
 MIN_KEPT = 0.05
-# Trained weights need no long one.
+# Trained weights need only a short warm-up.
 WARM_UP = 0.1
 
 
 class IncrementalQoSRegressor(BaseQoSRegressor):
-    """An estimator that further observations update.
+    """Base class of estimators that are updated with further observations.
 
-    A subclass has parameters ``partial_fit_epochs`` and ``replay_buffer_size``, and defines
-    ``_prepare_update`` beside ``_fit_networks``.
+    A subclass has the parameters ``partial_fit_epochs`` and ``replay_buffer_size``, and defines
+    ``_fit_networks`` and ``_prepare_update``.
     """
 
     _parameter_constraints: dict = {
@@ -59,48 +60,51 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
         "replay_buffer_size": [Interval(Integral, 0, None, closed="left")],
     }
-    # So short a training overfits less than `fit`, and learns more of what it sees.
+    # An update is short and overfits less than `fit`; without dropout it learns more from its rows.
     _update_has_dropout = False
     _replay_buffer = FittedAttribute()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Update the model with further measured interactions, or fit it to the first ones.
+        """Update the model with further measured interactions; the first call fits it.
 
-        Users and services that are new get a place in the network; of known ones the context that
-        they were fitted with stays. Then the network trains for `partial_fit_epochs` epochs on the
-        new rows and on earlier ones of those that `replay_buffer_size` keeps: on four times as many
-        as are new, at least 256. The learning rate grows with the share of the new rows, up to
-        twice that of `fit` at a quarter. A pair that is measured again is not replayed: the new
-        value replaces the old one. No row is held out, whatever `early_stopping` says. Target
-        transform and scales of numeric context stay as they are.
+        New users and services are added to the network. Known ones keep the context with which they
+        were fitted. Then the network is trained for `partial_fit_epochs` epochs on the new rows and
+        on a sample of the earlier rows that `replay_buffer_size` keeps. The sample has four times
+        as many rows as are new, but at least 256. The learning rate grows with the ratio of new
+        rows to earlier ones; from a ratio of one quarter on, it is twice that of `fit`. If a pair
+        is measured again, the new value replaces the old one, which is not replayed. No validation
+        rows are held out, whatever the value of `early_stopping`. The target transform and the
+        scales of numeric context do not change.
 
-        With ``partial_fit_epochs=0`` nothing is trained: new users and services, their context and,
-        where the network has a graph of the measurements, the new edges are taken over.
+        With ``partial_fit_epochs=0`` nothing is trained. New users and services are added with
+        their context. If the network has a graph of the measurements, the new edges are added, and
+        predictions for new entities depend on them.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            One row or more; columns as in `fit`.
+            At least one row, with columns as in `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS in the unit and shape of `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
-            Earlier rows keep the weight that they came with.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
+
+            Earlier rows keep the weights with which they were passed.
 
         Returns
         -------
         self : object
-            The updated estimator; fitted by `fit` if it was not fitted.
+            The updated estimator, or the result of `fit` if it was not fitted before.
 
         Raises
         ------
         ValueError
-            If X, y or `sample_weight` is not as described. As after an interruption, the model is
-            as it was then.
+            If X, y or `sample_weight` is not as described. The model remains unchanged, as after an
+            interruption.
         FloatingPointError
-            If training diverges; the model is as it was.
+            If training diverges. The model remains unchanged.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight)
@@ -108,19 +112,19 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return self
 
     def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:
-        """Grow a copy of the network in place, and say how it is to be trained.
+        """Extend a copy of the network in place, and return how to train it.
 
         Returns
         -------
         dict
-            Arguments of `Trainer.fit`: "criterion", "rows", and others that differ from its
+            Arguments of `Trainer.fit`: "criterion", "rows", and those that differ from the
             defaults.
         """
         raise NotImplementedError
 
     def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> NetworkState:
-        """Return the state that follows; to be called on a snapshot."""
-        # scikit-learn skips these checks for a fitted estimator's `partial_fit`.
+        """Return the updated state; to be called on a snapshot."""
+        # scikit-learn skips these checks in `partial_fit` of a fitted estimator.
         self._validate_params()
         self._check_parameters()
         state = self._state
@@ -150,7 +154,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return updated
 
     def _updated_intervals(self, updated: NetworkState, rows: Measurements) -> Intervals:
-        """Learn from the errors that the network made on new rows ahead of the update."""
+        """Update the intervals with the errors of the network on the new rows before the update."""
         now = self._with_state(updated)
         before, after = (
             fitted._predict_pairs(fitted._encode(rows.columns)) for fitted in (self, now)
@@ -161,7 +165,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         )
 
     def _grown_by(self, state: NetworkState, new: TrainingRows) -> NetworkState:
-        """Take new rows over without training."""
+        """Add new rows without training."""
         from skqos.prediction import copy_module
 
         module = copy_module(self.module_)
@@ -175,11 +179,11 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         )
 
     def _trained_on(self, state: NetworkState, new: TrainingRows) -> NetworkState:
-        """Take new rows over and train on them."""
+        """Add new rows and train on them."""
         from skqos.training import history_frame
 
         net, buffer = self._update(new)
-        # Earlier nets would keep a network each.
+        # Only the last net, because each of the earlier ones would keep a network.
         nets = {STAGE: net}
         return replace(
             state.with_attributes(_replay_buffer=buffer),
@@ -189,7 +193,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         ).with_nets(nets)
 
     def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:
-        """Replay, grow, train."""
+        """Sample earlier rows, extend the network and train it."""
         from skqos.prediction import copy_module
         from skqos.training import seeded, without_dropout
 
@@ -215,7 +219,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return net, buffer
 
     def _update_rng(self) -> np.random.RandomState:
-        """Random numbers that differ from update to update, also where `random_state` is an int."""
+        """Return a generator that differs between updates, also if `random_state` is an int."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return np.random.RandomState([seed, len(self.history_)])
 
@@ -226,7 +230,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return nets, {**attributes, "_replay_buffer": buffer.limited(self.replay_buffer_size)}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave rows out that `replay_buffer_size` has no room for: it may have been lowered."""
+        """Drop rows beyond `replay_buffer_size`, which may be lower than it was in `fit`."""
         state = super().__getstate__()
         if "_state" in state:
             buffer = state["_state"].attributes["_replay_buffer"].limited(self.replay_buffer_size)
@@ -235,9 +239,9 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
 
 def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
-    """Tell how many rows to replay, and the learning rate, of that of `fit`; both grow smoothly.
+    """Return the number of replayed rows, and the learning rate as a multiple of that of `fit`.
 
-    Where the buffer holds only a part of the earlier rows, steps are smaller by that part.
+    If the buffer holds only a part of the earlier rows, the learning rate is reduced by that part.
     """
     n_replayed = min(len(buffer), max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
     if buffer.n_seen == 0:

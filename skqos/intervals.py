@@ -1,4 +1,4 @@
-"""Intervals around any regressor of (user, service) rows."""
+"""Intervals around any regressor over rows of user and service."""
 
 from __future__ import annotations
 
@@ -24,47 +24,48 @@ __all__ = ["IntervalRegressor"]
 
 
 class IntervalRegressor(DistributionMixin, PairRegressor):
-    """Quantiles, intervals and probabilities around any regressor of (user, service) rows.
+    """Add quantiles, intervals and probabilities to a regressor over rows of user and service.
 
-    The regressor is fitted twice: to all rows, for its predictions, and without some pairs, users
-    and services, whose errors tell how far measurements lie from predictions. The estimators of
-    skqos do the same themselves with ``intervals=True``.
+    The regressor is fitted twice: to all rows, for its predictions, and to a part of the rows, so
+    that its errors on the held-out pairs, users and services give the distribution of measurements
+    around predictions. The estimators of skqos do the same with ``intervals=True``.
 
     Parameters
     ----------
     estimator : estimator
-        A regressor whose rows begin with a user id and a service id, such as one of
-        `skqos.baselines`, or a Pipeline of a `ContextJoiner` and any regressor. It is cloned. It
-        predicts one target, or several.
+        Regressor of one or several targets. The first columns of its X must be the user id and the
+        service id. Examples are the regressors of `skqos.baselines`, and a Pipeline of a
+        `ContextJoiner` and any regressor. It is cloned.
 
     random_state : int, RandomState instance or None, default=None
-        Chooses the rows that are left out, and seeds the network of the quantiles.
+        Controls the random numbers that `fit` draws: the held-out rows, and the network that learns
+        the quantiles. Pass an int for reproducible results across several calls.
 
     Attributes
     ----------
     estimator_ : estimator
-        The regressor that was fitted to all rows.
+        Regressor that was fitted to all rows.
 
     users_, services_ : EntityEncoder
-        Ids seen in `fit`.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
-    skqos.SAMoERegressor : Has a parameter `intervals`.
+    skqos.SAMoERegressor : Predicts intervals itself, with ``intervals=True``.
 
     Notes
     -----
-    The rows that are left out are a fifth of the pairs, and a tenth of the users and of the
-    services with all their rows. A network with five members, each of which leaves out a fold,
-    learns quantiles of their errors from the prediction and from how well the user and the service
-    are predicted. Conformal corrections [1]_ follow, one for each level, kind of pair (known, new
-    user, new service) and band of predictions [2]_.
+    The held-out rows are a fifth of the pairs, and all rows of a tenth of the users and of a tenth
+    of the services. A network with five members, each trained without one fold, learns quantiles of
+    the errors on these rows, from the prediction and from how well the user and the service are
+    predicted. The quantiles are corrected by conformal prediction [1]_, separately for each level,
+    kind of pair (known, new user, new service) and band of predictions [2]_.
 
     References
     ----------
@@ -82,7 +83,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     (2, 2)
     """
 
-    # A time step, which the regressor reads.
+    # A time column, which the regressor reads.
     _n_places = N_PLACES
 
     estimator_ = FittedAttribute()
@@ -103,18 +104,20 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the regressor, and learn how far measurements lie from its predictions.
+        """Fit the regressor, and learn the distribution of measurements around its predictions.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; the regressor gets all columns.
+            Column 0 holds the user ids and column 1 the service ids. The regressor receives all
+            columns.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Measured QoS, as the regressor takes it.
+            Measured QoS, in a form that the regressor accepts.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all. The ``fit`` of the regressor has to take it. How
-            far measurements lie from predictions counts all rows alike.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1. The ``fit`` of the regressor must
+            accept `sample_weight`. The distribution around the predictions gives all rows the same
+            weight.
 
         Returns
         -------
@@ -124,11 +127,11 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         Raises
         ------
         ValueError
-            If X, y or `sample_weight` is not as described, or there are too few rows to leave some
+            If X, y or `sample_weight` is not as described, or there are too few rows to hold some
             out.
         """
         if y is None:
-            # Says what is missing.
+            # scikit-learn raises an error that names what is missing.
             self._check_target(y)
         if sample_weight is None:
             return self._fit(X, y, None)
@@ -186,20 +189,20 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         return self
 
     def predict(self, X: Any, quantiles: Any = None) -> np.ndarray:
-        """Predict by the regressor, or quantiles around its predictions.
+        """Return the predictions of the regressor, or quantiles around them.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Columns as in `fit`.
         quantiles : array-like of shape (n_quantiles,), default=None
-            Levels, from 0.01 to 0.99, of quantiles to predict in place of the QoS itself.
+            Levels of the quantiles to predict, from 0.01 to 0.99. If None, the QoS is predicted.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
-            Predictions in the unit of y, shaped like it. With `quantiles` there is one more axis,
-            the last, of length n_quantiles; along increasing levels values do not decrease.
+            Predictions in the unit and shape of y. With `quantiles`, there is an additional last
+            axis of length n_quantiles. Values do not decrease with the level.
 
         Raises
         ------
@@ -221,12 +224,12 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
 
 
 def _indexable(X: Any, frame: pd.DataFrame) -> Any:
-    """Return X, or the frame that was read from it: what only turns into an array has no rows."""
+    """Return X, or the frame read from it if rows of X cannot be selected."""
     return X if hasattr(X, "__getitem__") else frame
 
 
 def _fit_clone(estimator: BaseEstimator, X: Any, y: Any, weights: np.ndarray | None) -> Any:
-    """Fit to rows, which are weighted if that was asked for."""
+    """Fit a clone to rows, with weights if they were given."""
     weighted = {} if weights is None else {"sample_weight": weights}
     return clone(estimator).fit(X, y, **weighted)
 

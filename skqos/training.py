@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch.utils.data import Dataset
 
 from skqos._arrays import power_of_two
 from skqos._errors import about
+from skqos._processes import Processes, checksum
 from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
 
@@ -125,25 +127,46 @@ def _weight_input(weights: np.ndarray | None) -> dict[str, Tensor]:
 
 
 class ShuffledBatches:
-    """Batches of an `InteractionDataset`, cut from one permutation per epoch.
+    """Batches of one size, cut from one permutation per epoch.
 
-    A last batch of a single row joins the one before: batch normalisation needs two. Where a batch
-    may hold one value of an input only, each value's rows are cut on their own.
+    An epoch has as few batches as `batch_size` allows. Their rows differ by one at most; a batch
+    that lacks a row borrows one whose target is masked by NaN, so that the loss does not see it.
+    Where a batch may hold one value of an input only, each value's rows are cut on their own.
+
+    Parameters
+    ----------
+    dataset : InteractionDataset
+        The rows.
+    batch_size : int
+        Largest number of rows of a batch.
+    generator : Generator, default=None
+        Draws the permutations; None is torch's own.
     """
 
-    def __init__(self, dataset: InteractionDataset, batch_size: int) -> None:
+    def __init__(
+        self,
+        dataset: InteractionDataset,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
         self.dataset = dataset
+        self.generator = generator
         self.groups = _rows_by_value(dataset)
-        self.starts = [batch_starts(len(rows), batch_size) for rows in self.groups]
+        self.bounds = [batch_bounds(len(rows), batch_size) for rows in self.groups]
 
     def __len__(self) -> int:
-        return sum(map(len, self.starts))
+        return sum(len(bounds) - 1 for bounds in self.bounds)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        for rows, starts in zip(self.groups, self.starts, strict=True):
-            shuffled = rows[torch.randperm(len(rows)).to(rows.device)]
-            for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-                yield self.dataset[shuffled[start:stop]]
+        for rows, bounds in zip(self.groups, self.bounds, strict=True):
+            order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
+            shuffled = rows[order]
+            # The last batch is never the one that lacks a row.
+            size = bounds[-1] - bounds[-2]
+            for start, stop in pairwise(bounds):
+                inputs, target = self.dataset[shuffled[start : start + size]]
+                target[stop - start :] = torch.nan
+                yield inputs, target
 
 
 def _rows_by_value(dataset: InteractionDataset) -> list[Tensor]:
@@ -164,12 +187,10 @@ class WholeDataset:
         yield self.dataset, self.dataset.target
 
 
-def batch_starts(n_rows: int, batch_size: int) -> list[int]:
-    """First row of each batch; no batch has one row, unless there is only one."""
-    starts = list(range(0, n_rows, batch_size))
-    if len(starts) > 1 and n_rows - starts[-1] == 1:
-        starts.pop()
-    return starts
+def batch_bounds(n_rows: int, batch_size: int) -> list[int]:
+    """Where the batches of an epoch begin and end; their sizes differ by one at most."""
+    n_batches = -(-n_rows // batch_size)
+    return [k * n_rows // n_batches for k in range(n_batches + 1)]
 
 
 class QoSNet(NeuralNet):
@@ -181,11 +202,20 @@ class QoSNet(NeuralNet):
         As for ``skorch.NeuralNet``.
     stage : str
         The stage of training this net belongs to; callbacks may read it.
+    processes : Processes
+        Those that share the rows of each batch.
     """
 
-    def __init__(self, *args: Any, stage: str = "final", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        stage: str = "final",
+        processes: Processes = Processes(),  # noqa: B008 - it cannot be changed
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.stage = stage
+        self.processes = processes
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -209,7 +239,24 @@ class QoSNet(NeuralNet):
             total = total + step["loss"].detach().double() * observed
             n_observed = n_observed + observed
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        self.history.record(f"{prefix}_loss", (total / n_observed).item())
+        if training:
+            self.processes.average_statistics(self.module_)
+        loss = self.processes.agree((total / n_observed).item())
+        self.history.record(f"{prefix}_loss", loss)
+
+    def train_step_single(
+        self, batch: tuple[dict[str, Tensor], Tensor], **_: Any
+    ) -> dict[str, Tensor]:
+        """Compute the gradients of a batch, whose rows the processes share."""
+        inputs, target = batch
+        self._set_training(True)
+        own = self.infer(self.processes.take(inputs))
+        # Members have the first axis, which targets lack.
+        prediction = self.processes.gather(own, len(target), own.ndim - target.ndim)
+        loss = self.get_loss(prediction, target, inputs, training=True)
+        loss.backward()
+        self.processes.average_gradients(values for _, values in self.get_all_learnable_params())
+        return {"loss": loss, "y_pred": prediction}
 
     def infer(self, x: dict[str, Tensor], **fit_params: Any) -> Tensor:
         """Run the module; weights of the rows are for the loss alone."""
@@ -408,7 +455,10 @@ class Trainer:
     ) -> QoSNet:
         """Train a module on encoded rows; it ends on the CPU, in evaluation mode.
 
-        Raises FloatingPointError if training diverges.
+        Processes that were launched together share the rows of each batch.
+
+        Raises FloatingPointError if training diverges, ValueError if processes were given different
+        rows or parameters, and RuntimeError if one of them no longer answers.
 
         `batch_size` and `learning_rate` take the place of the parameters of that name in a stage
         that has its own. An `optimizer` takes the place of the one that the parameter names, which
@@ -418,9 +468,14 @@ class Trainer:
         batch_size = self.batch_size if batch_size is None else batch_size
         learning_rate = self.learning_rate if learning_rate is None else learning_rate
         n_steps = max_epochs * len(ShuffledBatches(rows, batch_size))
+        processes = _join_processes(module, rows, n_steps=n_steps, learning_rate=learning_rate)
+        callbacks = self._callbacks(n_steps, learning_rate, warm_up, validation is not None)
+        if self.verbose and processes.rank == 0:
+            callbacks.append(ProgressLine())
         net = QoSNet(
             module,
             stage=stage,
+            processes=processes,
             criterion=criterion,
             **self._optimizer(optimizer),
             optimizer__weight_decay=self.weight_decay,
@@ -432,11 +487,13 @@ class Trainer:
             iterator_train=ShuffledBatches,
             iterator_valid=WholeDataset,
             train_split=None if validation is None else predefined_split(validation),
-            callbacks=self._callbacks(n_steps, learning_rate, warm_up, validation is not None),
+            callbacks=callbacks,
             device=self.device,
             verbose=0,
         )
-        net.fit(rows.to(self.device))
+        with _apart(processes, self.device) as generator:
+            net.set_params(iterator_train__generator=generator)
+            net.fit(rows.to(self.device))
         net.module_.eval()
         check_trained(net, rows)
         net.module_.to("cpu")
@@ -467,8 +524,6 @@ class Trainer:
             callbacks.append(EarlyStopping(patience=self.n_iter_no_change, load_best=True))
         # Clones: fitting must not change what the user passed as a parameter.
         callbacks.extend(clone(callback, safe=False) for callback in self.callbacks)
-        if self.verbose:
-            callbacks.append(ProgressLine())
         return callbacks
 
 
@@ -487,6 +542,16 @@ def _check_callback(callback: Any, label: str) -> None:
             inspect.signature(kind).bind()
 
 
+def _join_processes(module: nn.Module, rows: InteractionDataset, **settings: Any) -> Processes:
+    """Meet the processes that train together, check that they agree, and start from one network."""
+    processes = Processes.launched()
+    if processes.size > 1:
+        codes = checksum(rows.inputs.values())
+        processes.check_same(seed=torch.initial_seed(), rows=codes, **settings)
+        processes.start_equal(module)
+    return processes
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch inside the block; leave the caller's random state as it was."""
@@ -494,6 +559,23 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generator | None]:
+    """Let each of several processes draw random numbers of its own inside the block.
+
+    Yields what draws the same in all of them; a process alone draws all from torch's generator.
+    """
+    if processes.size == 1:
+        yield None
+        return
+    shared = torch.Generator()
+    shared.set_state(torch.get_rng_state())
+    seed = int(torch.randint(2**31, (), generator=shared.clone_state()))
+    with seeded(seed + processes.rank, device):
+        yield shared
+    torch.set_rng_state(shared.get_state())
 
 
 @contextmanager

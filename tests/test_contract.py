@@ -596,7 +596,7 @@ BAD_FITS = {
     "context is an id": (
         lambda d: (_joined(d), d.y),
         {"service_features": ["service"]},
-        "service_features: column 1 is no context column",
+        "service_features: column 1 is not a context column",
     ),
     "context of both": (
         lambda d: (_joined(d), d.y),
@@ -782,7 +782,7 @@ def test_time_stamps_in_clones_pickles_files_and_pipelines(contract, qos, tmp_pa
 
 BAD_STAMPS = {
     "no step": ({}, lambda X: X, "time_step is None.* such as time_step='1min', which fits"),
-    "integers": ({"time_step": "1h"}, lambda X: X.assign(time=3), "time_step='1h' divides time"),
+    "integers": ({"time_step": "1h"}, lambda X: X.assign(time=3), "time_step='1h' is for time"),
     "no duration": ({"time_step": "soon"}, lambda X: X, "time_step must be None or a duration"),
     "a number": ({"time_step": 15}, lambda X: X, "'time_step' parameter"),
     "nearly as many steps as rows": (

@@ -268,7 +268,7 @@ def test_a_bad_update_raises_and_changes_nothing(contract, qos, fitted, case):
 def test_a_negative_value_raises_where_logarithms_were_learnt(contract, qos):
     model = contract.make(target_transform="log").fit(_joined(qos)[:500], qos.y[:500])
     before = _state(model)
-    with pytest.raises(ValueError, match=r"transform 'log', that fit took .* needs y >= 0"):
+    with pytest.raises(ValueError, match=r"transform 'log', which fit used .* needs y >= 0"):
         model.partial_fit(_joined(qos)[500:505], -qos.y[500:505])
     assert _state(model) == before
 
@@ -386,8 +386,8 @@ def test_joint_updates_take_what_was_observed(joint):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda y: y[:, 0], r"y has shape \(200,\); fit saw one of shape \('n_samples', 2\)"),
-        (lambda y: np.full_like(y, np.nan), "NaN everywhere"),
+        (lambda y: y[:, 0], r"y has shape \(200,\), but in fit it had shape \('n_samples', 2\)"),
+        (lambda y: np.full_like(y, np.nan), "NaN in every entry"),
         (lambda y: np.where(np.isnan(y), np.inf, y), "infinity"),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_listed_name_that_several_columns_have_is_refused():
         ("planet", "'planet' is not in X; its columns are"),
         ("user", "column 0 is no context column"),
         (1, "column 1 is no context column"),
-        (3, "column 3 is no context column of X, which has ids in columns 0 to 1 and 3"),
+        (3, "column 3 is not a context column of X, which has ids in columns 0 to 1 and 3"),
         (-1, "column -1 is no context column"),
     ],
 )

@@ -115,7 +115,7 @@ def test_without_intervals_an_error_says_how_to_get_them(contract, qos):
         lambda: model.predict_interval(qos.X),
         lambda: model.predict_probability(qos.X, 1.0),
     ):
-        with pytest.raises(ValueError, match=r"fitted without intervals.*set intervals=True"):
+        with pytest.raises(ValueError, match=r"fitted without intervals.*Set intervals=True"):
             ask()
 
 

@@ -222,14 +222,14 @@ def test_the_second_training_of_intervals_gets_the_weights_of_its_rows(qos, monk
 def test_each_target_needs_an_observation_of_positive_weight():
     data = make_qos(10, 12, density=0.5, n_qos=2, random_state=0)
     model = SharpQoSRegressor(max_epochs=1, random_state=0)
-    with pytest.raises(ValueError, match="sample_weight is 0 in every row in which y, column 1"):
+    with pytest.raises(ValueError, match="an observation of y, column 1"):
         model.fit(data.X, data.y, np.isnan(data.y[:, 1]))
     weights = np.random.default_rng(0).integers(0, 3, len(data.y))
     model.fit(data.X, data.y, weights)
     model.partial_fit(data.X, data.y, np.isnan(data.y[:, 1]))
     assert np.isfinite(model.predict(data.X)).all()
     nothing = np.where(weights[:, None] > 0, np.nan, data.y)
-    with pytest.raises(ValueError, match="sample_weight is 0 in every row in which y was observed"):
+    with pytest.raises(ValueError, match="sample_weight is 0 in every row with an observed y"):
         model.partial_fit(data.X, nothing, weights)
 
 

@@ -84,7 +84,7 @@ def test_validation_rows_of_several_targets():
     assert np.isfinite(model.history_["valid_loss"]).all()
     for y_val, message in (
         (one[:, 0], "y_val: y has shape"),
-        (np.nan * one, "y_val: y is NaN everywhere"),
+        (np.nan * one, "y_val: y is NaN in every entry"),
     ):
         with pytest.raises(ValueError, match=message):
             model.fit(data.X[20:], data.y[20:], X_val=data.X[:20], y_val=y_val)

@@ -1,4 +1,4 @@
-"""What a method has to beat: medians, neighbourhoods (UIPCC), PMF, and a plain network."""
+"""Baselines: medians, neighbourhoods (UIPCC), PMF, and a multilayer perceptron."""
 
 from skqos.baselines.collaborative import PMFRegressor, UIPCCRegressor
 from skqos.baselines.embedding_mlp import EmbeddingMLPRegressor

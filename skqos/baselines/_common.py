@@ -1,4 +1,4 @@
-"""What baselines of bare ids share: reading X and y."""
+"""Base class of the baselines that use ids only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from skqos.state import FittedState
 
 
 class BaselineRegressor(PairRegressor):
-    """Reading X and y; a subclass defines ``_fit_rows`` and ``predict``."""
+    """Base class that reads X and y; a subclass defines ``_fit_rows`` and ``predict``."""
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to measured interactions.
+        """Fit the estimator to measured interactions.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Column 0 is the user id, column 1 the service id; further columns are not used.
+            Column 0 holds the user ids and column 1 the service ids.
+
+            Further columns are not used.
         y : array-like of shape (n_samples,)
-            Measured QoS, finite, in any unit and of any sign.
+            Measured QoS: finite values of any sign, in any unit.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative; a row of weight n counts as n equal rows do, and one
-            of weight 0 as none. None is 1 for all.
+            Weight of each row, at least 0. A row of weight n counts as n equal rows, and a row of
+            weight 0 is ignored. If None, all rows have weight 1.
 
         Returns
         -------
@@ -38,14 +40,14 @@ class BaselineRegressor(PairRegressor):
         Raises
         ------
         ValueError
-            If X, y or `sample_weight` is not as described; nothing of an earlier fit is changed
-            then.
+            If X, y or `sample_weight` is not as described. A previously fitted model remains
+            unchanged.
         """
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)
         names = get_feature_names(frame)
         check_names(frame.columns, self._n_id_columns, self._n_id_columns)
-        # Ids alone: context is not looked at.
+        # Only ids are read, no context.
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=y)

@@ -1,4 +1,4 @@
-"""The two baselines that QoS papers compare with: neighbourhoods (UIPCC) and PMF, without torch.
+"""The usual baselines of QoS papers, without torch: neighbourhoods (UIPCC) and PMF.
 
 Z. Zheng, H. Ma, M. R. Lyu, I. King, "QoS-Aware Web Service Recommendation by Collaborative
 Filtering", IEEE Transactions on Services Computing 4(2), 2011. R. Salakhutdinov, A. Mnih,
@@ -34,7 +34,7 @@ ROUNDING = 1e-12
 
 
 class _MatrixRegressor(BaselineRegressor):
-    """The matrix of measured cells, the means, and prediction for unknown ids.
+    """Base class with the matrix of measured cells, means, and predictions for unknown ids.
 
     A subclass defines ``_fit_matrix`` and ``_predict_known``.
     """
@@ -46,8 +46,8 @@ class _MatrixRegressor(BaselineRegressor):
     def predict(self, X: Any) -> np.ndarray:
         """Predict the QoS of pairs, measured or not, known or not.
 
-        A pair of an unknown user gets the mean of the service, one of an unknown service the mean
-        of the user, and one of neither the mean of all.
+        If only the service is known, the prediction is the mean of the service. If only the user is
+        known, it is the mean of the user. If neither is known, it is the mean of all cells.
 
         Parameters
         ----------
@@ -92,71 +92,72 @@ class _MatrixRegressor(BaselineRegressor):
 
 
 class UIPCCRegressor(_MatrixRegressor):
-    """Neighbourhoods of users and of services by Pearson correlation (UIPCC, WSRec).
+    """Collaborative filtering by similar users and services (UIPCC, WSRec).
 
-    The user side (UPCC) predicts that user u deviates from its mean on service s as the users do
-    that correlate with u and were measured on s; the service side (IPCC) says the same of services.
-    UIPCC is a mixture of the two.
+    The user-based part (UPCC) predicts the mean of a user plus the weighted mean deviation of
+    similar users on the service. The service-based part (IPCC) does the same with services. UIPCC
+    is a weighted mean of both.
 
-    Context columns of X are accepted, as a `ContextJoiner` ahead appends them, and not used.
+    Context columns of X, for example from a `ContextJoiner`, are accepted but not used.
 
     Parameters
     ----------
     n_neighbors : int, default=10
-        How many neighbours a prediction uses at most: those of the largest positive correlation
+        Maximum number of neighbours of a prediction: those with the largest positive correlation
         among the users that were measured on the service (or the services that were measured for
-        the user). Neighbours that tie for the last place share it.
+        the user). Ties for the last place share its weight.
 
     user_weight : float, default=0.1
-        Weight of the user side, in [0, 1], the article's lambda. 1 is UPCC, 0 is IPCC. The
-        published figures have 0.1 for response time and 0.9 for throughput.
+        Weight of the user-based part (lambda in the article), in [0, 1]. 1 is UPCC and 0 is IPCC.
+        The published figures use 0.1 for response time and 0.9 for throughput.
 
     significance_weighting : bool, default=False
-        Whether to shrink correlations that rest on few common measurements: times
-        ``2 |A and B| / (|A| + |B|)``, A and B being what two users (services) were measured on.
+        Whether to shrink correlations that are computed from few common measurements, by the factor
+        ``2 |A and B| / (|A| + |B|)``, where A and B are the services of two users (or the users of
+        two services).
 
     confidence_weighting : bool, default=False
-        Whether the sides are weighted by how similar their neighbours are, too, and a side
-        without neighbours does not count. Otherwise the weights are fixed, and the mean of the
-        user (service) takes the place of a side without neighbours.
+        Whether the weights of the two parts also depend on the similarity of their neighbours; a
+        part without neighbours then has weight 0. If False, the weights are fixed, and the mean of
+        the user (service) replaces a part without neighbours.
 
     Attributes
     ----------
     user_neighborhood_, service_neighborhood_ : Neighborhood
-        What was measured, seen from either side.
+        Measured cells by user and by service.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
-    user_means_ : ndarray of shape (n_users,)
-        Mean over the measured services of each user, in the order of ``users_.ids_``.
-    service_means_ : ndarray of shape (n_services,)
-        Mean over the users of each service.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+    user_means_, service_means_ : ndarray of shape (n_users,), (n_services,)
+        Mean of the measured cells of each user and of each service, in the order of
+        ``users_.ids_`` and ``services_.ids_``.
     mean_ : float
         Mean of all measured cells.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
-    PMFRegressor : The other baseline.
+    PMFRegressor : Matrix factorisation.
 
     Notes
     -----
-    The article has significance and confidence weights (`PAPER_PARAMS`). The figures that papers
-    quote come from the authors' later benchmark, WSRec, which has neither; its form is the default.
-    As there, two users need two common measurements for a correlation, deviations are taken from
-    the mean of *all* measurements of a user, and where all of y is positive a side that predicts
-    zero or less falls back to the mean.
+    The article uses significance and confidence weights (`PAPER_PARAMS`). The published figures
+    come from the authors' later benchmark, WSRec, which uses neither; this is the default. As in
+    WSRec, a correlation needs two common measurements, and deviations are taken from the mean of
+    *all* measurements of a user. If all of y is positive, a part with a prediction of zero or less
+    is replaced by the mean.
 
-    Repeated cells count as their mean, weighted by `sample_weight`, and every cell counts once. The
-    prediction of a measured cell does not use its own
-    value as a neighbour's, but the means and correlations contain it.
+    Repeated measurements of a cell are replaced by their mean, weighted by `sample_weight`, and
+    every cell counts once. The prediction of a measured cell does not use its own value as that of
+    a neighbour, but the means and correlations contain it.
 
-    Like other neighbour methods it learns nothing in `fit`, which keeps the measured cells: they
-    are part of a pickle. Correlations are computed in blocks at prediction and never stored.
-    `predict` costs, per side, the number of pairs of measurements that meet in an entity of the
-    other side, and per predicted pair the number of candidate neighbours.
+    Like other neighbour methods, it learns nothing in `fit` but keeps the measured cells, which are
+    part of a pickle. Correlations are computed in blocks in `predict` and not stored. For the
+    user-based part, the cost of `predict` is the number of pairs of measurements of the same
+    service, plus the number of candidate neighbours of each predicted pair; the service-based part
+    is analogous.
 
     References
     ----------
@@ -229,7 +230,7 @@ class Cells:
     Attributes
     ----------
     starts : ndarray of shape (n_rows + 1,)
-        Where each row begins in the others.
+        Position of the first cell of each row.
     columns, values : ndarray of shape (n_cells,)
         The stored cells.
     n_columns : int
@@ -243,7 +244,7 @@ class Cells:
 
     @classmethod
     def of(cls, matrix: sparse.csr_array) -> Cells:
-        """Take them from a matrix."""
+        """Take the cells from a matrix."""
         return cls(matrix.indptr, matrix.indices, matrix.data, matrix.shape[1])
 
     def check_loaded(self) -> None:
@@ -256,29 +257,29 @@ class Cells:
         return np.diff(self.starts)
 
     def matrix(self, power: int) -> sparse.csr_array:
-        """Return the matrix, its stored cells to a power: 0 marks where they are."""
+        """Return the matrix with its stored cells raised to a power; 0 marks the stored cells."""
         shape = len(self.starts) - 1, self.n_columns
         return sparse.csr_array((self.values**power, self.columns, self.starts), shape=shape)
 
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """One side of UIPCC: entities that are alike where they met the same others.
+    """One part of UIPCC: entities and their similarities.
 
-    Entities are users and others services, or the other way round.
+    Entities are users and others are services, or vice versa.
 
     Attributes
     ----------
     means : ndarray of shape (n_entities,)
         Mean of the values of each entity.
     deviations : Cells
-        Values less the entity's mean, in units of `scale`; a row is an entity.
+        Values minus the mean of the entity, in units of `scale`, with one row per entity.
     transposed : Cells
-        The same, a row for each of the others: who may be a neighbour there.
+        The same with one row per other: the candidate neighbours.
     scale : float
         The largest deviation.
     positive : bool
-        Whether all values are.
+        Whether all values are positive.
     """
 
     means: np.ndarray
@@ -289,11 +290,11 @@ class Neighborhood:
 
     @classmethod
     def of(cls, matrix: sparse.csr_array) -> Neighborhood:
-        """Take it from a sparse matrix of values, one row per entity."""
+        """Compute it from a sparse matrix of values with one row per entity."""
         means = _row_means(matrix)
         mean_of_cell = np.repeat(means, np.diff(matrix.indptr))
         deviations = matrix.data - mean_of_cell
-        # Values that are all equal do not correlate with anything; their rounding would.
+        # Equal values have no correlation; rounding errors must not create one.
         deviations[np.abs(deviations) <= ROUNDING * np.abs(mean_of_cell)] = 0.0
         scale = float(np.abs(deviations).max()) or 1.0
         scaled = sparse.csr_array(
@@ -317,7 +318,7 @@ class Neighborhood:
         entities, others : ndarray of int of shape (n_pairs,)
             Codes.
         n_neighbors : int
-            How many neighbours to use at most.
+            Maximum number of neighbours.
         significance : bool
             Whether similarities are significance-weighted.
 
@@ -331,7 +332,7 @@ class Neighborhood:
         steps, confidence = np.zeros(len(entities)), np.zeros(len(entities))
         cells = self.transposed
         for block, similarities, position in self._blocks(entities, significance):
-            # All pairs with one of the others have the same candidates.
+            # All pairs with the same other have the same candidates.
             for pairs in _split_by(others, block):
                 other = others[pairs[0]]
                 met = slice(cells.starts[other], cells.starts[other + 1])
@@ -350,10 +351,10 @@ class Neighborhood:
         return prediction, confidence
 
     def similarities(self, entities: np.ndarray, significance: bool) -> np.ndarray:
-        """Pearson correlation of some entities with all, 0 where it is negative or undefined.
+        """Return the Pearson correlations of some entities with all, 0 if negative or undefined.
 
-        It runs over what two entities have in common, two others at least. An entity is not
-        similar to itself.
+        A correlation is computed over the common others of two entities, at least two. The
+        similarity of an entity to itself is 0.
 
         Parameters
         ----------
@@ -402,22 +403,21 @@ class Neighborhood:
 
 
 def share_of_nearest(similarities: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Keep the largest similarities of each row; those that tie for the last place share it.
+    """Keep the largest similarities of each row; ties for the last place share its weight.
 
-    Sharing makes the choice unique: it depends neither on the order of entities nor on that of
-    pairs.
+    With sharing, the result does not depend on the order of entities or pairs.
 
     Parameters
     ----------
     similarities : ndarray of shape (n_rows, n_candidates)
-        Not negative; 0 is no neighbour.
+        Non-negative similarities; 0 means no neighbour.
     n_neighbors : int
-        How many to keep.
+        Number of similarities to keep.
 
     Returns
     -------
     ndarray of shape (n_rows, n_candidates)
-        Similarities times the share, from 0 to 1, in which each is kept.
+        Similarities multiplied by the share, from 0 to 1, that is kept of each.
 
     Examples
     --------
@@ -428,7 +428,7 @@ def share_of_nearest(similarities: np.ndarray, n_neighbors: int) -> np.ndarray:
     """
     if similarities.shape[1] <= n_neighbors:
         return similarities
-    # Not np.partition: where most are 0 it was eight times as slow.
+    # np.partition was eight times as slow on rows of mostly zeros.
     last = np.sort(similarities, axis=1)[:, [-n_neighbors]]
     above, tied = similarities > last, similarities == last
     room = n_neighbors - above.sum(axis=1, keepdims=True)
@@ -436,7 +436,7 @@ def share_of_nearest(similarities: np.ndarray, n_neighbors: int) -> np.ndarray:
 
 
 def _split_by(labels: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
-    """Split pairs into those of each label."""
+    """Split pairs by label."""
     ordered = pairs[np.argsort(labels[pairs], kind="stable")]
     return np.split(ordered, np.flatnonzero(np.diff(labels[ordered])) + 1)
 
@@ -447,73 +447,84 @@ def _row_means(matrix: sparse.csr_array) -> np.ndarray:
 
 
 class PMFRegressor(_MatrixRegressor):
-    """Probabilistic matrix factorisation (PMF): a user-service product of factors.
+    """Probabilistic matrix factorisation (PMF).
 
-    Minimises, over the measured cells (u, s) of values r, in units of the mean of abs(r)::
+    It minimises, over the measured cells (u, s) with values r in units of the mean of abs(r)::
 
         1/2 sum (r_us - U_u . S_s)^2 + regularization / 2 (|U|^2 + |S|^2)
 
-    by alternating least squares: each half of an iteration solves for all users (services) exactly.
+    by alternating least squares. Each half of an iteration is the exact solution for all users (or
+    services).
 
-    Context columns of X are accepted, as a `ContextJoiner` ahead appends them, and not used.
+    Context columns of X, for example from a `ContextJoiner`, are accepted but not used.
 
     Parameters
     ----------
     n_factors : int, default=10
-        Length of the factors.
+        Rank of the factorisation of the interaction matrix.
 
     regularization : float, default=20.0
-        Weight of the squared factors, above 0. In units of the mean of abs(y), so that the unit of
-        y does not matter. The published figures have 40 s for response time and 800 kbps for
-        throughput, which is about 45 and 17.
+        Weight of the squared factors, above 0. Values are divided by the mean of abs(y), so that
+        the result does not depend on the unit of y. The published figures use 40 s for response
+        time and 800 kbps for throughput, which correspond to about 45 and 17 here.
 
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
 
     tol : float, default=1e-5
-        Stop when an iteration lowers the loss by less than this share of it.
+        Tolerance of the stopping criterion.
+
+        The iterations stop when the relative decrease of the loss in one iteration is less than
+        this value.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the start. Pass an int for the same model at every call.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial factors.
 
     verbose : int, default=0
-        1 shows a line per iteration on stderr.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per iteration.
 
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_factors)
-        In the order of ``users_.ids_``; times `service_factors_` they predict in the unit of y.
+        Factors of the users, in the order of ``users_.ids_``. Their product with `service_factors_`
+        is the prediction in the unit of y.
     service_factors_ : ndarray of shape (n_services, n_factors)
-        In the order of ``services_.ids_``.
+        Factors of the services, in the order of ``services_.ids_``.
     loss_curve_ : list of float
-        The objective after each iteration, over the number of cells.
+        Objective after each iteration, divided by the number of cells.
     n_iter_ : int
-        Number of iterations.
+        Number of iterations that were run.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
     user_means_, service_means_ : ndarray of shape (n_users,), (n_services,)
-        Means of each user and service, for pairs in which the other id is unknown.
+        Mean of the measured cells of each user and of each service, in the order of
+        ``users_.ids_`` and ``services_.ids_``.
     mean_ : float
         Mean of all measured cells.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
-    UIPCCRegressor : The other baseline.
+    UIPCCRegressor : Neighbourhoods of users and services.
 
     Notes
     -----
-    The published figures of Web-service QoS come from full-batch gradient descent on the same
-    objective, linear as here, without biases and without centring. On WS-DREAM both end at the
-    same loss, see the documentation. Predictions shrink towards 0 where there are few measurements,
-    which suits skewed values like response times and hardly any others.
+    The published figures for Web-service QoS come from full-batch gradient descent on the same
+    linear objective, without biases and without centring. On WS-DREAM both reach the same loss; see
+    the documentation. If there are few measurements, predictions shrink towards 0, which is
+    suitable for skewed values such as response times, but rarely for others.
 
-    Repeated cells count as their mean, weighted by `sample_weight`, and every cell counts once. An
-    iteration costs n_factors^2 operations per cell and
-    n_factors^3 per entity.
+    Repeated measurements of a cell are replaced by their mean, weighted by `sample_weight`, and
+    every cell counts once. An iteration takes n_factors^2 operations per cell and n_factors^3 per
+    user and service.
 
     References
     ----------
@@ -561,7 +572,7 @@ class PMFRegressor(_MatrixRegressor):
         self.verbose = verbose
 
     def _fit_matrix(self, matrix: sparse.csr_array) -> dict[str, Any]:
-        # The inverse of less than the smallest normal number may be infinite.
+        # The inverse of a number below the smallest normal one may be infinite.
         scale = max(float(np.abs(matrix.data).mean()), np.finfo(np.float64).tiny)
         matrix = matrix / scale
         transposed = matrix.T.tocsr()
@@ -585,7 +596,7 @@ class PMFRegressor(_MatrixRegressor):
 
     def _predict_known(self, users: np.ndarray, services: np.ndarray) -> np.ndarray:
         prediction = np.empty(len(users))
-        # Rows of factors take many times the memory of what they predict.
+        # In batches, because rows of factors need much more memory than the predictions.
         for start in range(0, len(users), PAIRS_PER_BATCH):
             rows = slice(start, start + PAIRS_PER_BATCH)
             prediction[rows] = np.einsum(
@@ -597,16 +608,16 @@ class PMFRegressor(_MatrixRegressor):
 def solve_factors(
     matrix: sparse.csr_array, factors: np.ndarray, regularization: float
 ) -> np.ndarray:
-    """Minimise the PMF objective over the factors of one side, those of the other being fixed.
+    """Minimise the PMF objective over the factors of one side, with fixed factors of the other.
 
-    Row by row, (sum f f^T + regularization I)^-1 sum r f, over the measured cells of the row.
+    The factors of a row are (sum f f^T + regularization I)^-1 sum r f, over its measured cells.
 
     Parameters
     ----------
     matrix : csr_array of shape (n_rows, n_columns)
         Cells that are not stored were not measured.
     factors : ndarray of shape (n_columns, n_factors)
-        Of the other side.
+        Factors of the other side.
     regularization : float
         Above 0.
 
@@ -629,7 +640,7 @@ def solve_factors(
 def pmf_loss(
     matrix: sparse.csr_array, users: np.ndarray, services: np.ndarray, regularization: float
 ) -> float:
-    """Compute the PMF objective: half the squared error of the measured cells and the penalty.
+    """Return the PMF objective: half the squared error of the measured cells plus the penalty.
 
     Parameters
     ----------

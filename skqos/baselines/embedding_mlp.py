@@ -1,4 +1,4 @@
-"""A plain network under the recipe of this package: what the methods have to beat at its cost."""
+"""A multilayer perceptron with the training recipe of this package, as a baseline."""
 
 from __future__ import annotations
 
@@ -20,124 +20,168 @@ if TYPE_CHECKING:
 class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     """Multilayer perceptron on embeddings of ids and context, averaged over members.
 
-    Each id, each categorical context column and the numeric columns together have a vector; those
-    of the user and of the service go side by side through dense layers. The network has no part
-    that is made for QoS. It takes a fraction of the time of the published methods.
+    Each id, each categorical context column and the numeric columns together are represented by a
+    vector. The vectors of the user and of the service are concatenated and processed by dense
+    layers. No part of the network is specific to QoS. It takes a fraction of the time of the
+    published methods.
 
     Parameters
     ----------
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown".
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
 
     n_members : int, default=4
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target.
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
 
     embedding_dim : int, default=32
-        Width of the embedding of an id and of each categorical column, and of the numeric columns'
-        projection.
+        Size of the vectors that represent the features of a user or service. There is one vector
+        for the id, one for each categorical column, and one linear projection of all numeric
+        columns together.
 
     hidden_sizes : sequence of int, default=(256, 128)
-        Widths of the dense layers, each followed by a ReLU.
+        Sizes of the hidden dense layers, each followed by a ReLU.
 
     input_dropout : float, default=0.3
-        Dropout of the concatenated embeddings in training.
+        Dropout rate of the inputs of the network during training. It reduces overfitting to sparse
+        training data.
+
+        The inputs are the concatenated vectors.
 
     max_epochs : int, default=20
-        Epochs.
+        Number of epochs of the final training stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
         Training loss, in units of the transformed target.
 
     partial_fit_epochs : int, default=4
-        Epochs of an update by `partial_fit`.
+        Number of epochs of an update by `partial_fit`.
+
+        Dropout is switched off during updates.
 
     replay_buffer_size : int, default=100_000
-        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
-        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. If there are more training rows, a uniform random
+        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
+        quickly.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone. "sqrt" is
-        ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the largest absolute
-        value, "standard" centres and scales. "auto" takes "sqrt" if no y is negative and their mean
-        is above their median, else "standard".
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
 
     learning_rate : float, default=3e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.05
-        Weight decay.
+        Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int or "auto", default="auto"
-        Rows per step. "auto" takes as many as make 192 steps an epoch of `fit`, at least 32 and at
-        most 256; 256 in an update. A last batch of one row joins the one before.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
+
+        "auto" is 1/192 of the training rows, but at least 32 and at most 256. In an update, it is
+        256.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, ends training when their
-        loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
-        "monitor" holds them out and records their loss, but changes nothing else.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end training, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run during training. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, batches and the validation split. Threads share torch's random
-        state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, batches and the validation split. Fits that run
+        in several threads are not reproducible, because threads share the random state of torch.
 
     verbose : int, default=0
-        1 shows a line on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     module_ : EmbeddingMLPModule
-        The network, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        The skorch net.
+        skorch net of the final training stage.
+
+    stage_nets_ : dict of str to QoSNet
+        skorch net of each training stage, by the name of the stage.
+
+        The only stage is "final". After `partial_fit`, there is only the net of the stage
+        "partial". A pickle keeps only the last net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target. Updates append rows of
-        stage "partial".
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
+
+        `partial_fit` appends rows whose stage is "partial".
 
     n_iter_ : int
-        Epochs of training, or of the latest update.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage or, after `partial_fit`, of the update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context. `partial_fit` adds new ids and new
+        categories.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
-    skqos.SAMoERegressor : A method that adds experts, a gate and pseudo-labels.
+    skqos.SAMoERegressor : Adds experts, a gate and pseudo-labels.
 
     Examples
     --------
@@ -212,7 +256,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         self.verbose = verbose
 
     def _check_parameters(self) -> None:
-        """Check what parameters must be together."""
+        """Check combinations of parameters; raise ValueError."""
         check_layer_sizes("hidden_sizes", self.hidden_sizes)
 
     def _fit_networks(

@@ -1,4 +1,4 @@
-"""The plain network: vectors of ids and context, side by side, through dense layers."""
+"""The network of the multilayer perceptron: dense layers on vectors of ids and context."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class EmbeddingMLPModule(nn.Module):
     Parameters
     ----------
     user_features, service_features : FeatureEmbedding
-        Vectors of ids and context, of `n_members` members.
+        Vectors of ids and context of `n_members` members.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_sizes : sequence of int
-        Widths of the dense layers but the last, which has 1.
+        Sizes of the hidden dense layers.
     dropout : float
-        Dropout of the vectors in training.
+        Dropout rate of the vectors in training.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class EmbeddingMLPModule(nn.Module):
         return self._predict(self.first(of_users, self.dropout(self.service_features(services))))
 
     def encode_known(self) -> Encoded:
-        """Take every known entity through its part of the first layer."""
+        """Apply the first layer to every known entity."""
         users, services = self.user_features.encode_known(), self.service_features.encode_known()
         averages = users.mean(1), services.mean(1)
         return Encoded(self.first.users(users), self.first.services(services), averages)
@@ -64,7 +64,7 @@ class EmbeddingMLPModule(nn.Module):
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
-        """Take newcomers through the first layer."""
+        """Apply the first layer to new entities."""
         average_user, average_service = known.averages
         return Encoded(
             self.first.users(self.user_features.encode_new(average_user, new_users)),
@@ -77,7 +77,7 @@ class EmbeddingMLPModule(nn.Module):
         return self._predict(of_users + take(encoded.services, services)).mean(0)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
-        """Make room for entities and categories that were appended."""
+        """Add the entities and categories that were appended."""
         self.user_features.grow(users.table_, users.n_categories)
         self.service_features.grow(services.table_, services.n_categories)
 

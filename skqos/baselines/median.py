@@ -1,4 +1,4 @@
-"""Medians of what was measured: what a model has to beat before anything else."""
+"""Medians of the training values as baselines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skqos.state import FittedAttribute
 
 __all__ = ["MedianRegressor"]
 
-# Who answers, in this order; where none of them knows a row, the constant does.
+# Groups in the order in which they are tried; a row that is unknown to all gets the constant.
 LEVELS = {
     "constant": (),
     "user": ("user",),
@@ -27,53 +27,52 @@ LEVELS = {
 class MedianRegressor(BaselineRegressor):
     """Predict the median of the training rows of the same service, user or pair.
 
-    What there is without a model, and what a model has to be better than. The median minimises the
-    mean absolute error among all predictions that are the same for all rows of a group.
+    It is the simplest baseline. Among all predictions that are equal for the rows of a group, the
+    median minimises the mean absolute error.
 
-    Context columns of X are accepted, as a `ContextJoiner` ahead appends them, and not used. A time
-    column is not used either: all measurements of a pair are its rows.
+    Context columns of X, for example from a `ContextJoiner`, are accepted but not used. A time
+    column is not used either: a pair has the rows of all times.
 
     Parameters
     ----------
     by : {"constant", "user", "service", "pair"}, default="service"
-        Whose training rows a prediction is the median of:
+        Group of training rows whose median is the prediction:
 
         - "constant": all rows;
-        - "user": those of the user; of all rows where the user is unknown;
-        - "service": those of the service; of all rows where the service is unknown;
-        - "pair": those of the user and service together; where the pair was not measured, those of
-          the service; where the service is unknown, those of the user; else all rows.
+        - "user": rows of the user, or all rows if the user is unknown;
+        - "service": rows of the service, or all rows if the service is unknown;
+        - "pair": rows of the user and the service. If the pair was not measured, rows of the
+          service; if the service is unknown, rows of the user; otherwise all rows.
 
     Attributes
     ----------
     median_ : float
-        Of all rows.
+        Median of all rows.
     user_medians_ : ndarray of shape (n_users,)
-        In the order of ``users_.ids_``.
+        Medians of the users, in the order of ``users_.ids_``.
     service_medians_ : ndarray of shape (n_services,)
-        In the order of ``services_.ids_``.
+        Medians of the services, in the order of ``services_.ids_``.
     pair_codes_ : ndarray of int64 of shape (n_pairs,)
-        The measured pairs in ascending order, each as ``user * n_services + service`` of their
-        positions in ``users_.ids_`` and ``services_.ids_``. With ``by="pair"`` only.
+        Measured pairs in ascending order, coded as ``user * n_services + service`` with positions
+        in ``users_.ids_`` and ``services_.ids_``. Defined only with ``by="pair"``.
     pair_medians_ : ndarray of shape (n_pairs,)
-        In the order of `pair_codes_`. With ``by="pair"`` only.
+        Medians of the pairs, in the order of `pair_codes_`. Defined only with ``by="pair"``.
     levels_ : tuple of str
-        Whose medians answer, the first that knows a row; ahead of `median_`.
+        Groups in the order in which they are tried; if none is known, `median_` is used.
     users_, services_ : EntityEncoder
-        The ids of the training rows.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
     n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X, if they were all strings.
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     See Also
     --------
-    sklearn.dummy.DummyRegressor : The constant, of any X.
+    sklearn.dummy.DummyRegressor : A constant, for any X.
 
     Notes
     -----
-    Repeated measurements of a pair count each, in all medians, as often as their `sample_weight`
-    tells.
+    In all medians, each of the repeated measurements of a pair counts with its `sample_weight`.
 
     Examples
     --------
@@ -112,7 +111,7 @@ class MedianRegressor(BaselineRegressor):
         fitted = self._snapshot()
         pairs = fitted._interactions(X)
         prediction = np.full(len(pairs), fitted.median_)
-        # The first level is the last to write.
+        # The first level is written last and overwrites the others.
         for level in reversed(fitted.levels_):
             rows, medians = fitted._known_medians(level, pairs)
             prediction[rows] = medians
@@ -133,7 +132,7 @@ class MedianRegressor(BaselineRegressor):
         return attributes
 
     def _known_medians(self, level: str, pairs: Interactions) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows that a level knows, and its medians there."""
+        """Return the rows that are known to a level, and their medians."""
         known_users, known_services = self._known_ids(pairs).T
         if level == "user":
             return known_users, self.user_medians_[pairs.users[known_users]]

@@ -11,55 +11,56 @@ from skqos.distribution.quantiles import check_confidence_level, check_levels, c
 
 
 class DistributionMixin:
-    """Intervals and probabilities of an estimator over pairs.
+    """Mixin for estimators that predict intervals and probabilities of pairs.
 
-    A subclass is fitted to a state with an attribute ``_intervals``, or without one if it was not
-    asked for, and defines ``_predicted_pairs``.
+    The state of a fitted subclass has an attribute ``_intervals`` if intervals were requested. A
+    subclass defines ``_predicted_pairs`` and ``_target_shape``.
     """
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> np.ndarray:
-        """Predict intervals that measurements of pairs fall into.
+        """Predict intervals for measurements of pairs.
 
-        An interval leaves out as large a share below as above it.
+        Equal shares of the measurements are expected below and above an interval.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Columns as in `fit`.
         confidence_level : float, default=0.9
-            Share of measurements that the intervals are to cover, at most 0.98.
+            Share of the measurements that the intervals should contain, at most 0.98.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples, 2) or (n_samples, n_targets, 2)
-            Lower and upper ends in the unit of y.
+            Lower and upper ends of the intervals, in the unit of y.
 
         Raises
         ------
         ValueError
-            If the model was fitted without intervals, X is not as described or `confidence_level`
+            If the model was fitted without intervals, X is not as described, or `confidence_level`
             is out of range.
 
         See Also
         --------
-        predict : Takes `quantiles`, also through a Pipeline.
+        predict : Returns quantiles with `quantiles`, also in a Pipeline.
         """
         return self.predict(X, quantiles=check_confidence_level(confidence_level))
 
     def predict_probability(self, X: Any, limit: Any) -> np.ndarray:
-        """Predict how probable it is that a measurement of a pair is at most a limit.
+        """Predict the probability that a measurement of a pair is at most a limit.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Columns as in `fit`.
         limit : float or array-like of shape (n_targets,)
-            The limit in the unit of y; of several targets one for all, or one each.
+            Limit in the unit of y. For several targets, one limit for all of them or one for each.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
-            P(y <= limit). Below the quantile of level 0.01 it is 0, above that of 0.99 it is 1.
+            P(y <= limit). It is 0 for limits below the quantile of level 0.01, and 1 for limits
+            above that of level 0.99.
 
         Raises
         ------
@@ -80,19 +81,19 @@ class DistributionMixin:
 
     @property
     def _has_intervals(self) -> bool:
-        """Whether `fit` learnt them, whatever parameters say since."""
+        """Whether `fit` learnt intervals, whatever the parameters are now."""
         return "_intervals" in self._state.attributes
 
     def _fitted_intervals(self) -> Intervals:
         if not self._has_intervals:
             raise ValueError(
-                f"This {type(self).__name__} was fitted without intervals, and predicts no "
-                "quantiles or probabilities: set intervals=True and fit it again."
+                f"This {type(self).__name__} was fitted without intervals and cannot predict "
+                "quantiles or probabilities. Set intervals=True and fit it again."
             )
         return self._state.attributes["_intervals"]
 
     def _predicted_pairs(self, X: Any) -> Pairs:
-        """Encode X as at prediction, and predict."""
+        """Encode X as in prediction, and predict."""
         raise NotImplementedError
 
     def _target_shape(self) -> tuple[int, ...]:

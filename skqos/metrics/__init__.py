@@ -1,8 +1,8 @@
-"""Metrics that skip what was not observed, of intervals and of choices; scorers of them.
+"""Metrics of incompletely observed targets, of intervals and of choices, and their scorers.
 
-Targets may be of shape (n_samples,) or (n_samples, n_targets) in which NaN stands for "not
-observed", as `skqos.SharpQoSRegressor` takes it. scikit-learn's own metrics refuse such targets,
-and a search that scores with them ends in NaN.
+Targets have the shape (n_samples,) or (n_samples, n_targets). NaN stands for values that were not
+observed, as in `skqos.SharpQoSRegressor`. The metrics of scikit-learn raise an error for such
+targets, so that a search with them has only NaN as scores.
 """
 
 from sklearn.metrics import make_scorer
@@ -41,8 +41,8 @@ __all__ = [
     "winkler_score",
 ]
 
-# Here, because the documentation looks for comments where the names are public.
-#: Scorer of `nan_mean_absolute_error`, negated: higher is better.
+# The documentation reads these comments in the module where the names are public. : Scorer of
+# `nan_mean_absolute_error`, negated: higher is better.
 neg_nan_mae_scorer = make_scorer(nan_mean_absolute_error, greater_is_better=False)
 #: Scorer of `nan_root_mean_squared_error`, negated: higher is better.
 neg_nan_rmse_scorer = make_scorer(nan_root_mean_squared_error, greater_is_better=False)
@@ -55,5 +55,5 @@ neg_choice_regret_scorer = make_choice_scorer(choice_regret, greater_is_better=F
 #: Scorer of `near_best_share` of low values: higher is better. Users are column 0 of X.
 near_best_scorer = make_choice_scorer(near_best_share)
 #: Scorer of `winkler_score` of 90 % intervals, negated: higher is better. The estimator's `predict`
-#: has to take ``quantiles=[0.05, 0.95]``.
+#: must accept ``quantiles=[0.05, 0.95]``.
 neg_winkler_scorer = WinklerScorer(0.9)

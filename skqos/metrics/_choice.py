@@ -1,4 +1,4 @@
-"""How good the services are that users get who take the one that is predicted best."""
+"""Metrics of choices: users take the service with the best prediction."""
 
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -39,12 +39,12 @@ def choice_regret(
     n_draws: int = 60,
     random_state: int | np.random.RandomState | None = None,
 ) -> float:
-    """Mean loss of users who take the service that is predicted best, over the best one.
+    """Mean loss of users who choose the service with the best prediction.
 
-    Each user chooses among its own rows. The regret is the observed value of the row with the best
-    prediction less the best observed value of these rows (for "maximize" the other way round),
-    averaged over users. It measures what predictions are for: a model whose errors are all alike
-    within a user has none.
+    Each user chooses among its own rows. The regret of a user is the observed value of the row with
+    the best prediction minus the best observed value (for "maximize" the negative of this
+    difference). The metric is the mean over users. Errors that are equal for all rows of a user do
+    not change the choice and cause no regret.
 
     Parameters
     ----------
@@ -58,43 +58,44 @@ def choice_regret(
         The user of each row: labels of one kind, such as all integers or all strings.
 
     direction : {"minimize", "maximize"}, default="minimize"
-        Whether low values are good, as response times, or high ones, as throughput.
-
-    n_services : int, default=None
-        Among how many rows a user chooses, at least 2. None takes all observed rows of the user at
-        once. Otherwise each user chooses `n_draws` times among so many, which are drawn without
-        replacement. Users with fewer observed rows, or a single one, do not count.
+        Whether low values are good, as for response time, or high values, as for throughput.
+        n_services : int, default=None Number of rows among which a user chooses, at least 2. If
+        None, each user chooses once among all its observed rows. Otherwise each user chooses
+        `n_draws` times among this number of rows, drawn without replacement. Users with fewer
+        observed rows, or with a single one, are ignored.
 
     n_draws : int, default=60
-        How often each user chooses, if `n_services` is given.
+        Number of choices of each user. Used only with `n_services`.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the rows, if `n_services` is given. Pass an int for the same draws at every call.
+        Controls the drawing of rows. Used only with `n_services`. Pass an int for reproducible
+        results across several calls.
 
     Returns
     -------
     regret : float
-        Non-negative, in the unit of `y_true`; 0.0 is best.
+        Non-negative, in the unit of `y_true`; the best value is 0.0.
 
     Raises
     ------
     ValueError
-        If a value is infinite or beyond 1e300, `y_pred` holds NaN, there are several columns,
-        lengths differ, `users` are missing or of several kinds, no user has enough observed rows to
-        choose among, or a parameter is out of its range.
+        If a value is infinite or beyond 1e300, `y_pred` contains NaN, there are several columns,
+        lengths differ, `users` has missing values or values of several kinds, no user has enough
+        observed rows, or a parameter is out of range.
 
     See Also
     --------
-    near_best_share : How often the choice is about as good as the best.
+    near_best_share : Share of users whose choice is close to the best one.
 
     Notes
     -----
-    Rows that tie for the best prediction are chosen equally often: the mean of their regrets
-    counts. The order of rows does not matter, and a constant prediction chooses at random.
+    Rows with the same best prediction are chosen equally often, so the mean of their regrets
+    counts. The result does not depend on the order of rows, and a constant prediction is a random
+    choice.
 
     Examples
     --------
-    Ann takes the service of 3 s, Bob that of 1 s, which are 2 s and 0 s from their best:
+    Ann chooses the service with 3 s and Bob the one with 1 s. Their regrets are 2 s and 0 s:
 
     >>> from skqos.metrics import choice_regret
     >>> users = ["ann", "ann", "bob", "bob"]
@@ -118,11 +119,11 @@ def near_best_share(
     n_draws: int = 60,
     random_state: int | np.random.RandomState | None = None,
 ) -> float:
-    """Share of users for whom the service that is predicted best is about as good as the best.
+    """Share of users for whom the service with the best prediction is close to the best one.
 
     Each user chooses among its own rows, as in `choice_regret`. A choice is near the best if its
-    observed value is within `relative` times the size of the best observed value, or within
-    `absolute`.
+    observed value differs from the best one by at most `relative` times the magnitude of the best
+    one, or by at most `absolute`.
 
     Parameters
     ----------
@@ -136,13 +137,13 @@ def near_best_share(
         The user of each row: labels of one kind, such as all integers or all strings.
 
     relative : float, default=0.1
-        Margin as a share of the best observed value, not negative.
+        Margin as a fraction of the best observed value, at least 0.
 
     absolute : float, default=0.0
-        Margin in the unit of `y_true`, not negative. The wider of the two margins counts.
+        Margin in the unit of `y_true`, at least 0. The larger of the two margins is used.
 
     direction : {"minimize", "maximize"}, default="minimize"
-        Whether low values are good, as response times, or high ones, as throughput.
+        Whether low values are good, as for response time, or high values, as for throughput.
 
     n_services, n_draws, random_state
         As in `choice_regret`.
@@ -150,7 +151,7 @@ def near_best_share(
     Returns
     -------
     share : float
-        From 0.0 to 1.0, which is best.
+        Share between 0.0 and 1.0; the best value is 1.0.
 
     Raises
     ------
@@ -159,11 +160,11 @@ def near_best_share(
 
     See Also
     --------
-    choice_regret : How much is lost.
+    choice_regret : Mean loss of the choices.
 
     Notes
     -----
-    Rows that tie for the best prediction are chosen equally often: the share of them that is near
+    Rows with the same best prediction are chosen equally often, so the share of them that is near
     the best counts.
 
     Examples
@@ -181,16 +182,16 @@ def near_best_share(
 
 @dataclass(frozen=True)
 class _Picks:
-    """The rows that are chosen, those that tie for it included.
+    """The chosen rows, including ties.
 
     Attributes
     ----------
     cost : ndarray of shape (n_picks,)
-        Observed value, negated where high values are good.
+        Observed value, negated if high values are good.
     best : ndarray of shape (n_picks,)
-        Lowest cost that could have been chosen instead.
+        Lowest cost among the candidates.
     weight : ndarray of shape (n_picks,)
-        One over the number of rows that tie.
+        1 divided by the number of tied rows.
     """
 
     cost: NDArray[np.float64]
@@ -222,7 +223,7 @@ def _pick(
 def _rows_by_user(
     users: NDArray[Any], observed: NDArray[np.bool_], min_rows: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the observed rows, user by user, and how many each user has; at least `min_rows`."""
+    """Return the observed rows sorted by user, and the number of rows of each user."""
     codes = pd.factorize(users, sort=True)[0]
     rows = np.flatnonzero(observed)
     rows = rows[np.argsort(codes[rows], kind="stable")]
@@ -230,8 +231,8 @@ def _rows_by_user(
     enough = sizes >= min_rows
     if not enough.any():
         raise ValueError(
-            f"users: none has {min_rows} rows or more with an observed y_true to choose among; the "
-            f"most is {sizes.max(initial=0)}."
+            f"users: no user has {min_rows} or more rows with an observed y_true; the maximum is "
+            f"{sizes.max(initial=0)}."
         )
     return rows[np.repeat(enough, sizes)], sizes[enough]
 
@@ -243,11 +244,11 @@ def _draw(
     n_draws: int,
     rng: np.random.RandomState,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw rows of each user `n_draws` times; return them and the sizes, as of so many users."""
+    """Draw rows of each user `n_draws` times; return them and the group sizes."""
     first = np.repeat(np.cumsum(sizes) - sizes, n_draws)
     sizes = np.repeat(sizes, n_draws)
     drawn = np.empty((len(sizes), n_drawn), dtype=np.int64)
-    # Floyd's sampling, for all users at once: each set of rows is equally likely.
+    # Floyd's sampling for all users at once; each set of rows is equally likely.
     for k in range(n_drawn):
         last = sizes - n_drawn + k
         candidate = rng.randint(0, last + 1, dtype=np.int64)
@@ -259,7 +260,7 @@ def _draw(
 def _lowest(
     predicted: NDArray[np.float64], cost: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> _Picks:
-    """Pick the rows of the lowest prediction of each group; groups follow one another."""
+    """Return the rows with the lowest prediction of each group; groups are contiguous."""
     starts = np.cumsum(sizes) - sizes
     is_picked = predicted == np.repeat(np.minimum.reduceat(predicted, starts), sizes)
     n_tied = np.add.reduceat(is_picked.astype(np.int64), starts)

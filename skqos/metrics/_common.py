@@ -1,4 +1,4 @@
-"""What the metrics share: reading targets and labels, and the mean over targets."""
+"""Common functions of the metrics: reading targets and labels, averaging over targets."""
 
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ def combine_targets(
     Raises
     ------
     ValueError
-        If `multioutput` is neither of the two, or all are NaN and a mean is asked for.
+        If `multioutput` is invalid, or a mean is requested and all results are NaN.
     """
     check_multioutput(multioutput)
     if multioutput == "raw_values":
@@ -29,14 +29,13 @@ def combine_targets(
     defined = results[~np.isnan(results)]
     if not defined.size:
         raise ValueError(
-            f"y_true: no target has the {min_observed} observed value(s) that the metric needs, "
-            "so there is nothing to average."
+            f"y_true: no target has {min_observed} or more observed values, which the metric needs."
         )
     return float(defined.mean())
 
 
 def check_multioutput(multioutput: Any) -> None:
-    """Raise ValueError if the parameter is neither of its values."""
+    """Raise ValueError if `multioutput` is invalid."""
     if not isinstance(multioutput, str) or multioutput not in ("uniform_average", "raw_values"):
         raise ValueError(
             f"multioutput must be 'uniform_average' or 'raw_values'; got {multioutput!r}."
@@ -44,7 +43,7 @@ def check_multioutput(multioutput: Any) -> None:
 
 
 def mean_observed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of each column over what is not NaN; NaN for a column that is all NaN."""
+    """Return the mean of each column without NaN; NaN for a column that is all NaN."""
     n_observed = (~np.isnan(values)).sum(axis=0)
     means = np.full(values.shape[1], np.nan)
     return np.divide(np.nansum(values, axis=0), n_observed, out=means, where=n_observed > 0)
@@ -68,7 +67,7 @@ def check_targets(
 
 
 def as_column(values: Any, name: str, *, allow_nan: bool) -> NDArray[np.float64]:
-    """Take numbers of one target as float64 of shape (n_samples,); errors name it.
+    """Return numbers of one target as float64 of shape (n_samples,); errors contain the name.
 
     Raises
     ------
@@ -78,19 +77,19 @@ def as_column(values: Any, name: str, *, allow_nan: bool) -> NDArray[np.float64]
     array = as_target(values, name, allow_nan=allow_nan)
     if array.ndim == 2 and array.shape[1] != 1:
         raise ValueError(
-            f"{name} must be of one target, of shape (n_samples,); got {array.shape}. Give one "
+            f"{name} must have one target and shape (n_samples,); got {array.shape}. Pass one "
             "column at a time."
         )
     return array.ravel()
 
 
 def as_labels(values: Any, name: str) -> NDArray[Any]:
-    """Take a label of each row, of one kind, as an array; no label is converted to another kind.
+    """Return labels of rows as an array of one kind, without conversion.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not 1-D, or a label is missing, cannot be sorted or is of another kind.
+        If labels are not 1-D, missing, not sortable or of different kinds.
     """
     with about(name):
         return read_ids(_as_series(values, name), name)
@@ -98,9 +97,9 @@ def as_labels(values: Any, name: str) -> NDArray[Any]:
 
 def _as_series(values: Any, name: str) -> pd.Series:
     if np.ma.is_masked(values):
-        raise ValueError(f"{name} is masked in places; every row needs a label.")
+        raise ValueError(f"{name} contains masked values; every row needs a label.")
     if isinstance(values, list | tuple):
-        # As objects: numpy would turn integers beside strings to strings.
+        # As objects, because numpy would convert integers beside strings to strings.
         series = pd.Series(list(values), dtype=object)
     elif isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         series = pd.Series(values)

@@ -1,4 +1,4 @@
-"""What share of values prediction intervals cover, and how wide they are for that."""
+"""Metrics of prediction intervals."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -32,10 +32,11 @@ def interval_coverage(
     n_bands: int = 10,
     multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64] | pd.Series | pd.DataFrame:
-    """Share of the observed values that lie in their prediction interval.
+    """Share of the observed values that are in their prediction interval.
 
-    Intervals of a confidence level of 0.9 should cover 0.9 of the values, and not only overall: a
-    model may cover all fast pairs and hardly any slow one. `groups` and `by` tell the shares apart.
+    Intervals with a confidence level of 0.9 should contain 90 % of the values, overall and in each
+    part of the data: a model may cover all fast pairs and only few slow ones. `groups` and `by`
+    return the coverage of parts.
 
     Parameters
     ----------
@@ -43,40 +44,44 @@ def interval_coverage(
         Observed values in any unit; NaN where nothing was observed.
 
     intervals : array-like of shape (n_samples, 2) or (n_samples, n_targets, 2)
-        Lower and upper end of each interval in the unit of `y_true`. The ends are part of it.
+        Lower and upper end of each interval, in the unit of `y_true`. Intervals include their ends.
 
     groups : array-like of shape (n_samples,), default=None
-        A label of each row, such as its user: one share for each label.
+        Label of each row, for example its user. The coverage is computed for each label.
 
     by : array-like of shape (n_samples,), default=None
-        Finite numbers, such as the predictions: one share for each of `n_bands` bands of them that
-        hold about as many rows each. Rows with the same number are in the same band.
+        Finite numbers, for example the predictions. The coverage is computed for `n_bands` bands of
+        these numbers with about the same number of rows. Rows with equal numbers are in the same
+        band.
 
     n_bands : int, default=10
-        Number of bands. There are fewer where many numbers of `by` are the same.
+        Number of bands. Used only with `by`. There are fewer bands if many numbers of `by` are
+        equal.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        "uniform_average" averages the targets, each with weight 1, and leaves out a target without
-        any observation. "raw_values" returns one share per target, NaN for such a target.
+        "uniform_average" is the unweighted mean over the targets, without targets that have no
+        observation. "raw_values" returns one value per target, NaN for a target without
+        observation.
 
     Returns
     -------
     coverage : float, ndarray of shape (n_targets,), Series or DataFrame
-        From 0.0 to 1.0. With `groups` or `by` a Series, or with "raw_values" a DataFrame with a
-        column for each target, that has a row for each group with an observation. Its index holds
-        the sorted labels, or the bands as intervals, of which the lowest includes its left end.
+        Coverage between 0.0 and 1.0. With `groups` or `by`, a Series, or with "raw_values" a
+        DataFrame with one column per target. It has one row for each group with an observation. Its
+        index holds the sorted labels, or the bands as intervals; the lowest band includes its left
+        end.
 
     Raises
     ------
     ValueError
-        If a value is infinite or beyond 1e300, `intervals` or `by` hold NaN, a lower end is above
-        its upper end, shapes do not go together, both `groups` and `by` are given, labels are
-        missing or of several kinds, or nothing was observed.
+        If a value is infinite or beyond 1e300, `intervals` or `by` contains NaN, a lower end is
+        above its upper end, shapes do not match, both `groups` and `by` are given, labels are
+        missing or of several kinds, or there is no observation.
 
     See Also
     --------
-    winkler_score : Narrow intervals score better, if they cover.
-    skqos.inspection.IntervalCoverageDisplay : Draws the shares.
+    winkler_score : Also takes the width of intervals into account.
+    skqos.inspection.IntervalCoverageDisplay : Plots the coverage.
 
     Examples
     --------
@@ -104,7 +109,7 @@ def winkler_score(
     confidence_level: float = 0.9,
     multioutput: MultiOutput = "uniform_average",
 ) -> float | NDArray[np.float64]:
-    r"""Winkler score of prediction intervals: their width, and a penalty for what they miss.
+    r"""Winkler score of prediction intervals: their width plus a penalty for missed values.
 
     The mean over the observed values of
 
@@ -122,7 +127,7 @@ def winkler_score(
         Lower and upper end of each interval in the unit of `y_true`.
 
     confidence_level : float, default=0.9
-        The share of values that the intervals are to cover, in (0, 1).
+        Share of the values that the intervals should contain, in (0, 1).
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         As in `interval_coverage`.
@@ -135,12 +140,12 @@ def winkler_score(
     Raises
     ------
     ValueError
-        As in `interval_coverage`, and if `confidence_level` is out of its range.
+        As in `interval_coverage`, and if `confidence_level` is out of range.
 
     See Also
     --------
-    interval_coverage : The share of values covered.
-    nan_pinball_loss : Of one quantile; the Winkler score is 2 / alpha times the sum of both.
+    interval_coverage : Share of the covered values.
+    nan_pinball_loss : Loss of one quantile; the Winkler score is 2 / alpha times the sum of both.
 
     References
     ----------
@@ -161,7 +166,7 @@ def winkler_score(
 
 
 def interval_quantiles(confidence_level: float) -> list[float]:
-    """Return the two quantiles between which an interval of a confidence level lies.
+    """Return the levels of the quantiles that bound an interval of a confidence level.
 
     Examples
     --------
@@ -182,8 +187,8 @@ def check_intervals(
     Raises
     ------
     ValueError
-        If a value is not finite (NaN may be in `y_true`), shapes do not go together, or a lower end
-        is above its upper end.
+        If a value is not finite (except NaN in `y_true`), shapes do not match, or a lower end is
+        above its upper end.
     """
     y = as_target(y_true, "y_true", allow_nan=True)
     ends = as_target(intervals, "intervals", allow_nan=False, allow_nd=True)
@@ -192,8 +197,8 @@ def check_intervals(
     of_targets = ends[:, np.newaxis] if ends.ndim == 2 else ends
     if of_targets.shape != (*columns.shape, 2):
         raise ValueError(
-            "intervals must hold a lower and an upper end for each value of y_true, which makes "
-            f"the shape {(*y.shape, 2)}; got {ends.shape}."
+            "intervals must contain a lower and an upper end for each value of y_true, in shape "
+            f"{(*y.shape, 2)}; got {ends.shape}."
         )
     lower, upper = of_targets[..., 0], of_targets[..., 1]
     _check_order(lower, upper)
@@ -214,33 +219,33 @@ def _check_order(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None
 def cover_rows(
     y: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return 1 where a value is in its interval, 0 where it is not, NaN where there is none."""
+    """Return 1 if a value is in its interval, 0 if it is not, and NaN if there is no value."""
     return np.where(np.isnan(y), np.nan, (lower <= y) & (y <= upper))
 
 
 def group_rows(
     groups: Any, by: Any, n_bands: int, n_rows: int
 ) -> tuple[NDArray[np.int64], pd.Index]:
-    """Return the number of each row's group, or band of a number, and what these are.
+    """Return the code of each row's group or band, and the groups or bands.
 
     Parameters
     ----------
     groups, by : array-like of shape (n_rows,) or None
-        Labels, or numbers to divide into bands: one of the two.
+        Labels, or numbers that are divided into bands; one of the two must be given.
     n_bands, n_rows : int
-        Number of bands at most, and of rows.
+        Maximum number of bands, and number of rows.
 
     Returns
     -------
     codes : ndarray of int64 of shape (n_rows,)
         Positions in the index.
     index : Index
-        The labels in their order, or bands as of `band_rows`; named as the Series that was given.
+        Sorted labels, or the bands of `band_rows`. It has the name of the given Series.
 
     Raises
     ------
     TypeError, ValueError
-        If both or none are given, lengths differ, or as in `as_labels` and `as_column`.
+        If both or none are given, if lengths differ, and as in `as_labels` and `as_column`.
     """
     if (groups is None) == (by is None):
         raise ValueError("Give either groups or by.")
@@ -255,21 +260,21 @@ def group_rows(
 
 
 def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalIndex]:
-    """Put rows into bands of a number that hold about as many rows each.
+    """Divide rows by a number into bands with about the same number of rows.
 
     Parameters
     ----------
     by : array-like of shape (n_samples,)
         Finite.
     n_bands : int
-        At most so many.
+        Maximum number of bands.
 
     Returns
     -------
     codes : ndarray of int64 of shape (n_samples,)
-        The band of each row, from the lowest.
+        Band of each row; 0 is the lowest.
     bands : IntervalIndex of shape (n_found,)
-        Closed on the right; the lowest includes its left end, too.
+        Bands, closed on the right; the lowest also includes its left end.
 
     Examples
     --------
@@ -279,7 +284,7 @@ def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalInde
     (array([0, 0, 0, 1]), [1.0, 5.0])
     """
     values = as_column(by, "by", allow_nan=False)
-    # Values of rows: no band is empty.
+    # The edges are values of rows, so that no band is empty.
     shares = np.arange(1, n_bands + 1) / n_bands
     highest = np.unique(np.quantile(values, shares, method="inverted_cdf"))
     lowest = np.append(values.min(), highest[:-1])
@@ -288,7 +293,7 @@ def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalInde
 
 
 def _label_rows(groups: Any) -> tuple[NDArray[np.int64], pd.Index]:
-    """Return the number of each row's label, in the order of labels, and the labels."""
+    """Return the code of each row's label, and the sorted labels."""
     codes, labels = pd.factorize(as_labels(groups, "groups"), sort=True)
     return codes.astype(np.int64), make_index(labels, name="group")
 
@@ -296,10 +301,10 @@ def _label_rows(groups: Any) -> tuple[NDArray[np.int64], pd.Index]:
 def _by_group(
     covers: NDArray[np.float64], codes: NDArray[np.int64], index: pd.Index, multioutput: str
 ) -> pd.Series | pd.DataFrame:
-    """Average the observed rows of each group; groups without one are left out."""
+    """Average the observed rows of each group; groups without observation are omitted."""
     shares = pd.DataFrame(covers).groupby(codes).mean().dropna(how="all")
     if shares.empty:
-        raise ValueError("y_true is NaN in every row: there is nothing to cover.")
+        raise ValueError("y_true is NaN in every row; at least one observed value is needed.")
     shares.index = index[shares.index]
     if multioutput == "raw_values":
         return shares

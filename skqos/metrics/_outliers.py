@@ -19,54 +19,57 @@ def outlier_mask(
     max_samples: int | Literal["all", "auto"] = "all",
     random_state: int | np.random.RandomState | None = 42,
 ) -> NDArray[np.bool_]:
-    """Mark the values that the isolation-forest protocol of the QoS literature drops from the test.
+    """Mark values that the outlier protocol of the QoS literature removes from the test.
 
-    A share `contamination` of the values is flagged by an isolation forest that sees the values
-    alone, without user, service or time. Published results "without outliers" [1]_ flag over *all*
-    observed values of the data set, train and test, keep the flagged ones in training, and leave
-    them out of the test. The defaults are the settings of the public code of [1]_.
+    An isolation forest flags a share `contamination` of the values. It uses only the values, not
+    user, service or time. Published results "without outliers" [1]_ flag *all* observed values of
+    the data set, in training and test, keep the flagged ones in training, and remove them from the
+    test. The defaults are the settings of the public code of [1]_.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        QoS values in any unit; NaN where nothing was observed. Targets are treated one by one.
+        QoS values in any unit; NaN where nothing was observed. Targets are processed separately.
 
     contamination : float, default=0.1
         Share of the observed values to flag, in (0, 0.5].
 
     max_samples : int, "all" or "auto", default="all"
-        How many values each tree sees. "all" takes every observed value, "auto" at most 256, as
-        `sklearn.ensemble.IsolationForest` does by default. The result depends strongly on it.
+        Number of values for each tree. "all" uses every observed value, "auto" at most 256, as
+        `sklearn.ensemble.IsolationForest` does by default. The result depends strongly on this
+        parameter.
 
     random_state : int, RandomState instance or None, default=42
-        Seeds the forest.
+        Controls the randomness of the forest.
 
     Returns
     -------
     mask : ndarray of the shape of `y`, dtype bool
-        True marks an outlier. What was not observed is never marked.
+        True for outliers. Values that were not observed are False.
 
     Raises
     ------
     ValueError
-        If `y` holds infinity or has more than two dimensions, or a parameter is out of its range.
+        If `y` contains infinity or has more than two dimensions, or a parameter is out of range.
 
     Notes
     -----
-    What this protocol does, plainly:
+    Properties of this protocol:
 
-    - Given all values, **it looks at the test labels**: whether a test pair counts depends on its
-      own true value. It cannot be had in deployment, and it is no preprocessing for training.
-    - **It is not a filter of extreme values.** With "all", trees are deep enough to follow gaps
-      between values, so sparse regions go and dense ones stay, wherever they lie. On the response
-      times of WS-DREAM data set 1 nearly all of 1.75 to 5.1 s goes, as do the smallest values, but
-      much of an island at 5.2 to 5.7 s stays. On data set 2 many time-outs at 20 s stay.
-    - **It depends strongly on `max_samples`.** With 256 it simply cuts everything above a bound.
-    - It makes errors look small: with contamination 0.1, the constant median of those response
-      times falls from an MAE of about 0.75 s to about 0.29 s.
+    - **It uses the test labels**: whether a test pair counts depends on its true value. It cannot
+      be applied in production, and it is not a preprocessing step for training.
+    - **It does not remove extreme values only.** With "all", the trees are deep enough to isolate
+      values in sparse regions, so sparse regions are removed and dense ones are kept. From the
+      response times of WS-DREAM data set 1, nearly all values between 1.75 and 5.1 s and the
+      smallest values are removed, but many values between 5.2 and 5.7 s are kept. In data set 2,
+      many time-outs at 20 s are kept.
+    - **It depends strongly on `max_samples`.** With 256, it removes all values above a bound.
+    - It reduces errors: with a contamination of 0.1, the MAE of the constant median of these
+      response times decreases from about 0.75 s to about 0.29 s.
 
-    A result under this protocol should state contamination, `max_samples`, seed and the values
-    that were flagged over, with the constant median beside it, after the unfiltered result.
+    A result under this protocol should state the contamination, `max_samples`, the seed and the set
+    of values on which outliers were flagged. It should be compared with the constant median and
+    reported after the unfiltered result.
 
     References
     ----------
@@ -100,15 +103,15 @@ def _isolated(
     max_samples: int | str,
     random_state: int | np.random.RandomState | None,
 ) -> NDArray[np.bool_]:
-    # Imported here: few need it, and every worker of a search would pay for it.
+    # Imported here, because it is rarely needed and slows down the start of every worker.
     from sklearn.ensemble import IsolationForest
 
-    # The forest computes in float32, and knows no unit.
+    # The forest computes in float32, so values are scaled.
     values = values / power_of_two(values)
     forest = IsolationForest(
         max_samples=len(values) if max_samples == "all" else max_samples, random_state=random_state
     ).fit(values[:, None])
-    # As with contamination, but each distinct value is scored once: a score depends on it alone.
+    # Equivalent to contamination; equal values have equal scores and are scored once.
     distinct, position = np.unique(values, return_inverse=True)
     scores = forest.score_samples(distinct[:, None])[position]
     return scores < np.percentile(scores, 100 * contamination)

@@ -1,4 +1,4 @@
-"""Errors of predictions that count what was observed."""
+"""Errors of predictions over the observed entries."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,28 +39,29 @@ def nan_mean_absolute_error(
         Finite predictions in the unit of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weight of each row, not negative; a row of weight 0 counts as not observed.
+        Weight of each row, at least 0. A row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        "uniform_average" averages the targets, each with weight 1, and leaves out a target without
-        any observation. "raw_values" returns one error per target, NaN for such a target.
+        "uniform_average" is the unweighted mean over the targets, without targets that have no
+        observation. "raw_values" returns one error per target, NaN for a target without
+        observation.
 
     Returns
     -------
     error : float or ndarray of shape (n_targets,), dtype float64
-        Non-negative, in the unit of `y_true`; 0.0 is best.
+        Non-negative, in the unit of `y_true`; the best value is 0.0.
 
     Raises
     ------
     ValueError
-        If `y_pred` holds NaN or infinity, `y_true` holds infinity, the shapes differ, a weight is
-        negative or all are zero,
-        `multioutput` is neither of the two, or no target is left to average.
+        If `y_pred` contains NaN or infinity, `y_true` contains infinity, the shapes differ, a
+        weight is negative or all are zero, `multioutput` is invalid, or no target has an
+        observation.
 
     See Also
     --------
-    nan_root_mean_squared_error : Weighs large errors more.
-    nan_normalized_mean_absolute_error : Without a unit, so that targets can be averaged.
+    nan_root_mean_squared_error : Gives large errors more weight.
+    nan_normalized_mean_absolute_error : Has no unit, so that targets can be averaged.
 
     Examples
     --------
@@ -93,17 +94,17 @@ def nan_root_mean_squared_error(
         Finite predictions in the unit of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weight of each row, not negative; a row of weight 0 counts as not observed.
+        Weight of each row, at least 0. A row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        "uniform_average" averages the roots of the targets, each with weight 1, and leaves out a
-        target without any observation. "raw_values" returns one error per target, NaN for such a
-        target.
+        "uniform_average" is the unweighted mean of the roots of the targets, without targets that
+        have no observation. "raw_values" returns one error per target, NaN for a target without
+        observation.
 
     Returns
     -------
     error : float or ndarray of shape (n_targets,), dtype float64
-        Non-negative, in the unit of `y_true`; 0.0 is best.
+        Non-negative, in the unit of `y_true`; the best value is 0.0.
 
     Raises
     ------
@@ -130,11 +131,11 @@ def nan_normalized_mean_absolute_error(
 ) -> float | NDArray[np.float64]:
     r"""Normalised mean absolute error (NMAE) over the observed entries.
 
-    The mean absolute error of a target divided by the mean magnitude of its observed values,
+    It is the mean absolute error of a target divided by the mean magnitude of its observed values,
 
     .. math:: \mathrm{NMAE} = \frac{\sum_i |y_i - \hat y_i|}{\sum_i |y_i|},
 
-    so that seconds and kbps can be averaged. Predicting zero everywhere scores 1.0.
+    so that targets in seconds and in kbps can be averaged. The error of predicting zero is 1.0.
 
     Parameters
     ----------
@@ -145,16 +146,17 @@ def nan_normalized_mean_absolute_error(
         Finite predictions in the unit of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weight of each row, not negative; a row of weight 0 counts as not observed.
+        Weight of each row, at least 0. A row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        "uniform_average" averages the targets, each with weight 1, and leaves out a target without
-        any observation. "raw_values" returns one error per target, NaN for such a target.
+        "uniform_average" is the unweighted mean over the targets, without targets that have no
+        observation. "raw_values" returns one error per target, NaN for a target without
+        observation.
 
     Returns
     -------
     error : float or ndarray of shape (n_targets,), dtype float64
-        Non-negative and without a unit; 0.0 is best.
+        Non-negative and without unit; the best value is 0.0.
 
     Raises
     ------
@@ -163,8 +165,8 @@ def nan_normalized_mean_absolute_error(
 
     Notes
     -----
-    The QoS literature divides by the mean of the values, which are positive there. The magnitude is
-    the same number for those, and keeps a meaning for a target of any sign.
+    The QoS literature divides by the mean of the values, which are positive. For positive values,
+    the mean magnitude is the same; it is also suitable for targets of any sign.
 
     Examples
     --------
@@ -195,17 +197,17 @@ def nan_r2_score(
         Finite predictions in the unit of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weight of each row, not negative; a row of weight 0 counts as not observed.
+        Weight of each row, at least 0. A row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        "uniform_average" averages the targets, each with weight 1, and leaves out a target with
-        fewer than two observations, for which R2 is not defined. "raw_values" returns one score
-        per target, NaN for such a target.
+        "uniform_average" is the unweighted mean over the targets, without targets that have fewer
+        than two observations, for which R2 is not defined. "raw_values" returns one score per
+        target, NaN for such a target.
 
     Returns
     -------
     score : float or ndarray of shape (n_targets,), dtype float64
-        1.0 is best, 0.0 is what the mean of the observed values reaches; it can be negative.
+        The best value is 1.0. The mean of the observed values has 0.0, and R2 can be negative.
 
     Raises
     ------
@@ -214,7 +216,7 @@ def nan_r2_score(
 
     Notes
     -----
-    A target whose observed values are all equal scores 1.0 if it is predicted exactly and 0.0
+    A target with equal observed values has a score of 1.0 if it is predicted exactly and of 0.0
     otherwise, as in `sklearn.metrics.r2_score`.
 
     Examples
@@ -243,8 +245,8 @@ def nan_pinball_loss(
 
     .. math:: \max(\tau (y - \hat y), (\tau - 1) (y - \hat y))
 
-    for the quantile :math:`\tau`. Its expectation is lowest at the true quantile. At 0.5 it is half
-    the mean absolute error.
+    for the quantile :math:`\tau`. Its expectation is minimal at the true quantile. At 0.5, it is
+    half the mean absolute error.
 
     Parameters
     ----------
@@ -255,28 +257,29 @@ def nan_pinball_loss(
         Finite predictions of the quantile in the unit of `y_true`.
 
     quantile : float
-        Which quantile `y_pred` holds, in (0, 1).
+        Level of the quantile in `y_pred`, in (0, 1).
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weight of each row, not negative; a row of weight 0 counts as not observed.
+        Weight of each row, at least 0. A row of weight 0 counts as not observed.
 
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        "uniform_average" averages the targets, each with weight 1, and leaves out a target without
-        any observation. "raw_values" returns one loss per target, NaN for such a target.
+        "uniform_average" is the unweighted mean over the targets, without targets that have no
+        observation. "raw_values" returns one loss per target, NaN for a target without
+        observation.
 
     Returns
     -------
     loss : float or ndarray of shape (n_targets,), dtype float64
-        Non-negative, in the unit of `y_true`; 0.0 is best.
+        Non-negative, in the unit of `y_true`; the best value is 0.0.
 
     Raises
     ------
     ValueError
-        As in `nan_mean_absolute_error`, and if `quantile` is out of its range.
+        As in `nan_mean_absolute_error`, and if `quantile` is out of range.
 
     See Also
     --------
-    winkler_score : Of an interval between two quantiles.
+    winkler_score : Score of an interval between two quantiles.
 
     Examples
     --------
@@ -299,8 +302,8 @@ def _normalized_mean_absolute_error(
         error = mean_absolute_error(y_true, y_pred, sample_weight=sample_weight) / magnitude
     if not np.isfinite(error):
         raise ValueError(
-            "y_true: all observed values of a target are zero, or next to it, so its error cannot "
-            "be normalised; use nan_mean_absolute_error instead."
+            "y_true: all observed values of a target are zero or nearly zero, so its error cannot "
+            "be normalised. Use nan_mean_absolute_error instead."
         )
     return error
 
@@ -310,7 +313,7 @@ def _root_mean_squared_error(
     y_pred: NDArray[np.float64],
     sample_weight: NDArray[np.float64] | None,
 ) -> float:
-    # Squares of large values would be infinite, those of small ones 0.
+    # Squares of large values would be infinite, and squares of small ones 0.
     unit = power_of_two(y_true, y_pred)
     return unit * root_mean_squared_error(y_true / unit, y_pred / unit, sample_weight=sample_weight)
 
@@ -320,7 +323,7 @@ def finite_r2_score(
     y_pred: NDArray[np.float64],
     sample_weight: NDArray[np.float64] | None = None,
 ) -> float:
-    """Compute R2 as `sklearn.metrics.r2_score` does; large and small values do not overflow.
+    """Return R2 as `sklearn.metrics.r2_score`, without overflow for large or small values.
 
     Parameters
     ----------
@@ -332,7 +335,7 @@ def finite_r2_score(
     Returns
     -------
     float
-        At least the lowest float64; NaN, with a warning, of less than two samples.
+        At least the lowest float64. NaN, with a warning, for less than two samples.
 
     Examples
     --------
@@ -366,7 +369,7 @@ def _per_target(
     sample_weight: ArrayLike | None,
     min_observed: int = 1,
 ) -> NDArray[np.float64]:
-    """Apply a metric to the observed entries of each target; NaN where there are too few."""
+    """Apply a metric to the observed entries of each target; NaN if there are too few."""
     true_columns, pred_columns = check_targets(y_true, y_pred)
     results = np.full(true_columns.shape[1], np.nan)
     counted, weights = np.ones(len(true_columns), dtype=bool), None

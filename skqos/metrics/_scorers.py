@@ -1,4 +1,4 @@
-"""Scorers: what `cross_validate` and searches call."""
+"""Scorers for `cross_validate` and searches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from skqos.metrics._intervals import interval_quantiles, winkler_score
 
 @dataclass(frozen=True)
 class ChoiceScorer:
-    """What `make_choice_scorer` returns."""
+    """Scorer that `make_choice_scorer` returns."""
 
     score_func: Callable[..., float]
     sign: int
@@ -26,10 +26,10 @@ class ChoiceScorer:
 def make_choice_scorer(
     score_func: Callable[..., float], *, greater_is_better: bool = True, **kwargs: Any
 ) -> Callable[[Any, Any, Any], float]:
-    """Make a scorer of a metric of choices, such as `choice_regret`, with other options.
+    """Make a scorer from a metric of choices, such as `choice_regret`.
 
-    What `sklearn.metrics.make_scorer` does, for metrics that need the user of each row: the scorer
-    reads it from column 0 of X, as the estimators here do.
+    It corresponds to `sklearn.metrics.make_scorer`, for metrics that need the user of each row. The
+    scorer reads the users from column 0 of X.
 
     Parameters
     ----------
@@ -38,17 +38,19 @@ def make_choice_scorer(
         `near_best_share`, or one of the same signature.
 
     greater_is_better : bool, default=True
-        Whether high results are good; otherwise the scorer negates them.
+        Whether high values of the metric are good. If False, the scorer negates them.
 
     **kwargs : dict
-        Options of `score_func`, such as ``direction="maximize"`` for throughput. With `n_services`,
-        give an int as `random_state`: then all candidates of a search choose among the same rows.
+        Options of `score_func`, for example ``direction="maximize"`` for throughput. With
+        `n_services`, pass an int as `random_state`, so that all candidates of a search choose among
+        the same rows.
 
     Returns
     -------
     scorer : callable
-        Called as ``scorer(estimator, X, y)``, returns a float, can be pickled. X is what the outer
-        estimator takes: in a Pipeline what its first step gets. Its column 0 holds the users.
+        Scorer with the signature ``scorer(estimator, X, y)``, which returns a float and can be
+        pickled. X is the input of the outermost estimator, for example of a Pipeline. Its column 0
+        must hold the users.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def make_choice_scorer(
 
 @dataclass(frozen=True)
 class WinklerScorer:
-    """Scores intervals between two quantiles that ``predict(X, quantiles=...)`` returns."""
+    """Scorer of intervals between two quantiles of ``predict(X, quantiles=...)``."""
 
     confidence_level: float
 

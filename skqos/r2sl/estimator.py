@@ -1,4 +1,4 @@
-"""R2SL as a scikit-learn regressor: latent states of regions, then one network."""
+"""R2SL as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -27,190 +27,251 @@ PAPER_KINDS = ("city", "as")
 class R2SLRegressor(IncrementalQoSRegressor):
     """Regional latent states and a multi-scale convolutional network (R2SL) for QoS prediction.
 
-    Users and services are grouped by region: city, autonomous system, country. For each kind of
-    region, latent states are learnt from the QoS between regions, user regions and service regions
-    apart. A map holds the known features of the pair, embedded, and the latent states of its
-    regions; convolutions of several widths and a dense head read it [1]_.
+    Users and services are grouped by region, for example by city, autonomous system or country. For
+    each kind of region, latent states of user regions and of service regions are learnt from the
+    QoS between regions. The embedded features of a pair and the latent states of its regions form a
+    map, which is processed by convolutions of several widths and by dense layers [1]_.
 
     Parameters
     ----------
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown".
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
 
     region_features : list of str, default=None
-        Kinds of region that get latent states: "city" stands for the categorical columns
-        ``user_city`` and ``service_city``. None takes those of the paper, city and AS, where
-        both sides have both; otherwise all kinds that both have, perhaps none. Without city:
-        ``("as",)``; without latent states: ``()``. The columns stay known features in any case.
+        Kinds of region with latent states: "city" stands for the categorical columns ``user_city``
+        and ``service_city``. If None, the kinds of the paper, "city" and "as", are used if users
+        and services have both; otherwise all kinds that both sides have, possibly none. ``("as",)``
+        leaves the city out, and ``()`` disables latent states. In all cases the columns remain
+        features.
 
     n_states : int, default=3
-        Number m of latent states of each side and kind. The paper has 5; on real data more than 3
-        add little to the log posterior.
+        Number m of latent states of user regions, and of service regions.
+
+        The paper uses 5. On real data, more than 3 states add little to the log posterior. Used
+        only if there are latent states; see `region_features`.
 
     concentration : float, default=1.0
-        Parameter of the Dirichlet prior of the states' frequencies, see `RegionalLatentStates`.
+        Parameter alpha of the symmetric Dirichlet prior of the state frequencies, at least 1.
+
+        The paper uses 5. Used only if there are latent states; see `region_features`.
 
     rate : {"matched", "printed"}, default="matched"
-        Whether the QoS depends on whether states match, or as the paper prints it, which leaves
-        the states without any knowledge of QoS; see `RegionalLatentStates`.
+        Model of the mean QoS. With "matched", it depends on whether the states of the two regions
+        match. "printed" is the model as printed in the paper (eq. 3), in which the states do not
+        depend on the QoS.
+
+        See `RegionalLatentStates`. Used only if there are latent states; see `region_features`.
 
     slow_quantile : float, default=0.9
-        The threshold eta of the latent states, as a quantile of y.
+        Threshold eta between fast and slow measurements, as a quantile of the QoS.
+
+        Used only if there are latent states; see `region_features`.
 
     n_members : int, default=2
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target. 1 is the network of the paper.
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
+
+        The paper uses 1.
 
     embedding_dim : int, default=32
-        Width of the vector in each cell of the map.
+        Size of the vectors that represent the features of a user or service. There is one vector
+        for the id, one for each categorical column, and one linear projection of all numeric
+        columns together.
+
+        Each latent state has a vector of this size, too.
 
     input_dropout : float, default=0.3
-        Dropout of the map. Ours, and what keeps the network from learning its sparse training rows
-        by heart; the paper has none.
+        Dropout rate of the inputs of the network during training. It reduces overfitting to sparse
+        training data.
+
+        The inputs are the features and latent states in the map. The paper has no input dropout.
 
     n_filters : int, default=2
-        Filters of each width of kernel (1, 3 and 5). The paper leaves it open.
+        Number of convolution filters.
+
+        There are this many filters for each of the kernel widths 1, 3 and 5. The paper does not
+        state their number.
 
     hidden_size : int, default=256
-        Width 2^v of the first dense layer; the next have a half and a quarter of it. The paper
-        leaves v open.
+        Size 2^v of the first dense layer. The two following layers have a half and a quarter of it.
+        The paper does not state v.
 
     skip_connection : bool, default=True
-        Whether the first dense layer also reads the embedded known features themselves, beside what
-        the convolutions make of them. The paper has False.
+        Whether the first dense layer also receives the embedded features directly, in addition to
+        the output of the convolutions. The paper has no skip connection (False).
 
     loss : {"absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed"}, \
             default="absolute_error"
-        Training loss, in units of the transformed target. "e_huber" is continuous; the loss of the
-        paper's eq. 27, "e_huber_printed", falls at its threshold.
+        Training loss, in units of the transformed target.
+
+        "e_huber_printed" is the loss of the paper (eq. 27), which is discontinuous at its
+        threshold; "e_huber" is its continuous form.
 
     loss_threshold : float, default=0.1
-        Where the Huber losses change from squares to lines. The paper has 0.5, in seconds.
+        Absolute error at which the Huber losses change from quadratic to linear. The paper uses 0.5
+        s. Used only if `loss` is "huber", "e_huber" or "e_huber_printed".
 
     tail_weight : float, default=0.5
-        Weight of the linear part of both E-Huber losses. The paper has 0.05.
+        Weight of the linear part of the E-Huber losses. The paper uses 0.05. Used only if `loss` is
+        "e_huber" or "e_huber_printed".
 
     max_epochs : int, default=20
-        Epochs of training.
+        Number of epochs of the final training stage.
 
     partial_fit_epochs : int, default=4
-        Epochs of an update by `partial_fit`, which has no dropout.
+        Number of epochs of an update by `partial_fit`.
+
+        Dropout is switched off during updates.
 
     replay_buffer_size : int, default=100_000
-        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
-        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. If there are more training rows, a uniform random
+        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
+        quickly.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone.
-        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
-        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
-        response times and throughput have (its mean is above its median, and its lowest value
-        is not far below all others), else "standard": neither the unit nor an offset of y
-        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
-        Latent states see y itself, less its minimum and plus a thousandth of the mean of what is
-        left.
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
+
+        The latent states are learnt from y itself, shifted to be positive: its minimum is
+        subtracted, and a thousandth of the resulting mean is added.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
 
     learning_rate : float, default=3e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.05
-        Weight decay.
+        Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=256
-        Rows per step. A last batch of one row joins the one before.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, latent states included,
-        ends training when their loss has not improved for `n_iter_no_change` epochs, and restores
-        the best weights. "monitor" holds them out and records their loss, but changes nothing else.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end training, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run in training. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, batches, the starts of the latent states and the validation split.
-        Threads share torch's random state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, batches, the starts of the latent states and the
+        validation split. Fits that run in several threads are not reproducible, because threads
+        share the random state of torch.
 
     verbose : int, default=0
-        1 shows a line on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     region_features_ : list of str
-        Kinds of region that have latent states; empty where the context has none.
+        Kinds of region that have latent states. Empty if the context has none.
 
     latent_states_ : dict of str to DataFrame
-        By kind of region, P(state given region): a row per side ("user", "service") and region.
+        P(state given region) for each kind of region, with one row per side ("user", "service") and
+        region.
 
     latent_state_models_ : dict of str to RegionalLatentStates
-        By kind of region, the fitted model: its rates, w and log posterior.
+        Fitted model of each kind of region, with its rates, w and log posterior.
 
     module_ : R2SLModule
-        The network, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        Its skorch net.
+        skorch net of the final training stage.
 
     stage_nets_ : dict of str to QoSNet
-        The net under the name of the only stage, "final", or "partial" after an update.
+        skorch net of each training stage, by the name of the stage.
+
+        The only stage is "final". After `partial_fit`, there is only the net of the stage
+        "partial". A pickle keeps only the last net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target. Updates
-        append rows of stage "partial".
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
+
+        `partial_fit` appends rows whose stage is "partial".
 
     n_iter_ : int
-        Epochs of training, or of the latest update.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage or, after `partial_fit`, of the update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context. `partial_fit` adds new ids and new
+        categories.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     PAPER_PARAMS : dict
-        The published settings [1]_: ``R2SLRegressor(**R2SLRegressor.PAPER_PARAMS)``, for context
-        that has cities and autonomous systems. Its loss is in units of y, and its eta of 5 s is
-        the quantile that 5 s is in the paper's data. What the paper does not state (optimiser,
-        epochs, batches, v, filters) is that of its authors' later code, or ours.
+        Published settings [1]_, as keyword arguments of the estimator.
+
+        They need context with cities and autonomous systems. Their loss is in units of y, and their
+        eta is the quantile of 5 s in the data of the paper. What the paper does not state
+        (optimiser, epochs, batch size, v, filters) is taken from later code of its authors or
+        chosen by us.
 
     Notes
     -----
-    A user or service that was never seen has the latent states of its region; an unknown region
-    has the frequencies of the states, and an id the average of all ids.
+    An unknown user or service has the latent states of its region, and the average of all ids in
+    place of its id. An unknown region has the frequencies of the states.
 
-    `partial_fit` trains the network on; latent states stay those of `fit`. A new entity has
-    those of its region, a new region the frequencies of the states.
+    `partial_fit` continues the training of the network. The latent states remain those of `fit`: a
+    new user or service has those of its region, and a new region has the frequencies of the states.
 
-    A pickle holds weights, entity tables, latent states, and of the training rows what
-    `replay_buffer_size` says, as codes, transformed targets and weights; no
+    A pickle contains the weights, the entity tables, the latent states, and up to
+    `replay_buffer_size` training rows as codes, transformed targets and weights. It contains no
     optimiser state.
 
     References
@@ -349,7 +410,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
     @property
     def latent_states_(self) -> dict[str, pd.DataFrame]:
-        """P(state given region) by kind of region, with a row per side and region."""
+        """P(state given region) for each kind of region, with one row per side and region."""
         return {
             kind: pd.concat(
                 {
@@ -362,10 +423,12 @@ class R2SLRegressor(IncrementalQoSRegressor):
         }
 
     def _check_parameters(self) -> None:
-        """Check what parameters must be together."""
+        """Check combinations of parameters; raise ValueError."""
         kinds = self.region_features
         if kinds is not None and len(set(kinds)) < len(kinds):
-            raise ValueError(f"region_features must name each kind once; got {list(kinds)}.")
+            raise ValueError(
+                f"region_features must contain each kind of region once; got {list(kinds)}."
+            )
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -413,8 +476,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         for kind in kinds:
             if kind not in found:
                 raise ValueError(
-                    f"region_features names {kind!r}, which needs categorical context in both "
-                    f"'user_{kind}' and 'service_{kind}'. Kinds of region found: {found}."
+                    f"region_features contains {kind!r}, which needs the categorical context "
+                    f"columns 'user_{kind}' and 'service_{kind}'. Kinds of region found: {found}."
                 )
         return {kind: (users[kind], services[kind]) for kind in kinds}
 
@@ -473,7 +536,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
 def _shares_by_code(
     model: RegionalLatentStates, data: TrainingData, columns: tuple[int, int]
 ) -> list[np.ndarray]:
-    """States of each code of a side's regions; the last row is that of an unknown region."""
+    """Return the states of each region code of a side; the last row is for unknown regions."""
     users, services = (
         encoder.categories_[column]
         for encoder, column in zip((data.users, data.services), columns, strict=True)
@@ -486,7 +549,7 @@ def _shares_by_code(
 
 
 def _positive(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Shift a target to be positive, as the exponential model needs; an offset does not matter."""
+    """Shift a target to be positive, as the exponential model requires."""
     above = y - y.min()
-    # Of the order of small values, so that the lowest is not infinitely far in ratio.
+    # A small positive minimum keeps the ratios of values finite.
     return above + (1e-3 * np.average(above, weights=weights) or 1.0)

@@ -176,33 +176,46 @@ class RegionalLatentStates(BaseEstimator):
     Parameters
     ----------
     n_states : int, default=5
-        Number m of states of each side.
+        Number m of latent states of user regions, and of service regions.
 
     concentration : float, default=1.0
-        Parameter alpha of the symmetric Dirichlet prior of the frequencies, at least 1. The paper
-        has 5. Only with 1, the uniform prior, may a state be empty, so that more states never
-        lower the log posterior.
+        Parameter alpha of the symmetric Dirichlet prior of the state frequencies, at least 1.
+
+        Only with 1, the uniform prior, can a state be empty, so that more states never decrease the
+        log posterior. The paper uses 5.
 
     rate : {"matched", "printed"}, default="matched"
-        "matched" is the model above; "printed" that of the paper's eq. 3, see Notes.
+        Model of the mean QoS. With "matched", it depends on whether the states of the two regions
+        match. "printed" is the model as printed in the paper (eq. 3), in which the states do not
+        depend on the QoS.
+
+        "matched" is the model described above; see Notes for "printed".
 
     slow_quantile : float, default=0.9
-        The threshold eta as a quantile of the QoS: independent of its unit. The mean above it, over
-        the mean below it, is where w starts; with ``rate="printed"`` it is what w applies to.
+        Threshold eta between fast and slow measurements, as a quantile of the QoS.
+
+        As a quantile, it does not depend on the unit of the QoS. The ratio of the mean above it to
+        the mean below it is the initial value of w. With ``rate="printed"``, w applies above it.
 
     n_restarts : int, default=2
-        Random starts for each number of states up to m; as many more start from a split of the
-        best solution with one state less. After some iterations only the best of each go on.
+        Number of random starts for each number of states up to m. As many further starts split a
+        state of the best solution with one state less. After a few iterations, only the best start
+        is continued.
 
     max_iter : int, default=300
-        Largest number of iterations.
+        Maximum number of iterations.
 
     tol : float, default=1e-5
-        Iterations end when they add less than this to the log posterior per record (or, with
-        `sample_weight`, per unit of weight).
+        Tolerance of the stopping criterion.
+
+        The iterations stop when the log posterior increases by less than this value per record or,
+        with `sample_weight`, per unit of weight.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the starts.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the starts.
 
     Attributes
     ----------
@@ -225,10 +238,13 @@ class RegionalLatentStates(BaseEstimator):
         eta, in the unit of the QoS.
 
     log_posterior_ : ndarray of shape (`n_iter_` + 1,)
-        Before the first and after each iteration of the run that won.
+        Log posterior before the first iteration and after each iteration of the start that was
+        chosen.
 
     n_iter_ : int
-        Iterations of the run that won.
+        Number of iterations that were run.
+
+        They are those of the start that was chosen.
 
     Notes
     -----
@@ -245,6 +261,9 @@ class RegionalLatentStates(BaseEstimator):
 
     No y is left: the expected counts are :math:`n_c P(j \mid c)`, whatever was measured, and states
     stay as they were drawn, but for what the prior makes of them. ``rate="printed"`` shows it.
+
+    The prior of the frequencies counts once. The paper has it in the product over records (eq. 12
+    and 18), so that it counts once per record.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""SA-MoE as a scikit-learn regressor: the stages of its training, in the paper's order."""
+"""SA-MoE as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of the interaction matrix, what they hold, in units of the transformed target, weights.
+    """Cells of the interaction matrix, with values of the transformed target and weights.
 
-    A cell that was measured several times is there as often.
+    A cell that was measured several times occurs several times.
     """
 
     users: np.ndarray
@@ -53,211 +53,271 @@ class Cells:
 class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
-    A user's and a service's vector come from a tower each, which mixes an id embedding, side
-    features and, with `n_factors`, factors of the interaction matrix. Three experts of different
-    kinds look at the pair, and a gate weighs them. Training has two stages: the network of the
-    first predicts cells that nobody measured; these join the training rows of the second as
-    pseudo-labels, or fill the matrix whose factors the second network gets (refill) [1]_.
+    One tower for users and one for services compute a vector from the id embedding, the context
+    features and, if `n_factors` is above 0, factors of the interaction matrix. Three experts of
+    different kinds process the pair of vectors, and a gate weights their outputs. Training has two
+    stages. The network of the first stage predicts cells that were not measured. These predictions
+    are added to the training rows of the second stage as pseudo-labels, or they fill the matrix
+    whose factors are an input of the second network (refill) [1]_.
 
     Parameters
     ----------
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown".
-
-    n_members : int, default=2
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target. 1 is the network of the paper. Pseudo-labels come
-        from the average.
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
 
     n_factors : int, default=0
-        Rank d of the truncated SVD; 0 leaves factors out. The paper has 32; they change next to
-        nothing beside the embeddings of ids.
+        Rank of the factorisation of the interaction matrix.
+
+        The factorisation is a truncated SVD (d in the paper). With 0 there are no factors. The
+        paper uses 32; beside the embeddings of ids, factors have almost no effect on the error.
 
     fill_value : {"mean", "zero"}, default="mean"
-        What an unobserved cell counts as in the SVD. "zero" is the literal reading of the paper.
+        Value of the unobserved cells in the SVD: the mean of the training targets, or 0 as in the
+        paper. Used only if `n_factors` is above 0.
 
     embedding_dim : int, default=32
-        Width of the embedding of an id and of each categorical column, and of the numeric columns'
-        projection.
+        Size of the vectors that represent the features of a user or service. There is one vector
+        for the id, one for each categorical column, and one linear projection of all numeric
+        columns together.
+
+    n_members : int, default=2
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
+
+        The paper uses 1. Pseudo-labels are the averaged predictions.
 
     tower_dim : int or None, default=128
-        Width of the user's and the service's vector u_i and s_j, mixed from the inputs (eq. 11).
-        None leaves the inputs side by side: each expert maps them itself.
+        Size of the vectors u_i of a user and s_j of a service, which the towers compute from their
+        inputs by a linear layer (eq. 11). With None there is no such layer: the experts receive the
+        concatenated inputs.
 
     tower_activation : {"relu", "identity"}, default="relu"
-        Applied to u_i and s_j. The paper has none ("identity"): a linear map ahead of the experts'
-        own linear maps is a bottleneck and nothing else.
+        Activation function of u_i and s_j. The paper has none ("identity"); a linear layer directly
+        before the linear layers of the experts is only a bottleneck. Used only if `tower_dim` is
+        not None.
 
     input_dropout : float, default=0.3
-        Dropout of a tower's concatenated inputs. Ours, and what keeps the network from learning
-        its sparse training rows by heart; the paper has none.
+        Dropout rate of the inputs of the network during training. It reduces overfitting to sparse
+        training data.
+
+        The inputs are those of the towers. The paper has no input dropout.
 
     mlp_hidden_sizes : sequence of int, default=(256, 64)
-        Layers of the MLP expert. The last is the width of all experts' outputs.
+        Sizes of the layers of the MLP expert. The last size is also the output size of all experts.
 
     attention_dim : int, default=32
-        Width of queries, keys and values of the attention expert, of all heads together.
+        Size of queries, keys and values of the attention expert, summed over its heads. Used only
+        if `experts` contains "attention".
 
     n_heads : int, default=2
-        Heads of the attention expert; must divide `attention_dim`.
+        Number of attention heads.
+
+        The heads are those of the attention expert; their number must divide `attention_dim`. Used
+        only if `experts` contains "attention".
 
     attention_dropout : float, default=0.0
-        Dropout of the attention weights.
+        Dropout rate of the attention weights. Used only if `experts` contains "attention".
 
     batch_norm : bool, default=False
-        Whether the LHUC expert normalises its two stages (BN_1 and BN_2 of eq. 14), as in the
-        paper.
+        Whether the LHUC expert normalises its two stages (BN_1 and BN_2 in eq. 14), as in the
+        paper. Used only if `experts` contains "lhuc".
 
     experts : sequence of {"attention", "lhuc", "mlp"}, default=("attention", "lhuc", "mlp")
-        Which experts take part; the paper's table 4 drops one.
+        Experts of the mixture. Table 4 of the paper drops one of them at a time.
 
     mixture_activation : {"relu", "identity"}, default="relu"
-        Applied to the mixed output ahead of the head. Ours; the paper has none ("identity").
+        Activation function of the mixed output of the experts, before the head. The paper has none
+        ("identity").
 
     refill_ratio : float, default=0.0
-        How many unobserved cells the refill fills (r_m): a multiple of the observed cells, or see
-        `ratio_unit`. 0 leaves refill out. It acts through `n_factors`.
+        Number of unobserved cells that are filled with predictions before the second factorisation
+        (r_m in the paper), in the unit given by `ratio_unit`. 0 switches refill off. It has an
+        effect only if `n_factors` is above 0.
 
     pseudo_label_ratio : float, default=1.0
-        How many predictions of unobserved cells join the training rows (r_p), counted likewise.
-        0 leaves pseudo-labels out. With both ratios 0 there is one stage, of `max_epochs`.
+        Number of unobserved cells whose predictions are added to the training rows as pseudo-labels
+        (r_p in the paper), in the unit given by `ratio_unit`. 0 switches pseudo-labels off. If both
+        ratios are 0, there is only the final training stage.
 
     pseudo_label_weight : float, default=0.5
-        Weight of a pseudo-label in the loss of the final stage; that of a measured row is 1, or its
-        `sample_weight`. The paper has 1.
+        Weight of a pseudo-label in the loss of the final stage. A measured row has weight 1, or its
+        `sample_weight`. The paper uses 1. Used only if `pseudo_label_ratio` is above 0.
 
     ratio_unit : {"observed", "missing"}, default="observed"
-        Whether the ratios are multiples of the observed cells, so that the cost of `fit` stays
-        linear in the observations, or shares of the missing cells, as in the paper.
+        Unit of `refill_ratio` and `pseudo_label_ratio`. With "observed", they are multiples of the
+        number of observed cells, so that the cost of `fit` is linear in the number of observations.
+        With "missing", they are fractions of the missing cells, as in the paper.
 
     first_stage_epochs : int, default=15
-        Epochs of the first stage.
+        Number of epochs of the first training stage. Used only if `refill_ratio` or
+        `pseudo_label_ratio` is above 0.
 
     max_epochs : int, default=12
-        Epochs of the final stage.
+        Number of epochs of the final training stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Training loss, in units of the transformed target. The paper leaves it open; its figures
-        imply the absolute error.
+        Training loss, in units of the transformed target.
+
+        The paper does not state its loss; its figures imply the absolute error. The threshold of
+        "huber" is 1.
 
     partial_fit_epochs : int, default=6
-        Epochs of an update by `partial_fit`.
+        Number of epochs of an update by `partial_fit`.
 
     replay_buffer_size : int, default=100_000
-        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
-        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. If there are more training rows, a uniform random
+        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
+        quickly.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone.
-        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
-        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
-        response times and throughput have (its mean is above its median, and its lowest value
-        is not far below all others), else "standard": neither the unit nor an offset of y
-        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        With Adam, `weight_decay` is an L2 penalty; with AdamW it is decoupled.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
 
     learning_rate : float, default=3e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate over a stage.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.05
-        Weight decay.
+        Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int or "auto", default="auto"
-        Rows per step. "auto" takes as many as make 192 steps an epoch of `fit`, at least 32 and at
-        most 256; 256 in an update. A last batch of one row joins the one before.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
+
+        "auto" is 1/192 of the training rows, but at least 32 and at most 256. In an update, it is
+        256.
 
     second_stage_start : {"first", "fresh"}, default="first"
-        Whether the network of the final stage starts from the weights that the first stage ended
-        with, or from fresh ones. The former needs fewer epochs, and no `refill_ratio`.
+        Initial weights of the network of the final stage: those at the end of the first stage
+        ("first") or new random ones ("fresh"). "first" needs fewer epochs and requires
+        ``refill_ratio=0``. Used only if there are two stages.
 
     second_stage_batch_size : int or None, default=None
-        Rows per step of a final stage with pseudo-labels. None takes as many as make the same
-        number of steps an epoch as without them.
+        Number of rows in each step of a final stage with pseudo-labels. With None, an epoch has as
+        many steps as without pseudo-labels. Used only if `pseudo_label_ratio` is above 0.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, ends a stage when their
-        loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
-        "monitor" holds them out and records their loss, but changes nothing else.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end a stage, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run in every stage; ``net.stage`` names it. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, batches, sampled cells and the validation split. Threads share
-        torch's random state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, batches, sampled cells and the validation split.
+        Fits that run in several threads are not reproducible, because threads share the random
+        state of torch.
 
     verbose : int, default=0
-        1 shows a line per stage on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     module_ : SAMoEModule
-        The network of the final stage, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        The skorch net of the final stage.
+        skorch net of the final training stage.
 
     stage_nets_ : dict of str to QoSNet
-        The nets of the stages "first" (if there are two) and "final"; after an update, that of
-        "partial" alone. A pickle keeps the last one.
+        skorch net of each training stage, by the name of the stage.
+
+        The stages are "first" (only if there are two) and "final". After `partial_fit`, there is
+        only the net of the stage "partial". A pickle keeps only the last net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds. Losses are in units of the transformed target. Updates
-        append rows of stage "partial".
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
+
+        `partial_fit` appends rows whose stage is "partial".
 
     n_iter_ : int
-        Epochs of the final stage, or of the latest update.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage or, after `partial_fit`, of the update.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context. `partial_fit` adds new ids and new
+        categories.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     PAPER_PARAMS : dict
-        The published settings [1]_: ``SAMoERegressor(**SAMoERegressor.PAPER_PARAMS)``. The variants
-        of the paper are ``refill_ratio=0, pseudo_label_ratio=0, max_epochs=100`` (MF-MoE) and
-        ``pseudo_label_ratio=0`` (SA-MoE-).
+        Published settings [1]_, as keyword arguments of the estimator.
+
+        The variants of the paper are obtained by further arguments:
+        ``refill_ratio=0, pseudo_label_ratio=0, max_epochs=100`` is MF-MoE, and
+        ``pseudo_label_ratio=0`` is SA-MoE-.
 
     Notes
     -----
-    The paper reports that SA-MoE lowers the error of SA-MoE- by about a third and is as good at
-    2.5 % as at 10 % density. That pattern is what training on the true values of test cells gives,
-    not what predictions give. Here refill and pseudo-labels only ever hold predictions.
+    The paper reports that SA-MoE has about two thirds of the error of SA-MoE-, and that its error
+    is the same at 2.5 % and at 10 % density. Training on the true values of test cells gives such
+    results; training on predictions does not. In this implementation, refill and pseudo-labels
+    contain only predictions.
 
-    `partial_fit` trains the final network on. A new entity starts as the average one, factors and
-    all; factors are not computed again, refill and pseudo-labels not drawn again.
+    No parameter undoes the following differences from the paper. All experts of the first stage
+    are trained together, through the gate. Linear layers have biases. Factors are scaled to the
+    size of an embedding. Predictions are bounded by 1.05 times the largest absolute target.
 
-    A pickle holds weights, entity tables, factors, and of the training rows what
-    `replay_buffer_size` says, as codes, transformed targets and weights; no
-    optimiser state.
+    `partial_fit` continues the training of the final network. A new user or service starts from the
+    average of the known ones, including the factors. The factors are not computed again, and refill
+    and pseudo-labels are not drawn again.
+
+    A pickle contains the weights, the entity tables, the factors, and up to `replay_buffer_size`
+    training rows as codes, transformed targets and weights. It contains no optimiser state.
 
     References
     ----------
@@ -331,7 +391,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
 
-    # Without it 64 % of a refit's gain was recovered, with it 71 % (WS-DREAM, one seed).
+    # An update recovered 71 % of a refit's gain with dropout and 64 % without (WS-DREAM, one seed).
     _update_has_dropout = True
 
     def __init__(
@@ -422,23 +482,29 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.verbose = verbose
 
     def expert_shares(self, X: Any, y: Any) -> pd.DataFrame:
-        """Tell on which share of given pairs each expert is best, and how the gate weighs them.
+        """Return the share of given pairs on which each expert is best, and the mean gate weights.
 
-        Each expert's output goes through the head alone (figure 2 of the paper).
+        For this, the output of each expert is passed through the head separately (figure 2 of the
+        paper).
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Pairs, columns as in `fit`.
         y : array-like of shape (n_samples,)
-            What was measured there.
+            Measured QoS of the pairs.
 
         Returns
         -------
         DataFrame of shape (n_experts, 2)
-            Index: the experts. Columns: ``best_share``, the share of pairs on which the expert's
-            absolute error is the smallest (ties go to the first), and ``mean_gate_weight``; both
-            columns sum to 1.
+            The index holds the experts. The column ``best_share`` is the share of pairs on which
+            the expert has the smallest absolute error (ties go to the first expert), and
+            ``mean_gate_weight`` is its mean gate weight. Each column sums to 1.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described.
         """
         fitted = self._snapshot()
         y = fitted._check_target(y)
@@ -458,7 +524,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         )
 
     def _check_parameters(self) -> None:
-        """Check what parameters must be together."""
+        """Check combinations of parameters; raise ValueError."""
         unknown = [name for name in self.experts if name not in EXPERTS]
         if unknown or not len(self.experts) or len(set(self.experts)) < len(self.experts):
             raise ValueError(
@@ -468,21 +534,21 @@ class SAMoERegressor(IncrementalQoSRegressor):
         check_layer_sizes("mlp_hidden_sizes", self.mlp_hidden_sizes)
         if "attention" in self.experts and self.attention_dim % self.n_heads:
             raise ValueError(
-                f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which the "
-                "heads share out."
+                f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which is "
+                "distributed over the heads."
             )
         if self.refill_ratio > 0 and self.n_factors == 0:
             warnings.warn(
-                f"refill_ratio={self.refill_ratio} has no effect: refill acts through factors, and "
-                "n_factors is 0.",
+                f"refill_ratio={self.refill_ratio} has no effect with n_factors=0, because refill "
+                "only changes the factors.",
                 UserWarning,
                 stacklevel=2,
             )
         if self.second_stage_start == "first" and self.refill_ratio > 0:
             raise ValueError(
-                f"refill_ratio={self.refill_ratio} changes the factors that the first network was "
-                "trained with, so that the second cannot start from it: set refill_ratio=0, or "
-                "second_stage_start='fresh'."
+                f"refill_ratio={self.refill_ratio} changes the factors with which the first "
+                "network was trained, so the second network cannot start from its weights. Set "
+                "refill_ratio=0 or second_stage_start='fresh'."
             )
 
     def _fit_networks(
@@ -502,7 +568,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         return {"first": first, "final": final}, {}
 
     def _second_module(self, first: QoSNet, data: TrainingData, matrix: Cells) -> SAMoEModule:
-        """Make the network of the second stage: fresh, or what the first stage ended with."""
+        """Create the network of the second stage: a new one, or a copy of the first."""
         from skqos.prediction import copy_module
 
         if self.second_stage_start == "first":
@@ -518,7 +584,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         observed: Cells,
         pseudo_labels: Cells | None = None,
     ) -> QoSNet:
-        """Train a network on what was observed, and on pseudo-labels, if there are any."""
+        """Train a network on observed cells and on pseudo-labels, if there are any."""
         from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset, ValidationDataset
 
@@ -548,7 +614,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
-        # Not stored is 0 to the SVD: centred values make that the mean.
+        # The SVD reads cells that are not stored as 0, which is the mean after centring.
         center = 0.0
         if self.fill_value == "mean":
             center = np.average(data.target, weights=data.weights)
@@ -560,7 +626,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
     def _cell_predictor(
         self, net: QoSNet, device: torch.device
     ) -> Callable[[Interactions], np.ndarray]:
-        """Predict cells by a net, which stays on the CPU."""
+        """Return a function that predicts cells; the net stays on the CPU."""
         from skqos.prediction import Predictor
         from skqos.training import diverged
 
@@ -581,7 +647,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         data: TrainingData,
         rng: np.random.RandomState,
     ) -> Cells:
-        """Draw unobserved cells of training entities, predict them and weigh them."""
+        """Draw unobserved cells of training entities, and predict and weight them."""
         n_users, n_services = data.shape
         n_observed = interaction_matrix(
             data.user_codes, data.service_codes, data.target, data.shape
@@ -595,7 +661,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         return Cells(users, services, predict(pairs), weights)
 
     def _build_module(self, data: TrainingData, matrix: Cells) -> SAMoEModule:
-        """Make a fresh network with the factors of a matrix."""
+        """Create a new network with the factors of a matrix."""
         from skqos.sa_moe.module import EntityTower, SAMoEModule
 
         user_factors, service_factors = self._factorize(matrix, data)
@@ -631,5 +697,5 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
 
 def _bound(target: np.ndarray) -> float:
-    """Bound predictions; tanh never reaches it: the largest target lies a little inside."""
+    """Return the bound of predictions: above the largest target, because tanh never reaches 1."""
     return 1.05 * float(np.abs(target).max()) or 1.0

@@ -1,4 +1,4 @@
-"""SHARP-QoS as a scikit-learn regressor: features, graphs, network, in the paper's order."""
+"""SHARP-QoS as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
-# About log(100): HardConcreteGates keeps log odds within that.
+# About log(100), the bound to which HardConcreteGates clips the log-odds.
 MAX_LOG_ODDS = 4.6
 MIN_BATCH_SIZE = 96
 MAX_STEPS_PER_EPOCH = 100
@@ -46,7 +46,7 @@ class Edges:
     values : ndarray of float64 of shape (n_edges,)
         Transformed targets, averaged over the rows of a pair.
     of_row : ndarray of int64 of shape (n,)
-        Edge of each training row; -1 where the target was not observed.
+        Edge of each training row, or -1 if the target was not observed.
     """
 
     users: np.ndarray
@@ -58,270 +58,351 @@ class Edges:
 class SharpQoSRegressor(IncrementalQoSRegressor):
     """Sparsely gated hierarchical adaptive routing (SHARP-QoS) for several QoS parameters at once.
 
-    Each QoS parameter is a task with a graph of its own: users and services, joined where a value
-    was observed. Convolutions over this graph and over the hypergraphs of its second hops, in the
-    Poincare ball, give its structural features. Convolutions over context graphs, which join
-    entities that share a country, an autonomous system and so on, give features that all tasks
-    share: blocks transform them, and gates of each task route them (SNR). The structural features
-    of the other tasks are routed likewise (Cross-SNR). A gate blends a task's own and shared
-    features, a network per task and side turns the blend into a vector, and the product of a
-    user's and a service's vector predicts [1]_.
+    Each QoS parameter is a task with its own graph, which connects users and services with an
+    observed value. Convolutions in the Poincare ball, over this graph and over the hypergraphs of
+    its second hops, give the structural features of the task. Context graphs connect entities that
+    share, for example, a country or an autonomous system; convolutions over them give features that
+    all tasks share. Blocks transform the shared features, and gates select for each task what it
+    receives (subnetwork routing, SNR). The structural features of the other tasks are routed in the
+    same way (Cross-SNR). For each task, a gate fuses its own features and the routed ones, one
+    network for users and one for services transform the result into a vector, and the product of
+    the two vectors is the prediction [1]_.
 
-    By default the graph of a QoS parameter is not convolved: factors of its observed values are
-    the structural features. See `convolution`.
+    By default there is no convolution over the graph of a QoS parameter: the structural features
+    are factors of its observed values. See `convolution`.
 
     Parameters
     ----------
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown". Categorical columns named alike but for the
-        prefix make one context graph of users and services.
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
+
+        A categorical column of users and one of services whose names differ only in the prefix form
+        one context graph.
 
     n_members : int, default=2
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target. 1 is the network of the paper.
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
+
+        The paper uses 1.
 
     n_factors : int, default=32
-        Rank of the non-negative factors (NMF) of the interaction matrix, which are the features of
-        the nodes of the QoS graph (F_p).
+        Rank of the factorisation of the interaction matrix.
+
+        The factorisation is non-negative (NMF). The factors are the features of the nodes of the
+        QoS graph (F_p).
 
     context_dim : int, default=32
-        Width of the autoencoder's code of a category (F_r, F_a).
+        Size of the autoencoder's code of a category (F_r, F_a).
 
     autoencoder_epochs : int, default=100
-        Steps of the autoencoder of each categorical column, over all its categories at once.
+        Number of epochs for which each autoencoder is trained.
+
+        There is one autoencoder for each categorical column. An epoch is one step on all categories
+        of the column.
 
     fine_tune_features : bool, default=True
-        Whether training goes on to change factors and codes. Ours; the summary of the paper does
-        not say.
+        Whether the factors and the codes of categories are trained further with the network. The
+        summary of the paper does not say; this is our choice.
 
     convolution : {"hhgcn", "hygcn", "gcn", "none"}, default="none"
-        "hhgcn", the paper's, convolves over the QoS graph and both its hypergraphs, "hygcn" over
-        the QoS graph, "gcn" does so in Euclidean space, "none" leaves the factors as they are: on
-        WS-DREAM two such networks are as good as one that convolves, in less time.
+        Kind of convolution.
+
+        "hhgcn", as in the paper, convolves over the QoS graph of each target and over its two
+        hypergraphs, in hyperbolic space. "hygcn" convolves over the QoS graph alone. "gcn" does the
+        same in Euclidean space. With "none" there is no convolution over the QoS graph, and the
+        factors are the structural features. On WS-DREAM, two networks with "none" are as accurate
+        as one with a convolution, and take less time.
 
     edge_values : {"binary", "quantile"}, default="binary"
-        What an edge of the QoS graph tells. "binary", the paper's, is that the pair was observed.
-        "quantile" is the quarter in which its residual lies, the value less the damped means of
-        its service and its user: each layer has a linear map per quarter, as GC-MC has [2]_, and
-        one for a node's own features. Ours.
+        Information on the edges of the QoS graph. With "binary", as in the paper, an edge means
+        that a pair was observed. With "quantile", the edges have four types, the quarters of the
+        residuals. A residual is the value minus the damped means of its service and its user. Each
+        layer has a linear map for each type, as in GC-MC [2]_, and one for the features of the node
+        itself. It is not in the paper. Used only if `convolution` is not "none".
 
     edge_dropout : float, default=0.0
-        Share of the edges that carry no messages in a training step. Ours.
+        Fraction of the edges that carry no messages in a training step. It is not in the paper.
+        Used only if `convolution` is not "none".
 
     normalization : {"symmetric", "row"}, default="symmetric"
-        Whether messages are scaled by the degrees of both ends, as in the paper, or by that of the
-        receiver, which averages. Ours.
+        Normalisation of the messages: by the degrees of both nodes, as in the paper, or by the
+        degree of the receiver ("row"). Used only if `convolution` is not "none".
 
     side_scales : bool, default=False
-        Whether each layer scales what users, and what services receive by factors that are learnt.
-        Ours.
+        Whether each layer multiplies what users receive, and what services receive, by learnt
+        factors. It is not in the paper. Used only if `convolution` is not "none".
 
     n_layers : int, default=2
-        Layers over the QoS graph. The structural features are the outputs of all, and the factors,
-        side by side (ours).
+        Number of layers over the QoS graph. The structural features are the factors and the outputs
+        of all layers, concatenated (our choice). Used only if `convolution` is not "none".
 
     hidden_dim : int, default=32
-        Width of the layers of all graphs.
+        Size of the layers over all graphs.
 
     curvature : float, default=1.0
-        Curvature c of the ball, whose radius is 1 / sqrt(c); from 0.001 to 50.
+        Curvature c of the Poincare ball, from 0.001 to 50; the radius of the ball is 1 / sqrt(c).
+        Used only if `convolution` is "hhgcn" or "hygcn", or `context_convolution` is "hygcn".
 
     learn_curvature : bool, default=False
-        Whether the curvature is trained on, from `curvature`.
+        Whether the curvature is trained, starting from `curvature`. Used in the same cases.
 
     context_graphs : {"separate", "merged"}, default="separate"
-        One graph per categorical column, or one that joins entities by any of them.
+        Context graphs: one for each categorical column ("separate"), or a single graph that
+        connects entities which share any of the categories ("merged").
 
     context_convolution : {"hygcn", "gcn"}, default="gcn"
-        Whether context graphs are convolved in the ball, as in the paper, or in Euclidean space,
-        which is faster.
+        Whether the context graphs are convolved in hyperbolic space, as in the paper, or in
+        Euclidean space, which takes less time.
 
     n_context_layers : int, default=1
-        Layers over a context graph.
+        Number of layers over each context graph.
 
     routing : bool, default=True
-        Whether context is routed to tasks by SNR; else each task gets all of it as it is.
+        Whether SNR routes the context features to the tasks. If False, each task receives all
+        context features.
 
     n_blocks : int, default=4
-        Blocks of SNR (K_1).
+        Number of blocks.
+
+        The blocks are those of SNR (K_1). Used only with ``routing=True``.
 
     cross_routing : bool, default=True
-        Whether features of the other tasks are routed to a task by Cross-SNR; else it gets none.
+        Whether Cross-SNR routes the features of the other tasks to each task. If False, a task
+        receives none of them. It has no effect with one target.
 
     n_cross_blocks : int, default=4
-        Blocks of Cross-SNR for each other task (K_2).
+        Number of blocks of Cross-SNR for each other task (K_2). Used only with
+        ``cross_routing=True``.
 
     gate_temperature : float, default=2/3
-        Temperature beta of the hard-concrete gates.
+        Temperature beta of the hard-concrete gates. Used only with `routing` or `cross_routing`.
 
     gate_log_odds : float, default=3.0
-        Log odds (log alpha) of the gates at first. Gates that start near 0, where they are open or
-        closed alike, are noise that the network cannot tell from its features. Ours.
+        Initial log-odds (log alpha) of the gates, from -4.6 to 4.6. Gates with log-odds near 0 are
+        open or closed at random and add noise to the features; the default lets them start open
+        (our choice). Used only with `routing` or `cross_routing`.
 
     l0_penalty : float, default=1e-3
-        Weight lambda of the expected number of open gates in the loss.
+        Weight lambda of the expected number of open gates in the loss. Used only with `routing` or
+        `cross_routing`.
 
     routed_dim : int, default=64
-        Width of the blocks' outputs and of the blended features.
+        Size of the outputs of the blocks and of the fused features.
 
     output_dim : int, default=128
-        Width of the vectors whose product predicts (Z_u, Z_s).
+        Size of the vectors Z_u and Z_s, whose product is the prediction.
 
     feature_dropout : float, default=0.3
-        Dropout of the factors. Ours.
+        Dropout rate of the factors. It is not in the paper.
 
     context_dropout : float, default=0.3
-        Dropout of the context features. Ours.
+        Dropout rate of the context features. It is not in the paper.
 
     newcomer_share : float, default=0.05
-        Share of a step's users and of its services whose structural features are replaced by the
-        average, as those of an entity that is new at prediction will be. Ours.
+        Fraction of the users and of the services that are represented as unknown ones during
+        training, so that the network learns to predict unknown users and services.
+
+        In each step, the structural features of this fraction are replaced by the average, as in
+        the prediction of an unknown entity. With a convolution, the factors of another such
+        fraction are averages, as those of an entity that `partial_fit` adds. It is not in the
+        paper.
 
     disjoint_supervision : bool, default=True
-        Whether the pairs of a training step carry no messages in it: the network is to predict them
-        from the other edges, as it will predict pairs that have no edge. Else it reads its labels
-        off its own edges. In `predict` all edges carry messages. Ours.
+        Whether the pairs of a training step carry no messages in this step. The network then learns
+        to predict pairs from other edges, as in the prediction of a pair without an edge. If False,
+        the network can read the labels from its own edges. In `predict`, all edges carry messages.
+        It is not in the paper. Used only if `convolution` is not "none".
 
     task_weighting : {"ema", "dwa", "uncertainty", "equal"}, default="ema"
-        Weights of the tasks' losses: inverse to an exponential moving average of the loss, dynamic
-        weight average, learnt uncertainty, or all the same.
+        Weights of the losses of the tasks: inverse to an exponential moving average of the loss
+        ("ema"), dynamic weight averaging ("dwa"), learnt uncertainty ("uncertainty"), or the same
+        for all ("equal").
 
     ema_decay : float, default=0.99
-        Share of the old average in the new one (beta), a step at a time.
+        Decay beta of the moving average: the weight of its previous value at each step. Used only
+        with ``task_weighting="ema"``.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Loss of each task, in units of the transformed target.
+        Training loss, in units of the transformed target.
+
+        Each task has its own loss; see `task_weighting`. The threshold of "huber" is 1.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How each target is transformed ahead of training, learnt from the training rows alone.
-        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
-        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
-        response times and throughput have (its mean is above its median, and its lowest value
-        is not far below all others), else "standard": neither the unit nor an offset of y
-        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
 
     max_epochs : int, default=15
-        Passes over the training rows.
+        Number of epochs of the final training stage.
 
     partial_fit_epochs : int, default=3
-        Epochs of an update by `partial_fit`, which has no dropout.
+        Number of epochs of an update by `partial_fit`.
+
+        Dropout is switched off during updates. With 0, `partial_fit` adds entities and edges
+        without training.
 
     replay_buffer_size : int, default=100_000
-        How many training rows the fitted estimator keeps for `partial_fit`, which trains on them
-        again; of more, a uniform sample. 0 keeps none, and what was learnt fades faster.
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. If there are more training rows, a uniform random
+        sample is kept. With 0, no rows are kept, and updates degrade what was learnt before more
+        quickly.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        Optimiser of all but the biases in the ball, which take Riemannian Adam.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
+
+        The biases in the Poincare ball are always trained by Riemannian Adam.
 
     learning_rate : float, default=3e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.05
-        Weight decay; an L2 penalty with ``optimizer="adam"``. None on biases in the ball.
+        Weight decay of the optimiser; see `optimizer`.
+
+        The biases in the Poincare ball, the curvature and the gates have no weight decay.
 
     batch_size : int or "auto", default="auto"
-        Rows per step. Every step convolves over all graphs, so that "auto" takes a hundredth of the
-        rows, at least 96: the time of an epoch then grows linearly with the observations.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
+
+        Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
+        training rows, but at least 96, so that the time of an epoch is linear in the number of
+        observations.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, ends training when their
-        loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
-        "monitor" holds them out and records their loss, but changes nothing else. Tasks weigh the
-        same in it.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
+
+        All targets have the same weight in the validation loss.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`. Each
-        target keeps an observation in training.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
+
+        Each target keeps at least one observation in the training rows.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end training, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run in training. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, gates, batches, factors and the validation split. Threads share
-        torch's random state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, gates, batches, factors and the validation
+        split. Fits that run in several threads are not reproducible, because threads share the
+        random state of torch.
 
     verbose : int, default=0
-        1 shows a line on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     module_ : SharpQoSModule
-        The network, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        Its skorch net.
+        skorch net of the final training stage.
 
     stage_nets_ : dict of str to QoSNet
-        ``net_`` under the name "final", or "partial" after an update.
+        skorch net of each training stage, by the name of the stage.
+
+        The only stage is "final". After `partial_fit`, there is only the net of the stage
+        "partial". A pickle keeps only the last net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows),
-        duration in seconds, and for target k ``train_loss_k`` and ``task_weight_k``, the weight of
-        its loss in the last step. Losses are in units of the transformed target. Updates
-        append rows of stage "partial".
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
+
+        For each target k there are the columns ``train_loss_k`` and ``task_weight_k``, the weight
+        of its loss in the last step of the epoch. `partial_fit` appends rows whose stage is
+        "partial".
 
     n_iter_ : int
-        Epochs of training, or of the latest update.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage or, after `partial_fit`, of the update.
 
     gate_probabilities_ : dict of str to ndarray
-        Probability that each gate is open, of "snr" and "cross_snr".
+        Probability that each gate is open, for the routings "snr" and "cross_snr".
 
     active_shares_ : DataFrame
-        Share of each target's gates that are not 0 at prediction.
+        Fraction of the gates of each target that are not 0 in prediction.
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`; ids and categories of updates after them.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context. `partial_fit` adds new ids and new
+        categories.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     PAPER_PARAMS : dict
-        What the summary of the paper states: convolution, graphs, penalty, loss and weighting, none
-        of our regularisers, and widths that come near its count of parameters. The rest of the
-        recipe, which it does not give, is ours.
+        Published settings [1]_, as keyword arguments of the estimator.
+
+        They hold what the summary of the paper states: convolution, graphs, penalty, loss and
+        weighting, without our regularisation. The summary does not give the rest of the training
+        recipe; for it the defaults apply. With two targets and the country and autonomous system of
+        WS-DREAM data set 1, the network has 1.16 million parameters; the paper has 1.62 million.
 
     Notes
     -----
-    Only a summary of the paper was at hand. What it leaves open is decided here as follows: NMF
-    of the zero-filled matrix; autoencoders of one-hot categories; context graphs in which the
-    entities of a category form a clique; branches of HHGCN that add up ahead of the activation; a
-    ReLU in each block; gates that are drawn once for the users and once for the services of a step;
-    a sigmoid gate over each dimension in the fusion; networks of one hidden layer per task and
-    side; a constant per task.
+    Only a summary of the paper was available. We decided what it leaves open as follows. NMF is
+    applied to the zero-filled matrix. The autoencoders have one-hot categories as input. In a
+    context graph, the entities of a category form a clique. The branches of HHGCN are added before
+    the activation. Each block has a ReLU. Gates are drawn once for the users and once for the
+    services of a step. The fusion has a sigmoid gate for each dimension. The networks of the users
+    and services of a task have one hidden layer. Each task has a constant.
 
-    The factors are those of all training values: where `disjoint_supervision` keeps a pair's edge
-    from its prediction, its share in the factors stays.
+    The factors are computed from all training values. With `disjoint_supervision`, a pair is
+    predicted without its edge, but its value still contributes to the factors.
 
-    A HyGCN layer at the origin differs from a GCN layer in the Mobius addition of its bias alone:
-    expect small differences.
+    A HyGCN layer at the origin differs from a GCN layer only in the Mobius addition of its bias, so
+    the differences between the two are small.
 
-    `partial_fit` joins the new pairs and entities to the graphs and trains the network on. A new
-    node starts from the average factors of its side; the weights of the tasks start afresh. A
-    target that an update does not observe may be NaN in all its rows.
+    `partial_fit` adds the new pairs and entities to the graphs and continues the training of the
+    network. A new node starts from the average factors of its side, and the weights of the tasks
+    are initialised again. A target without an observation in the update may be NaN in all its rows.
 
-    A pickle holds weights, the edges of all graphs and the entity tables, and of the training rows
-    what `replay_buffer_size` says, as codes, transformed targets and weights; no
+    A pickle contains the weights, the edges of all graphs, the entity tables, and up to
+    `replay_buffer_size` training rows as codes, transformed targets and weights. It contains no
     optimiser state.
 
     References
@@ -531,26 +612,28 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.verbose = verbose
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R2 over observed entries, averaged over the targets that have any.
+        """Return R2 over the observed entries, averaged over the targets that have any.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Pairs, columns as in `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Measured QoS; NaN where nothing was observed.
+            Measured QoS.
+
+            NaN where a value was not observed.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row in the score.
 
         Returns
         -------
         float
-            1.0 is best.
+            R2; the best value is 1.0.
 
         Raises
         ------
         ValueError
-            If X, y or sample_weight is not as described, or no target has an observation.
+            If X, y or `sample_weight` is not as described, or no target has an observation.
         """
         y = as_target(y, "y", allow_nan=True)
         weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
@@ -558,11 +641,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
-        """Probability that each gate is open.
+        """Probability that each gate is open, averaged over the members.
 
-        ``"snr"`` has shape (n_targets, n_blocks), ``"cross_snr"`` (n_targets, n_targets,
-        n_cross_blocks): of a target, for the features of another; 0 for its own. They are averages
-        over the members. A routing that takes no part is missing.
+        ``"snr"`` has shape (n_targets, n_blocks). ``"cross_snr"`` has shape (n_targets, n_targets,
+        n_cross_blocks): the gates of a target for the features of another one, and 0 for its own.
+        A routing that is switched off has no entry.
         """
         check_is_fitted(self)
         probabilities = self.module_.gate_probabilities()
@@ -570,9 +653,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     @property
     def active_shares_(self) -> pd.DataFrame:
-        """Share of each target's gates, those of all members, that are not 0 at prediction.
+        """Share of the gates of each target, in all members, that are not 0 in prediction.
 
-        One row a target, one column a routing that takes part.
+        There is one row for each target and one column for each routing that is switched on.
         """
         module = self._snapshot().module_
         targets = pd.RangeIndex(len(module.graphs), name="target")
@@ -602,28 +685,28 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         for k, name in enumerate(names):
             if np.isnan(values[:, k]).all():
                 raise ValueError(
-                    f"y, column {k} ({name}) is NaN in every row; a target needs an observation. "
-                    "Leave the column out."
+                    f"y, column {k} ({name}) is NaN in every row, but every target needs at least "
+                    "one observation. Remove the column."
                 )
         warn_of_missing_codes(values, stacklevel=5)
         return values
 
     def _check_further_target(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Check y as in `fit`, but for targets of which nothing may be observed."""
+        """Check y as in `fit`, but accept targets without an observation."""
         values = self._check_values(y)
         if values.shape[1:] != shape:
             raise ValueError(
-                f"y has shape {values.shape}; fit saw one of shape {('n_samples', *shape)}."
+                f"y has shape {values.shape}, but in fit it had shape {('n_samples', *shape)}."
             )
         if values.ndim == 1:
             return super()._check_target(values)
         if np.isnan(values).all():
-            raise ValueError("y is NaN everywhere; it needs an observation.")
+            raise ValueError("y is NaN in every entry; at least one observation is needed.")
         warn_of_missing_codes(values, stacklevel=5)
         return values
 
     def _check_values(self, y: Any) -> np.ndarray:
-        """Check all but what was not observed."""
+        """Check y, which may contain NaN."""
         if y is None:
             return super()._check_target(y)
         return as_target(y, "y", allow_nan=True, estimator=self)
@@ -666,7 +749,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _training(
         self, rows: TrainingRows, target: np.ndarray, edges: list[Edges]
     ) -> dict[str, Any]:
-        """Say how to train on rows: arguments of `Trainer.fit`."""
+        """Return the arguments of `Trainer.fit` for training on rows."""
         from skqos.losses import JointLoss
         from skqos.sharp_qos.hyperbolic import RiemannianAdamW
         from skqos.training import InteractionDataset
@@ -721,7 +804,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
 
     def _context(self, data: TrainingData, ball: PoincareBall | None) -> ContextConvolution | None:
-        """Context graphs, their features by autoencoder."""
+        """Create the context graphs, with features from autoencoders."""
         from skqos.sharp_qos.module import ContextConvolution
 
         graphs = self._columns_of_graphs(data)
@@ -740,7 +823,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
 
     def _columns_of_graphs(self, rows: TrainingRows) -> list[list[ContextColumn]]:
-        """One graph per categorical column, or one of them all."""
+        """Return one graph for each categorical column, or a single graph for all."""
         from skqos.sharp_qos.context import match_columns
 
         columns = match_columns(rows.users, rows.services)
@@ -760,11 +843,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _qos_graph(
         self, data: TrainingData, values: np.ndarray, edges: Edges, ball: PoincareBall | None
     ) -> QoSGraph:
-        """Graph of one target; features of its nodes by NMF of the observed values."""
+        """Create the graph of one target, whose node features are an NMF of the observed values."""
         from skqos.sharp_qos.module import QoSGraph
 
         observed = ~np.isnan(values)
-        # NMF needs values that are not negative; targets of any sign may be transformed ones.
+        # NMF needs non-negative values, but transformed targets can be negative.
         shifted = values[observed] - min(values[observed].min(), 0.0)
         matrix = interaction_matrix(
             data.user_codes[observed],
@@ -800,14 +883,14 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         )
 
     def _batch_rows(self, n_rows: int) -> int:
-        """Rows per step; "auto" bounds the number of steps, whose cost grows with the graph."""
+        """Return the rows per step; "auto" bounds the number of steps."""
         if self.batch_size == "auto":
             return max(MIN_BATCH_SIZE, -(-n_rows // MAX_STEPS_PER_EPOCH))
         return self.batch_size
 
 
 def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Median of each target over the rows in which it was observed."""
+    """Return the median of each target over its observed rows."""
     observed = ~np.isnan(target)
     return np.array(
         [
@@ -820,9 +903,9 @@ def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _distinct_pairs(
     rows: TrainingRows, target: np.ndarray, graph: BipartiteGraph | None = None
 ) -> Edges:
-    """Join the pairs of observed rows, beside those that an earlier graph joins.
+    """Return the edges of observed rows and of an earlier graph.
 
-    A pair that is measured again has the new value.
+    If a pair is measured again, its edge gets the new value.
     """
     n_services = rows.services.n_entities
     observed = ~np.isnan(target)

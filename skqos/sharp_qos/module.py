@@ -610,8 +610,8 @@ class SharpQoSModule(nn.Module):
             for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
         # Users and many services come up more than once in a batch.
-        users, user_positions = users.unique(return_inverse=True)
-        services, service_positions = services.unique(return_inverse=True)
+        users, user_positions = _distinct(users)
+        services, service_positions = _distinct(services)
         user_context, service_context = self._context_of(users, services)
         z_users = self._represent(
             user_context,
@@ -797,6 +797,16 @@ def _feed_forward(n_tasks: int, n_members: int, in_dim: int, out_dim: int) -> nn
         nn.ReLU(),
         TaskLinear(n_tasks, n_members, in_dim, out_dim),
     )
+
+
+def _distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Find distinct codes, and where each code is among them.
+
+    Beside a CPU all codes count as distinct: to count them would make it wait for the device.
+    """
+    if codes.device.type == "cpu":
+        return codes.unique(return_inverse=True)
+    return codes, torch.arange(len(codes), device=codes.device)
 
 
 def _take_rows(z: Tensor, rows: Tensor) -> Tensor:

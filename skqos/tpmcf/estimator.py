@@ -1,4 +1,4 @@
-"""TPMCF as a scikit-learn regressor: node features, GCMF, sequences, encoder, in that order."""
+"""TPMCF as a scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from skqos.tpmcf.module import TPMCFModule
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
-# In arrays of integers, time stamps, and those with a time zone.
+# Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
 MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
@@ -55,274 +55,358 @@ LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 class TPMCFRegressor(BaseQoSRegressor):
     """Temporal prediction with graph convolution and a predictive transformer encoder (TPMCF).
 
-    Every user and service is described at every time step by what was measured there: statistics,
-    factors of the interaction matrix, similarities to others. Graph convolutions over the pairs
-    measured in a step (GCMF) give spatial features. The features of a user and a service over the
-    last steps are a sequence; a transformer encoder goes over it, the maximum over time summarises
+    The measurements of a time step give features of its users and services: statistics, factors of
+    the interaction matrix, and similarities to others. Graph convolutions over the pairs measured
+    in a step (GCMF) give spatial features. The features of a user and a service over the last steps
+    form a sequence. A transformer encoder processes the sequence, the maximum over time summarises
     it, and dense layers predict the QoS at the target step [1]_.
 
-    By default there is no graph convolution: the sequence encoder alone (PTE) goes over the initial
+    By default there is no graph convolution: the sequence encoder (PTE) processes the initial
     features. See `modules`.
 
-    X has a third column, the time: integers, which number time steps, or time stamps, which
-    `time_step` divides into steps. Steps are real distances: between the steps 2 and 100 lie 97
-    that were not measured. A step that training has not seen is predicted from the window that ends
-    at the last step before it: that is a forecast where it comes after all others.
+    The third column of X holds the times: integers, which are the numbers of time steps, or time
+    stamps, which are assigned to steps of length `time_step`. Differences between step numbers are
+    distances in time: the 97 steps between the steps 2 and 100 count as steps without measurement.
+    A step without training rows is predicted from the window that ends at the last step before it.
+    If it is after all training steps, the prediction is a forecast.
 
     Parameters
     ----------
     n_members : int, default=1
-        Number of networks of this kind, each with weights of its own, that train in one pass and
-        are averaged in the transformed target. 1 is the network of the paper. Initial features are
-        the same for all members; each has a graph convolution, an encoder, dense layers and
-        vectors of its own.
+        Number of networks, each with weights of its own. They are trained in one pass, and their
+        predictions are averaged in units of the transformed target.
+
+        The paper uses 1. All members share the initial features; each has its own graph
+        convolution, encoder, dense layers and vectors of ids and context.
 
     user_features, service_features : list of str or int, default=None
-        Context columns of X, by name or position. None takes the columns of a DataFrame that are
-        named ``user_*`` and ``service_*``. Columns of strings, objects, categories or bools are
-        categorical, others numeric; NaN is "unknown".
+        Context columns of X, by name or position. If None, the columns of a DataFrame whose names
+        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
+        booleans are categorical; all other columns are numeric. NaN means that the value is
+        unknown.
 
     features : list of {"statistics", "factors", "similarity"}, default=("statistics",)
-        Families of initial features of users and services at each step: minimum, maximum, median,
-        mean and standard deviation (F_S); factors of the interaction matrix (F_Q); compressed rows
-        of cosine similarity (F_C).
+        Families of initial features of users and services at each time step. "statistics" are
+        minimum, maximum, median, mean and standard deviation (F_S), "factors" are factors of the
+        interaction matrix (F_Q), and "similarity" are compressed rows of the cosine similarities
+        (F_C).
 
     n_factors : int, default=16
-        Width of the factors (f_q), with "factors" among the `features`.
+        Rank of the factorisation of the interaction matrix.
+
+        f_q in the paper. Used only if `features` contains "factors".
 
     similarity_dim : int, default=16
-        Width of the compressed similarities (f_c), with "similarity" among the `features`.
+        Size f_c of the compressed rows of similarities. Used only if `features` contains
+        "similarity".
 
     similarity : {"factors", "autoencoder"}, default="factors"
-        What compresses the similarities: a truncated factor of the normalised matrix, or a stacked
-        autoencoder per side, whose time grows with the square of the number of entities.
+        Compression of the rows of similarities: a truncated factorisation of the normalised matrix
+        ("factors"), or one stacked autoencoder for users and one for services ("autoencoder"),
+        whose training time grows with the square of the number of entities. Used only if `features`
+        contains "similarity".
 
     autoencoder_epochs : int, default=20
-        Passes of the autoencoders over the rows of all steps.
+        Number of epochs for which each autoencoder is trained.
+
+        An epoch is one pass over the rows of all time steps. Used only with
+        ``similarity="autoencoder"`` and if `features` contains "similarity".
 
     n_folds : int or None, default=20
-        Training pairs are predicted from features that the pairs of their own fold are no part of;
-        `predict` takes the average over the folds. With None, as in the paper, the features of a
-        training pair contain its own value, which the network then learns to read off.
+        Number of folds of the training pairs. During training, each pair is predicted from features
+        that are computed without the pairs of its fold; `predict` uses the average over the folds.
+        With None, as in the paper, the features of a training pair contain its own value, and the
+        network learns to read it.
 
     modules : {"both", "gcmf", "pte"}, default="pte"
-        "both" is the paper's model: the sequences hold the graph convolution's embeddings. "gcmf"
-        predicts by the product of these, "pte" encodes sequences of the initial features alone,
-        which is more accurate on WS-DREAM and takes less time. All parameters of the graph
-        convolution act with "both" and "gcmf" only.
+        Parts of the network. "both" is the model of the paper: graph convolution (GCMF), whose
+        embeddings form the sequences of the encoder (PTE). "gcmf" predicts by the product of the
+        embeddings. "pte" encodes sequences of the initial features alone, which on WS-DREAM is more
+        accurate and takes less time.
 
     gcmf_dim : int, default=8
-        Width of each of the two graph-convolution units (f').
+        Size f' of each of the two graph-convolution units. Used only if `modules` is "both" or
+        "gcmf".
 
     step_weights : {"shared", "own"}, default="shared"
-        Whether all steps share the weights of the units, or each has its own, as in the paper:
-        then their embeddings have nothing in common from step to step.
+        Whether all time steps share the weights of the units ("shared"), or each has its own as in
+        the paper ("own"). With "own", the embeddings of different steps are not comparable. Used
+        only if `modules` is "both" or "gcmf".
 
     self_loops : {"whole", "normalised"}, default="whole"
-        Weight of a node's own features in the convolution: 1, as in the authors' code, or
-        1 / (degree + 1) (eq. 2 to 4), which leaves a user next to nothing of its own.
+        Weight of a node's own features in the convolution: 1 ("whole"), as in the code of the
+        authors, or 1 / (degree + 1) ("normalised"), as in eq. 2 to 4, where the own features of a
+        user are almost lost. Used only if `modules` is "both" or "gcmf".
 
     gcmf_epochs : int, default=10
-        Passes of the graph convolution over the training rows; each takes one step per fold.
+        Number of epochs of the graph convolution. Each takes one step for each fold. Used only if
+        `modules` is "both" or "gcmf".
 
     gcmf_learning_rate : float, default=1e-2
-        Its learning rate.
+        Learning rate of the graph convolution. With ``learning_rate_schedule="one_cycle"``, it is
+        the maximum of the schedule. Used only if `modules` is "both" or "gcmf".
 
     gcmf_loss_scale : float, default=0.25
-        Scale of its loss, as `loss_scale` is (gamma_s).
+        Loss scale (gamma_s) of the graph convolution; see `loss_scale`. Used only if `loss` is
+        "cauchy" or "huber", and `modules` is "both" or "gcmf".
 
     bounded_embeddings : bool, default=True
-        Whether the embeddings of the graph convolution are standardised and bounded (tanh) before
-        they enter the sequences (ours): few of them are very large.
+        Whether the embeddings of the graph convolution are standardised and bounded by tanh before
+        they enter the sequences, because a few of them are very large. It is not in the paper. Used
+        only with ``modules="both"``.
 
     initial_features : bool, default=True
-        Whether the sequences hold the initial features beside the spatial ones (ours).
+        Whether the sequences contain the initial features in addition to the embeddings. It is not
+        in the paper. Used only with ``modules="both"``.
 
     entity_dim : int or None, default=32
-        Width of the vectors of each user's and service's id and context columns, which are the
-        same at every step (ours). None leaves ids and context out.
+        Size of the vectors of the id and of the context columns of each user and service, which are
+        the same at all time steps. They are not in the paper. With None, ids and context are not
+        used. Used only if `modules` is "both" or "pte".
 
     time_step : str, Timedelta, timedelta or timedelta64, default=None
-        How long a time step is, such as "15min", where the third column of X holds time stamps;
-        None where it holds integers. Steps are counted from midnight ahead of the first time stamp
-        of `fit`, in its time zone if it has one, and are all equally long: a step of "1D" is 24
-        hours, whatever clocks do.
+        Length of a time step, for example "15min". Required if the third column of X contains time
+        stamps, and must be None if it contains integers. Steps are counted from midnight before the
+        first time stamp of `fit`, in its time zone if it has one. All steps have the same length: a
+        step of "1D" is 24 hours, also when clocks change.
 
     window : int, default=4
-        Length of a sequence in time steps. Steps in which nothing was measured are left out of it.
+        Length of a sequence, in time steps. Steps without any measurement are masked. Used only if
+        `modules` is "both" or "pte".
 
     token_dim : int or None, default=32
-        Width to which the features of a step of the sequence are mixed. None takes them as they
-        are, side by side (eq. 7).
+        Size to which the features of each step of a sequence are mixed linearly. With None, they
+        are concatenated without mixing (eq. 7). Used only if `modules` is "both" or "pte".
 
     temporal : {"transformer", "gru", "lstm"}, default="transformer"
-        What encodes the sequence.
+        Encoder of the sequence. Used only if `modules` is "both" or "pte".
 
     n_blocks : int, default=1
-        Blocks of the encoder (C_1), or layers of the recurrent network.
+        Number of blocks.
+
+        They are the blocks of the transformer (C_1), or the layers of the recurrent network. Used
+        only if `modules` is "both" or "pte".
 
     n_heads : int, default=2
-        Heads of the attention (h).
+        Number of attention heads.
+
+        h in the paper. Used only with ``temporal="transformer"``.
 
     head_dim : int, default=16
-        Width of a head's queries, keys and values (d_k, d_v).
+        Size of the queries, keys and values of each head (d_k, d_v). Used only with
+        ``temporal="transformer"``.
 
     convolution : {"time", "paper"}, default="time"
-        Direction of a block's convolutions: along time over the features, or along the features
-        with the steps as channels. "paper" pads windows that are not full with zeros.
+        Kind of convolution.
+
+        "time" convolves the features along time. "paper" convolves along the features, with the
+        time steps as channels, and fills incomplete windows with zeros. Used only with
+        ``temporal="transformer"``.
 
     n_filters : int, default=64
-        Filters of the first of a block's two convolutions.
+        Number of convolution filters.
+
+        They are those of the first of the two convolutions of a block. Used only with
+        ``temporal="transformer"``.
 
     dropout : float, default=0.0
-        Dropout between these two.
+        Dropout rate between the two convolutions of a block. Used only with
+        ``temporal="transformer"``.
 
     pooling : {"max", "mean", "last"}, default="max"
-        How the encoded sequence is summarised: by its largest values, as in the paper, by the
-        average, or by the last step.
+        Summary of the encoded sequence: the maximum over time as in the paper, the mean, or the
+        last step. Used only if `modules` is "both" or "pte".
 
     step_encoding : bool, default=True
-        Whether a step of the sequence tells its time and its distance from the last (ours).
+        Whether each step of a sequence has learnt vectors for its time and for its distance from
+        the last step. They are not in the paper. Used only if `modules` is "both" or "pte".
 
     target_features : bool, default=True
-        Whether the dense layers see features and vectors of the last step beside the summary
-        (ours).
+        Whether the dense layers also receive the features of the last step and the vectors of ids
+        and context. It is not in the paper. Used only if `modules` is "both" or "pte".
 
     hidden_sizes : list of int, default=(256, 128)
-        Widths of the dense layers but the last (C_2 - 1 of them).
+        Sizes of the hidden dense layers, each followed by a ReLU.
+
+        There are C_2 - 1 of them. Used only if `modules` is "both" or "pte".
 
     entity_dropout : float, default=0.0
-        Dropout of the vectors of ids and context. Ours.
+        Dropout rate of the vectors of ids and context. It is not in the paper. Used only if
+        `entity_dim` is not None, and `modules` is "both" or "pte".
 
     newcomer_share : float, default=0.02
-        Share of the training rows whose user, and whose service, is given as one that is new at
-        prediction will be: by its context and the average of all else. Ours.
+        Fraction of the users and of the services that are represented as unknown ones during
+        training, so that the network learns to predict unknown users and services.
+
+        Users and services of training rows are chosen at random. A chosen one keeps its context,
+        and all else is replaced by averages. It is not in the paper. Used only if `modules` is
+        "both" or "pte".
 
     forecast_share : float, default=0.2
-        Share of the training rows that are predicted from the steps before their own, as steps
-        after the last will be. Ours.
+        Fraction of the training rows that are predicted from the steps before their own, so that
+        the network learns to predict steps after the last one. It is not in the paper. Used only if
+        `modules` is "both" or "pte".
 
     target_steps : list of int or of time stamps, "last" or None, default=None
-        Time steps whose rows the sequence encoder learns to predict: all, the last one, as in the
-        paper, or those listed, by number or by any time stamp in them. Features are of all rows in
-        any case.
+        Time steps whose rows the sequence encoder learns to predict: all (None), the last one as in
+        the paper ("last"), or a list of steps, given by number or by any time stamp in them.
+        Features are computed from all rows in any case. Used only if `modules` is "both" or "pte".
 
     loss : {"cauchy", "absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Loss of both stages, in units of the transformed target.
+        Training loss, in units of the transformed target.
+
+        Both training stages use it. The paper uses the Cauchy loss.
 
     loss_scale : float, default=0.25
-        Scale of the Cauchy loss (gamma_t), or threshold of the Huber loss.
+        Scale gamma_t of the Cauchy loss, or threshold of the Huber loss. Used only if `loss` is
+        "cauchy" or "huber", and `modules` is "both" or "pte".
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
-        How y is transformed ahead of training, learnt from the training rows alone.
-        "sqrt" is ``sqrt(y / mean(y))``, "log" ``log(1 + y / mean(y))``, "max" divides by the
-        largest absolute value, "standard" centres and scales, None leaves it as it is. "auto"
-        takes ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, as
-        response times and throughput have (its mean is above its median, and its lowest value
-        is not far below all others), else "standard": neither the unit nor an offset of y
-        matters to it. Under "sqrt" and "auto" a value below those seen takes the negative root.
+        Transformation of each target before training. It is estimated from the training rows alone,
+        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
+        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
+        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
+        response time or throughput, and "standard" for all others. A right tail is heavy if the
+        mean is above the median and the minimum is not an outlier. The result of "auto" depends
+        neither on the unit of y nor on an offset. A negative value under a root gives the
+        negative root of its absolute value.
 
     max_epochs : int, default=12
-        Passes of the sequence encoder over its training rows.
+        Number of epochs of the final training stage.
+
+        This stage trains the sequence encoder. With ``modules="gcmf"``, `gcmf_epochs` is used
+        instead.
 
     optimizer : {"adamw", "adam"}, default="adamw"
-        Optimiser of both stages.
+        Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
+        "adam".
 
     learning_rate : float, default=6e-3
-        Learning rate; the peak of the "one_cycle" schedule.
+        Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
+        schedule.
+
+        The graph convolution has its own, `gcmf_learning_rate`.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
-        Course of the learning rate.
+        Schedule of the learning rate within a training stage. "one_cycle" increases the learning
+        rate to its maximum and then decreases it to almost 0; "constant" does not change it.
 
     weight_decay : float, default=0.1
-        Weight decay; an L2 penalty with ``optimizer="adam"``.
+        Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=1024
-        Rows per step of the sequence encoder. A step of the graph convolution takes all rows of a
-        fold.
+        Number of training rows in each step of the optimiser. A last batch of one row is merged
+        with the batch before it.
+
+        This is the size of batches of the sequence encoder. A step of the graph convolution uses
+        all rows of a fold.
 
     intervals : bool, default=False
-        Whether `fit` also learns how far measurements lie from predictions, so that `predict` takes
-        `quantiles` and there are `predict_interval` and `predict_probability`. It trains a second
-        network, without some of the rows, which takes two thirds of the time again; predictions
-        stay the same.
+        Whether `fit` also estimates the distribution of measurements around the predictions, which
+        ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
+        a second network is trained on a part of the rows, which adds about two thirds to the
+        training time. The predictions do not change.
 
     early_stopping : bool or "monitor", default=False
-        True holds out validation rows before anything is learnt from them, ends each stage when
-        their loss has not improved for `n_iter_no_change` epochs, and restores the best weights.
-        "monitor" holds them out and records their loss, but changes nothing else.
+        If True, validation rows are held out before anything is learnt from the data. A training
+        stage ends when the validation loss has not improved for `n_iter_no_change` epochs, and the
+        best weights are restored. If "monitor", validation rows are held out and their loss is
+        recorded, but training does not use it. If False, all rows are used for training.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out, with `early_stopping`; not used where `fit` gets `X_val`.
+        Fraction of the rows that are held out for validation. Used only with `early_stopping`, and
+        only if no `X_val` is passed to `fit`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement that end a stage, with ``early_stopping=True``.
+        Number of epochs without improvement of the validation loss after which a training stage
+        ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        A torch device; "auto" is a GPU where there is one. Prediction uses it, too.
+        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
+        available, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
-        Run in both stages. They are cloned.
+        skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
+        the net that they receive is the name of the stage.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, dropout, batches, folds, factors and the validation split. Threads share
-        torch's random state, so that fits in several threads are not reproducible.
+        Controls the random numbers that `fit` draws. Pass an int for reproducible results across
+        several calls.
+
+        It determines the initial weights, dropout, batches, folds, factors and the validation
+        split. Fits that run in several threads are not reproducible, because threads share the
+        random state of torch.
 
     verbose : int, default=0
-        1 shows a line per stage on stderr: epoch, losses, time left.
+        If 1, `fit` reports its progress on the standard error stream.
+
+        There is one line per training stage, with the epoch, the losses and the time left.
 
     Attributes
     ----------
     module_ : TPMCFModule or GCMF
-        The network, on the CPU after `fit`.
+        Network of the final training stage, on the CPU after `fit`.
 
     net_ : QoSNet
-        Its skorch net.
+        skorch net of the final training stage.
 
     stage_nets_ : dict of str to QoSNet
-        The nets of the stages "gcmf" and "final".
+        skorch net of each training stage, by the name of the stage.
+
+        The stages are "gcmf" (with ``modules="both"``) and "final". A pickle keeps only the last
+        net.
 
     history_ : DataFrame
-        One row an epoch: stage, epoch, train_loss, valid_loss (NaN without validation rows) and
-        duration in seconds. Losses are in units of the transformed target.
+        Training history with one row per epoch and the columns ``stage``, ``epoch``,
+        ``train_loss``, ``valid_loss`` (NaN without validation rows) and ``duration`` (in seconds).
+        Losses are in units of the transformed target.
 
     n_iter_ : int
-        Epochs of the final stage.
+        Number of iterations that were run.
+
+        An iteration is an epoch of the final training stage.
 
     times_ : ndarray of shape (n_time_steps,)
-        The time steps that were measured, ascending: int64, or their beginnings as datetime64[ns],
-        or, with a time zone, as objects (pandas.Timestamp).
+        Time steps that were measured, in ascending order. They are int64, or the starts of the
+        steps as datetime64[ns] or, with a time zone, as objects (pandas.Timestamp).
 
     users_, services_ : EntityEncoder
-        Ids, context categories and scales seen in `fit`.
+        Encoders of the users and of the services. They hold the ids seen in `fit`.
+
+        They also hold the categories and scales of the context.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X in `fit`, if they are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     PAPER_PARAMS : dict
-        The published sizes and form. What the paper does not state (epochs, batch size, learning
-        rates, dropout, the autoencoder's epochs) is as in the authors' code, but for 1000 epochs of
-        GCMF, where the code has up to 10000. Its scales of the loss are in the unit of y.
+        Published settings [1]_, as keyword arguments of the estimator.
+
+        What the paper does not state (epochs, batch size, learning rates, dropout, epochs of the
+        autoencoder) is taken from the code of the authors, except for 1000 epochs of GCMF, for
+        which the code has up to 10000. The loss scales are in the unit of y.
 
     Notes
     -----
-    What the paper leaves open or what is not sound in it is decided as follows. Factors of all
-    steps share a basis and one autoencoder serves all steps: bases of their own, which the paper
-    has, make the features of different steps incomparable. An entity without a measurement in a
-    step takes the statistics of its other steps. The product of GCMF has a constant and is divided
-    by the root of its width. Convolutions of the encoder run along time, and padded steps, those
-    ahead of the first and those in which nothing was measured, take part in nothing. Bases and
-    scales of the features are those of all training values, folds or not.
+    Where the paper is incomplete or not sound, we decided as follows. The factors of all steps have
+    a common basis, and the autoencoders are shared by all steps; with separate bases, as in the
+    paper, the features of different steps are not comparable. A user or service without a
+    measurement in a step has the statistics of its other steps. The product of GCMF has a constant
+    and is divided by the square root of its size. Factors are those of a truncated SVD, where the
+    paper has a non-negative factorisation, and the autoencoders have no dropout. The convolutions
+    of the encoder run along time. Padded steps, which are those before the first step and those
+    without a measurement, are masked. Bases and scales of the features are computed from all
+    training values, also with folds.
 
-    How far a forecast lies ahead is not told to the network: all steps after the last measured one
-    have the same prediction. A time before the first measured step is predicted from that step, and
-    `EarlyTimeWarning` says so.
+    The network does not know how far ahead a forecast is: all steps after the last measured one
+    have the same prediction. A time before the first measured step is predicted from that step,
+    with an `EarlyTimeWarning`.
 
-    A pickle holds weights, the features of every user and service at every step and the entity
-    tables; no graph, no target values, no optimiser state.
+    A pickle contains the weights, the features of every user and service at every step, and the
+    entity tables. It contains no graph, no target values and no optimiser state.
 
     References
     ----------
@@ -538,7 +622,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.verbose = verbose
 
     def attention_weights(self, X: Any) -> np.ndarray:
-        """Return how much each step of each row's window attends to each.
+        """Return the attention weights between the steps of the window of each row.
 
         Parameters
         ----------
@@ -548,15 +632,15 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of float64 of shape (n_samples, n_blocks, n_heads, window, window)
-            Attention of the step on the fourth axis to that on the fifth, averaged over the
-            members, which sums to 1. Both are in the order of time: the last is the row's own
-            step, or, if training has not seen that, the last before it. 0 for attention to steps
-            in which nothing was measured.
+            Attention of the step on the fourth axis to the step on the fifth axis, averaged over
+            the members; it sums to 1 over the fifth axis. Steps are in order of time. The last one
+            is the step of the row or, if training has not seen it, the last step before it.
+            Attention to steps without a measurement is 0.
 
         Raises
         ------
         AttributeError
-            If there is no transformer (`temporal` or `modules` is set otherwise).
+            If the network has no transformer, because of ``modules="gcmf"`` or `temporal`.
         """
         fitted = self._snapshot()
         if self.modules == "gcmf" or self.temporal != "transformer":
@@ -567,7 +651,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         return fitted._score_rows(X, "attention_weights")
 
     def window_times(self, X: Any) -> np.ndarray:
-        """Return the time steps of each row's window, which `attention_weights` is about.
+        """Return the time steps of the window of each row, to which `attention_weights` refers.
 
         Parameters
         ----------
@@ -577,9 +661,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         Returns
         -------
         ndarray of shape (n_samples, window)
-            Of float64 where times are integers, else of the dtype of `times_`. Ascending; the last
-            is the row's own step, or, if training has not seen that, the last before it. NaN, or
-            NaT, ahead of the first step and where nothing was measured.
+            Time steps in ascending order, as float64 if times are integers and of the dtype of
+            `times_` otherwise. The last one is the step of the row or, if training has not seen it,
+            the last step before it. NaN or NaT stands for steps before the first one and for steps
+            without a measurement.
 
         Raises
         ------
@@ -601,9 +686,9 @@ class TPMCFRegressor(BaseQoSRegressor):
 
     @property
     def times_(self) -> np.ndarray:
-        """The time steps that were measured, as they were given."""
+        """Time steps that were measured, in the form in which `fit` received them."""
         if self._state is None:
-            raise AttributeError(f"{type(self).__name__} has no times_: it is not fitted.")
+            raise AttributeError(f"{type(self).__name__} is not fitted and has no times_.")
         return self._state.time_scale.times_of(self._state.module_.times.cpu().numpy())
 
     def __sklearn_tags__(self) -> Any:
@@ -617,14 +702,14 @@ class TPMCFRegressor(BaseQoSRegressor):
         return interactions
 
     def _warn_of_early(self, steps: np.ndarray) -> None:
-        """Warn of time steps before all that were measured; to be called on a snapshot."""
+        """Warn of time steps before the first measured one; to be called on a snapshot."""
         first = self._state.module_.times[0].item()
         n_early = np.count_nonzero(steps < first)
         if n_early:
             name = self._state.time_scale.name_of(first)
             warnings.warn(
                 f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {name}, the "
-                "first time step of the training rows; they are taken for rows of that step.",
+                "first time step of the training rows; they are predicted as rows of that step.",
                 EarlyTimeWarning,
                 stacklevel=4,
             )
@@ -639,13 +724,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         unknown = [name for name in self.features if name not in FAMILIES]
         if unknown or len(self.features) == 0:
             raise ValueError(
-                f"features={self.features!r} must name at least one of {list(FAMILIES)}, and "
+                f"features={self.features!r} must contain one or more of {list(FAMILIES)}, and "
                 "nothing else."
             )
         if any(not isinstance(n, Integral) or n < 1 for n in self.hidden_sizes):
             raise ValueError(
-                f"hidden_sizes={self.hidden_sizes!r} must hold integers of at least 1: the widths "
-                "of the dense layers but the last."
+                f"hidden_sizes={self.hidden_sizes!r} must contain integers of at least 1, the "
+                "sizes of the hidden dense layers."
             )
 
     def _fit_networks(
@@ -687,7 +772,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         return nets, {}
 
     def _target_rows(self, data: TrainingData) -> np.ndarray:
-        """Training rows that the PTE learns to predict."""
+        """Return the training rows that the PTE learns to predict."""
         steps = data.times
         if self.target_steps is None:
             return np.arange(len(steps))
@@ -696,12 +781,12 @@ class TPMCFRegressor(BaseQoSRegressor):
             first, last = map(data.time_scale.name_of, (int(steps.min()), int(steps.max())))
             raise ValueError(
                 f"target_steps={self.target_steps!r}: no training row is at one of these steps; "
-                f"those of X are from {first} to {last}."
+                f"the steps of X are from {first} to {last}."
             )
         return rows
 
     def _target_steps(self, data: TrainingData) -> Any:
-        """Numbers of the steps that the PTE learns to predict."""
+        """Return the numbers of the steps that the PTE learns to predict."""
         if isinstance(self.target_steps, str):
             return data.times.max()
         if len(self.target_steps) == 0:
@@ -711,7 +796,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             return data.time_scale.steps_of(times, "target_steps")
 
     def _initial_features(self, data: TrainingData, cells: StepCells, folds: np.ndarray) -> Sides:
-        """Features of the nodes without the cells of each fold (F_0)."""
+        """Return features of the nodes, computed without the cells of each fold (F_0)."""
         families = self._families(data.seed)
         features = NodeFeatures([families[name] for name in self.features]).fit(cells)
         return without_folds(features.transform, cells, folds, self.n_folds)
@@ -759,13 +844,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         validation: ValidationDataset | None,
         stage: str,
     ) -> QoSNet:
-        """Train the graph convolution by the product of its embeddings (eq. 9)."""
+        """Train the graph convolution on the product of its embeddings (eq. 9)."""
         from skqos.training import InteractionDataset
 
         return trainer.fit(
             gcmf,
             self._criterion(self.gcmf_loss_scale),
-            # Each step of training convolves all nodes, so that it takes all rows of a fold.
+            # Each training step convolves all nodes, so it uses all rows of a fold.
             InteractionDataset(rows, data.target, data.weights, one_per_batch="tables"),
             validation,
             stage=stage,
@@ -777,7 +862,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     def _sequence_features(self, initial: Sides, gcmf: QoSNet | None) -> TensorSides:
         """Features of the nodes in the sequences: embeddings, initial features, or both.
 
-        Embeddings are of each member, initial features for all.
+        Each member has its own embeddings; the initial features are shared.
         """
         import torch
 

@@ -120,7 +120,7 @@ class GCMF(nn.Module):
 
     def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
         """Predict training rows, all of one fold, from the others' cells; (n_members, n)."""
-        return self._multiply(self.embed(int(tables[0])), users, services, steps)
+        return self._multiply(self.embed(tables[:1]), users, services, steps)
 
     def encode_known(self) -> Encoded:
         """Embed all known nodes at all steps."""
@@ -142,13 +142,15 @@ class GCMF(nn.Module):
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
-    def embed(self, table: int) -> TensorSides:
+    def embed(self, table: Tensor) -> TensorSides:
         """Embeddings of all nodes at all steps, both units' outputs side by side.
 
-        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim).
+        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim). The table is
+        given as a tensor of shape (1,): a number would have to be read from the device.
         """
         first = [
-            self.units[0](side[table]) for side in (self.user_convolved, self.service_convolved)
+            self.units[0](side.index_select(0, table).squeeze(0))
+            for side in (self.user_convolved, self.service_convolved)
         ]
         # One sparse product for all members, side by side in the width.
         wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
@@ -163,7 +165,8 @@ class GCMF(nn.Module):
     @torch.no_grad()
     def embed_all(self) -> TensorSides:
         """Embeddings without each fold; (n_members, n_tables, n_steps, n, 2 * hidden_dim)."""
-        tables = [self.embed(table) for table in range(self.n_tables)]
+        all_tables = torch.arange(self.n_tables, device=self.user_convolved.device)
+        tables = [self.embed(table) for table in all_tables.split(1)]
         return [torch.stack(side, dim=1) for side in zip(*tables, strict=True)]
 
     def prediction_embeddings(self) -> TensorSides:
@@ -178,7 +181,7 @@ class GCMF(nn.Module):
         self.graph = None
         self.folds = self.user_convolved = self.service_convolved = None
 
-    def _operators(self, table: int) -> BipartiteOperators:
+    def _operators(self, table: int | Tensor) -> BipartiteOperators:
         """Operators of the graph without a fold's edges, or of the whole graph."""
         return self.graph(None if self.n_tables == 1 else (self.folds != table).float())
 

@@ -79,7 +79,7 @@ def test_unobserved_target_is_left_out(targets, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_no_observed_target_raises(metric):
-    with pytest.raises(ValueError, match="y_true: no target has the"):
+    with pytest.raises(ValueError, match="y_true: no target has"):
         metric(np.full((4, 2), np.nan), np.zeros((4, 2)))
 
 
@@ -106,7 +106,7 @@ def test_r2_needs_two_observations_and_takes_constants():
     raw = metrics.nan_r2_score(y_true, y_pred, multioutput="raw_values")
     np.testing.assert_array_equal(raw, [1.0, np.nan, 0.0])
     assert metrics.nan_r2_score(y_true, y_pred) == 0.5
-    with pytest.raises(ValueError, match=r"no target has the 2 observed value\(s\)"):
+    with pytest.raises(ValueError, match=r"no target has 2 or more observed values"):
         metrics.nan_r2_score([1.0, np.nan], [1.0, 1.0])
 
 

@@ -75,13 +75,13 @@ def test_kinds_may_be_named(joined, kinds):
 @pytest.mark.parametrize("kind", ["city", "provider", "latitude", "user_as"])
 def test_a_named_kind_that_is_absent_raises(joined, kind):
     """Absent, of one side only, numeric, or named with its prefix."""
-    message = f"region_features names '{kind}'.*'user_{kind}' and 'service_{kind}'.*'country'"
+    message = f"region_features contains '{kind}'.*'user_{kind}' and 'service_{kind}'.*'country'"
     with pytest.raises(ValueError, match=message):
         make(region_features=["as", kind]).fit(*joined)
 
 
 def test_a_kind_named_twice_raises(joined):
-    with pytest.raises(ValueError, match="region_features must name each kind once; got"):
+    with pytest.raises(ValueError, match="region_features must contain each kind of region once"):
         make(region_features=["as", "as"]).fit(*joined)
 
 
@@ -92,7 +92,7 @@ def test_without_context_latent_states_are_off(joined, recwarn):
     assert model.latent_states_ == {}
     assert model.module_.geometry.n_rows == 2
     assert not recwarn.list
-    with pytest.raises(ValueError, match=r"region_features names 'as'.*found: \[\]"):
+    with pytest.raises(ValueError, match=r"region_features contains 'as'.*found: \[\]"):
         make(region_features=["as"]).fit(X[["user", "service"]], y)
 
 
@@ -304,7 +304,7 @@ def test_the_published_model_fits(joined):
     assert len(model.module_.skip) == 0
     assert model.module_.kernels.shape[0] == 1
     assert np.isfinite(model.predict(X)).all()
-    with pytest.raises(ValueError, match="region_features names 'city'"):
+    with pytest.raises(ValueError, match="region_features contains 'city'"):
         R2SLRegressor(**params).fit(*joined)
 
 

@@ -647,7 +647,7 @@ BAD_PARAMS = [
     ({"pseudo_label_weight": np.nan}, "'pseudo_label_weight' parameter"),
     ({"second_stage_start": "last"}, "'second_stage_start' parameter"),
     ({"refill_ratio": 0.5}, r"refill_ratio=0\.5 changes the factors .* second_stage_start='fresh'"),
-    ({"mlp_hidden_sizes": ()}, "must hold at least one layer"),
+    ({"mlp_hidden_sizes": ()}, "must contain at least one layer size"),
     ({"mlp_hidden_sizes": (8, 0)}, "each an int of 1 or more; got"),
     ({"mlp_hidden_sizes": (8, 4.0)}, "each an int of 1 or more; got"),
     ({"mlp_hidden_sizes": (8, "4")}, "each an int of 1 or more; got"),

@@ -287,11 +287,11 @@ def test_context_on_one_side_only(data, side):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"features": ["statistics", "context"]}, r"features=.* must name at least one of \["),
-        ({"features": []}, r"features=\[\] must name at least one"),
+        ({"features": ["statistics", "context"]}, r"features=.* must contain one or more of \["),
+        ({"features": []}, r"features=\[\] must contain one or more"),
         ({"features": "statistics"}, "'features' parameter"),
-        ({"hidden_sizes": (8, 0)}, r"hidden_sizes=\(8, 0\) must hold integers of at least 1"),
-        ({"hidden_sizes": [8.0]}, r"hidden_sizes=\[8\.0\] must hold integers"),
+        ({"hidden_sizes": (8, 0)}, r"hidden_sizes=\(8, 0\) must contain integers of at least 1"),
+        ({"hidden_sizes": [8.0]}, r"hidden_sizes=\[8\.0\] must contain integers"),
         ({"hidden_sizes": ["8"]}, "hidden_sizes="),
         ({"hidden_sizes": 8}, "'hidden_sizes' parameter"),
         ({"target_steps": [3]}, r"target_steps=\[3\]: no training row .* from 0 to 9"),
