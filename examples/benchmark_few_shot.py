@@ -41,7 +41,7 @@ N_MEASURED = (0, 1, 3, 5, 10, 20)
 GRAPH = {
     "convolution": "hygcn",
     "n_layers": 1,
-    "edge_values": "quantile",
+    "edge_values": "sender_quantile",
     "edge_dropout": 0.5,
     "normalization": "row",
 }

@@ -123,10 +123,11 @@ class _SparsePattern(nn.Module):
 class BipartiteGraph(nn.Module):
     """Users and services, joined where a value was observed.
 
-    With `values`, an edge has a type: the bin of its residual, the value less the damped means of
-    its service and its user. The bins are quantiles of the residuals. Means and bins are those of
-    the edges that take part in a product, so that an edge which is left out tells nothing of its
-    value.
+    With `values`, an edge has a type, the quantile of its residual. With ``residuals="both"``, a
+    residual is the value minus the damped means of its service and its user. With
+    ``residuals="sender"``, the type of a message is that of the value minus the damped mean of the
+    node that sends it, which tells the level of the receiver. Means and quantiles are those of the
+    edges that take part in a product. The value of an edge that is left out has no influence.
 
     Parameters
     ----------
@@ -136,6 +137,8 @@ class BipartiteGraph(nn.Module):
         Number of nodes of either side.
     values : ndarray of shape (n_edges,), default=None
         Values of the edges, in any unit; None makes edges without values.
+    residuals : {"both", "sender"}, default="both"
+        Which means are subtracted from the values.
     normalization : {"symmetric", "row"}, default="symmetric"
         How messages are scaled: by the degrees of both ends or by that of the receiver.
     """
@@ -148,9 +151,11 @@ class BipartiteGraph(nn.Module):
         n_services: int,
         *,
         values: np.ndarray | None = None,
+        residuals: str = "both",
         normalization: str = "symmetric",
     ) -> None:
         super().__init__()
+        self.residuals = residuals
         self.normalization = normalization
         self.register_buffer("users", torch.tensor(users, dtype=torch.int32))
         self.register_buffer("services", torch.tensor(services, dtype=torch.int32))
@@ -221,25 +226,37 @@ class BipartiteGraph(nn.Module):
         )
         return operators if bins is None else TypedOperators(operators, bins)
 
-    def bins(self, weights: Tensor) -> Tensor:
-        """Type of each edge, of int64; edges of weight 0 do not influence those of others."""
-        residuals = self._residuals(weights)
-        kept = residuals[weights > 0]
-        if not len(kept):
-            return torch.zeros_like(self.users, dtype=torch.int64)
-        ranks = [max(k * len(kept) // N_BINS, 1) for k in range(1, N_BINS)]
-        bounds = torch.stack([kept.kthvalue(rank).values for rank in ranks])
-        return torch.bucketize(residuals, bounds)
+    def bins(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Type of each edge for users, and for services, as receivers; of int64.
 
-    def _residuals(self, weights: Tensor) -> Tensor:
-        """Values less their mean, the damped mean of their service, and then of their user."""
+        Edges of weight 0 do not influence the types of others.
+        """
         values = self.values.to(weights.dtype)
-        residuals = values - (weights * values).sum() / weights.sum().clamp(min=1)
-        for n, nodes in ((self.n_services, self.services), (self.n_users, self.users)):
-            sums = residuals.new_zeros(n).index_add(0, nodes, weights * residuals)
-            counts = residuals.new_zeros(n).index_add(0, nodes, weights)
-            residuals = residuals - (sums / (counts + MEAN_DAMPING))[nodes]
-        return residuals
+        centred = values - (weights * values).sum() / weights.sum().clamp(min=1)
+        users, services = (self.users, self.n_users), (self.services, self.n_services)
+        less_services = _less_means(centred, weights, *services)
+        if self.residuals == "both":
+            bins = _quantiles(_less_means(less_services, weights, *users), weights)
+            return bins, bins
+        less_users = _less_means(centred, weights, *users)
+        return _quantiles(less_services, weights), _quantiles(less_users, weights)
+
+
+def _less_means(values: Tensor, weights: Tensor, nodes: Tensor, n_nodes: int) -> Tensor:
+    """Subtract the damped weighted mean of each edge's node."""
+    sums = values.new_zeros(n_nodes).index_add(0, nodes, weights * values)
+    counts = values.new_zeros(n_nodes).index_add(0, nodes, weights)
+    return values - (sums / (counts + MEAN_DAMPING))[nodes]
+
+
+def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
+    """Cut values at the quantiles of those of positive weight; bins of int64."""
+    kept = values[weights > 0]
+    if not len(kept):
+        return torch.zeros_like(values, dtype=torch.int64)
+    ranks = [max(k * len(kept) // N_BINS, 1) for k in range(1, N_BINS)]
+    bounds = torch.stack([kept.kthvalue(rank).values for rank in ranks])
+    return torch.bucketize(values, bounds)
 
 
 @dataclass(frozen=True)
@@ -339,12 +356,12 @@ class TypedOperators:
     ----------
     untyped : BipartiteOperators
         Operators of all edges, whatever their type.
-    bins : Tensor of int64 of shape (n_edges,)
-        Type of each edge.
+    bins : tuple of two Tensors of int64 of shape (n_edges,)
+        Type of each edge for users as receivers, and for services.
     """
 
     untyped: BipartiteOperators
-    bins: Tensor
+    bins: tuple[Tensor, Tensor]
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -418,29 +435,34 @@ class TypedOperators:
         return [
             SparseRows(
                 pattern.row_starts,
-                self.bins[pattern.order].int() * pattern.shape[1] + pattern.columns,
+                bins[pattern.order].int() * pattern.shape[1] + pattern.columns,
                 (pattern.shape[0], N_BINS * pattern.shape[1]),
             )
-            for pattern in (graph.by_user, graph.by_service)
+            for pattern, bins in zip((graph.by_user, graph.by_service), self.bins, strict=True)
         ]
 
     @cached_property
     def _hyperedges(self) -> list[tuple[SparseRows, Tensor]]:
-        """The hypergraphs: rows are hyperedges, users of a type, and services of a type."""
+        """The hypergraphs: rows are hyperedges, users of a type, and services of a type.
+
+        Users are hyperedges of services, so that the types are those of services as receivers.
+        """
+        graph = self.untyped.graph
         return [
-            self._typed_hyperedges(pattern, entries)
-            for pattern, entries in zip(
-                (self.untyped.graph.by_user, self.untyped.graph.by_service),
+            self._typed_hyperedges(*case)
+            for case in zip(
+                (graph.by_user, graph.by_service),
                 self.untyped._entries,
+                self.bins[::-1],
                 strict=True,
             )
         ]
 
     def _typed_hyperedges(
-        self, pattern: _SparsePattern, entries: Tensor
+        self, pattern: _SparsePattern, entries: Tensor, bins: Tensor
     ) -> tuple[SparseRows, Tensor]:
         """Sort the entries of a pattern by their type, and within by rows."""
-        bins = self.bins[pattern.order]
+        bins = bins[pattern.order]
         order = torch.cat([torch.nonzero(bins == b).squeeze(1) for b in range(N_BINS)])
         n_rows, n_columns = pattern.shape
         rows = pattern.sorted.rows[order] + n_rows * bins[order]

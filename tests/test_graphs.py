@@ -234,30 +234,44 @@ def some_values(n_edges, seed=5):
     return np.random.default_rng(seed).gamma(1.0, size=n_edges)
 
 
-def slow_bins(users, services, values, weights):
-    """Return the type of each edge: residuals after damped means, cut at three of them."""
+def slow_bins(users, services, values, weights, residuals):
+    """Return the types of each edge for users and for services: residuals cut at three of them."""
     carrying = [k for k, weight in enumerate(weights) if weight]
-    residuals = values - np.mean([values[k] for k in carrying])
-    for nodes in (services, users):
+
+    def less_means(values, nodes):
         means = {}
         for node in set(nodes):
-            mine = [residuals[k] for k in carrying if nodes[k] == node]
+            mine = [values[k] for k in carrying if nodes[k] == node]
             means[node] = sum(mine) / (len(mine) + MEAN_DAMPING)
-        residuals = np.array([r - means[node] for r, node in zip(residuals, nodes, strict=True)])
-    ranked = sorted(residuals[k] for k in carrying)
-    bounds = [ranked[b * len(ranked) // N_BINS - 1] for b in range(1, N_BINS)]
-    return np.array([sum(bound < r for bound in bounds) for r in residuals])
+        return np.array([v - means[node] for v, node in zip(values, nodes, strict=True)])
+
+    def cut(values):
+        ranked = sorted(values[k] for k in carrying)
+        bounds = [ranked[b * len(ranked) // N_BINS - 1] for b in range(1, N_BINS)]
+        return np.array([sum(bound < v for bound in bounds) for v in values])
+
+    centred = values - np.mean([values[k] for k in carrying])
+    if residuals == "both":
+        return [cut(less_means(less_means(centred, services), users))] * 2
+    return [cut(less_means(centred, senders)) for senders in (services, users)]
 
 
-def make_typed(weights=None, values=None, normalization="symmetric"):
-    """Return the operators of a graph with values, and what they are made from."""
+def make_typed(weights=None, values=None, residuals="both", **params):
+    """Return operators of a graph with values, types, and incidences by type for either side."""
     users, services = some_edges()
     values = some_values(len(users)) if values is None else values
     weights = np.ones(len(users)) if weights is None else weights
-    operators = make_operators(users, services, weights, values=values, normalization=normalization)
-    bins = slow_bins(users, services, values, weights)
-    typed = [incidence(users, services, weights * (bins == b)) for b in range(N_BINS)]
+    params |= {"values": values, "residuals": residuals}
+    operators = make_operators(users, services, weights, **params)
+    bins = slow_bins(users, services, values, weights, residuals)
+    typed = [
+        [incidence(users, services, weights * (of_side == b)) for b in range(N_BINS)]
+        for of_side in bins
+    ]
     return operators, bins, typed
+
+
+both_residuals = pytest.mark.parametrize("residuals", ["both", "sender"])
 
 
 def typed_features(n_parts, dim=DIM):
@@ -275,37 +289,53 @@ def typed_hops(operators, x):
     return operators.convolve(torch.tensor(x).flatten(0, 1)), operators.convolve_second_hop(*sides)
 
 
+@both_residuals
 @pytest.mark.parametrize("carrying", ["all", "some"])
-def test_types_are_quantiles_of_residuals(carrying):
+def test_types_are_quantiles_of_residuals(carrying, residuals):
     weights = some_weights(len(some_edges()[0]), carrying)
-    operators, bins, _ = make_typed(weights)
-    assert_array_equal(operators.bins, bins)
-    counts = np.bincount(bins[weights > 0])
-    assert len(counts) == N_BINS
-    assert counts.max() - counts.min() <= 2
+    operators, bins, _ = make_typed(weights, residuals=residuals)
+    for found, expected in zip(operators.bins, bins, strict=True):
+        assert_array_equal(found, expected)
+        counts = np.bincount(expected[weights > 0])
+        assert len(counts) == N_BINS
+        assert counts.max() - counts.min() <= 2
+    assert torch.equal(*operators.bins) == (residuals == "both")
 
 
-def test_types_depend_neither_on_the_unit_nor_on_means():
-    users, services = some_edges()
-    values = some_values(len(users))
+def test_types_depend_neither_on_the_unit_nor_on_an_offset():
+    values = some_values(len(some_edges()[0]))
     operators, bins, _ = make_typed(values=1000 * values + 7)
-    assert_array_equal(operators.bins, bins)
-    assert_array_equal(bins, slow_bins(users, services, values, np.ones(len(users))))
+    assert_array_equal(operators.bins[0], bins[0])
+    assert_array_equal(bins[0], make_typed(values=values)[1][0])
 
 
+def test_types_by_the_sender_tell_the_level_of_the_receiver():
+    users, services = np.divmod(np.arange(60), 6)
+    values = users + np.random.default_rng(0).normal(scale=0.1, size=60)
+    graph = BipartiteGraph(users, services, 10, 6, values=values, residuals="sender")
+    of_users, of_services = (side.numpy() for side in graph.bins(torch.ones(60)))
+    assert_array_equal(of_users, np.minimum(users * 6 * N_BINS // 60, N_BINS - 1))
+    # No service is better than another.
+    assert np.ptp(np.bincount(services, of_services, 6)) < 15
+
+
+@both_residuals
 @both_normalizations
 @pytest.mark.parametrize("carrying", ["all", "some"])
-def test_typed_products_are_those_of_dense_operators(carrying, normalization):
+def test_typed_products_are_those_of_dense_operators(carrying, normalization, residuals):
     weights = some_weights(len(some_edges()[0]), carrying)
-    operators, _, typed = make_typed(weights, normalization=normalization)
+    operators, _, typed = make_typed(weights, residuals=residuals, normalization=normalization)
     x = typed_features(N_BINS + 1)
-    degrees = both_ways(sum(typed)).sum(1) + 1
+    degrees = both_ways(sum(typed[0])).sum(1) + 1
     scale = degrees[:, None] if normalization == "row" else np.sqrt(np.outer(degrees, degrees))
-    first = x[-1] + sum(both_ways(h) / scale @ x[b] for b, h in enumerate(typed))
-    dense = typed_second_hop(typed, normalization)
-    second = sum(operator @ x[b] for b, operator in enumerate(dense))
-    for found, expected in zip(typed_hops(operators, x), (first, second), strict=True):
-        assert_allclose(found, expected, **EXACT)
+    found = typed_hops(operators, x)
+    sides = slice(N_USERS), slice(N_USERS, None)
+    for rows, of_side in zip(sides, typed, strict=True):
+        first = x[-1] + sum(both_ways(h) / scale @ x[b] for b, h in enumerate(of_side))
+        dense = typed_second_hop(of_side, normalization)
+        second = sum(operator @ x[b] for b, operator in enumerate(dense))
+        for product, expected in zip(found, (first, second), strict=True):
+            assert_allclose(product[rows], expected[rows], **EXACT)
 
 
 def test_gradients_of_typed_products_pass_gradcheck():
@@ -320,17 +350,18 @@ def test_gradients_of_typed_products_pass_gradcheck():
     assert torch.autograd.gradcheck(both, x)
 
 
-def test_an_edge_that_is_left_out_tells_nothing_of_its_value():
+@both_residuals
+def test_an_edge_that_is_left_out_tells_nothing_of_its_value(residuals):
     """Neither as a message nor by the means and bins that type the other edges."""
     n_edges = len(some_edges()[0])
     weights = some_weights(n_edges, "some")
     x = typed_features(N_BINS + 1)
     values = some_values(n_edges)
     other = np.where(weights > 0, values, 100 * some_values(n_edges, seed=6))
-    found, expected = (typed_hops(make_typed(weights, v)[0], x) for v in (other, values))
+    found, expected = (typed_hops(make_typed(weights, v, residuals)[0], x) for v in (other, values))
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     # With all edges the values matter.
-    found, expected = (typed_hops(make_typed(None, v)[0], x) for v in (other, values))
+    found, expected = (typed_hops(make_typed(None, v, residuals)[0], x) for v in (other, values))
     assert not any(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
@@ -351,7 +382,7 @@ def test_dropout_drops_a_share_of_the_edges_but_no_statistics(values):
     torch.manual_seed(0)
     dropped, again, whole = graph(held_out, 0.3), graph(held_out, 0.3), graph(held_out)
     if values is not None:
-        assert torch.equal(dropped.bins, whole.bins)
+        assert torch.equal(dropped.bins[0], whole.bins[0])
         dropped, again, whole = dropped.untyped, again.untyped, whole.untyped
     assert (dropped.weights[held_out == 0] == 0).all()
     assert dropped.weights.sum().item() == pytest.approx(700, abs=50)

@@ -116,12 +116,14 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         factors are the structural features. On WS-DREAM, two networks with "none" are as accurate
         as one with a convolution, and take less time.
 
-    edge_values : {"binary", "quantile"}, default="binary"
+    edge_values : {"binary", "quantile", "sender_quantile"}, default="binary"
         Information on the edges of the QoS graph. With "binary", as in the paper, an edge means
         that a pair was observed. With "quantile", the edges have four types, the quarters of the
-        residuals. A residual is the value minus the damped means of its service and its user. Each
-        layer has a linear map for each type, as in GC-MC [2]_, and one for the features of the node
-        itself. It is not in the paper. Used only if `convolution` is not "none".
+        residuals. A residual is the value minus the damped means of its service and its user. With
+        "sender_quantile", only the mean of the node that sends the message is subtracted, so that
+        the types contain the level of the receiver. Each layer has a linear map for each type, as
+        in GC-MC [2]_, and one for the features of the node itself. Both are not in the paper. Used
+        only if `convolution` is not "none".
 
     edge_dropout : float, default=0.0
         Fraction of the edges that carry no messages in a training step. It is not in the paper.
@@ -401,9 +403,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     network. A new node starts from the average factors of its side, and the weights of the tasks
     are initialised again. A target without an observation in the update may be NaN in all its rows.
 
-    A pickle contains the weights, the edges of all graphs, the entity tables, and up to
-    `replay_buffer_size` training rows as codes, transformed targets and weights. It contains no
-    optimiser state.
+    A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows as
+    codes, transformed targets and weights. With a convolution, it contains the edges of all graphs,
+    and unless `edge_values` is "binary", their transformed values. It contains no optimiser state.
 
     References
     ----------
@@ -453,7 +455,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
         "fine_tune_features": ["boolean"],
         "convolution": [StrOptions({"hhgcn", "hygcn", "gcn", "none"})],
-        "edge_values": [StrOptions({"binary", "quantile"})],
+        "edge_values": [StrOptions({"binary", "quantile", "sender_quantile"})],
         "edge_dropout": [Interval(Real, 0, 1, closed="left")],
         "normalization": [StrOptions({"symmetric", "row"})],
         "side_scales": ["boolean"],
@@ -669,12 +671,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _check_parameters(self) -> None:
         if (
             self.convolution != "none"
-            and self.edge_values == "quantile"
+            and self.edge_values != "binary"
             and not self.disjoint_supervision
         ):
             raise ValueError(
-                "edge_values='quantile' needs disjoint_supervision=True: an edge would tell the "
-                "value that the network is to predict."
+                f"edge_values={self.edge_values!r} needs disjoint_supervision=True: an edge would "
+                "tell the value that the network is to predict."
             )
 
     def _check_target(self, y: Any) -> np.ndarray:
@@ -878,7 +880,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             edges.users,
             edges.services,
             *shape,
-            values=edges.values if self.edge_values == "quantile" else None,
+            values=None if self.edge_values == "binary" else edges.values,
+            residuals="sender" if self.edge_values == "sender_quantile" else "both",
             normalization=self.normalization,
         )
 
