@@ -166,11 +166,6 @@ class BipartiteGraph(nn.Module):
         self.by_service = _SparsePattern(services, users, (n_services, n_users))
 
     @property
-    def n_types(self) -> int:
-        """Number of types of edges."""
-        return 1 if self.values is None else N_BINS
-
-    @property
     def n_parts(self) -> int:
         """Number of matrices of features that a convolution takes: types, and own features."""
         return 1 if self.values is None else N_BINS + 1
