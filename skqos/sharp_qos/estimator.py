@@ -403,9 +403,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     network. A new node starts from the average factors of its side, and the weights of the tasks
     are initialised again. A target without an observation in the update may be NaN in all its rows.
 
-    A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows as
-    codes, transformed targets and weights. With a convolution, it contains the edges of all graphs,
-    and unless `edge_values` is "binary", their transformed values. It contains no optimiser state.
+    A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows
+    as codes, transformed targets and weights. With a convolution, it contains the edges of all
+    graphs, and unless `edge_values` is "binary", their transformed values. It contains no optimiser
+    state.
 
     References
     ----------
