@@ -25,7 +25,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-
 from sklearn.pipeline import make_pipeline
 
 from skqos import TPMCFRegressor

@@ -14,9 +14,9 @@ updated and with a new fit to all rows.
 # %%
 # Four weeks
 # ----------
-# Almost half of the made-up measurements are history. The others arrive in four weeks. From the third
-# week on, a fifth of the services take three times as long. Ten users have no measurement before
-# the second week.
+# A third of the made-up measurements are history. The others arrive in four weeks. Ten users have
+# no measurement before the second week. From the third week on, a fifth of the services take three
+# times as long.
 
 from __future__ import annotations
 

@@ -571,6 +571,27 @@ def test_displays_are_drawn(wsdream_folder, monkeypatch, capsys, name, n_axes, p
     assert printed in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("tiny_regressors")
+@pytest.mark.parametrize(
+    ("name", "n_axes", "printed"),
+    [
+        ("plot_cold_start", 1, "both new"),
+        ("plot_forecast", 2, "mean regret"),
+        ("plot_partial_fit", 1, "four updates take"),
+        ("plot_tuning", 1, "learning_rate"),
+    ],
+)
+def test_stories_run(tmp_path, monkeypatch, capsys, name, n_axes, printed):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--out", str(tmp_path / "picture.png")])
+    result = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert len(result["figure"].axes) == n_axes
+    importlib.import_module("matplotlib.pyplot").close("all")
+    assert printed in capsys.readouterr().out
+
+
 # --- Beside the published figures ---------------------------------------------------------------
 
 
