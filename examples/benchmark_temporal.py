@@ -73,7 +73,7 @@ ABLATIONS = {
     "all features": {"features": FAMILIES},
     "in-sample features": {"n_folds": None},
     "all features, autoencoder": {"features": FAMILIES, "similarity": "autoencoder"},
-    "own weights": {**BOTH, "step_weights": "own"},
+    "own weights": {**BOTH, "gcmf_weights": "own"},
     "normalised self-loops": {**BOTH, "self_loops": "normalised"},
     "graph alone in the sequence": {**BOTH, "initial_features": False},
     "no vectors": {"entity_dim": None},

@@ -14,6 +14,7 @@ from torch import nn
 # Ours: objects are made without a constructor, and their checked state is set name by name.
 OURS: dict[str, tuple[str, ...]] = {
     "skqos._times": ("TimeScale",),
+    "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "Side"),
     "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
     "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
     "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
@@ -60,9 +61,16 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "skqos.state": ("FittedState", "NetworkState"),
     "skqos.targets": ("TargetTransform",),
+    "skqos.tpmcf.autoencoder": ("SimilarityAutoencoder", "StackedAutoencoder"),
+    "skqos.tpmcf.calendar": ("Calendar",),
     "skqos.tpmcf.estimator": ("TPMCFRegressor",),
+    "skqos.tpmcf.features": (
+        *("KnownSteps", "MatrixFactors", "NodeFeatures", "SimilarityFactors", "Statistics"),
+    ),
     "skqos.tpmcf.gcmf": ("GCMF", "GraphUnit"),
     "skqos.tpmcf.module": ("FeaturePlacement", "TPMCFModule"),
+    "skqos.tpmcf.recent_cells": ("RecentCells",),
+    "skqos.tpmcf.step_features": ("SpatialFeatures", "StepFeatures"),
     "skqos.tpmcf.transformer": (
         "EncoderBlock",
         "FeatureConvolution",

@@ -7,11 +7,12 @@ transformed targets (`targets`), networks (`training`, in stages) and prediction
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -97,9 +98,9 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: np.ndarray) -> Measurements:
+    def take(self, rows: np.ndarray) -> Self:
         """Return the given rows only."""
-        return Measurements(self.columns.take(rows), self.y[rows], self.weights[rows])
+        return type(self)(self.columns.take(rows), self.y[rows], self.weights[rows])
 
     def check_targets(self) -> None:
         """Raise ValueError if a target has no observation."""
@@ -125,6 +126,8 @@ class TrainingRows:
         Transformed targets; NaN where not observed.
     weights : ndarray of float64 of shape (n,)
         Positive weights of the rows.
+    times : ndarray of int64 of shape (n,) or None
+        Time steps of the rows.
     """
 
     users: EntityEncoder
@@ -133,6 +136,7 @@ class TrainingRows:
     service_codes: np.ndarray
     target: np.ndarray
     weights: np.ndarray
+    times: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -146,8 +150,6 @@ class TrainingData(TrainingRows):
 
     Attributes
     ----------
-    times : ndarray of int64 of shape (n,) or None
-        Time steps of the training rows.
     time_scale : TimeScale or None
         Conversion of times to steps.
     y : ndarray of float64, of the shape of `target`
@@ -158,7 +160,6 @@ class TrainingData(TrainingRows):
         Seed of all random numbers outside torch.
     """
 
-    times: np.ndarray | None
     time_scale: TimeScale | None
     y: np.ndarray
     validation: tuple[Interactions, np.ndarray, np.ndarray] | None
@@ -175,12 +176,13 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     _n_id_columns = 2
     # Number of columns that may have names of ids and time, if not `_n_id_columns`.
     _n_places: int | None = None
-    _state: FittedState | None = None
+    # A FittedState, or that of a subclass, once fitted.
+    _state: Any = None
 
-    n_features_in_ = FittedAttribute()
-    feature_names_in_ = FittedAttribute()
-    users_ = FittedAttribute()
-    services_ = FittedAttribute()
+    n_features_in_ = FittedAttribute[int]()
+    feature_names_in_ = FittedAttribute[np.ndarray]()
+    users_ = FittedAttribute[EntityEncoder]()
+    services_ = FittedAttribute[EntityEncoder]()
 
     def _snapshot(self) -> Self:
         """Return a view of the fitted estimator that no later call changes.
@@ -329,9 +331,9 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
     """
 
-    module_ = FittedAttribute()
-    history_ = FittedAttribute()
-    n_iter_ = FittedAttribute()
+    module_ = FittedAttribute[Any]()
+    history_ = FittedAttribute[pd.DataFrame]()
+    n_iter_ = FittedAttribute[int]()
 
     _parameter_constraints: dict = {
         "user_features": ["array-like", None],

@@ -6,8 +6,9 @@ epochs on the new rows and on earlier ones (`replay`). All results are stored at
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,11 +49,31 @@ MIN_KEPT = 0.05
 WARM_UP = 0.1
 
 
+@dataclass(frozen=True)
+class Update:
+    """What an update has learnt.
+
+    Attributes
+    ----------
+    module : Module
+        The network, grown and trained.
+    net : QoSNet or None
+        The net that trained it; None without training.
+    attributes : dict of str to object
+        Fitted attributes that are others now.
+    """
+
+    module: nn.Module
+    net: QoSNet | None
+    attributes: dict[str, Any]
+
+
 class IncrementalQoSRegressor(BaseQoSRegressor):
     """Base class of estimators that are updated with further observations.
 
     A subclass has the parameters ``partial_fit_epochs`` and ``replay_buffer_size``, and defines
-    ``_fit_networks`` and ``_prepare_update``.
+    ``_fit_networks`` and ``_prepare_update``. A subclass that keeps other rows than a sample of all
+    rows defines ``_kept_rows`` and ``_update`` instead.
     """
 
     _parameter_constraints: dict = {
@@ -62,7 +83,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     }
     # An update is short and overfits less than `fit`; without dropout it learns more from its rows.
     _update_has_dropout = False
-    _replay_buffer = FittedAttribute()
+    _replay_buffer = FittedAttribute[Any]()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -111,7 +132,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self._state = self._snapshot()._updated_by(X, y, sample_weight)
         return self
 
-    def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:
+    def _prepare_update(self, module: Any, rows: TrainingRows) -> dict[str, Any]:
         """Extend a copy of the network in place, and return how to train it.
 
         Returns
@@ -143,12 +164,25 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             service_codes=service_codes,
             target=state.target_transform.transform(rows.y),
             weights=rows.weights,
+            times=columns.times,
         )
-        updated = replace(state, users_=users, services_=services)
-        if self.partial_fit_epochs:
-            updated = self._trained_on(updated, new)
-        else:
-            updated = self._grown_by(updated, new)
+        update = self._update(new)
+        updated = replace(
+            state.with_attributes(**update.attributes),
+            users_=users,
+            services_=services,
+            module_=update.module,
+        )
+        if update.net is not None:
+            from skqos.training import history_frame
+
+            # Only the last net, because each of the earlier ones would keep a network.
+            nets = {STAGE: update.net}
+            updated = replace(
+                updated,
+                history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
+                n_iter_=len(update.net.history),
+            ).with_nets(nets)
         if self._has_intervals:
             return updated.with_intervals(self._updated_intervals(updated, rows))
         return updated
@@ -164,59 +198,50 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             before, rows.y.reshape(len(rows), -1), shape, after
         )
 
-    def _grown_by(self, state: NetworkState, new: TrainingRows) -> NetworkState:
-        """Add new rows without training."""
-        from skqos.prediction import copy_module
-
-        module = copy_module(self.module_)
-        self._prepare_update(module, new)
-        joined = self._replay_buffer.without(new).joined(
-            ReplayBuffer.of_rows(new, self._update_rng())
-        )
-        buffer = joined.limited(self.replay_buffer_size)
-        return replace(
-            state.with_attributes(_replay_buffer=buffer), module_=module.eval(), n_iter_=0
-        )
-
-    def _trained_on(self, state: NetworkState, new: TrainingRows) -> NetworkState:
-        """Add new rows and train on them."""
-        from skqos.training import history_frame
-
-        net, buffer = self._update(new)
-        # Only the last net, because each of the earlier ones would keep a network.
-        nets = {STAGE: net}
-        return replace(
-            state.with_attributes(_replay_buffer=buffer),
-            module_=net.module_,
-            history_=pd.concat([state.history_, history_frame(nets)], ignore_index=True),
-            n_iter_=len(net.history),
-        ).with_nets(nets)
-
-    def _update(self, new: TrainingRows) -> tuple[QoSNet, ReplayBuffer]:
+    def _update(self, new: TrainingRows) -> Update:
         """Sample earlier rows, extend the network and train it."""
         from skqos.prediction import copy_module
-        from skqos.training import seeded, without_dropout
 
         rng = self._update_rng()
         earlier = self._replay_buffer.without(new)
-        n_replayed, rate = _plan(len(new.target), earlier)
+        n_replayed, rate = plan_update(len(new.target), len(earlier), earlier.n_seen)
         replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
-        trainer = self._make_trainer()
         module = copy_module(self.module_)
+        if not self.partial_fit_epochs:
+            self._prepare_update(module, new)
+            return Update(module.eval(), None, {"_replay_buffer": buffer})
+        net = self._train_update(
+            module, rate, rng, lambda: self._prepare_update(module, replayed.appended_to(new))
+        )
+        return Update(net.module_, net, {"_replay_buffer": buffer})
+
+    def _train_update(
+        self,
+        module: Any,
+        rate: float,
+        rng: np.random.RandomState,
+        prepare: Callable[[], dict[str, Any]],
+    ) -> QoSNet:
+        """Train a copy of the network, `rate` times as fast as in `fit`.
+
+        `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
+        """
+        from skqos.training import seeded, without_dropout
+
+        trainer = self._make_trainer()
         seed = int(rng.randint(np.iinfo(np.int32).max))
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:
-            net = trainer.fit(
+            return trainer.fit(
                 module,
                 validation=None,
                 stage=STAGE,
                 max_epochs=self.partial_fit_epochs,
                 learning_rate=rate * self.learning_rate,
                 warm_up=WARM_UP,
-                **self._prepare_update(module, replayed.appended_to(new)),
+                **prepare(),
             )
-        return net, buffer
 
     def _update_rng(self) -> np.random.RandomState:
         """Return a generator that differs between updates, also if `random_state` is an int."""
@@ -226,8 +251,12 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         """Train as in `fit`, and keep rows for updates."""
         nets, attributes = super()._train(data)
-        buffer = ReplayBuffer.of_rows(data, np.random.RandomState(data.seed))
+        buffer = self._kept_rows(data, np.random.RandomState(data.seed))
         return nets, {**attributes, "_replay_buffer": buffer.limited(self.replay_buffer_size)}
+
+    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> Any:
+        """Return the rows that updates train on again; they are limited in number later."""
+        return ReplayBuffer.of_rows(rows, rng)
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop rows beyond `replay_buffer_size`, which may be lower than it was in `fit`."""
@@ -238,13 +267,14 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return state
 
 
-def _plan(n_new: int, buffer: ReplayBuffer) -> tuple[int, float]:
+def plan_update(n_new: int, n_kept: int, n_seen: int) -> tuple[int, float]:
     """Return the number of replayed rows, and the learning rate as a multiple of that of `fit`.
 
-    If the buffer holds only a part of the earlier rows, the learning rate is reduced by that part.
+    If only `n_kept` of the `n_seen` earlier rows were kept, the learning rate is reduced by that
+    part.
     """
-    n_replayed = min(len(buffer), max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
-    if buffer.n_seen == 0:
+    n_replayed = min(n_kept, max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
+    if n_seen == 0:
         return 0, LARGE_RATE
-    share, kept = n_new / buffer.n_seen, len(buffer) / buffer.n_seen
+    share, kept = n_new / n_seen, n_kept / n_seen
     return n_replayed, LARGE_RATE * min(share / LARGE_SHARE, 1.0) * max(kept, MIN_KEPT)

@@ -199,6 +199,7 @@ CONTRACTS = [
             "head_dim": 4,
             "n_filters": 8,
             "hidden_sizes": (8,),
+            "partial_fit_epochs": 3,
         },
         learning={
             "max_epochs": 20,
@@ -226,6 +227,8 @@ CONTRACTS = [
         )
         | FAULTS_OF_OLD_CHECKS,
         temporal=True,
+        # A cell of the last steps.
+        bytes_per_row=28,
     ),
 ]
 
@@ -238,9 +241,10 @@ def _each(contracts):
 
 all_estimators = _each(CONTRACTS)
 temporal_estimators = _each([contract for contract in CONTRACTS if contract.temporal])
-incremental_estimators = _each(
-    [contract for contract in CONTRACTS if hasattr(contract.estimator_class, "partial_fit")]
-)
+INCREMENTAL = [c for c in CONTRACTS if hasattr(c.estimator_class, "partial_fit")]
+incremental_estimators = _each(INCREMENTAL)
+# Those that keep a sample of all rows.
+sampling_estimators = _each([contract for contract in INCREMENTAL if not contract.temporal])
 
 
 def part_of_member(values, like, member):

@@ -13,6 +13,7 @@ import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
 from skqos.baselines import (
+    AMFRegressor,
     EmbeddingMLPRegressor,
     MedianRegressor,
     PMFRegressor,
@@ -27,7 +28,7 @@ NETWORKS = [
     TPMCFRegressor,
     EmbeddingMLPRegressor,
 ]
-ESTIMATORS = [*NETWORKS, UIPCCRegressor, PMFRegressor, MedianRegressor]
+ESTIMATORS = [*NETWORKS, UIPCCRegressor, PMFRegressor, MedianRegressor, AMFRegressor]
 METHODS = (
     "fit",
     "partial_fit",

@@ -138,7 +138,7 @@ VARIANTS = [
     (R2SLRegressor, {"region_features": ["country"], "loss": "e_huber"}),
     (TPMCFRegressor, {"temporal": "gru"}),
     (TPMCFRegressor, {"temporal": "lstm", "n_blocks": 2}),
-    (TPMCFRegressor, {"convolution": "paper", "step_weights": "own"}),
+    (TPMCFRegressor, {"convolution": "paper", "gcmf_weights": "own"}),
     (TPMCFRegressor, {"modules": "gcmf"}),
     (TPMCFRegressor, {"modules": "pte", "entity_dim": None}),
     (TPMCFRegressor, {"similarity": "autoencoder", "token_dim": None, "n_folds": None}),

@@ -39,9 +39,9 @@ class _MatrixRegressor(BaselineRegressor):
     A subclass defines ``_fit_matrix`` and ``_predict_known``.
     """
 
-    user_means_ = FittedAttribute()
-    service_means_ = FittedAttribute()
-    mean_ = FittedAttribute()
+    user_means_ = FittedAttribute[np.ndarray]()
+    service_means_ = FittedAttribute[np.ndarray]()
+    mean_ = FittedAttribute[float]()
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the QoS of pairs, measured or not, known or not.
@@ -174,8 +174,8 @@ class UIPCCRegressor(_MatrixRegressor):
     (2,)
     """
 
-    user_neighborhood_ = FittedAttribute()
-    service_neighborhood_ = FittedAttribute()
+    user_neighborhood_ = FittedAttribute["Neighborhood"]()
+    service_neighborhood_ = FittedAttribute["Neighborhood"]()
 
     PAPER_PARAMS: dict[str, Any] = {"significance_weighting": True, "confidence_weighting": True}
 
@@ -464,9 +464,11 @@ class PMFRegressor(_MatrixRegressor):
         Rank of the factorisation of the interaction matrix.
 
     regularization : float, default=20.0
-        Weight of the squared factors, above 0. Values are divided by the mean of abs(y), so that
-        the result does not depend on the unit of y. The published figures use 40 s for response
-        time and 800 kbps for throughput, which correspond to about 45 and 17 here.
+        Weight of the squared factors.
+
+        It must be above 0. Values are divided by the mean of abs(y), so that the result does not
+        depend on the unit of y. The published figures use 40 s for response time and 800 kbps for
+        throughput, which correspond to about 45 and 17 here.
 
     max_iter : int, default=100
         Maximum number of iterations.
@@ -491,8 +493,9 @@ class PMFRegressor(_MatrixRegressor):
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_factors)
-        Factors of the users, in the order of ``users_.ids_``. Their product with `service_factors_`
-        is the prediction in the unit of y.
+        Factors of the users, in the order of ``users_.ids_``.
+
+        Their product with `service_factors_` is the prediction in the unit of y.
     service_factors_ : ndarray of shape (n_services, n_factors)
         Factors of the services, in the order of ``services_.ids_``.
     loss_curve_ : list of float
@@ -540,10 +543,10 @@ class PMFRegressor(_MatrixRegressor):
     (2,)
     """
 
-    user_factors_ = FittedAttribute()
-    service_factors_ = FittedAttribute()
-    loss_curve_ = FittedAttribute()
-    n_iter_ = FittedAttribute()
+    user_factors_ = FittedAttribute[np.ndarray]()
+    service_factors_ = FittedAttribute[np.ndarray]()
+    loss_curve_ = FittedAttribute[list[float]]()
+    n_iter_ = FittedAttribute[int]()
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
@@ -578,7 +581,7 @@ class PMFRegressor(_MatrixRegressor):
         transposed = matrix.T.tocsr()
         rng = check_random_state(self.random_state)
         services = rng.uniform(size=(matrix.shape[1], self.n_factors))
-        start, losses = time.perf_counter(), []
+        start, losses = time.perf_counter(), list[float]()
         while len(losses) < self.max_iter:
             users = solve_factors(matrix, services, self.regularization)
             services = solve_factors(transposed, users, self.regularization)

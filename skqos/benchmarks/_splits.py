@@ -14,7 +14,6 @@ import pandas as pd
 from skqos.benchmarks import wsdream1, wsdream2
 from skqos.benchmarks._names import check_known
 from skqos.benchmarks._split import Split
-from skqos.datasets import load_wsdream
 
 DENSITIES = (0.01, 0.025, 0.05, 0.07, 0.075, 0.1)
 # The R2SL paper counts densities in measured cells; of response times there are so many.
@@ -118,8 +117,7 @@ def load_split(name: str, folder: str | os.PathLike[str]) -> Split:
 
 
 def _read_of_measured(folder: Path, density: float) -> Split:
-    data = load_wsdream(folder, qos="rt")
-    return wsdream1.resize_split(folder, "rt", data, density, N_MEASURED)
+    return wsdream1.read_measured_split(folder, density, N_MEASURED)
 
 
 def _read_new_entities(folder: Path, qos: str, column: int) -> Split:

@@ -519,7 +519,7 @@ class SharpQoSModule(nn.Module):
     context_dim : int
         Width of all context features together; 0 without context.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of routed and of fused features.
     out_dim : int
@@ -669,7 +669,7 @@ class SharpQoSModule(nn.Module):
         return Encoded(*self._represent_sides(context, structures))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
-        """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
+        """Predict pairs from positions of encoded entities; (n, n_tasks)."""
         predicted = self._multiply(encoded.users[:, :, users], encoded.services[:, :, services])
         return predicted.mean(1).T
 

@@ -73,6 +73,10 @@ class SimilarityAutoencoder:
         ]
         return self
 
+    def extend(self, cells: StepCells) -> SimilarityAutoencoder:  # noqa: ARG002
+        """Return itself: similarities to further entities do not count."""
+        return self
+
     def transform(self, cells: StepCells) -> Sides:
         """Codes of each user and service at each step."""
         sides = []
@@ -80,8 +84,11 @@ class SimilarityAutoencoder:
             normalised_rows(cells), cells.shape[1:], self.models_, strict=True
         ):
             with torch.inference_mode():
-                codes = [model.encoder(batch) for batch in _similarities(rows, n)]
-            sides.append(torch.cat(codes).numpy().astype(np.float64).reshape(-1, n, self.dim))
+                known = model.encoder[0].in_features
+                codes = [model.encoder(batch[:, :known]) for batch in _similarities(rows, n)]
+            # Without a step there is no batch.
+            joined = torch.cat([torch.empty(0, self.dim), *codes]).numpy().astype(np.float64)
+            sides.append(joined.reshape(cells.shape[0], n, self.dim))
         return tuple(sides)
 
     def _train(self, rows: sparse.csr_array, n: int) -> StackedAutoencoder:

@@ -6,13 +6,14 @@ import datetime
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from skqos._arrays import sorted_unique
 from skqos._errors import about
+from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._times import (
     DURATION_TYPES,
@@ -22,37 +23,58 @@ from skqos._times import (
     read_time_step,
     read_times,
 )
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
+)
 from skqos._weighted import weighted_median
-from skqos.base import BaseQoSRegressor, TrainingData
+from skqos.base import TrainingData, TrainingRows
 from skqos.entities import Interactions
 from skqos.exceptions import EarlyTimeWarning
+from skqos.incremental import IncrementalQoSRegressor, Update, plan_update
 from skqos.inputs import Columns
+from skqos.state import FittedAttribute
 from skqos.tpmcf.features import (
     FAMILIES,
     Family,
     MatrixFactors,
     NodeFeatures,
-    Sides,
     SimilarityFactors,
     Statistics,
     StepCells,
     draw_folds,
-    without_folds,
 )
+from skqos.tpmcf.recent_cells import RecentCells
+from skqos.tpmcf.step_features import StepFeatures
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from skqos.tpmcf.features import Sides
     from skqos.tpmcf.gcmf import GCMF, TensorSides
     from skqos.tpmcf.module import TPMCFModule
+    from skqos.tpmcf.updating import StepUpdate
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
 # Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
-MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
+MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
+GCMF_PARAMETERS = (
+    *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_epochs", "gcmf_learning_rate"),
+    "gcmf_loss_scale",
+)
+TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
+PTE_PARAMETERS = (
+    *("entity_dim", "window", "token_dim", "temporal", "n_blocks", "pooling", "step_encoding"),
+    *("target_features", "hidden_sizes", "entity_dropout", "newcomer_share", "forecast_share"),
+    *("max_horizon", "target_steps", "loss_scale", "max_epochs", "partial_fit_epochs"),
+)
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
-class TPMCFRegressor(BaseQoSRegressor):
+class TPMCFRegressor(IncrementalQoSRegressor):
     """Temporal prediction with graph convolution and a predictive transformer encoder (TPMCF).
 
     The measurements of a time step give features of its users and services: statistics, factors of
@@ -128,7 +150,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         Size f' of each of the two graph-convolution units. Used only if `modules` is "both" or
         "gcmf".
 
-    step_weights : {"shared", "own"}, default="shared"
+    gcmf_weights : {"shared", "own"}, default="shared"
         Whether all time steps share the weights of the units ("shared"), or each has its own as in
         the paper ("own"). With "own", the embeddings of different steps are not comparable. Used
         only if `modules` is "both" or "gcmf".
@@ -218,8 +240,10 @@ class TPMCFRegressor(BaseQoSRegressor):
         last step. Used only if `modules` is "both" or "pte".
 
     step_encoding : bool, default=True
-        Whether each step of a sequence has learnt vectors for its time and for its distance from
-        the last step. They are not in the paper. Used only if `modules` is "both" or "pte".
+        Whether each step of a sequence has a learnt vector for its distance from the last step and,
+        if X contains time stamps of two days or more, features of the hour of the day of the target
+        step. From two weeks on, there are also features of the day of the week. They are not in the
+        paper. Used only if `modules` is "both" or "pte".
 
     target_features : bool, default=True
         Whether the dense layers also receive the features of the last step and the vectors of ids
@@ -247,6 +271,13 @@ class TPMCFRegressor(BaseQoSRegressor):
         the network learns to predict steps after the last one. It is not in the paper. Used only if
         `modules` is "both" or "pte".
 
+    max_horizon : int, default=8
+        Largest distance, in time steps, at which these rows are predicted. The distance is drawn
+        for each row; short distances are more frequent. The network knows the distance from the
+        last step of a sequence to the target step; larger distances have the forecast of the
+        largest one. It is not in the paper. Used only if `forecast_share` is above 0 and `modules`
+        is "both" or "pte".
+
     target_steps : list of int or of time stamps, "last" or None, default=None
         Time steps whose rows the sequence encoder learns to predict: all (None), the last one as in
         the paper ("last"), or a list of steps, given by number or by any time stamp in them.
@@ -260,6 +291,22 @@ class TPMCFRegressor(BaseQoSRegressor):
     loss_scale : float, default=0.25
         Scale gamma_t of the Cauchy loss, or threshold of the Huber loss. Used only if `loss` is
         "cauchy" or "huber", and `modules` is "both" or "pte".
+
+    partial_fit_epochs : int, default=1
+        Number of epochs of an update by `partial_fit`.
+
+        With 0, an update computes the features of the new time steps, users and services without
+        training. The graph convolution is not trained during updates, so that updates with
+        ``modules="gcmf"`` never train. Dropout is switched off during updates. Used only if
+        `modules` is "both" or "pte".
+
+    replay_buffer_size : int, default=400_000
+        Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
+        some of them together with the new rows. With 0, no rows are kept, and updates degrade what
+        was learnt before more quickly.
+
+        The rows of the last time steps are kept, and repeated measurements as one row. Late
+        measurements change the features of a time step only if all rows of that step are kept.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -296,8 +343,8 @@ class TPMCFRegressor(BaseQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=1024
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         This is the size of batches of the sequence encoder. A step of the graph convolution uses
         all rows of a fold.
@@ -401,12 +448,17 @@ class TPMCFRegressor(BaseQoSRegressor):
     without a measurement, are masked. Bases and scales of the features are computed from all
     training values, also with folds.
 
-    The network does not know how far ahead a forecast is: all steps after the last measured one
-    have the same prediction. A time before the first measured step is predicted from that step,
-    with an `EarlyTimeWarning`.
+    A time before the first measured step is predicted as a row of that step, with an
+    `EarlyTimeWarning`.
 
-    A pickle contains the weights, the features of every user and service at every step, and the
-    entity tables. It contains no graph, no target values and no optimiser state.
+    `partial_fit` adds new steps, users and services, and late measurements of earlier steps. It
+    computes the features of the steps that got rows, with the bases, the scales and the weights of
+    the graph convolution of `fit`, and trains the encoder on the new rows and on those of the last
+    steps before. A new entity has the features of the average entity at earlier steps, and factors
+    that are folded in by least squares.
+
+    A pickle contains the weights, the features of every user and service at every step, the entity
+    tables, and the rows of the replay buffer. It contains no optimiser state.
 
     References
     ----------
@@ -418,7 +470,7 @@ class TPMCFRegressor(BaseQoSRegressor):
     >>> from skqos import TPMCFRegressor
     >>> from skqos.datasets import make_qos
     >>> data = make_qos(20, 30, density=0.2, n_time_steps=4, random_state=0)
-    >>> model = TPMCFRegressor(max_epochs=2, gcmf_epochs=2, random_state=0).fit(data.X, data.y)
+    >>> model = TPMCFRegressor(max_epochs=2, random_state=0).fit(data.X, data.y)
     >>> model.predict([[3, 17, 2], [3, 17, 4]]).shape
     (2,)
     """
@@ -433,7 +485,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "n_folds": None,
         "modules": "both",
         "gcmf_dim": 64,
-        "step_weights": "own",
+        "gcmf_weights": "own",
         "self_loops": "normalised",
         "gcmf_epochs": 1000,
         "gcmf_learning_rate": 1e-3,
@@ -467,9 +519,24 @@ class TPMCFRegressor(BaseQoSRegressor):
     }
 
     _n_id_columns = 3
+    _step_features = FittedAttribute[Any]()
+
+    _switched_off = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
+        SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
+        SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
+        SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
+        SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
+        SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
+        SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
+        SwitchedOff(
+            ("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}
+        ),
+    )
 
     _parameter_constraints: dict = {
-        **BaseQoSRegressor._parameter_constraints,
+        **IncrementalQoSRegressor._parameter_constraints,
         "features": ["array-like"],
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "similarity_dim": [Interval(Integral, 1, None, closed="left")],
@@ -478,7 +545,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         "n_folds": [Interval(Integral, 2, None, closed="left"), None],
         "modules": [StrOptions({"both", "gcmf", "pte"})],
         "gcmf_dim": [Interval(Integral, 1, None, closed="left")],
-        "step_weights": [StrOptions({"shared", "own"})],
+        "gcmf_weights": [StrOptions({"shared", "own"})],
         "self_loops": [StrOptions({"whole", "normalised"})],
         "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
         "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -503,7 +570,9 @@ class TPMCFRegressor(BaseQoSRegressor):
         "entity_dropout": [Interval(Real, 0, 1, closed="left")],
         "newcomer_share": [Interval(Real, 0, 1, closed="left")],
         "forecast_share": [Interval(Real, 0, 1, closed="left")],
+        "max_horizon": [Interval(Integral, 1, None, closed="left")],
         "target_steps": ["array-like", StrOptions({"last"}), None],
+        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
         "loss": [StrOptions(set(LOSS_NAMES))],
         "loss_scale": [Interval(Real, 0, None, closed="neither")],
     }
@@ -514,16 +583,16 @@ class TPMCFRegressor(BaseQoSRegressor):
         n_members: int = 1,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        features: Sequence[str] = ("statistics",),
+        features: Sequence[Literal["statistics", "factors", "similarity"]] = ("statistics",),
         n_factors: int = 16,
         similarity_dim: int = 16,
-        similarity: str = "factors",
+        similarity: Literal["factors", "autoencoder"] = "factors",
         autoencoder_epochs: int = 20,
         n_folds: int | None = 20,
-        modules: str = "pte",
+        modules: Literal["both", "gcmf", "pte"] = "pte",
         gcmf_dim: int = 8,
-        step_weights: str = "shared",
-        self_loops: str = "whole",
+        gcmf_weights: Literal["shared", "own"] = "shared",
+        self_loops: Literal["whole", "normalised"] = "whole",
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
@@ -533,32 +602,35 @@ class TPMCFRegressor(BaseQoSRegressor):
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
         window: int = 4,
         token_dim: int | None = 32,
-        temporal: str = "transformer",
+        temporal: Literal["transformer", "gru", "lstm"] = "transformer",
         n_blocks: int = 1,
         n_heads: int = 2,
         head_dim: int = 16,
-        convolution: str = "time",
+        convolution: Literal["time", "paper"] = "time",
         n_filters: int = 64,
         dropout: float = 0.0,
-        pooling: str = "max",
+        pooling: Literal["max", "mean", "last"] = "max",
         step_encoding: bool = True,
         target_features: bool = True,
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
         forecast_share: float = 0.2,
-        target_steps: Sequence[int] | str | None = None,
-        loss: str = "absolute_error",
+        max_horizon: int = 8,
+        target_steps: Sequence[Any] | Literal["last"] | None = None,
+        loss: LossName | Literal["cauchy"] = "absolute_error",
         loss_scale: float = 0.25,
-        target_transform: str | None = "auto",
+        partial_fit_epochs: int = 1,
+        replay_buffer_size: int = 400_000,
+        target_transform: TargetTransformName | None = "auto",
         max_epochs: int = 12,
-        optimizer: str = "adamw",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 6e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.1,
         batch_size: int = 1024,
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",
@@ -577,7 +649,7 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.n_folds = n_folds
         self.modules = modules
         self.gcmf_dim = gcmf_dim
-        self.step_weights = step_weights
+        self.gcmf_weights = gcmf_weights
         self.self_loops = self_loops
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
@@ -602,9 +674,12 @@ class TPMCFRegressor(BaseQoSRegressor):
         self.entity_dropout = entity_dropout
         self.newcomer_share = newcomer_share
         self.forecast_share = forecast_share
+        self.max_horizon = max_horizon
         self.target_steps = target_steps
         self.loss = loss
         self.loss_scale = loss_scale
+        self.partial_fit_epochs = partial_fit_epochs
+        self.replay_buffer_size = replay_buffer_size
         self.target_transform = target_transform
         self.max_epochs = max_epochs
         self.optimizer = optimizer
@@ -740,7 +815,7 @@ class TPMCFRegressor(BaseQoSRegressor):
 
         times = sorted_unique(data.times)
         steps = np.searchsorted(times, data.times)
-        cells, cell_of_row = StepCells.from_rows(
+        cells, cell_of_row, _ = StepCells.from_rows(
             steps,
             data.user_codes,
             data.service_codes,
@@ -753,23 +828,32 @@ class TPMCFRegressor(BaseQoSRegressor):
             "users": data.user_codes,
             "services": data.service_codes,
             "steps": steps,
-            "tables": folds[cell_of_row],
+            "folds": folds[cell_of_row],
         }
         targets = self._target_rows(data)
         validation = None if data.validation is None else ValidationDataset(*data.validation)
-        initial = self._initial_features(data, cells, folds)
-        nets = {}
+        families = self._families(data.seed)
+        features = StepFeatures(
+            NodeFeatures([families[name] for name in self.features]), self.n_folds
+        ).fit(cells)
+        initial = features.initial(cells, folds)
+        nets, embedded = {}, None
         if self.modules != "pte":
-            gcmf = self._build_gcmf(times, cells, folds, initial, data)
+            gcmf = self._build_gcmf(initial, data).observe(times, cells, folds, initial)
             stage = "gcmf" if self.modules == "both" else "final"
             nets[stage] = self._train_gcmf(gcmf, rows, data, trainer, validation, stage)
+            embedded = gcmf.embed_all()
+            has_sequences = self.modules == "both"
+            features = features.with_graph(
+                gcmf.freeze(),
+                embedded,
+                bounded=has_sequences and self.bounded_embeddings,
+                with_initial=has_sequences and self.initial_features,
+            )
         if self.modules != "gcmf":
-            features = self._sequence_features(initial, nets.get("gcmf"))
-            module = self._build_module(times, features, data)
+            module = self._build_module(times, features.join(initial, embedded), data)
             nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
-        else:
-            gcmf.freeze()
-        return nets, {}
+        return nets, {"_step_features": features}
 
     def _target_rows(self, data: TrainingData) -> np.ndarray:
         """Return the training rows that the PTE learns to predict."""
@@ -795,14 +879,8 @@ class TPMCFRegressor(BaseQoSRegressor):
             times = read_times(pd.Series(list(self.target_steps)), "target_steps")
             return data.time_scale.steps_of(times, "target_steps")
 
-    def _initial_features(self, data: TrainingData, cells: StepCells, folds: np.ndarray) -> Sides:
-        """Return features of the nodes, computed without the cells of each fold (F_0)."""
-        families = self._families(data.seed)
-        features = NodeFeatures([families[name] for name in self.features]).fit(cells)
-        return without_folds(features.transform, cells, folds, self.n_folds)
-
     def _families(self, seed: int) -> dict[str, Family]:
-        similarity = SimilarityFactors(self.similarity_dim, seed)
+        similarity: Family = SimilarityFactors(self.similarity_dim, seed)
         if self.similarity == "autoencoder":
             from skqos.tpmcf.autoencoder import SimilarityAutoencoder
 
@@ -813,26 +891,17 @@ class TPMCFRegressor(BaseQoSRegressor):
             "similarity": similarity,
         }
 
-    def _build_gcmf(
-        self,
-        times: np.ndarray,
-        cells: StepCells,
-        folds: np.ndarray,
-        features: Sides,
-        data: TrainingData,
-    ) -> GCMF:
+    def _build_gcmf(self, features: Sides, data: TrainingData) -> GCMF:
         from skqos.tpmcf.gcmf import GCMF
 
+        n_steps, in_dim = features[0].shape[1], features[0].shape[3]
         return GCMF(
-            times,
-            cells,
-            folds,
-            features,
+            in_dim,
             n_members=self.n_members,
             hidden_dim=self.gcmf_dim,
-            own_weights=self.step_weights == "own",
+            n_weights=n_steps if self.gcmf_weights == "own" else 1,
             whole_self=self.self_loops == "whole",
-            start=weighted_median(data.target, data.weights),
+            initial_prediction=weighted_median(data.target, data.weights),
         )
 
     def _train_gcmf(
@@ -851,7 +920,7 @@ class TPMCFRegressor(BaseQoSRegressor):
             gcmf,
             self._criterion(self.gcmf_loss_scale),
             # Each training step convolves all nodes, so it uses all rows of a fold.
-            InteractionDataset(rows, data.target, data.weights, one_per_batch="tables"),
+            InteractionDataset(rows, data.target, data.weights, one_per_batch="folds"),
             validation,
             stage=stage,
             max_epochs=self.gcmf_epochs,
@@ -859,61 +928,41 @@ class TPMCFRegressor(BaseQoSRegressor):
             learning_rate=self.gcmf_learning_rate,
         )
 
-    def _sequence_features(self, initial: Sides, gcmf: QoSNet | None) -> TensorSides:
-        """Features of the nodes in the sequences: embeddings, initial features, or both.
-
-        Each member has its own embeddings; the initial features are shared.
-        """
-        import torch
-
-        from skqos.tpmcf.gcmf import standardise
-
-        parts = []
-        if gcmf is None or self.initial_features:
-            parts.append([torch.as_tensor(side).unsqueeze(0) for side in initial])
-        if gcmf is not None:
-            embedded = gcmf.module_.embed_all()
-            if self.bounded_embeddings:
-                embedded = [torch.tanh(standardise(side)) for side in embedded]
-            parts.append(embedded)
-            gcmf.module_.freeze()
-        n_members = len(parts[-1][0])
-        return [
-            torch.cat([part.expand(n_members, -1, -1, -1, -1) for part in side], dim=4)
-            for side in zip(*parts, strict=True)
-        ]
-
     def _build_module(
         self, times: np.ndarray, features: TensorSides, data: TrainingData
     ) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
+        from skqos.tpmcf.calendar import make_calendar
         from skqos.tpmcf.module import TPMCFModule
 
-        vectors = None
+        entities = None
         if self.entity_dim is not None:
-            vectors = [
+            users, services = (
                 FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
                 for side in (data.users, data.services)
-            ]
+            )
+            entities = users, services
         token_dim = self.token_dim
         if token_dim is None:
             token_dim = sum(side.shape[-1] for side in features)
         return TPMCFModule(
             times,
             features,
-            vectors,
+            entities,
             self._build_encoder(token_dim),
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
+            max_horizon=self.max_horizon,
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
             step_encoding=self.step_encoding,
+            calendar=make_calendar(data.time_scale, times) if self.step_encoding else None,
             target_features=self.target_features,
-            vector_dropout=self.entity_dropout,
+            entity_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
-            start=weighted_median(data.target, data.weights),
+            initial_prediction=weighted_median(data.target, data.weights),
         )
 
     def _build_encoder(self, dim: int) -> nn.Module:
@@ -968,7 +1017,57 @@ class TPMCFRegressor(BaseQoSRegressor):
             stage="final",
             max_epochs=self.max_epochs,
         )
-        module.forget_training_tables()
+        module.forget_training()
+        return net
+
+    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> RecentCells:
+        return RecentCells.of_rows(rows, rng)
+
+    def _update(self, new: TrainingRows) -> Update:
+        """Take the steps of further rows in, then train on them and on the last ones before."""
+        from skqos.prediction import copy_module
+        from skqos.tpmcf.module import TPMCFModule
+        from skqos.tpmcf.updating import StepUpdate
+
+        features = self._step_features
+        features.check_shared_weights()
+        rng = self._update_rng()
+        known_times = self.module_.times.numpy()
+        update = StepUpdate.of_rows(new, features, self._replay_buffer, known_times, rng)
+        module, net = copy_module(self.module_), None
+        has_sequences = isinstance(module, TPMCFModule)
+        if has_sequences:
+            module.grow(new.users, new.services)
+        if has_sequences and self.partial_fit_epochs:
+            net = self._train_on_steps(module, update, rng)
+            module = net.module_
+        else:
+            update.place(module, update.touched, update.describe(update.touched))
+        buffer = update.cells.limited(self.replay_buffer_size)
+        return Update(module, net, {"_replay_buffer": buffer, "_step_features": update.features})
+
+    def _train_on_steps(
+        self, module: TPMCFModule, update: StepUpdate, rng: np.random.RandomState
+    ) -> QoSNet:
+        """Train the PTE on further cells and on earlier ones of the last steps."""
+        from skqos.training import InteractionDataset
+
+        further = update.further()
+        # How much there was ahead of the cells that are kept does not matter: time goes on.
+        n_replayed, rate = plan_update(len(further), update.n_earlier, max(update.n_earlier, 1))
+        cells = np.concatenate([further, update.replayed(n_replayed, rng)])
+
+        def prepare() -> dict[str, Any]:
+            times = update.describable(cells)
+            features = update.describe(times)
+            update.place(module, times, features)
+            module.train_on(features, update.positions(times))
+            target, weights = update.cells.target[cells], update.cells.weights[cells]
+            rows = InteractionDataset(update.inputs(cells), target, weights)
+            return {"criterion": self._criterion(self.loss_scale), "rows": rows}
+
+        net = self._train_update(module, rate, rng, prepare)
+        net.module_.forget_training()
         return net
 
     def _criterion(self, scale: float) -> nn.Module:

@@ -7,10 +7,11 @@ are the services likewise.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from scipy import sparse
@@ -62,13 +63,22 @@ class StepCells:
         values: np.ndarray,
         weights: np.ndarray,
         shape: tuple[int, int, int],
-    ) -> tuple[StepCells, np.ndarray]:
-        """Collect the cells of training rows; also return the cell of each row."""
+    ) -> tuple[StepCells, np.ndarray, np.ndarray]:
+        """Collect the cells of training rows.
+
+        Returns
+        -------
+        cells : StepCells
+        cell_of_row : ndarray of int64 of shape (n_rows,)
+        weights : ndarray of float64 of shape (n_cells,)
+            Sum of the weights of each cell's rows.
+        """
         keys = np.ravel_multi_index((steps, users, services), shape)
         distinct = sorted_unique(keys)
         cell_of_row = np.searchsorted(distinct, keys)
-        means = np.bincount(cell_of_row, weights * values) / np.bincount(cell_of_row, weights)
-        return cls(*np.unravel_index(distinct, shape), means, shape), cell_of_row
+        sums = np.bincount(cell_of_row, weights)
+        means = np.bincount(cell_of_row, weights * values) / sums
+        return cls(*np.unravel_index(distinct, shape), means, shape), cell_of_row, sums
 
     def __len__(self) -> int:
         return len(self.values)
@@ -96,15 +106,6 @@ class StepCells:
         entries = self.values, (self.step_users, self.step_services)
         return sparse.csr_array(entries, shape=(n_steps * n_users, n_steps * n_services))
 
-    def observed(self) -> Sides:
-        """Tell which users and which services were measured in which step."""
-        sides = []
-        for rows, n in zip((self.step_users, self.step_services), self.shape[1:], strict=True):
-            is_observed = np.zeros(self.shape[0] * n, dtype=bool)
-            is_observed[rows] = True
-            sides.append(is_observed.reshape(self.shape[0], n))
-        return tuple(sides)
-
 
 class Family(Protocol):
     """A family of features: what it has to learn, it learns from all training cells."""
@@ -112,33 +113,39 @@ class Family(Protocol):
     def fit(self, cells: StepCells) -> Family:
         """Learn a basis that all steps share."""
 
+    def extend(self, cells: StepCells) -> Family:
+        """Return a family that has also room for the further entities of these cells."""
+
     def transform(self, cells: StepCells) -> Sides:
-        """Describe each user and service at each step by the given cells alone."""
+        """Describe each user and service at each step by the given cells alone.
+
+        NaN stands for what they do not tell.
+        """
 
 
 class Statistics:
     """Minimum, maximum, median, mean and standard deviation of what was measured (F_S).
 
-    An entity without a measurement in a step takes the average of its other steps.
+    They are NaN for an entity without a measurement in a step.
     """
 
     def fit(self, cells: StepCells) -> Statistics:  # noqa: ARG002  (part of the protocol)
         """Learn nothing."""
         return self
 
+    def extend(self, cells: StepCells) -> Statistics:  # noqa: ARG002  (part of the protocol)
+        """Return itself: statistics have no basis."""
+        return self
+
     def transform(self, cells: StepCells) -> Sides:
         """Five statistics of each user and service at each step."""
         n_steps = cells.shape[0]
-        sides = []
-        for groups, n, observed in zip(
-            (cells.step_users, cells.step_services),
-            cells.shape[1:],
-            cells.observed(),
-            strict=True,
-        ):
-            statistics = group_statistics(groups, cells.values, n_steps * n)
-            sides.append(fill_unobserved(statistics.reshape(n_steps, n, -1), observed))
-        return tuple(sides)
+        return tuple(
+            group_statistics(groups, cells.values, n_steps * n).reshape(n_steps, n, len(STATISTICS))
+            for groups, n in zip(
+                (cells.step_users, cells.step_services), cells.shape[1:], strict=True
+            )
+        )
 
 
 def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
@@ -156,7 +163,7 @@ def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> n
     Returns
     -------
     ndarray of float64 of shape (n_groups, 5)
-        0 for groups without a value.
+        NaN for groups without a value.
     """
     order = np.lexsort((values, groups))
     ordered = values[order]
@@ -166,7 +173,7 @@ def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> n
     first = np.cumsum(n) - n
     mean = np.add.reduceat(ordered, first) / n
     deviation = ordered - np.repeat(mean, n)
-    statistics = np.zeros((n_groups, len(STATISTICS)))
+    statistics = np.full((n_groups, len(STATISTICS)), np.nan)
     statistics[filled] = np.column_stack(
         [
             ordered[first],
@@ -179,27 +186,63 @@ def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> n
     return statistics
 
 
-def fill_unobserved(values: np.ndarray, observed: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class KnownSteps:
+    """Sums of an entity's features over the steps in which they are known.
+
+    Attributes
+    ----------
+    sums : ndarray of float64 of shape (n, width)
+        Sums over those steps.
+    counts : ndarray of int64 of shape (n, width)
+        Number of those steps.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        """Add up features of shape (n_steps, n, width); NaN is unknown."""
+        return cls(np.nansum(values, axis=0), np.isfinite(values).sum(axis=0))
+
+    def __add__(self, other: KnownSteps) -> KnownSteps:
+        return KnownSteps(self.sums + other.sums, self.counts + other.counts)
+
+    def __sub__(self, other: KnownSteps) -> KnownSteps:
+        return KnownSteps(self.sums - other.sums, self.counts - other.counts)
+
+    def grown(self, n: int) -> KnownSteps:
+        """Append entities of which nothing is known."""
+        margins = (0, n - len(self.sums)), (0, 0)
+        return KnownSteps(np.pad(self.sums, margins), np.pad(self.counts, margins))
+
+    def averages(self) -> np.ndarray:
+        """Average of each entity; of all averages for one that has none, 0 where nobody has."""
+        means = self.sums / np.maximum(self.counts, 1)
+        known = self.counts > 0
+        overall = means.sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
+        return np.where(known, means, overall)
+
+
+def fill_unknown(values: np.ndarray, elsewhere: KnownSteps | None = None) -> np.ndarray:
     """Replace what an entity lacks in a step by the average of its other steps.
 
     Parameters
     ----------
     values : ndarray of float of shape (n_steps, n, width)
-        Features of one side.
-    observed : ndarray of bool of shape (n_steps, n)
-        Whether they rest on a measurement.
+        Features of one side; NaN is unknown.
+    elsewhere : KnownSteps, default=None
+        What is known of further steps.
 
     Returns
     -------
     ndarray of the shape of `values`
-        An entity that was never measured takes the average entity, or 0 where nothing was.
+        Without NaN.
     """
-    weights = observed[:, :, None]
-    count = observed.sum(axis=0)[:, None]
-    sums = (values * weights).sum(axis=0)
-    means = sums / np.maximum(count, 1)
-    overall = means.sum(axis=0) / max(np.count_nonzero(count), 1)
-    return np.where(weights, values, np.where(count > 0, means, overall))
+    known = KnownSteps.of(values)
+    known = known if elsewhere is None else known + elsewhere
+    return np.where(np.isnan(values), known.averages(), values)
 
 
 class MatrixFactors:
@@ -232,15 +275,28 @@ class MatrixFactors:
         # The inverse of less than the smallest normal number may be infinite.
         least = max(MIN_SINGULAR_VALUE * singular.max(initial=0.0), np.finfo(np.float64).tiny)
         is_kept = singular > least
-        inverse = np.divide(1, singular, out=np.zeros_like(singular), where=is_kept)
-        self.bases_ = [side * inverse for side in factors]
+        self.inverse_ = np.divide(1, singular, out=np.zeros_like(singular), where=is_kept)
+        self.bases_ = [side * self.inverse_ for side in factors]
         return self
+
+    def extend(self, cells: StepCells) -> MatrixFactors:
+        """Fold further entities in: those of the basis that fit their means best.
+
+        The other side's factors, which are orthogonal, stay as they are.
+        """
+        means = interaction_matrix(cells.users, cells.services, cells.values, cells.shape[1:])
+        extended = copy.copy(self)
+        extended.bases_ = []
+        sides = (means, *self.bases_), (means.T, *self.bases_[::-1])
+        for matrix, own, other in sides:
+            further = sparse.csr_array(matrix)[len(own) :, : len(other)]
+            extended.bases_.append(np.concatenate([own, (further @ other) * self.inverse_]))
+        return extended
 
     def transform(self, cells: StepCells) -> Sides:
         """Factors of each user and service at each step."""
-        n_steps = cells.shape[0]
-        of_users, of_services = (np.tile(basis, (n_steps, 1)) for basis in self.bases_)
-        return _split_steps(cells.blocks @ of_services, cells.blocks.T @ of_users, n_steps)
+        of_users, of_services = (np.tile(basis, (cells.shape[0], 1)) for basis in self.bases_)
+        return _split_steps(cells, cells.blocks @ of_services, cells.blocks.T @ of_users)
 
 
 class SimilarityFactors:
@@ -278,30 +334,45 @@ class SimilarityFactors:
             self.projections_.append(left)
         return self
 
+    def extend(self, cells: StepCells) -> SimilarityFactors:
+        """Leave the projections as they are: similarities to further entities do not count."""
+        extended = copy.copy(self)
+        extended.projections_ = [
+            np.pad(projection, ((0, n - len(projection)), (0, 0)))
+            for projection, n in zip(self.projections_, cells.shape[1:], strict=True)
+        ]
+        return extended
+
     def transform(self, cells: StepCells) -> Sides:
         """Compressed similarities of each user and service at each step."""
-        n_steps = cells.shape[0]
         compressed = (
-            rows @ (rows.T @ np.tile(projection, (n_steps, 1)))
+            rows @ (rows.T @ np.tile(projection, (cells.shape[0], 1)))
             for rows, projection in zip(normalised_rows(cells), self.projections_, strict=True)
         )
-        return _split_steps(*compressed, n_steps)
+        return _split_steps(cells, *compressed)
 
 
 def normalised_rows(cells: StepCells) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Users' and services' measurements of each step, scaled to length 1."""
     by_service = sparse.csr_array(cells.blocks.T)
+    if not len(cells):
+        return cells.blocks, by_service
     return tuple(normalize(rows) for rows in (cells.blocks, by_service))
 
 
-def _split_steps(of_users: np.ndarray, of_services: np.ndarray, n_steps: int) -> Sides:
-    return of_users.reshape(n_steps, -1, of_users.shape[1]), of_services.reshape(
-        n_steps, -1, of_services.shape[1]
+def _split_steps(cells: StepCells, *sides: np.ndarray) -> Sides:
+    """Give the steps an axis of their own, the first."""
+    n_steps, *sizes = cells.shape
+    return tuple(
+        side.reshape(n_steps, n, side.shape[1]) for n, side in zip(sizes, sides, strict=True)
     )
 
 
 class NodeFeatures:
     """The initial features of the nodes: the families, side by side and standardised (F_0).
+
+    An entity without a measurement in a step takes the average of its other steps, where a family
+    has nothing to say of it.
 
     Parameters
     ----------
@@ -312,6 +383,8 @@ class NodeFeatures:
     ----------
     scales_ : list of tuple of ndarray
         Mean and standard deviation of each feature over all nodes and steps, one pair a side.
+    known_ : list of KnownSteps
+        What is known of the entities in all steps, one a side.
     """
 
     def __init__(self, families: Sequence[Family]) -> None:
@@ -321,19 +394,60 @@ class NodeFeatures:
         """Learn bases and scales from all training cells."""
         for family in self.families:
             family.fit(cells)
-        self.scales_ = [_scale(values) for values in self._lay_side_by_side(cells)]
+        described = self._describe(cells)
+        self.known_ = [KnownSteps.of(values) for values in described]
+        self.scales_ = [_scale(fill_unknown(values)) for values in described]
         return self
 
-    def transform(self, cells: StepCells) -> Sides:
-        """Features of each user and service at each step, of float32, by the given cells."""
+    def extend(self, before: StepCells, after: StepCells) -> NodeFeatures:
+        """Return features that also know the further entities and measurements of some steps.
+
+        Scales and what bases there are stay as they are.
+
+        Parameters
+        ----------
+        before, after : StepCells
+            The cells of the steps, without and with the further ones, over the same steps and all
+            entities.
+        """
+        extended = copy.copy(self)
+        extended.families = [family.extend(after) for family in self.families]
+        extended.known_ = [
+            known.grown(new.shape[1]) - KnownSteps.of(old) + KnownSteps.of(new)
+            for known, old, new in zip(
+                self.known_, extended._describe(before), extended._describe(after), strict=True
+            )
+        ]
+        return extended
+
+    def elsewhere(self, cells: StepCells) -> list[KnownSteps]:
+        """Return what is known of all steps but those of the given cells, which are all of them."""
+        return [
+            known - KnownSteps.of(values)
+            for known, values in zip(self.known_, self._describe(cells), strict=True)
+        ]
+
+    def transform(self, cells: StepCells, elsewhere: list[KnownSteps] | None = None) -> Sides:
+        """Features of each user and service at each step, of float32, by the given cells.
+
+        Parameters
+        ----------
+        cells : StepCells
+            The cells of some steps.
+        elsewhere : list of KnownSteps, default=None
+            What is known of further steps, one a side.
+        """
         return tuple(
-            np.clip((values - mean) / deviation, -LARGEST, LARGEST).astype(np.float32)
-            for values, (mean, deviation) in zip(
-                self._lay_side_by_side(cells), self.scales_, strict=True
+            np.clip((fill_unknown(values, of_side) - mean) / deviation, -LARGEST, LARGEST).astype(
+                np.float32
+            )
+            for values, of_side, (mean, deviation) in zip(
+                self._describe(cells), elsewhere or (None, None), self.scales_, strict=True
             )
         )
 
-    def _lay_side_by_side(self, cells: StepCells) -> Sides:
+    def _describe(self, cells: StepCells) -> Sides:
+        """Lay the families side by side; NaN where an entity lacks something in a step."""
         parts = [family.transform(cells) for family in self.families]
         return tuple(np.concatenate(side, axis=2) for side in zip(*parts, strict=True))
 

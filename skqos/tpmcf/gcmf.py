@@ -14,6 +14,8 @@ from skqos.graphs import BipartiteGraph, BipartiteOperators
 from skqos.prediction import Encoded
 from skqos.tpmcf.features import Sides, StepCells
 
+# Buffers: the first unit's input in training, and what prediction takes.
+BY_SIDE = ("user_convolved", "service_convolved", "user_frozen", "service_frozen")
 # Features of both sides: (..., n_steps, n_users, width) and (..., n_steps, n_services, width).
 TensorSides = Sequence[Tensor]
 
@@ -57,70 +59,80 @@ class GCMF(nn.Module):
 
     Parameters
     ----------
-    times : ndarray of int64 of shape (n_steps,)
-        The time steps, ascending.
-    cells : StepCells
-        The training cells: the edges.
-    folds : ndarray of int64 of shape (n_cells,)
-        Fold of each.
-    features : tuple of ndarray of shape (n_tables, n_steps, n, width)
-        Initial features of users and services (F_0), one table without the cells of each fold; a
-        single table is of all cells.
+    in_dim : int
+        Width of the initial features.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of each unit (f').
-    own_weights : bool
-        Whether each step has weights of its own (the paper) or all share them.
+    n_weights : int
+        Number of weights of each unit: 1, which all steps share, or one per step (the paper).
     whole_self : bool
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
-    start : float
-        What is predicted at first; learnt on.
+    initial_prediction : float
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
         self,
-        times: np.ndarray,
-        cells: StepCells,
-        folds: np.ndarray,
-        features: Sides,
+        in_dim: int,
         *,
         n_members: int,
         hidden_dim: int,
-        own_weights: bool,
+        n_weights: int,
         whole_self: bool,
-        start: float,
+        initial_prediction: float,
     ) -> None:
         super().__init__()
-        n_steps, n_users, n_services = cells.shape
-        in_dim = features[0].shape[-1]
         self.whole_self = whole_self
-        self.register_buffer("times", torch.tensor(times))
-        self.register_buffer("folds", torch.tensor(folds, dtype=torch.int32))
-        self.graph = BipartiteGraph(
-            cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
-        )
-        n_weights = n_steps if own_weights else 1
         self.units = nn.ModuleList(
             GraphUnit(n_members, n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
         )
-        self.start = nn.Parameter(torch.full((n_members, 1), float(start)))
-        self.n_tables = len(features[0])
+        self.constant = nn.Parameter(torch.full((n_members, 1), float(initial_prediction)))
+        self.graph = None
+        self.n_folds = 0
+        for name in ("times", "folds", *BY_SIDE):
+            self.register_buffer(name, None)
+
+    def observe(
+        self, times: np.ndarray, cells: StepCells, folds: np.ndarray, features: Sides
+    ) -> GCMF:
+        """Take the graphs of some steps, which `embed` and training are then about.
+
+        Parameters
+        ----------
+        times : ndarray of int64 of shape (n_steps,)
+            The time steps, ascending.
+        cells : StepCells
+            Their cells: the edges.
+        folds : ndarray of int64 of shape (n_cells,)
+            Fold of each.
+        features : tuple of ndarray of shape (n_folds, n_steps, n, width)
+            Initial features of users and services (F_0) without the cells of each fold; a single
+            fold is of all cells.
+        """
+        n_steps, n_users, n_services = cells.shape
+        self.times = torch.tensor(times)
+        self.folds = torch.tensor(folds, dtype=torch.int32)
+        self.graph = BipartiteGraph(
+            cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
+        )
+        self.n_folds = len(features[0])
         # The first unit convolves what never changes: once is enough.
         convolved = [
             convolve_steps(
-                self._operators(k), [torch.tensor(side[k]) for side in features], whole_self
+                self._operators(k), [torch.tensor(side[k]) for side in features], self.whole_self
             )
-            for k in range(self.n_tables)
+            for k in range(self.n_folds)
         ]
-        for name, side in zip(("user", "service"), zip(*convolved, strict=True), strict=True):
-            self.register_buffer(f"{name}_convolved", torch.stack(side))
-            self.register_buffer(f"{name}_frozen", None)
+        self.user_convolved, self.service_convolved = map(torch.stack, zip(*convolved, strict=True))
+        self.user_frozen = self.service_frozen = None
+        return self
 
-    def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
+    def forward(self, users: Tensor, services: Tensor, steps: Tensor, folds: Tensor) -> Tensor:
         """Predict training rows, all of one fold, from the others' cells; (n_members, n)."""
-        return self._multiply(self.embed(tables[:1]), users, services, steps)
+        return self._multiply(self.embed(folds[:1]), users, services, steps)
 
     def encode_known(self) -> Encoded:
         """Embed all known nodes at all steps."""
@@ -138,24 +150,24 @@ class GCMF(nn.Module):
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
-    def embed(self, table: Tensor) -> TensorSides:
-        """Embeddings of all nodes at all steps, both units' outputs side by side.
+    def embed(self, fold: Tensor) -> TensorSides:
+        """Embeddings of all nodes at all steps, both units' outputs side by side, without a fold.
 
-        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim). The table is
+        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim). The fold is
         given as a tensor of shape (1,): a number would have to be read from the device.
         """
         first = [
-            self.units[0](side.index_select(0, table).squeeze(0))
+            self.units[0](side.index_select(0, fold).squeeze(0))
             for side in (self.user_convolved, self.service_convolved)
         ]
         # One sparse product for all members, side by side in the width.
         wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
-        convolved = convolve_steps(self._operators(table), wide, self.whole_self)
-        n_members = len(self.start)
+        convolved = convolve_steps(self._operators(fold), wide, self.whole_self)
+        n_members = len(self.constant)
         second = [
             self.units[1](side.unflatten(2, (n_members, -1)).permute(2, 0, 1, 3))
             for side in convolved
@@ -164,10 +176,10 @@ class GCMF(nn.Module):
 
     @torch.no_grad()
     def embed_all(self) -> TensorSides:
-        """Embeddings without each fold; (n_members, n_tables, n_steps, n, 2 * hidden_dim)."""
-        all_tables = torch.arange(self.n_tables, device=self.user_convolved.device)
-        tables = [self.embed(table) for table in all_tables.split(1)]
-        return [torch.stack(side, dim=1) for side in zip(*tables, strict=True)]
+        """Embeddings without each fold; (n_members, n_folds, n_steps, n, 2 * hidden_dim)."""
+        folds = torch.arange(self.n_folds, device=self.user_convolved.device)
+        embedded = [self.embed(fold) for fold in folds.split(1)]
+        return [torch.stack(side, dim=1) for side in zip(*embedded, strict=True)]
 
     def prediction_embeddings(self) -> TensorSides:
         """Average the embeddings over the folds: they are what training has seen."""
@@ -175,15 +187,41 @@ class GCMF(nn.Module):
             return [self.user_frozen, self.service_frozen]
         return [side.mean(1) for side in self.embed_all()]
 
-    def freeze(self) -> None:
+    def freeze(self) -> GCMF:
         """Keep what prediction needs: the embeddings, no graph and no features."""
         self.user_frozen, self.service_frozen = self.prediction_embeddings()
+        return self._forget_graph()
+
+    def forget_steps(self) -> GCMF:
+        """Keep the weights alone, to observe other steps."""
+        self.times = self.user_frozen = self.service_frozen = None
+        return self._forget_graph()
+
+    def place(self, times: np.ndarray, at: np.ndarray, embedded: TensorSides) -> None:
+        """Put embeddings of some steps among the frozen ones of all.
+
+        Parameters
+        ----------
+        times : ndarray of int64 of shape (n_steps,)
+            All time steps.
+        at : ndarray of int64 of shape (n_placed,)
+            Positions of the placed ones.
+        embedded : sequence of Tensor of shape (n_members, n_placed, n, width)
+            Their embeddings; nodes that are not known yet come last.
+        """
+        for name, placed in zip(("user_frozen", "service_frozen"), embedded, strict=True):
+            frozen = place_steps(getattr(self, name), self.times, times, at, placed)
+            setattr(self, name, frozen)
+        self.times = torch.tensor(times)
+
+    def _forget_graph(self) -> GCMF:
         self.graph = None
         self.folds = self.user_convolved = self.service_convolved = None
+        return self
 
-    def _operators(self, table: int | Tensor) -> BipartiteOperators:
+    def _operators(self, fold: int | Tensor) -> BipartiteOperators:
         """Operators of the graph without a fold's edges, or of the whole graph."""
-        return self.graph(None if self.n_tables == 1 else (self.folds != table).float())
+        return self.graph(None if self.n_folds == 1 else (self.folds != fold).float())
 
     def _multiply(
         self, embedded: TensorSides, users: Tensor, services: Tensor, steps: Tensor
@@ -192,7 +230,7 @@ class GCMF(nn.Module):
             take_nodes(side, steps, codes)
             for side, codes in zip(embedded, (users, services), strict=True)
         )
-        return self.start + (of_users * of_services).sum(2) / of_users.shape[2] ** 0.5
+        return self.constant + (of_users * of_services).sum(2) / of_users.shape[2] ** 0.5
 
 
 def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
@@ -203,6 +241,37 @@ def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
     """
     rows = steps * nodes.shape[2] + codes
     return nodes.flatten(1, 2).index_select(1, rows.flatten()).unflatten(1, rows.shape)
+
+
+def place_steps(
+    nodes: Tensor, known_times: Tensor, times: np.ndarray, at: np.ndarray, placed: Tensor
+) -> Tensor:
+    """Put the features of some steps among those of the known steps.
+
+    Parameters
+    ----------
+    nodes : Tensor of shape (n_members, n_known_steps, n_known, width)
+        Features at the known steps.
+    known_times : Tensor of int64 of shape (n_known_steps,)
+        These steps.
+    times : ndarray of int64 of shape (n_steps,)
+        All steps, ascending: the known and the placed ones.
+    at : ndarray of int64 of shape (n_placed,)
+        Positions of the placed ones.
+    placed : Tensor of shape (n_members, n_placed, n, width)
+        Their features. Nodes that are not known come last.
+
+    Returns
+    -------
+    Tensor of shape (n_members, n_steps, n, width)
+        A node that was not known is the average node at the steps that were not placed.
+    """
+    n_new = placed.shape[2] - nodes.shape[2]
+    grown = torch.cat([nodes, average_node(nodes).expand(-1, -1, n_new, -1)], dim=2)
+    result = grown.new_empty(len(grown), len(times), *grown.shape[2:])
+    result[:, np.searchsorted(times, known_times.numpy())] = grown
+    result[:, at] = placed
+    return result
 
 
 def average_node(nodes: Tensor) -> Tensor:
@@ -242,11 +311,11 @@ def convolve_steps(
     return [part.unflatten(0, side.shape[:2]) for part, side in zip(parts, sides, strict=True)]
 
 
-def standardise(values: Tensor) -> Tensor:
-    """Centre and scale each feature (the last axis) of each member (the first).
+def embedding_scales(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature (the last axis) of each member (the first).
 
-    Constant ones become 0.
+    The deviation of a constant one is 1.
     """
     everything = tuple(range(1, values.ndim - 1))
     deviation, mean = torch.std_mean(values, everything, correction=0, keepdim=True)
-    return (values - mean) / torch.where(deviation > 0, deviation, 1)
+    return mean, torch.where(deviation > 0, deviation, 1)

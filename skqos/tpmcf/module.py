@@ -11,11 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from skqos.embeddings import EMBEDDING_STD, FeatureEmbedding
-from skqos.entities import EntityTable
+from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
-from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, take_nodes
+from skqos.tpmcf.calendar import Calendar
+from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, place_steps, take_nodes
 from skqos.tpmcf.transformer import each_step, pool
+
+SIDES = ("user", "service")
+# What prediction takes, and what training takes in its place.
+BUFFERS = (
+    *("times", "window_steps", "window_present", "user_features", "service_features"),
+    *("fold_rows", "user_folds", "service_folds"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,16 @@ class Windows:
     present : Tensor of bool of shape (n, window)
         False for padding: ahead of the first step, and where nothing was measured. The last step is
         there.
-    ahead : Tensor of int64 of shape (n,)
-        0 if the last step is the target step, 1 if the target step comes later.
+    horizons : Tensor of int64 of shape (n,)
+        Time steps from the last step to the target step, at most the largest that training draws.
+    targets : Tensor of int64 of shape (n,)
+        The target steps.
     """
 
     steps: Tensor
     present: Tensor
-    ahead: Tensor
+    horizons: Tensor
+    targets: Tensor
 
 
 def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
@@ -65,123 +76,211 @@ def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
 
 
+def interpolate_horizons(longest: int) -> Tensor:
+    """Write each horizon as a mean of the nearest of 0, 1, 2, 4, 8 and so on.
+
+    Parameters
+    ----------
+    longest : int
+        The longest horizon.
+
+    Returns
+    -------
+    Tensor of shape (longest + 1, n_knots)
+        Shares of the knots in each horizon; the last knot is the longest horizon or beyond it.
+    """
+    horizons = np.arange(longest + 1)
+    # 0 for horizon 0, 1 for 1, 2 for 2, 3 for 4.
+    place = np.where(horizons > 0, 1 + np.log2(np.maximum(horizons, 1)), 0.0)
+    knots = np.arange(int(np.ceil(place[-1])) + 1)
+    shares = np.maximum(1 - np.abs(place[:, None] - knots), 0)
+    return torch.tensor(shares, dtype=torch.float32)
+
+
 class TPMCFModule(nn.Module):
     """Predict a user's QoS of a service at a time step from both their last steps.
 
     A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
-    linearly, plus what both are at every step (id and context), which step it is and how far back.
-    The encoder goes over the sequence, the maximum over time summarises it, dense layers predict.
-    Members see the same rows in the same windows; all weights and vectors are of each member.
+    linearly, plus what both are at every step (id and context), how far back the step is, how far
+    ahead of the last step the target lies and, where steps have dates, the target's time of the day
+    and of the week. The encoder goes over the sequence, the maximum over time summarises it, dense
+    layers predict. Members see the same rows in the same windows; all weights and embeddings are of
+    each member.
 
     Parameters
     ----------
     times : ndarray of int64 of shape (n_steps,)
         The time steps seen in training, ascending.
-    features : sequence of Tensor of shape (n_members or 1, n_tables, n_steps, n, width)
+    features : sequence of Tensor of shape (n_members or 1, n_folds, n_steps, n, width)
         Features of users and of services without the cells of each fold, of each member or for
         all. Prediction takes their average over the folds.
-    vectors : tuple of FeatureEmbedding, or None
-        Of users and of services.
+    entities : tuple of FeatureEmbedding, or None
+        Embeddings of users and of services.
     encoder : Module
         From sequences and their masks to sequences.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     token_dim : int or None
         Width of a step of the sequence; None takes the features as they are, side by side.
     window : int
         Length of a sequence, in time steps; those without measurements are padded.
+    max_horizon : int
+        The longest distance from the last step of a window to the target step that training draws;
+        longer ones count as this one.
     hidden_sizes : sequence of int
         Widths of the dense layers but the last.
     pooling : {"max", "mean", "last"}
         How the sequence is summarised.
     step_encoding : bool
-        Whether a step tells its time and its distance from the target step.
+        Whether a step tells its distance from the last one.
+    calendar : Calendar or None
+        Tells the time of the day and of the week of a target step.
     target_features : bool
-        Whether the dense layers see features and vectors of the last step beside the summary.
-    vector_dropout : float
-        Dropout of the vectors in training.
+        Whether the dense layers see features and embeddings of the last step, and the time of the
+        target, beside the summary.
+    entity_dropout : float
+        Dropout of the embeddings of users and services in training.
     newcomer_share : float
         Share of the users and of the services of training rows that are given as newcomers.
     forecast_share : float
-        Share of the training rows that are predicted from the steps before their own.
-    start : float
-        What is predicted at first; learnt on.
+        Share of the training rows that are predicted from steps before their own.
+    initial_prediction : float
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
         self,
         times: np.ndarray,
         features: TensorSides,
-        vectors: tuple[FeatureEmbedding, FeatureEmbedding] | None,
+        entities: tuple[FeatureEmbedding, FeatureEmbedding] | None,
         encoder: nn.Module,
         *,
         n_members: int,
         token_dim: int | None,
         window: int,
+        max_horizon: int,
         hidden_sizes: Sequence[int],
         pooling: str,
         step_encoding: bool,
+        calendar: Calendar | None,
         target_features: bool,
-        vector_dropout: float,
+        entity_dropout: float,
         newcomer_share: float,
         forecast_share: float,
-        start: float,
+        initial_prediction: float,
     ) -> None:
         super().__init__()
         self.pooling = pooling
+        self.window = window
+        self.max_horizon = max_horizon
         self.target_features = target_features
         self.newcomer_share = newcomer_share
         self.forecast_share = forecast_share
-        self.register_buffer("times", torch.tensor(times))
-        steps, present = lay_windows(times, window)
-        self.register_buffer("window_steps", steps)
-        self.register_buffer("window_present", present)
-        for name, side in zip(("user", "service"), features, strict=True):
-            # The average node comes after all others: that of newcomers.
-            self.register_buffer(f"{name}_tables", torch.cat([side, average_node(side)], dim=-2))
-            self.register_buffer(f"{name}_features", side.mean(1))
-        self.vectors = None if vectors is None else nn.ModuleList(vectors)
-        self.vector_dropout = ByteDropout(vector_dropout)
+        for name in BUFFERS:
+            self.register_buffer(name, None)
+        self._set_steps(times, [side.mean(1) for side in features])
+        self.train_on(features)
+        self.entities = None if entities is None else nn.ModuleList(entities)
+        self.entity_dropout = ByteDropout(entity_dropout)
         self.encoder = encoder
+        self.calendar = calendar
         widths = [side.shape[-1] for side in features]
-        vector_widths = [side.out_dim for side in vectors or ()]
+        entity_widths = [side.out_dim for side in entities or ()]
         dim = sum(widths) if token_dim is None else token_dim
         self.mix_features = _mixers(n_members, widths, token_dim)
-        self.mix_vectors = None if vectors is None else _mixers(n_members, vector_widths, dim)
-        self.step_vectors = self.position_vectors = None
+        self.mix_entities = None if entities is None else _mixers(n_members, entity_widths, dim)
+        self.position_embeddings = None
         if step_encoding:
-            self.step_vectors = _vectors(n_members, len(times), dim)
-            self.position_vectors = _vectors(n_members, window, dim)
-        # One for a window that ends at the target step, one for a window that ends before it.
-        self.ahead_vectors = _vectors(n_members, 2, dim)
-        in_dim = dim + (sum(widths) + sum(vector_widths)) * target_features
+            self.position_embeddings = _embeddings(n_members, window, dim)
+        self.register_buffer("horizon_shares", interpolate_horizons(max_horizon))
+        self.horizon_embeddings = _embeddings(n_members, self.horizon_shares.shape[1], dim)
+        in_dim = dim + (sum(widths) + sum(entity_widths)) * target_features
+        self.mix_calendar = None
+        if calendar is not None:
+            self.mix_calendar = MemberLinear(n_members, calendar.out_dim, dim, bias=False)
+            in_dim += calendar.out_dim * target_features
         self.layers = nn.ModuleList(
             MemberLinear(n_members, n, next_n) for n, next_n in pairwise([in_dim, *hidden_sizes, 1])
         )
-        nn.init.constant_(self.layers[-1].bias, start)
+        nn.init.constant_(self.layers[-1].bias, initial_prediction)
 
-    def forward(self, users: Tensor, services: Tensor, steps: Tensor, tables: Tensor) -> Tensor:
+    def train_on(self, features: TensorSides, at: np.ndarray | None = None) -> None:
+        """Take the features that training rows are predicted from, without the cells of each fold.
+
+        Parameters
+        ----------
+        features : sequence of Tensor of shape (n_members or 1, n_folds, n_described, n, width)
+            Features of users and of services at the described steps.
+        at : ndarray of int64 of shape (n_described,), default=None
+            Positions of these into the steps; None is all. Elsewhere the features of prediction
+            apply.
+        """
+        n_folds, n_described = features[0].shape[1:3]
+        n_steps = len(self.times)
+        rows = torch.arange(n_folds * n_described).view(n_folds, n_described)
+        parts = [[side.flatten(1, 2)] for side in features]
+        if at is not None:
+            others = torch.arange(n_steps).repeat(n_folds, 1)
+            others[:, at] = rows + n_steps
+            rows = others
+            parts = [
+                [getattr(self, f"{name}_features"), *part]
+                for name, part in zip(SIDES, parts, strict=True)
+            ]
+        self.fold_rows = rows
+        for name, part in zip(SIDES, parts, strict=True):
+            nodes = torch.cat(part, dim=1)
+            # The average node comes after all others: that of newcomers.
+            setattr(self, f"{name}_folds", torch.cat([nodes, average_node(nodes)], dim=2))
+
+    def place(self, times: np.ndarray, at: np.ndarray, features: TensorSides) -> None:
+        """Put the features of some steps, perhaps new ones, among those that prediction takes.
+
+        Parameters
+        ----------
+        times : ndarray of int64 of shape (n_steps,)
+            All time steps, ascending.
+        at : ndarray of int64 of shape (n_placed,)
+            Positions of the placed ones.
+        features : sequence of Tensor of shape (n_members or 1, n_placed, n, width)
+            Their features; nodes that are not known yet come last.
+        """
+        known = self.user_features, self.service_features
+        self._set_steps(
+            times,
+            [
+                place_steps(side, self.times, times, at, placed)
+                for side, placed in zip(known, features, strict=True)
+            ],
+        )
+
+    def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
+        """Make room for the embeddings of the users and services that were appended."""
+        for embedding, side in zip(self.entities or (), (users, services), strict=False):
+            embedding.grow(side.table_, side.n_categories)
+
+    def forward(self, users: Tensor, services: Tensor, steps: Tensor, folds: Tensor) -> Tensor:
         """Predict training rows; (n_members, n).
 
         Parameters
         ----------
         users, services, steps : Tensor of int64 of shape (n,)
             Codes.
-        tables : Tensor of int64 of shape (n,)
-            Which table of features holds those without the row's own value.
+        folds : Tensor of int64 of shape (n,)
+            The fold of each row, whose features do not contain the row's own value.
         """
         windows = self._training_windows(steps)
-        table_steps = tables.unsqueeze(1) * len(self.times) + windows.steps
-        features, vectors = [], []
+        rows = self.fold_rows[folds.unsqueeze(1), windows.steps]
+        features, embeddings = [], []
         for k, codes in enumerate((users, services)):
             is_new = torch.rand(codes.shape, device=codes.device) < self.newcomer_share
-            features.append(self._features_of(k, codes, is_new, table_steps))
-            if self.vectors is not None:
-                vectors.append(self._vectors_of(k, codes, is_new))
+            features.append(self._features_of(k, codes, is_new, rows))
+            if self.entities is not None:
+                embeddings.append(self._embeddings_of(k, codes, is_new))
         mixed = sum(
             each_step(mix, side) for mix, side in zip(self.mix_features, features, strict=True)
         )
-        return self._predict(mixed, [side[:, :, -1] for side in features], vectors, windows)
+        return self._predict(mixed, [side[:, :, -1] for side in features], embeddings, windows)
 
     def encode_known(self) -> Encoded:
         """Gather what is known of every known node; mix its features once.
@@ -190,31 +289,31 @@ class TPMCFModule(nn.Module):
         the same at every step, (n_members, n, width), if there is any.
         """
         averages = [average_node(side) for side in (self.user_features, self.service_features)]
-        vectors = [embedding.encode_known() for embedding in self.vectors or ()]
+        embeddings = [embedding.encode_known() for embedding in self.entities or ()]
         sides = [
-            self._side(k, features, vectors[k : k + 1])
+            self._side(k, features, embeddings[k : k + 1])
             for k, features in enumerate((self.user_features, self.service_features))
         ]
-        return Encoded(*sides, (averages, [side.mean(1) for side in vectors]))
+        return Encoded(*sides, (averages, [side.mean(1) for side in embeddings]))
 
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
         """Gather what is known of newcomers: they have the features of the average node."""
-        averages, average_vectors = known.averages
+        averages, average_embeddings = known.averages
         sides = []
         for k, new in enumerate((new_users, new_services)):
-            vectors = [
+            embeddings = [
                 embedding.encode_new(average, new)
                 for embedding, average in zip(
-                    (self.vectors or ())[k : k + 1], average_vectors[k : k + 1], strict=True
+                    (self.entities or ())[k : k + 1], average_embeddings[k : k + 1], strict=True
                 )
             ]
-            sides.append(self._side(k, averages[k].expand(-1, -1, len(new), -1), vectors))
+            sides.append(self._side(k, averages[k].expand(-1, -1, len(new), -1), embeddings))
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         return self._predict(*self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(
@@ -224,84 +323,101 @@ class TPMCFModule(nn.Module):
 
         Its shape is (n, n_blocks, n_heads, window, window).
         """
-        mixed, _, vectors, windows = self._gather(encoded, users, services, times)
-        sequence = self._sequence(mixed, vectors, windows)
+        mixed, _, embeddings, windows = self._gather(encoded, users, services, times)
+        sequence = self._sequence(mixed, embeddings, windows)
         return self.encoder.attention_weights(sequence, windows.present).mean(0)
 
     def windows(self, times: Tensor) -> Windows:
         """Find the window of each time: it ends at the time, or at the last step before it.
 
-        A time before all steps has the first step alone.
+        A time before all steps is taken for the first step.
         """
-        ends = last_steps(self.times, times)
-        return self._windows_ending_at(ends, (self.times[ends] != times).long())
+        return self._windows_ending_at(last_steps(self.times, times), times)
 
-    def forget_training_tables(self) -> None:
+    def forget_training(self) -> None:
         """Keep what prediction needs."""
-        self.user_tables = self.service_tables = None
+        self.fold_rows = self.user_folds = self.service_folds = None
+
+    def _set_steps(self, times: np.ndarray, features: TensorSides) -> None:
+        """Take the measured steps, and the features that prediction takes there."""
+        self.times = torch.tensor(times)
+        self.window_steps, self.window_present = lay_windows(times, self.window)
+        self.user_features, self.service_features = features
 
     def _training_windows(self, steps: Tensor) -> Windows:
-        """End windows at the rows' own steps; those of a share of the rows a step earlier."""
-        ahead = torch.rand(steps.shape, device=steps.device) < self.forecast_share
-        ahead = (ahead & (steps > 0)).long()
-        return self._windows_ending_at(steps - ahead, ahead)
+        """End windows at the rows' own steps; those of a share of the rows earlier.
 
-    def _windows_ending_at(self, ends: Tensor, ahead: Tensor) -> Windows:
-        return Windows(self.window_steps[ends], self.window_present[ends], ahead)
+        Horizons of these are drawn up to the longest, the logarithm uniformly.
+        """
+        draws = torch.rand(2, *steps.shape, device=steps.device)
+        horizons = ((self.max_horizon + 1) ** draws[0]).long().clamp(1, self.max_horizon)
+        targets = self.times[steps]
+        wanted = targets - horizons
+        ends = torch.searchsorted(self.times, wanted, right=True) - 1
+        # The smallest integers wrap around: there is no step before them.
+        is_forecast = (draws[1] < self.forecast_share) & (ends >= 0) & (wanted < targets)
+        return self._windows_ending_at(torch.where(is_forecast, ends, steps), targets)
 
-    def _features_of(self, side: int, codes: Tensor, is_new: Tensor, table_steps: Tensor) -> Tensor:
+    def _windows_ending_at(self, ends: Tensor, targets: Tensor) -> Windows:
+        horizons = (targets - self.times[ends]).clamp(0, self.max_horizon)
+        return Windows(self.window_steps[ends], self.window_present[ends], horizons, targets)
+
+    def _features_of(self, side: int, codes: Tensor, is_new: Tensor, rows: Tensor) -> Tensor:
         """Sequences of features; those of newcomers are of the average entity."""
-        values = (self.user_tables, self.service_tables)[side]
-        codes = torch.where(is_new, values.shape[-2] - 1, codes)
-        return take_nodes(values.flatten(1, 2), table_steps, codes.unsqueeze(1))
+        nodes = (self.user_folds, self.service_folds)[side]
+        codes = torch.where(is_new, nodes.shape[2] - 1, codes)
+        return take_nodes(nodes, rows, codes.unsqueeze(1))
 
-    def _vectors_of(self, side: int, codes: Tensor, is_new: Tensor) -> Tensor:
-        """Vectors of ids and context; the ids of newcomers are the average id."""
-        embedding = self.vectors[side]
-        vectors = embedding(codes)
-        ids, context = vectors.tensor_split([embedding.dim], dim=2)
+    def _embeddings_of(self, side: int, codes: Tensor, is_new: Tensor) -> Tensor:
+        """Embeddings of ids and context; the ids of newcomers are the average id."""
+        embedding = self.entities[side]
+        found = embedding(codes)
+        ids, context = found.tensor_split([embedding.dim], dim=2)
         average = embedding.average_id().unsqueeze(1)
         of_ids = torch.where(is_new.unsqueeze(1), average, ids)
-        return self.vector_dropout(torch.cat([of_ids, context], dim=2))
+        return self.entity_dropout(torch.cat([of_ids, context], dim=2))
 
     def _gather(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Windows]:
         windows = self.windows(times)
-        mixed, last, vectors = 0, [], []
+        mixed, last, embeddings = 0, [], []
         for side, codes in ((encoded.users, users), (encoded.services, services)):
             features, mixed_features, *of_ids = side
             mixed = mixed + take_nodes(mixed_features, windows.steps, codes.unsqueeze(1))
             last.append(take_nodes(features, windows.steps[:, -1], codes))
-            vectors += [vector.index_select(1, codes) for vector in of_ids]
-        return mixed, last, vectors, windows
+            embeddings += [embedding.index_select(1, codes) for embedding in of_ids]
+        return mixed, last, embeddings, windows
 
-    def _side(self, k: int, features: Tensor, vectors: list[Tensor]) -> list[Tensor]:
-        return [features, each_step(self.mix_features[k], features), *vectors]
+    def _side(self, k: int, features: Tensor, embeddings: list[Tensor]) -> list[Tensor]:
+        return [features, each_step(self.mix_features[k], features), *embeddings]
 
-    def _sequence(self, mixed: Tensor, vectors: list[Tensor], windows: Windows) -> Tensor:
-        """Add what holds at every step, and which step it is; 0 where padded (eq. 7)."""
-        constant = self.ahead_vectors.index_select(1, windows.ahead)
-        if vectors:
+    def _sequence(self, mixed: Tensor, embeddings: list[Tensor], windows: Windows) -> Tensor:
+        """Add what holds at every step, and how far back it is; 0 where padded (eq. 7)."""
+        by_horizon = self.horizon_shares @ self.horizon_embeddings
+        constant = by_horizon.index_select(1, windows.horizons)
+        if embeddings:
             constant = constant + sum(
-                mix(side) for mix, side in zip(self.mix_vectors, vectors, strict=True)
+                mix(side) for mix, side in zip(self.mix_entities, embeddings, strict=True)
             )
+        if self.calendar is not None:
+            constant = constant + self.mix_calendar(self.calendar(windows.targets))
         sequence = mixed + constant.unsqueeze(2)
-        if self.step_vectors is not None:
-            of_steps = self.step_vectors[:, windows.steps] + self.position_vectors.unsqueeze(1)
-            sequence = sequence + of_steps
+        if self.position_embeddings is not None:
+            sequence = sequence + self.position_embeddings.unsqueeze(1)
         return sequence * windows.present.unsqueeze(2)
 
     def _predict(
-        self, mixed: Tensor, last: list[Tensor], vectors: list[Tensor], windows: Windows
+        self, mixed: Tensor, last: list[Tensor], embeddings: list[Tensor], windows: Windows
     ) -> Tensor:
         """Encode the sequence, summarise it, go through the dense layers."""
-        sequence = self._sequence(mixed, vectors, windows)
+        sequence = self._sequence(mixed, embeddings, windows)
         summary = pool(self.encoder(sequence, windows.present), windows.present, self.pooling)
         hidden = summary
         if self.target_features:
-            last = [side.expand(len(summary), -1, -1) for side in last]
-            hidden = torch.cat([summary, *last, *vectors], dim=2)
+            dates = [] if self.calendar is None else [self.calendar(windows.targets)]
+            shared = [side.expand(len(summary), -1, -1) for side in (*last, *dates)]
+            hidden = torch.cat([summary, *shared, *embeddings], dim=2)
         for layer in self.layers[:-1]:
             hidden = torch.relu(layer(hidden))
         return self.layers[-1](hidden).squeeze(2)
@@ -327,5 +443,5 @@ def _mixers(n_members: int, widths: list[int], dim: int | None) -> nn.ModuleList
     return nn.ModuleList(MemberLinear(n_members, width, dim) for width in widths)
 
 
-def _vectors(n_members: int, n: int, dim: int) -> nn.Parameter:
+def _embeddings(n_members: int, n: int, dim: int) -> nn.Parameter:
     return nn.Parameter(EMBEDDING_STD * torch.randn(n_members, n, dim))

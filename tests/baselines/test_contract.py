@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
+from skqos.baselines import AMFRegressor, MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.datasets import make_qos
 from skqos.intervals import IntervalRegressor
 from skqos.persistence import load_model, save_model
@@ -29,6 +29,7 @@ BASELINES = [
     PMFRegressor(regularization=2.0, max_iter=5, random_state=0),
     MedianRegressor(),
     MedianRegressor(by="pair"),
+    AMFRegressor(max_iter=5, random_state=0),
 ]
 
 
@@ -42,7 +43,7 @@ each_baseline = pytest.mark.parametrize(
     "model",
     BASELINES,
     indirect=True,
-    ids=["UIPCC", "article", "PMF", "service median", "pair median"],
+    ids=["UIPCC", "article", "PMF", "service median", "pair median", "AMF"],
 )
 
 
@@ -104,6 +105,7 @@ def test_grid_search_over_a_pipeline(model, qos):
         "UIPCCRegressor": ("n_neighbors", [1, 3]),
         "PMFRegressor": ("n_factors", [1, 3]),
         "MedianRegressor": ("by", ["user", "pair"]),
+        "AMFRegressor": ("n_factors", [1, 3]),
     }[type(model).__name__]
     grid = {f"{pipeline.steps[-1][0]}__{name}": values}
     search = GridSearchCV(pipeline, grid, scoring="neg_mean_absolute_error", cv=2)
@@ -152,6 +154,8 @@ def test_bad_input_to_fit_raises_and_keeps_the_earlier_model(model, qos, case):
         (PMFRegressor(max_iter=0), "max_iter"),
         (MedianRegressor(by="region"), "by"),
         (MedianRegressor(by=None), "by"),
+        (AMFRegressor(error_rate=0.0), "error_rate"),
+        (AMFRegressor(step_size=0), "step_size"),
     ],
 )
 def test_bad_parameters_raise(model, name):
@@ -190,7 +194,7 @@ def test_search_spaces(estimator, qos):
 def test_torch_is_not_needed():
     script = (
         "import sys; from skqos.baselines import *; X = [[0, 0], [0, 1], [1, 0]];"
-        "models = UIPCCRegressor(), PMFRegressor(), MedianRegressor(by='pair');"
+        "models = UIPCCRegressor(), PMFRegressor(), MedianRegressor(by='pair'), AMFRegressor();"
         "[model.fit(X, [1., 2., 3.]).predict(X) for model in models];"
         "print('torch' in sys.modules)"
     )

@@ -4,7 +4,7 @@ import torch
 
 # Buffers without the axis of members, beside those of graphs.
 SHARED = (
-    *("times", "window_steps", "window_present"),
+    *("times", "window_steps", "window_present", "fold_rows", "horizon_shares"),
     *("folds", "rows", "numerics", "user_convolved", "service_convolved"),
 )
 

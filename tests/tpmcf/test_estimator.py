@@ -1,6 +1,5 @@
 """TPMCFRegressor beyond the common contract: switches, published settings, time, honesty."""
 
-import contextlib
 import pickle
 import re
 
@@ -61,11 +60,11 @@ def trainings(monkeypatch):
     original = Trainer.fit
 
     def spy(self, module, criterion, rows, *args, stage, **kwargs):
-        # Those of the first member, without the average node at the end.
+        # Those of the first member by fold and step, without the average node at the end.
         tables = [
-            side[0, :, :, :-1].clone()
+            side[0, :, :-1].unflatten(0, (-1, len(module.times))).clone()
             for name, side in module.named_buffers()
-            if name.endswith("_tables")
+            if name in ("user_folds", "service_folds")
         ]
         seen[stage] = {"rows": rows, "criterion": criterion, "tables": tables, **kwargs}
         return original(self, module, criterion, rows, *args, stage=stage, **kwargs)
@@ -110,8 +109,8 @@ SWITCHES = {
     "similarity": ({"features": ("similarity",)}, lambda m: width(m) == SIMILARITY + SPATIAL),
     "n_factors": ({"n_factors": 5}, lambda m: width(m) == INITIAL + 2 + SPATIAL),
     "similarity_dim": ({"similarity_dim": 1}, lambda m: width(m) == INITIAL - 2 + SPATIAL),
-    "no folds": ({"n_folds": None}, lambda m: gcmf(m).n_tables == 1),
-    "folds": ({"n_folds": 4}, lambda m: gcmf(m).n_tables == 4),
+    "no folds": ({"n_folds": None}, lambda m: gcmf(m).n_folds == 1),
+    "folds": ({"n_folds": 4}, lambda m: gcmf(m).n_folds == 4),
     "GCMF alone": (
         {"modules": "gcmf"},
         lambda m: isinstance(m.module_, GCMF) and stages(m) == {"final": 2},
@@ -122,7 +121,7 @@ SWITCHES = {
     ),
     "gcmf_dim": ({"gcmf_dim": 6}, lambda m: width(m) == INITIAL + 12),
     "own weights": (
-        {"step_weights": "own"},
+        {"gcmf_weights": "own"},
         lambda m: [unit.weight.shape[1] for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
     ),
     "normalised self-loops": ({"self_loops": "normalised"}, lambda m: not gcmf(m).whole_self),
@@ -132,18 +131,21 @@ SWITCHES = {
         lambda m: m.stage_nets_["gcmf"].lr == 0.1 != m.net_.lr,
     ),
     "spatial features alone": ({"initial_features": False}, lambda m: width(m) == SPATIAL),
-    "no ids": ({"entity_dim": None}, lambda m: m.module_.vectors is None),
-    "entity_dim": ({"entity_dim": 2}, lambda m: m.module_.vectors[0].out_dim == 2),
-    "a window of 1": ({"window": 1}, lambda m: m.module_.position_vectors.shape[1] == 1),
-    "a long window": ({"window": 20}, lambda m: m.module_.position_vectors.shape[1] == 20),
+    "no ids": ({"entity_dim": None}, lambda m: m.module_.entities is None),
+    "entity_dim": ({"entity_dim": 2}, lambda m: m.module_.entities[0].out_dim == 2),
+    "a window of 1": ({"window": 1}, lambda m: m.module_.position_embeddings.shape[1] == 1),
+    "a long window": ({"window": 20}, lambda m: m.module_.position_embeddings.shape[1] == 20),
     "features as they are": (
         {"token_dim": None},
         lambda m: (
             isinstance(m.module_.mix_features[0], FeaturePlacement)
-            and m.module_.step_vectors.shape[1:] == (N_STEPS, 2 * (INITIAL + SPATIAL))
+            and m.module_.position_embeddings.shape[1:] == (3, 2 * (INITIAL + SPATIAL))
         ),
     ),
-    "token_dim": ({"token_dim": 4}, lambda m: m.module_.step_vectors.shape[1:] == (N_STEPS, 4)),
+    "token_dim": (
+        {"token_dim": 4},
+        lambda m: m.module_.position_embeddings.shape[1:] == (3, 4),
+    ),
     "gru": (
         {"temporal": "gru", "n_blocks": 2},
         lambda m: (
@@ -181,7 +183,7 @@ SWITCHES = {
     "dropout": ({"dropout": 0.5}, lambda m: blocks(m)[0].convolution.dropout.p == 0.5),
     "mean": ({"pooling": "mean"}, lambda m: m.module_.pooling == "mean"),
     "last": ({"pooling": "last"}, lambda m: m.module_.pooling == "last"),
-    "no step encoding": ({"step_encoding": False}, lambda m: m.module_.step_vectors is None),
+    "no step encoding": ({"step_encoding": False}, lambda m: m.module_.position_embeddings is None),
     "summary alone": (
         {"target_features": False},
         lambda m: m.module_.layers[0].weight.shape[1] == 8,
@@ -191,9 +193,10 @@ SWITCHES = {
         lambda m: [layer.weight.shape[2] for layer in m.module_.layers] == [7, 5, 1],
     ),
     "no hidden layer": ({"hidden_sizes": ()}, lambda m: len(m.module_.layers) == 1),
-    "entity_dropout": ({"entity_dropout": 0.5}, lambda m: m.module_.vector_dropout.p == 0.5),
+    "entity_dropout": ({"entity_dropout": 0.5}, lambda m: m.module_.entity_dropout.p == 0.5),
     "newcomer_share": ({"newcomer_share": 0.5}, lambda m: m.module_.newcomer_share == 0.5),
     "forecast_share": ({"forecast_share": 0.5}, lambda m: m.module_.forecast_share == 0.5),
+    "max_horizon": ({"max_horizon": 3}, lambda m: m.module_.max_horizon == 3),
 }
 
 
@@ -270,7 +273,7 @@ def test_context_on_one_side_only(data, side):
     joiner = ContextJoiner(**{side: data[side]})
     X = joiner.fit_transform(data.X)
     model = make().fit(X, data.y)
-    vectors = model.module_.vectors
+    vectors = model.module_.entities
     with_context, without = vectors if side == "users" else vectors[::-1]
     assert without.n_features == 1 < with_context.n_features
     assert np.isfinite(model.predict(X)).all()
@@ -303,7 +306,7 @@ def test_context_on_one_side_only(data, side):
         ({"temporal": "rnn"}, "'temporal' parameter"),
         ({"convolution": "space"}, "'convolution' parameter"),
         ({"pooling": "min"}, "'pooling' parameter"),
-        ({"step_weights": "none"}, "'step_weights' parameter"),
+        ({"gcmf_weights": "none"}, "'gcmf_weights' parameter"),
         ({"self_loops": False}, "'self_loops' parameter"),
         ({"similarity": "cosine"}, "'similarity' parameter"),
         ({"loss": "e_huber"}, "'loss' parameter"),
@@ -345,8 +348,8 @@ def test_the_published_model_has_the_published_sizes():
         assert block.convolution.second.weight.shape == (1, 4, 8)
     assert len(module.layers) == 2
     # Nothing that is ours takes part.
-    assert module.vectors is None
-    assert module.step_vectors is None
+    assert module.entities is None
+    assert module.position_embeddings is module.calendar is None
     assert module.layers[0].weight.shape[1] == 256
     assert model.net_.optimizer is torch.optim.AdamW
 
@@ -389,7 +392,7 @@ def test_gcmf_takes_all_rows_of_a_fold_at_once(data, trainings):
     make(gcmf_learning_rate=0.02).fit(data.X, data.y)
     assert trainings["gcmf"]["batch_size"] == len(data.y)
     assert trainings["gcmf"]["learning_rate"] == 0.02
-    assert trainings["gcmf"]["rows"].one_per_batch == "tables"
+    assert trainings["gcmf"]["rows"].one_per_batch == "folds"
 
 
 @pytest.mark.parametrize("n_folds", [3, None])
@@ -402,7 +405,7 @@ def test_features_of_a_training_pair_do_not_know_its_value(data, trainings, n_fo
     for target in (data.y, y):
         make(**params, target_transform=None).fit(data.X, target)
         inputs = trainings["final"]["rows"].inputs
-        fold = int(inputs["tables"][row])
+        fold = int(inputs["folds"][row])
         for side, codes in zip(trainings["final"]["tables"], ("users", "services"), strict=True):
             # Standardised by a scale of its own, each table is the same whatever the common one.
             centred = side - side.mean((1, 2), keepdim=True)
@@ -462,22 +465,21 @@ def by_time(model, times):
 
 @pytest.mark.parametrize("modules", ["both", "gcmf", "pte"])
 def test_steps_that_training_did_not_see(data, modules):
-    model = make(modules=modules, gcmf_epochs=4).fit(data.X, data.y)
+    """The sequence encoder is told how far ahead of the last measured step they are."""
+    model = make(modules=modules, gcmf_epochs=4, max_horizon=4).fit(data.X, data.y)
     steps = by_time(model, TIMES)
     assert np.isfinite(steps).all()
-    for times, last_step in (
-        ([5, 6, 7], 3),
-        ([10, 59, 10**9], 5),
-        # Ahead of the first step there is nothing but the first step.
-        ([-1, -(10**9)], 0),
-    ):
-        is_early = min(times) < 0
-        with pytest.warns(EarlyTimeWarning) if is_early else contextlib.nullcontext():
-            forecasts = by_time(model, times)
-        assert_allclose(forecasts, forecasts[[0] * len(times)], rtol=1e-5, atol=1e-6)
-        is_last_step = np.isclose(forecasts[0], steps[last_step], rtol=1e-5, atol=1e-6)
-        # The sequence encoder is told that the step is still ahead.
-        assert (is_last_step == (modules == "gcmf")).all()
+    for times, last_step in (([5, 6, 7], 3), ([10, 11, 13], 5)):
+        forecasts = [*by_time(model, times), steps[last_step]]
+        is_same = np.isclose(forecasts[:-1], forecasts[1:], rtol=1e-5, atol=1e-6)
+        assert (is_same == (modules == "gcmf")).all()
+
+
+def test_horizons_beyond_the_longest_count_as_the_longest(data):
+    model = make(max_horizon=4).fit(data.X, data.y)
+    forecasts = by_time(model, [12, 13, 14, 5000, 10**9])
+    assert (forecasts[0] != forecasts[1]).all()
+    assert_allclose(forecasts[2:], forecasts[[1] * 3], rtol=1e-5)
 
 
 def test_unknown_ids_at_unknown_steps(data, base):
@@ -532,14 +534,9 @@ def test_times_before_the_data_are_named(data, base):
         EarlyTimeWarning, match=r"\(time\): 6 of 9 rows are before 0, the first time"
     ):
         prediction = base.predict(X)
-    assert_array_equal(prediction[3:6], prediction[6:])
+    assert_allclose(prediction[3:], np.tile(prediction[:3], 2), rtol=1e-5)
     with pytest.warns(EarlyTimeWarning):
         base.attention_weights(X)
-
-
-def test_all_horizons_have_one_forecast(data, base):
-    """What is not told to the network cannot matter; docs/time.md says so."""
-    assert_array_equal(base.predict(at([10])), base.predict(at([5000])))
 
 
 def test_a_time_stamp_a_row_is_refused_before_it_fills_the_memory(data):
@@ -668,7 +665,7 @@ def test_a_pickle_grows_with_entities_and_steps_but_not_with_rows(modules):
     sizes = []
     for density in (0.1, 0.9):
         data = make_qos(30, 40, density=density, n_time_steps=4, random_state=0)
-        model = make(modules=modules).fit(data.X, data.y)
+        model = make(modules=modules, replay_buffer_size=0).fit(data.X, data.y)
         loaded = pickle.loads(pickle.dumps(model))
         assert_array_equal(loaded.predict(data.X), model.predict(data.X))
         sizes.append(len(pickle.dumps(model)))

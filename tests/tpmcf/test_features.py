@@ -5,13 +5,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos.tpmcf.features import (
+    KnownSteps,
     MatrixFactors,
     NodeFeatures,
     SimilarityFactors,
     Statistics,
     StepCells,
     draw_folds,
-    fill_unobserved,
+    fill_unknown,
     group_statistics,
     normalised_rows,
     without_folds,
@@ -67,10 +68,11 @@ def test_repeated_rows_are_averaged_and_know_their_cell():
         (1, 2, 0, 3.0, 5.0),
     ]
     columns = (np.array(column) for column in zip(*rows, strict=True))
-    cells, cell_of_row = StepCells.from_rows(*columns, (2, 3, 3))
+    cells, cell_of_row, weights = StepCells.from_rows(*columns, (2, 3, 3))
     found = list(zip(cells.steps, cells.users, cells.services, cells.values, strict=True))
     assert found == [(0, 0, 2, 1.0), (0, 1, 1, 5.0), (1, 2, 0, 4.375)]
     assert cell_of_row.tolist() == [2, 1, 2, 0, 2]
+    assert weights.tolist() == [1.0, 0.3, 8.0]
     assert len(cells) == 3
     assert cells.shape == (2, 3, 3)
 
@@ -85,13 +87,6 @@ def test_the_steps_stand_on_the_diagonal_of_one_matrix():
     cells = cells_of(values)
     assert_array_equal(cells.blocks.toarray(), expected)
     assert_array_equal(expected[cells.step_users, cells.step_services], cells.values)
-
-
-def test_observed_tells_who_was_measured_when():
-    values = some_values()
-    for found, by_entity in zip(cells_of(values).observed(), sides_of(values), strict=True):
-        assert_array_equal(found, np.isfinite(by_entity).any(axis=2))
-        assert not found.all()
 
 
 def test_taken_cells_are_of_the_same_steps_and_entities():
@@ -138,7 +133,7 @@ def test_statistics_of_groups():
     groups = rng.permutation(np.repeat(np.arange(6), sizes))
     values = rng.normal(size=len(groups))
     expected = [
-        slow_statistics(values[groups == group]) if size else [0] * 5
+        slow_statistics(values[groups == group]) if size else [NAN] * 5
         for group, size in enumerate(sizes)
     ]
     assert_allclose(group_statistics(groups, values, 6), expected, rtol=1e-12, atol=1e-15)
@@ -155,7 +150,7 @@ def test_what_an_entity_lacks_is_the_average_of_its_other_steps():
     values = rng.normal(size=(4, 3, 2))
     # The first lacks two steps, the second was never measured, the third always.
     observed = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]], dtype=bool)
-    found = fill_unobserved(values, observed)
+    found = fill_unknown(np.where(observed[:, :, None], values, NAN))
     of_first = (values[0, 0] + values[2, 0]) / 2
     of_third = values[:, 2].mean(0)
     assert_array_equal(found[observed], values[observed])
@@ -173,23 +168,29 @@ def test_statistics_are_those_of_the_profile_in_the_step():
             profile = without_nan(by_entity[step, entity])
             if profile:
                 expected[step, entity] = slow_statistics(profile)
-        measured = np.isfinite(expected[:, :, 0])
-        assert not measured.all()
-        averages = [
-            expected[measured[:, k], k].mean(0) if measured[:, k].any() else [NAN] * 5
-            for k in range(n)
-        ]
-        overall = np.nanmean(averages, axis=0)
-        for step, entity in np.argwhere(~measured):
-            filled = averages[entity] if measured[:, entity].any() else overall
-            expected[step, entity] = filled
+        assert np.isnan(expected).any()
         assert_allclose(side, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_known_elsewhere_counts_for_what_a_step_lacks():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5, 3, 2))
+    values[0, 0], values[1:, 1], values[:, 2] = NAN, NAN, NAN
+    whole = fill_unknown(values)
+    part = fill_unknown(values[:2], KnownSteps.of(values[2:]))
+    assert_allclose(part, whole[:2])
+    assert_allclose(
+        (KnownSteps.of(values) - KnownSteps.of(values[:2])).averages()[0], values[2:, 0].mean(0)
+    )
+    grown = KnownSteps.of(values).grown(4)
+    assert_array_equal(grown.averages()[3], grown.averages()[2])
 
 
 def test_nothing_measured_at_all_is_described_by_finite_numbers():
     """The only cell of a data set is of one fold: the table without it is empty."""
     nothing = cells_of(np.full((2, 3, 4), NAN))
-    for side in Statistics().transform(nothing):
+    features = NodeFeatures([Statistics()]).fit(nothing)
+    for side in features.transform(nothing):
         assert_array_equal(side, 0)
 
 

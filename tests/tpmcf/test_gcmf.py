@@ -17,7 +17,7 @@ from skqos.tpmcf.features import (
     draw_folds,
     without_folds,
 )
-from skqos.tpmcf.gcmf import GCMF, convolve_steps, last_steps, standardise
+from skqos.tpmcf.gcmf import GCMF, convolve_steps, embedding_scales, last_steps
 from skqos.training import seeded
 from tests.tpmcf.members import check_members_alone
 from tests.tpmcf.test_features import N_SERVICES, N_STEPS, N_USERS, NAN, cells_of, some_values
@@ -67,16 +67,13 @@ def make_gcmf(
     if features is None:
         features = random_features(n_folds or 1)
     gcmf = GCMF(
-        TIMES,
-        cells,
-        folds,
-        features,
+        IN_DIM if features is None else features[0].shape[3],
         n_members=n_members,
         hidden_dim=HIDDEN,
-        own_weights=own,
+        n_weights=N_STEPS if own else 1,
         whole_self=whole,
-        start=0.3,
-    )
+        initial_prediction=0.3,
+    ).observe(TIMES, cells, folds, features)
     with torch.no_grad():
         for unit in gcmf.units:
             unit.bias.uniform_(0.0, 0.5)
@@ -150,7 +147,10 @@ def test_a_node_without_edges_keeps_its_features(whole_self):
     cells = cells_of(some_values())
     sides = [torch.tensor(side[0], dtype=torch.float64) for side in random_features(1)]
     found = convolve_steps(operators_of(cells), sides, whole_self)
-    for before, after, observed in zip(sides, found, cells.observed(), strict=True):
+    by_user = np.isfinite(some_values())
+    for before, after, observed in zip(
+        sides, found, (by_user.any(axis=2), by_user.any(axis=1)), strict=True
+    ):
         assert not observed.all()
         assert_allclose(after[~observed], before[~observed])
 
@@ -377,7 +377,8 @@ def test_a_frozen_network_predicts_the_same_to_the_last_bit(n_folds):
     before = gcmf.score(encode(gcmf, *newcomers), users, services, times)
     gcmf.freeze()
     assert torch.equal(gcmf.score(encode(gcmf, *newcomers), users, services, times), before)
-    assert dict(gcmf.named_buffers()).keys() == {"times", "user_frozen", "service_frozen"}
+    kept = {name for name, value in gcmf.named_buffers() if value is not None}
+    assert kept == {"times", "user_frozen", "service_frozen"}
     assert not gcmf.user_frozen.requires_grad
     assert not any(name.startswith("graph") for name in gcmf.state_dict())
 
@@ -443,8 +444,8 @@ def test_a_loose_tensor_is_noticed():
 def test_features_of_a_member_are_standardised_over_tables_steps_and_nodes():
     rng = np.random.default_rng(0)
     values = rng.normal(3, 5, size=(2, 3, 5, 40, 4)) * rng.uniform(1, 9, size=(2, 1, 1, 1, 4))
-    found = standardise(torch.tensor(values))
-    for of_member, member in zip(numpy(found), values, strict=True):
+    mean, deviation = map(numpy, embedding_scales(torch.tensor(values)))
+    for of_member, member in zip((values - mean) / deviation, values, strict=True):
         rows = member.reshape(-1, 4)
         expected = (rows - rows.mean(0)) / rows.std(0)
         assert_allclose(of_member, expected.reshape(member.shape), rtol=1e-10, atol=1e-12)
@@ -454,6 +455,7 @@ def test_features_of_a_member_are_standardised_over_tables_steps_and_nodes():
 def test_constant_features_become_0(value):
     values = torch.randn(2, 3, 41, 2)
     values[..., 1] = value
-    found = standardise(values)
+    mean, deviation = embedding_scales(values)
+    found = (values - mean) / deviation
     assert_allclose(numpy(found[..., 1]), 0, atol=1e-5)
     assert_allclose(numpy(found[..., 0]).std(), 1, rtol=1e-4)

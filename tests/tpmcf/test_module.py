@@ -1,5 +1,7 @@
 """The network of TPMCF: sequences put together by loops, training against prediction."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from numpy.testing import assert_allclose
 from skqos.embeddings import FeatureEmbedding
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
-from skqos.tpmcf.module import TPMCFModule, lay_windows
+from skqos.tpmcf.calendar import Calendar
+from skqos.tpmcf.module import TPMCFModule, interpolate_horizons, lay_windows
 from skqos.tpmcf.transformer import (
     EncoderBlock,
     FeatureConvolution,
@@ -21,7 +24,8 @@ from tests.common import Cost
 from tests.tpmcf.members import check_members_alone, of_member
 from tests.tpmcf.test_gcmf import loose_tensors
 
-N_TABLES, N_USERS, N_SERVICES, WINDOW, N_MEMBERS = 3, 4, 5, 3, 2
+N_FOLDS, N_USERS, N_SERVICES, WINDOW, N_MEMBERS = 3, 4, 5, 3, 2
+MAX_HORIZON = 5
 # Windows that are full, padded in front, in the middle, both.
 TIMES = np.array([0, 2, 3, 4, 20])
 N_STEPS = len(TIMES)
@@ -52,14 +56,14 @@ NEW_USERS = table([[1], [UNKNOWN]], [[2.0], [NAN]])
 NEW_SERVICES = table([[UNKNOWN, 1]], np.empty((1, 0)))
 
 
-def random_features(n_tables=N_TABLES, equal=False, n_members=N_MEMBERS):
+def random_features(n_folds=N_FOLDS, equal=False, n_members=N_MEMBERS):
     rng = np.random.default_rng(0)
     sides = [
-        rng.normal(size=(n_members, n_tables, N_STEPS, n, width))
+        rng.normal(size=(n_members, n_folds, N_STEPS, n, width))
         for n, width in zip((N_USERS, N_SERVICES), WIDTHS, strict=True)
     ]
     if equal:
-        sides = [np.stack([side[:, 0]] * n_tables, axis=1) for side in sides]
+        sides = [np.stack([side[:, 0]] * n_folds, axis=1) for side in sides]
     return [torch.tensor(side, dtype=torch.float32) for side in sides]
 
 
@@ -76,14 +80,14 @@ def make_encoder(kind, dim, n_members):
 
 
 def make_module(
-    features=None, equal=False, vectors=True, encoder="time", n_members=N_MEMBERS, **params
+    features=None, equal=False, entities=True, encoder="time", n_members=N_MEMBERS, **params
 ):
     """Return a module in evaluation mode; the same weights for the same shapes."""
     torch.manual_seed(0)
     if features is None:
         features = random_features(equal=equal, n_members=n_members)
-    if vectors:
-        vectors = (
+    if entities:
+        entities = (
             FeatureEmbedding(USERS, [2], ENTITY_DIM, n_members),
             FeatureEmbedding(SERVICES, [2, 3], ENTITY_DIM, n_members),
         )
@@ -93,24 +97,26 @@ def make_module(
         "n_members": n_members,
         "token_dim": token_dim,
         "window": WINDOW,
+        "max_horizon": MAX_HORIZON,
         "hidden_sizes": (16, 12),
         "pooling": "max",
         "step_encoding": True,
+        "calendar": None,
         "target_features": True,
-        "vector_dropout": 0.0,
+        "entity_dropout": 0.0,
         "newcomer_share": 0.0,
         "forecast_share": 0.0,
-        "start": 0.3,
+        "initial_prediction": 0.3,
         **params,
     }
     encoder = make_encoder(encoder, dim, n_members)
-    module = TPMCFModule(TIMES, features, vectors or None, encoder, **settings)
+    module = TPMCFModule(TIMES, features, entities or None, encoder, **settings)
     with torch.no_grad():
         # As after training: everything has its say.
-        for values in (module.step_vectors, module.position_vectors, module.ahead_vectors):
+        for values in (module.position_embeddings, module.horizon_embeddings):
             if values is not None:
                 values.normal_()
-        for side in module.vectors or ():
+        for side in module.entities or ():
             side.vectors.normal_()
         for layer in module.layers:
             layer.weight.mul_(2)
@@ -120,8 +126,8 @@ def make_module(
 def all_rows():
     """Every user with every service at every step, the table in turn."""
     users, services, steps = np.indices((N_USERS, N_SERVICES, N_STEPS)).reshape(3, -1)
-    tables = np.arange(len(users)) % N_TABLES
-    return [torch.tensor(codes) for codes in (users, services, steps, tables)]
+    folds = np.arange(len(users)) % N_FOLDS
+    return [torch.tensor(codes) for codes in (users, services, steps, folds)]
 
 
 def score(module, users, services, times, newcomers=NOBODY):
@@ -134,7 +140,7 @@ def score(module, users, services, times, newcomers=NOBODY):
 
 
 @pytest.mark.parametrize(
-    ("time", "steps", "ahead"),
+    ("time", "steps", "horizon"),
     [
         (4, [1, 2, 3], 0),
         (3, [None, 1, 2], 0),
@@ -143,18 +149,33 @@ def score(module, users, services, times, newcomers=NOBODY):
         (20, [None, None, 4], 0),
         # Between steps, after the last, before the first.
         (1, [None, None, 0], 1),
-        (5, [1, 2, 3], 1),
-        (19, [1, 2, 3], 1),
+        (6, [1, 2, 3], 2),
+        (8, [1, 2, 3], 4),
+        (19, [1, 2, 3], MAX_HORIZON),
         (21, [None, None, 4], 1),
-        (10**12, [None, None, 4], 1),
-        (-3, [None, None, 0], 1),
+        (10**12, [None, None, 4], MAX_HORIZON),
+        (-3, [None, None, 0], 0),
     ],
 )
-def test_windows_hold_the_steps_at_their_distance(time, steps, ahead):
+def test_windows_hold_the_steps_at_their_distance(time, steps, horizon):
     windows = make_module().windows(torch.tensor([time]))
     assert windows.present.tolist() == [[step is not None for step in steps]]
     assert windows.steps.tolist() == [[step or 0 for step in steps]]
-    assert windows.ahead.tolist() == [ahead]
+    assert windows.horizons.tolist() == [horizon]
+    assert windows.targets.tolist() == [time]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 8, 47])
+def test_horizons_are_means_of_the_nearest_powers_of_two(longest):
+    shares = numpy(interpolate_horizons(longest))
+    assert shares.shape == (longest + 1, 2 + int(np.ceil(np.log2(longest))))
+    assert_allclose(shares.sum(1), 1, rtol=1e-6)
+    assert ((shares > 0).sum(1) <= 2).all()
+    for horizon in range(longest + 1):
+        if horizon in (0, 1, 2, 4, 8, 16, 32):
+            assert shares[horizon].max() == 1
+    places = shares @ np.arange(shares.shape[1])
+    assert (np.diff(places) > 0).all()
 
 
 @pytest.mark.parametrize("window", [1, 3, 20])
@@ -190,30 +211,40 @@ def linear(layer, member, x):
     return x @ numpy(layer.weight)[member] + numpy(layer.bias)[member, 0]
 
 
-def slow_prediction(module, features, vectors, *row):
-    """Average the members; features and vectors of both sides have them first."""
+def slow_prediction(module, features, embeddings, *row):
+    """Average the members; features and embeddings of both sides have them first."""
     predictions = [
         slow_member(
-            module, member, [side[member] for side in features], [v[member] for v in vectors], *row
+            module,
+            member,
+            [side[member] for side in features],
+            [side[member] for side in embeddings],
+            *row,
         )
         for member in range(N_MEMBERS)
     ]
-    assert np.ptp(predictions) > 1e-3
+    assert np.ptp(predictions) > 1e-4
     return np.mean(predictions)
 
 
-def slow_member(module, member, features, vectors, user, service, time):
-    """Predict one pair; features (n_steps, n, width) and vectors (n, dim) of both sides."""
+def slow_member(module, member, features, embeddings, user, service, time):
+    """Predict one pair; features (n_steps, n, width) and embeddings (n, dim) of both sides."""
     end = max([step for step, other in enumerate(TIMES) if other <= time], default=0)
     steps = [step for step in range(end + 1) if TIMES[end] - TIMES[step] < WINDOW]
-    ahead = int(TIMES[end] != time)
+    horizon = min(max(time - TIMES[end], 0), MAX_HORIZON)
+    # The embeddings of 0, 1, 2, 4 and 8 steps; in between, on a logarithmic scale.
+    place = 1 + np.log2(horizon) if horizon else 0
+    shares = [max(1 - abs(place - knot), 0) for knot in range(5)]
+    dates = [] if module.calendar is None else [numpy(module.calendar(torch.tensor([time])))[0, 0]]
     present = torch.zeros(WINDOW, dtype=bool)
     pair = list(zip(features, (user, service), strict=True))
-    own = [of_side[code] for of_side, code in zip(vectors, (user, service), strict=False)]
-    sequence = np.zeros((WINDOW, module.ahead_vectors.shape[2]))
+    own = [of_side[code] for of_side, code in zip(embeddings, (user, service), strict=False)]
+    sequence = np.zeros((WINDOW, module.horizon_embeddings.shape[2]))
     for step in steps:
         back = TIMES[end] - TIMES[step]
-        token = numpy(module.ahead_vectors)[member, ahead].copy()
+        token = shares @ numpy(module.horizon_embeddings)[member]
+        for date in dates:
+            token += date @ numpy(module.mix_calendar.weight)[member]
         parts = [side[step, code] for side, code in pair]
         if hasattr(module.mix_features[0], "weight"):
             layers = module.mix_features
@@ -221,11 +252,10 @@ def slow_member(module, member, features, vectors, user, service, time):
         else:
             token += np.concatenate(parts)
         if own:
-            layers = module.mix_vectors
+            layers = module.mix_entities
             token += sum(linear(*side) for side in zip(layers, [member] * 2, own, strict=True))
-        if module.step_vectors is not None:
-            token += numpy(module.step_vectors)[member, step]
-            token += numpy(module.position_vectors)[member, WINDOW - 1 - back]
+        if module.position_embeddings is not None:
+            token += numpy(module.position_embeddings)[member, WINDOW - 1 - back]
         sequence[WINDOW - 1 - back] = token
         present[WINDOW - 1 - back] = True
     # The other members read the same sequence, which has no say here.
@@ -234,7 +264,8 @@ def slow_member(module, member, features, vectors, user, service, time):
     encoded = numpy(encoded[member, 0])[present.numpy()]
     hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": encoded[-1]}[module.pooling]
     if module.target_features:
-        hidden = np.concatenate([hidden, *(side[steps[-1], code] for side, code in pair), *own])
+        last = [side[steps[-1], code] for side, code in pair]
+        hidden = np.concatenate([hidden, *last, *dates, *own])
     for layer in module.layers[:-1]:
         hidden = np.maximum(linear(layer, member, hidden), 0)
     return linear(module.layers[-1], member, hidden)[0]
@@ -245,13 +276,14 @@ VARIANTS = [
     {"encoder": "paper"},
     {"encoder": "gru", "pooling": "last"},
     {"pooling": "mean"},
-    {"vectors": False},
-    {"vectors": False, "target_features": False},
+    {"entities": False},
+    {"entities": False, "target_features": False},
     {"target_features": False},
     {"step_encoding": False},
     {"token_dim": None},
-    {"token_dim": None, "vectors": False, "step_encoding": False, "target_features": False},
+    {"token_dim": None, "entities": False, "step_encoding": False, "target_features": False},
     {"hidden_sizes": ()},
+    {"calendar": Calendar(3600 * 10**9, 3, with_weekdays=True)},
 ]
 every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
 
@@ -260,13 +292,13 @@ every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
 def test_predictions_are_those_of_sequences_put_together_step_by_step(params):
     module = make_module(**params)
     features = [numpy(side).mean(1) for side in random_features()]
-    vectors = [numpy(side.encode_known()) for side in module.vectors or ()]
+    embeddings = [numpy(side.encode_known()) for side in module.entities or ()]
     users, services, times = np.array(
         [(k % N_USERS, (2 * k) % N_SERVICES, time) for k, time in enumerate(range(-2, 24, 2))]
         + [(3, 4, 5), (0, 1, 1)]
     ).T
     expected = [
-        slow_prediction(module, features, vectors, *row)
+        slow_prediction(module, features, embeddings, *row)
         for row in zip(users, services, times, strict=True)
     ]
     assert np.ptp(expected) > 0.1
@@ -275,14 +307,14 @@ def test_predictions_are_those_of_sequences_put_together_step_by_step(params):
 
 def test_features_as_they_are_stand_side_by_side():
     """Rows of the input are user's and service's features of a step (eq. 7)."""
-    module = make_module(token_dim=None, vectors=False, step_encoding=False)
+    module = make_module(token_dim=None, entities=False, step_encoding=False)
     with torch.no_grad():
-        module.ahead_vectors.zero_()
+        module.horizon_embeddings.zero_()
     users, services = (numpy(side).mean(1) for side in random_features())
-    mixed, _, vectors, windows = module._gather(
+    mixed, _, embeddings, windows = module._gather(
         encode(module, *NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([4, 2])
     )
-    found = numpy(module._sequence(mixed, vectors, windows))
+    found = numpy(module._sequence(mixed, embeddings, windows))
     for k, (of_users, of_services) in enumerate(zip(users, services, strict=True)):
         full = [np.concatenate([of_users[step, 1], of_services[step, 4]]) for step in (1, 2, 3)]
         short = [np.concatenate([of_users[step, 3], of_services[step, 0]]) for step in (0, 1)]
@@ -291,20 +323,30 @@ def test_features_as_they_are_stand_side_by_side():
 
 
 def test_the_start_is_what_it_predicts_beside_its_last_weights():
-    module = make_module(start=0.7)
+    module = make_module(initial_prediction=0.7)
     with torch.no_grad():
         module.layers[-1].weight.zero_()
     assert_allclose(score(module, [0, 1], [2, 3], [0, 30]), 0.7, rtol=1e-6)
 
 
-def test_a_time_between_steps_differs_from_the_step_before_by_the_vector_for_it():
+def test_horizons_differ_by_their_embeddings_alone():
     module = make_module()
-    step, between, later = (score(module, [1], [2], [time])[0] for time in (4, 5, 21))
-    assert abs(step - between) > 1e-3
+    found = [score(module, [1], [2], [time])[0] for time in (4, 5, 6, 8, 9, 19)]
+    assert np.abs(np.diff(found[:4])).min() > 1e-3
+    # Longer ones than training draws count as the longest.
+    assert found[4] == found[5]
     with torch.no_grad():
-        module.ahead_vectors[:, 0] = module.ahead_vectors[:, 1]
-    assert_allclose(score(module, [1], [2], [4])[0], between, rtol=1e-6)
-    assert abs(later - between) > 1e-3
+        module.horizon_embeddings[:] = module.horizon_embeddings[:, :1]
+    found = [score(module, [1], [2], [time])[0] for time in (4, 5, 6, 8, 9, 19)]
+    assert_allclose(found, found[0], rtol=1e-5)
+
+
+def test_dates_differ_by_the_time_of_the_day():
+    """Steps of six hours: a day later nothing but the horizon is another, which is the longest."""
+    module = make_module(calendar=Calendar(6 * 3600 * 10**9, 0, with_weekdays=False))
+    found = score(module, [1] * 9, [2] * 9, np.arange(30, 39))
+    assert np.abs(np.diff(found)).min() > 1e-3
+    assert_allclose(found[4:], found[:5], rtol=1e-5)
 
 
 def test_predictions_do_not_depend_on_the_other_rows():
@@ -330,8 +372,8 @@ def test_no_pairs_at_all():
 @every_variant
 def test_training_sequences_are_those_of_prediction_where_all_tables_are_equal(params):
     module = make_module(equal=True, **params)
-    users, services, steps, tables = all_rows()
-    found = numpy(module.train()(users, services, steps, tables)).mean(0)
+    users, services, steps, folds = all_rows()
+    found = numpy(module.train()(users, services, steps, folds)).mean(0)
     expected = score(module.eval(), users, services, torch.tensor(TIMES)[steps])
     assert np.ptp(expected) > 0.1
     assert_allclose(found, expected, **SINGLE)
@@ -339,20 +381,20 @@ def test_training_sequences_are_those_of_prediction_where_all_tables_are_equal(p
 
 def test_training_rows_take_the_features_of_their_table():
     features = random_features()
-    users, services, steps, tables = all_rows()
-    found = numpy(make_module(features)(users, services, steps, tables)).mean(0)
-    for k in range(N_TABLES):
+    users, services, steps, folds = all_rows()
+    found = numpy(make_module(features)(users, services, steps, folds)).mean(0)
+    for k in range(N_FOLDS):
         alone = make_module([side[:, k : k + 1] for side in features])
-        of_table = tables == k
+        of_fold = folds == k
         expected = score(alone, users, services, torch.tensor(TIMES)[steps])
-        assert_allclose(found[of_table], expected[of_table], **SINGLE)
-        assert np.abs(found[~of_table] - expected[~of_table]).max() > 0.01
+        assert_allclose(found[of_fold], expected[of_fold], **SINGLE)
+        assert np.abs(found[~of_fold] - expected[~of_fold]).max() > 0.01
 
 
 def test_training_as_newcomers_is_the_prediction_of_unknown_entities_with_that_context():
     module = make_module(equal=True, newcomer_share=1.0)
-    users, services, steps, tables = all_rows()
-    found = numpy(module.train()(users, services, steps, tables)).mean(0)
+    users, services, steps, folds = all_rows()
+    found = numpy(module.train()(users, services, steps, folds)).mean(0)
     expected = score(
         module.eval(),
         N_USERS + users,
@@ -366,16 +408,16 @@ def test_training_as_newcomers_is_the_prediction_of_unknown_entities_with_that_c
 
 def test_newcomers_in_training_are_the_average_of_their_table():
     features = random_features()
-    users, services, steps, tables = all_rows()
-    params = {"newcomer_share": 1.0, "vectors": False}
-    found = numpy(make_module(features, **params).train()(users, services, steps, tables))
+    users, services, steps, folds = all_rows()
+    params = {"newcomer_share": 1.0, "entities": False}
+    found = numpy(make_module(features, **params).train()(users, services, steps, folds))
     means = [side.mean(3, keepdim=True).expand_as(side) for side in features]
-    expected = make_module(means, vectors=False)(users, services, steps, tables)
+    expected = make_module(means, entities=False)(users, services, steps, folds)
     assert_allclose(found, numpy(expected), **SINGLE)
 
 
 def test_users_and_services_are_drawn_as_newcomers_apart():
-    module = make_module(equal=True, vectors=False, newcomer_share=0.3).train()
+    module = make_module(equal=True, entities=False, newcomer_share=0.3).train()
     n = 2000
     rows = [torch.full((n,), code) for code in (1, 2, 3, 0)]
     found = numpy(module(*rows)).mean(0)
@@ -389,36 +431,50 @@ def test_users_and_services_are_drawn_as_newcomers_apart():
     assert sum(shares) == pytest.approx(1.0)
 
 
-def test_forecasts_in_training_are_the_prediction_of_a_step_not_seen():
-    """Between the steps lies a time that is predicted from the steps before, but in a row."""
-    module = make_module(equal=True, forecast_share=1.0)
+@pytest.mark.parametrize(("draw", "horizon"), [(0.0, 1), (0.5, 2), (0.999, MAX_HORIZON)])
+def test_forecasts_in_training_are_the_prediction_of_that_horizon(monkeypatch, draw, horizon):
+    """If no step is that far back, the last step before it is; if there is none, the own one."""
+    module = make_module(equal=True, forecast_share=1.0).train()
     rows = all_rows()
-    has_gap = np.diff(TIMES, prepend=-9)[rows[2]] > 1
-    users, services, steps, tables = (codes[has_gap] for codes in rows)
-    assert steps.unique().tolist() == [0, 1, 4]
-    found = numpy(module.train()(users, services, steps, tables)).mean(0)
-    # The first step has none before it.
-    times = torch.tensor(TIMES)[steps] - (steps > 0).long()
-    expected = score(module.eval(), users, services, times)
-    assert_allclose(found, expected, **SINGLE)
-
-
-def test_a_share_of_the_rows_is_forecast():
-    module = make_module(equal=True, forecast_share=0.3).train()
-    rows = [torch.full((2000,), code) for code in (1, 2, 4, 0)]
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.zeros(*shape) + draw)
     found = numpy(module(*rows)).mean(0)
-    own, before = (score(module.eval(), [1], [2], [time])[0] for time in (20, 19))
-    shares = [np.isclose(found, kind, rtol=1e-4, atol=1e-6).mean() for kind in (own, before)]
-    assert_allclose(shares, [0.7, 0.3], atol=0.05)
+    for user, service, step, prediction in zip(*rows[:3], found, strict=True):
+        ends = np.flatnonzero(TIMES[step] - TIMES >= horizon)
+        end = ends[-1] if len(ends) else int(step)
+        expected = score_from(module.eval(), int(user), int(service), TIMES[step], end)
+        assert prediction == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_dropout_of_vectors_is_for_training_only():
-    module = make_module(equal=True, vector_dropout=0.5)
+def score_from(module, user, service, time, end):
+    """Predict a time as if no later step than `end` had been measured."""
+    twin = copy.deepcopy(module)
+    times = TIMES[: end + 1]
+    twin._set_steps(
+        times, [side[:, : end + 1] for side in (twin.user_features, twin.service_features)]
+    )
+    return score(twin, [user], [service], [time])[0]
+
+
+def test_horizons_are_drawn_the_short_ones_more_often():
+    module = make_module(forecast_share=0.4)
+    steps = torch.full((6000,), 3)
+    horizons = numpy(module._training_windows(steps).horizons)
+    # Steps 0, 2 and 3 come before step 4, at distances of 4, 2 and 1; 3 leads to step 0.
+    shares = np.bincount(horizons, minlength=MAX_HORIZON + 1) / len(horizons)
+    logarithms = np.log(np.arange(1, 7)) / np.log(MAX_HORIZON + 1)
+    drawn = 0.4 * np.diff(logarithms)
+    nothing = drawn[4]
+    expected = [0.6 + nothing, drawn[0], drawn[1], 0, drawn[2] + drawn[3], 0]
+    assert_allclose(shares, expected, atol=0.03)
+
+
+def test_dropout_of_embeddings_is_for_training_only():
+    module = make_module(equal=True, entity_dropout=0.5)
     rows = all_rows()
     plain = numpy(module(*rows))
     assert_allclose(numpy(module(*rows)), plain)
     assert np.abs(numpy(module.train()(*rows)) - plain).max() > 0.01
-    without = make_module(equal=True, vectors=False, vector_dropout=0.5).train()
+    without = make_module(equal=True, entities=False, entity_dropout=0.5).train()
     assert torch.equal(without(*rows), without(*rows))
 
 
@@ -430,7 +486,7 @@ MEMBER_VARIANTS = [
     {"encoder": "paper", "pooling": "mean"},
     {"encoder": "gru", "pooling": "last"},
     {"token_dim": None},
-    {"vectors": False, "target_features": False, "step_encoding": False},
+    {"entities": False, "target_features": False, "step_encoding": False},
 ]
 every_member_variant = pytest.mark.parametrize("params", MEMBER_VARIANTS, ids=str)
 
@@ -476,16 +532,16 @@ def test_newcomers_have_average_features_and_their_own_context():
         assert_allclose(found[:, :, :n], features[k], **SINGLE)
         average = features[k].mean(2, keepdims=True)
         assert_allclose(found[:, :, n:], np.repeat(average, n_new, axis=2), **SINGLE)
-    features, _, vectors = zip(encoded.users, encoded.services, strict=True)
-    features, vectors = list(map(numpy, features)), list(map(numpy, vectors))
+    features, _, embeddings = zip(encoded.users, encoded.services, strict=True)
+    features, embeddings = list(map(numpy, features)), list(map(numpy, embeddings))
     for side, embedding, new in zip(
-        vectors, module.vectors, (NEW_USERS, NEW_SERVICES), strict=True
+        embeddings, module.entities, (NEW_USERS, NEW_SERVICES), strict=True
     ):
         known = embedding.encode_known()
         newcomers = embedding.encode_new(known.mean(1), new)
         assert_allclose(side, numpy(torch.cat([known, newcomers], dim=1)), **SINGLE)
     rows = [(N_USERS, N_SERVICES, 6), (N_USERS + 1, 3, 30), (0, N_SERVICES, 2)]
-    expected = [slow_prediction(module, features, vectors, *row) for row in rows]
+    expected = [slow_prediction(module, features, embeddings, *row) for row in rows]
     found = score(module, *np.array(rows).T, newcomers=(NEW_USERS, NEW_SERVICES))
     assert_allclose(found, expected, **SINGLE)
 
@@ -493,17 +549,17 @@ def test_newcomers_have_average_features_and_their_own_context():
 # --- What is kept -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vectors", [False, True])
-def test_without_the_training_tables_predictions_are_the_same_to_the_last_bit(vectors):
-    module = make_module(vectors=vectors)
+@pytest.mark.parametrize("entities", [False, True])
+def test_without_what_training_takes_predictions_are_the_same_to_the_last_bit(entities):
+    module = make_module(entities=entities)
     rows = [0, N_USERS, 2], [3, 1, N_SERVICES], [-1, 6, 30]
     newcomers = NEW_USERS, NEW_SERVICES
     before = score(module, *rows, newcomers=newcomers)
-    module.forget_training_tables()
+    module.forget_training()
     assert (score(module, *rows, newcomers=newcomers) == before).all()
-    names = {name for name, _ in module.named_buffers() if "." not in name}
+    buffers = {name for name, value in module.named_buffers() if "." not in name}
     kept = {"times", "window_steps", "window_present", "user_features", "service_features"}
-    assert names == kept
+    assert buffers == {*kept, "horizon_shares"}
 
 
 @every_variant
@@ -514,7 +570,7 @@ def test_every_parameter_gets_a_gradient(params):
     for name, parameter in module.named_parameters():
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
-        if name in ("step_vectors", "position_vectors", "ahead_vectors"):
+        if name in ("position_embeddings", "horizon_embeddings"):
             assert parameter.grad.abs().sum(2).min() > 0, name
 
 
@@ -523,7 +579,7 @@ def test_every_tensor_is_a_parameter_or_a_buffer(params):
     module = make_module(**params)
     for forget in (False, True):
         if forget:
-            module.forget_training_tables()
+            module.forget_training()
         score(module, [0], [1], [2])
         for part in module.modules():
             assert not loose_tensors(part)

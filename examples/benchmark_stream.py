@@ -1,0 +1,296 @@
+"""Errors slot by slot over a stream of measurements: WS-DREAM data set 2, response time.
+
+    python examples/benchmark_stream.py --data DIR --out results/stream
+    python examples/benchmark_stream.py --table results.csv --readme docs/partial_fit.md
+
+The 64 slots come one after the other. The measurements of a slot are predicted before any of them
+is known; they arrive when the slot is over; then a method learns from them, and predicts the next
+slot. The first ``--window`` slots are there at the start. Methods:
+
+- TPMCF with updates: `partial_fit` with the rows of each slot;
+- TPMCF, slots taken in: likewise with ``partial_fit_epochs=0``, without training;
+- TPMCF, refits: fitted anew to the last ``--window`` slots after every eighth slot;
+- TPMCF without updates: as fitted at the start;
+- pair median: of all earlier measurements of the pair, else of the service;
+- weighted mean: of the earlier measurements of the pair, whose weights fall by ``DECAY`` from one
+  to the next, else of the service;
+- AMF: `skqos.baselines.AMFRegressor`, updated with each slot (Zhu et al. 2017).
+
+DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``, as for `benchmark_temporal.py`. Density is the share
+of all cells, given or not. ``--service-share`` takes a part of the services, for a shorter run.
+Each result is added to ``results.csv`` in the folder ``--out`` when it is there, and the models are
+kept beside it, so that a further run goes on where this one ended. Times are CPU seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from _report import markdown, write_between_marks
+from benchmark_temporal import Cells, draw, read_cells
+
+from skqos import TPMCFRegressor
+from skqos.baselines import AMFRegressor, MedianRegressor
+
+N_SLOTS = 64
+REFIT_EVERY = 8
+# The first slots are those in which all methods have little.
+FIRST_COUNTED = 16
+DECAY = 0.7
+REFITS, UPDATES = "TPMCF, refits", "TPMCF with updates"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The rows of the slots."""
+
+    X: np.ndarray
+    y: np.ndarray
+
+    def slots(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return X and y of the slots from `first` to `last`."""
+        rows = (self.X[:, 2] >= first) & (self.X[:, 2] <= last)
+        return self.X[rows], self.y[rows]
+
+
+class Updated:
+    """A model that learns each slot by `partial_fit`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def start(self, stream: Stream, last: int, window: int) -> None:
+        self.model.fit(*stream.slots(last - window + 1, last))
+
+    def learn(self, stream: Stream, slot: int, window: int) -> None:  # noqa: ARG002
+        self.model.partial_fit(*stream.slots(slot, slot))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.model.predict(X)
+
+
+class Fixed(Updated):
+    """A model that learns no more."""
+
+    def learn(self, stream: Stream, slot: int, window: int) -> None:
+        pass
+
+
+class Refitted(Updated):
+    """A model that is fitted to the last slots after every eighth slot."""
+
+    def learn(self, stream: Stream, slot: int, window: int) -> None:
+        if (slot + 1) % REFIT_EVERY == 0:
+            self.start(stream, slot, window)
+
+
+class PairMedian(Updated):
+    """The median of all that was measured of a pair."""
+
+    def start(self, stream: Stream, last: int, window: int) -> None:  # noqa: ARG002
+        self.model.fit(*stream.slots(0, last))
+
+    def learn(self, stream: Stream, slot: int, window: int) -> None:
+        self.start(stream, slot, window)
+
+
+class WeightedMean:
+    """A mean of what was measured of a pair, the later the more; of the service, where nothing."""
+
+    def __init__(self) -> None:
+        self.pairs = self.services = self.overall = None
+
+    def start(self, stream: Stream, last: int, window: int) -> None:
+        n_users, n_services = stream.X[:, :2].max(axis=0) + 1
+        self.pairs = np.full((n_users, n_services), np.nan)
+        self.services, self.overall = np.full(n_services, np.nan), np.nan
+        for slot in range(last + 1):
+            self.learn(stream, slot, window)
+
+    def learn(self, stream: Stream, slot: int, window: int) -> None:  # noqa: ARG002
+        X, y = stream.slots(slot, slot)
+        users, services = X[:, 0], X[:, 1]
+        self.pairs[users, services] = _follow(self.pairs[users, services], y)
+        counts = np.bincount(services, minlength=len(self.services))
+        seen = counts > 0
+        means = np.bincount(services, y, minlength=len(self.services))[seen] / counts[seen]
+        self.services[seen] = _follow(self.services[seen], means)
+        self.overall = float(_follow(np.array(self.overall), y.mean()))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        found = self.pairs[X[:, 0], X[:, 1]]
+        found = np.where(np.isnan(found), self.services[X[:, 1]], found)
+        return np.where(np.isnan(found), self.overall, found)
+
+
+def _follow(mean: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(mean), value, DECAY * mean + (1 - DECAY) * value)
+
+
+def tpmcf(seed: int, **params: Any) -> TPMCFRegressor:
+    return TPMCFRegressor(random_state=seed, device="cpu", **params)
+
+
+METHODS: dict[str, Callable[[int], Any]] = {
+    "pair median": lambda _: PairMedian(MedianRegressor(by="pair")),
+    "weighted mean": lambda _: WeightedMean(),
+    "AMF": lambda seed: Updated(AMFRegressor(random_state=seed)),
+    "TPMCF without updates": lambda seed: Fixed(tpmcf(seed)),
+    "TPMCF, slots taken in": lambda seed: Updated(tpmcf(seed, partial_fit_epochs=0)),
+    UPDATES: lambda seed: Updated(tpmcf(seed)),
+    REFITS: lambda seed: Refitted(tpmcf(seed)),
+}
+
+
+def make_stream(cells: Cells, args: argparse.Namespace) -> Stream:
+    """Draw the rows of all slots, of all services or a part of them."""
+    drawn = draw(len(cells.y), args.density / args.given_share)
+    n_services = int(cells.X[:, 1].max()) + 1
+    chosen = np.random.default_rng(0).random(n_services) < args.service_share
+    rows = drawn & chosen[cells.X[:, 1]] & (cells.X[:, 2] < args.slots)
+    return Stream(cells.X[rows], cells.y[rows])
+
+
+def run_method(name: str, stream: Stream, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Follow the stream from where an earlier run ended; yield a row a slot."""
+    kept = args.out / f"{name.replace(',', '').replace(' ', '_')}-{args.seed}.pkl"
+    if kept.is_file():
+        method, first, seconds = pickle.loads(kept.read_bytes())
+    else:
+        method, first = METHODS[name](args.seed), args.window
+        begin = time.process_time()
+        method.start(stream, first - 1, args.window)
+        seconds = time.process_time() - begin
+    for slot in range(first, args.slots):
+        X, y = stream.slots(slot, slot)
+        error = method.predict(X) - y
+        yield {
+            "method": name,
+            "seed": args.seed,
+            "slot": slot,
+            "rows": len(y),
+            "mae": np.abs(error).mean(),
+            "rmse": np.sqrt(np.square(error).mean()),
+            "learn_s": seconds,
+        }
+        begin = time.process_time()
+        method.learn(stream, slot, args.window)
+        seconds = time.process_time() - begin
+        kept.write_bytes(pickle.dumps((method, slot + 1, seconds)))
+
+
+def run(args: argparse.Namespace) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "results.csv"
+    stream = make_stream(read_cells(args.data), args)
+    print(f"{len(stream.y):,} rows in {args.slots} slots", flush=True)
+    for name in args.methods:
+        for row in run_method(name, stream, args):
+            pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False)
+            print(
+                f"{name}, slot {row['slot']}: MAE {row['mae']:.4g}, RMSE {row['rmse']:.4g}, "
+                f"learnt in {row['learn_s']:.1f} s",
+                flush=True,
+            )
+
+
+def read_results(paths: list[Path]) -> pd.DataFrame:
+    """Read results; a slot that was interrupted between row and model is there twice."""
+    rows = pd.concat(map(pd.read_csv, paths), ignore_index=True)
+    return rows.drop_duplicates(["method", "seed", "slot"], keep="last")
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average over the counted slots, relative to the refits."""
+    counted = rows[rows["slot"] >= FIRST_COUNTED]
+    summary = counted.groupby("method")[["mae", "rmse", "learn_s"]].mean()
+    summary = summary.reindex([name for name in METHODS if name in summary.index])
+    if REFITS in summary.index:
+        fits = counted.loc[(counted["method"] == REFITS) & (counted["slot"] % REFIT_EVERY == 0)]
+        summary["mae / refits"] = summary["mae"] / summary.loc[REFITS, "mae"]
+        summary["learn_s / refit"] = summary["learn_s"] / fits["learn_s"].mean()
+    return summary
+
+
+def make_table(summary: pd.DataFrame) -> str:
+    formats = {
+        "mae": "{:.3f}",
+        "rmse": "{:.3f}",
+        "learn_s": "{:.2f}",
+        "mae / refits": "{:.3f}",
+        "learn_s / refit": "{:.1%}",
+    }
+    heads = {
+        "mae": "MAE, s",
+        "rmse": "RMSE, s",
+        "learn_s": "learning, CPU s a slot",
+        "mae / refits": "MAE / refits",
+        "learn_s / refit": "learning / a refit",
+    }
+    rows = [
+        [name, *(formats[column].format(value) for column, value in row.items())]
+        for name, row in summary.iterrows()
+    ]
+    return markdown(["method", *(heads[column] for column in summary)], rows)
+
+
+def draw_figure(rows: pd.DataFrame, path: Path) -> None:
+    """Draw the error of each method slot by slot, if matplotlib is there."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no figure: matplotlib is not installed")
+        return
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in METHODS:
+        of_method = rows[rows["method"] == name].groupby("slot")["mae"].mean()
+        if len(of_method):
+            axes.plot(of_method.index, of_method, label=name)
+    axes.set_xlabel("slot")
+    axes.set_ylabel("MAE, s")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder of WS-DREAM data set 2")
+    source.add_argument("--table", type=Path, nargs="+", help="results.csv of earlier runs")
+    parser.add_argument("--out", type=Path, help="folder for results, models and the figure")
+    parser.add_argument("--readme", type=Path, nargs="+", help="files to put the table into")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--given-share", type=float, default=0.2, help="share of all in DIR")
+    parser.add_argument("--service-share", type=float, default=1.0)
+    parser.add_argument("--slots", type=int, default=N_SLOTS)
+    parser.add_argument("--window", type=int, default=8, help="slots of a fit")
+    args = parser.parse_args(argv)
+    if args.data:
+        if not args.out:
+            parser.error("--data needs --out, the folder for the results")
+        run(args)
+    rows = read_results(args.table or [args.out / "results.csv"])
+    summary = summarise(rows)
+    table = make_table(summary)
+    for path in args.readme or ():
+        write_between_marks(path, {"stream": table})
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "results.md").write_text(table + "\n")
+        draw_figure(rows, args.out / "errors.png")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

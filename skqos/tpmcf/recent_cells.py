@@ -1,0 +1,154 @@
+"""The cells of the last time steps, which a fitted estimator keeps for updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+
+from skqos._arrays import sorted_unique
+from skqos.base import TrainingRows
+from skqos.tpmcf.features import StepCells
+
+
+@dataclass(frozen=True)
+class RecentCells:
+    """Cells (step, user, service) that were measured, those of the last steps first of all.
+
+    Features of a step can be computed again where all its cells are here. What does not fit in is
+    left out from the earliest step on; of the step in which the room ends, cells are drawn.
+
+    Attributes
+    ----------
+    times : ndarray of int64 of shape (n,)
+        Numbers of the time steps.
+    user_codes, service_codes : ndarray of int32 of shape (n,)
+        Codes of the entities.
+    target : ndarray of float32 of shape (n,)
+        Weighted mean of what was measured, transformed.
+    weights : ndarray of float32 of shape (n,)
+        Sums of the weights of the rows of each cell.
+    priority : ndarray of float32 of shape (n,)
+        Random numbers below 1: of a step that does not fit in, the smallest stay.
+    whole : ndarray of int64 of shape (n_whole,)
+        The time steps of which every cell is here, ascending.
+    n_seen : int
+        Number of cells of all fits and updates, but those that were measured again.
+    """
+
+    times: np.ndarray
+    user_codes: np.ndarray
+    service_codes: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray
+    priority: np.ndarray
+    whole: np.ndarray
+    n_seen: int
+
+    @classmethod
+    def of_rows(cls, rows: TrainingRows, rng: np.random.RandomState) -> Self:
+        """Collect the cells of training rows; of repeated ones the weighted mean."""
+        times = sorted_unique(rows.times)
+        cells, weights = StepCells.from_rows(
+            np.searchsorted(times, rows.times),
+            rows.user_codes,
+            rows.service_codes,
+            rows.target,
+            rows.weights,
+            (len(times), *rows.shape),
+        )[::2]
+        return cls(
+            times[cells.steps],
+            cells.users.astype(np.int32),
+            cells.services.astype(np.int32),
+            cells.values.astype(np.float32),
+            weights.astype(np.float32),
+            rng.random_sample(len(cells)).astype(np.float32),
+            times,
+            len(cells),
+        )
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no cell is missing."""
+        return len(self) == self.n_seen
+
+    def take(self, kept: np.ndarray) -> Self:
+        """Return the given cells, as a part of the same."""
+        columns = {field.name: getattr(self, field.name)[kept] for field in fields(self)[:6]}
+        return replace(self, **columns)
+
+    def limited(self, size: int) -> Self:
+        """Keep at most `size` cells, in their order, those of the last steps."""
+        if len(self) <= size:
+            return self
+        order = np.lexsort((self.priority, -self.times))
+        first_dropped = self.times[order[size]]
+        kept = self.take(np.sort(order[:size]))
+        return replace(kept, whole=self.whole[self.whole > first_dropped])
+
+    def joined(self, later: Self, known_times: np.ndarray) -> Self:
+        """Append cells; one that is measured again takes the place of the earlier one.
+
+        Parameters
+        ----------
+        later : RecentCells
+            The further ones, all cells of an update.
+        known_times : ndarray of int64 of shape (n_steps,)
+            All steps that were measured before, ascending. Of these, later cells are a part.
+        """
+        earlier = self.take(~_contains(later, self))
+        is_new = ~np.isin(later.whole, known_times)
+        columns = {
+            field.name: np.concatenate([getattr(part, field.name) for part in (earlier, later)])
+            for field in fields(self)[:6]
+        }
+        whole = np.union1d(self.whole, later.whole[is_new])
+        n_again = len(self) - len(earlier)
+        return type(self)(**columns, whole=whole, n_seen=self.n_seen - n_again + later.n_seen)
+
+    def at(self, times: np.ndarray, shape: tuple[int, int]) -> tuple[StepCells, np.ndarray]:
+        """Return the cells of some steps, in the order of step, user and service.
+
+        Parameters
+        ----------
+        times : ndarray of int64 of shape (n_steps,)
+            Numbers of the steps, ascending.
+        shape : tuple of int
+            Number of users and of services.
+
+        Returns
+        -------
+        cells : StepCells
+            Their steps are positions into `times`.
+        positions : ndarray of int64 of shape (n_cells,)
+            Where they are among the cells here.
+        """
+        here = np.flatnonzero(np.isin(self.times, times))
+        order = np.lexsort((self.service_codes[here], self.user_codes[here], self.times[here]))
+        positions = here[order]
+        cells = StepCells(
+            np.searchsorted(times, self.times[positions]),
+            self.user_codes[positions].astype(np.int64),
+            self.service_codes[positions].astype(np.int64),
+            self.target[positions].astype(np.float64),
+            (len(times), *shape),
+        )
+        return cells, positions
+
+
+def _contains(cells: RecentCells, others: RecentCells) -> np.ndarray:
+    """Tell which of the other cells are among the cells; bool of shape (n_others,)."""
+    n_users = 1 + max(part.user_codes.max(initial=0) for part in (cells, others))
+    n_services = 1 + max(part.service_codes.max(initial=0) for part in (cells, others))
+    shape = len(cells.whole), int(n_users), int(n_services)
+    steps = np.minimum(np.searchsorted(cells.whole, others.times), len(cells.whole) - 1)
+    keys = [
+        np.ravel_multi_index((at, part.user_codes, part.service_codes), shape)
+        for part, at in ((cells, np.searchsorted(cells.whole, cells.times)), (others, steps))
+    ]
+    return np.isin(keys[1], keys[0]) & (cells.whole[steps] == others.times)

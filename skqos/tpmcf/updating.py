@@ -1,0 +1,126 @@
+"""An update of TPMCF: further cells join the last steps, whose features are computed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from skqos.base import TrainingRows
+from skqos.tpmcf.features import draw_folds
+from skqos.tpmcf.recent_cells import RecentCells
+from skqos.tpmcf.step_features import StepFeatures
+
+if TYPE_CHECKING:
+    from skqos.tpmcf.gcmf import GCMF, TensorSides
+    from skqos.tpmcf.module import TPMCFModule
+
+
+@dataclass(frozen=True)
+class StepUpdate:
+    """What further rows add to the cells and to the features of steps.
+
+    Attributes
+    ----------
+    cells : RecentCells
+        The earlier cells that were not measured again, then the further ones.
+    n_earlier : int
+        How many of them are earlier ones.
+    features : StepFeatures
+        They know the further cells and entities.
+    times : ndarray of int64 of shape (n_steps,)
+        All measured steps, ascending.
+    touched : ndarray of int64 of shape (n_touched,)
+        The steps that have further cells, and of which all cells are known: new ones, and those of
+        late measurements.
+    shape : tuple of int
+        Number of users and of services.
+    folds : ndarray of int64 of shape (n_cells,)
+        Fold of each cell.
+    """
+
+    cells: RecentCells
+    n_earlier: int
+    features: StepFeatures
+    times: np.ndarray
+    touched: np.ndarray
+    shape: tuple[int, int]
+    folds: np.ndarray
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: TrainingRows,
+        features: StepFeatures,
+        earlier: RecentCells,
+        known_times: np.ndarray,
+        rng: np.random.RandomState,
+    ) -> Self:
+        """Join rows to the cells that were kept, and extend what was learnt from these."""
+        later = RecentCells.of_rows(rows, rng)
+        cells = earlier.joined(later, known_times)
+        touched = np.intersect1d(later.whole, cells.whole)
+        before, after = (part.at(touched, rows.shape)[0] for part in (earlier, cells))
+        return cls(
+            cells,
+            len(cells) - len(later),
+            features.extend(before, after),
+            np.union1d(known_times, later.whole),
+            touched,
+            rows.shape,
+            draw_folds(len(cells), features.n_folds, rng),
+        )
+
+    def further(self) -> np.ndarray:
+        """Return the positions of the further cells."""
+        return np.arange(self.n_earlier, len(self.cells))
+
+    def replayed(self, n_cells: int, rng: np.random.RandomState) -> np.ndarray:
+        """Draw positions of earlier cells, of as few of the last steps as have so many."""
+        times = self.cells.times[: self.n_earlier]
+        if len(times) > n_cells:
+            first = np.sort(times)[len(times) - max(n_cells, 1)]
+            return rng.permutation(np.flatnonzero(times >= first))[:n_cells]
+        return np.arange(len(times))
+
+    def describable(self, cells: np.ndarray) -> np.ndarray:
+        """Return the steps of cells of which all cells are known."""
+        return np.intersect1d(self.cells.times[cells], self.cells.whole)
+
+    def describe(self, times: np.ndarray) -> TensorSides:
+        """Return the features of some steps without the cells of each fold.
+
+        They have the shape (n_members or 1, n_folds, n_steps, n, width).
+        """
+        cells, positions = self.cells.at(times, self.shape)
+        return self.features.of_steps(times, cells, self.folds[positions])
+
+    def place(self, module: TPMCFModule | GCMF, times: np.ndarray, features: TensorSides) -> None:
+        """Give a network the steps and entities, and what it predicts touched steps from.
+
+        Parameters
+        ----------
+        module : TPMCFModule or GCMF
+            It is changed.
+        times : ndarray of int64 of shape (n_described,)
+            Described steps, the touched ones among them.
+        features : sequence of Tensor of shape (n_members or 1, n_folds, n_described, n, width)
+            What `describe` tells of them.
+        """
+        touched = np.isin(times, self.touched)
+        averages = [side.mean(1)[:, touched] for side in features]
+        module.place(self.times, self.positions(self.touched), averages)
+
+    def positions(self, times: np.ndarray) -> np.ndarray:
+        """Return the places of steps among all."""
+        return np.searchsorted(self.times, times)
+
+    def inputs(self, cells: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what the network's ``forward`` takes of some cells."""
+        return {
+            "users": self.cells.user_codes[cells].astype(np.int64),
+            "services": self.cells.service_codes[cells].astype(np.int64),
+            "steps": self.positions(self.cells.times[cells]),
+            "folds": self.folds[cells],
+        }

@@ -1,0 +1,290 @@
+"""Updates of TPMCF: new steps, new entities and late measurements, with and without training."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skqos.datasets import make_qos
+from skqos.tpmcf.features import MatrixFactors, NodeFeatures, SimilarityFactors, Statistics
+from skqos.tpmcf.recent_cells import RecentCells
+from skqos.tpmcf.step_features import StepFeatures
+from skqos.tpmcf.updating import StepUpdate
+from tests.tpmcf.test_estimator import make
+from tests.tpmcf.test_features import NAN, cells_of, some_values
+
+NEW_USER, NEW_SERVICE = 900, 901
+every_module = pytest.mark.parametrize("modules", ["both", "gcmf", "pte"])
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Return measurements of 8 steps, the last of which are to come later."""
+    return make_qos(20, 25, density=0.3, n_time_steps=8, random_state=0)
+
+
+def slots(data, first, last):
+    rows = (data.X[:, 2] >= first) & (data.X[:, 2] <= last)
+    return data.X[rows], data.y[rows]
+
+
+def features_of(model):
+    return [model.module_.user_features[0].numpy(), model.module_.service_features[0].numpy()]
+
+
+# --- Features of further steps --------------------------------------------------------------------
+
+
+@pytest.fixture(params=["statistics", "all"])
+def families(request):
+    return (
+        [Statistics()]
+        if request.param == "statistics"
+        else [*(Statistics(), MatrixFactors(3, 0), SimilarityFactors(2, 0))]
+    )
+
+
+def split_cells(values, first):
+    """Return cells of all steps, and of those up to a step, over the same steps."""
+    earlier = values.copy()
+    earlier[first:] = NAN
+    return cells_of(earlier), cells_of(values)
+
+
+def test_extended_features_are_those_of_all_cells_in_the_basis_of_fit(families):
+    values = some_values(shape=(6, 7, 5), share=0.8)
+    before, after = split_cells(values, 4)
+    fitted = StepFeatures(NodeFeatures(families), None).fit(cells_of(values[:4]))
+    last = [cells_of(part) for part in (np.full_like(values[4:], NAN), values[4:])]
+    extended = fitted.extend(*last)
+    found = extended.of_steps(np.array([4, 5]), last[1], np.zeros(len(last[1]), dtype=int))
+    expected = extended.nodes.transform(after)
+    for side, of_all in zip(found, expected, strict=True):
+        assert_allclose(side[0, 0], of_all[4:], rtol=1e-4, atol=1e-5)
+    assert len(before) < len(after)
+
+
+def test_a_late_measurement_replaces_what_was_known_of_its_step():
+    values = some_values(shape=(3, 7, 5), share=0.8)
+    late = values.copy()
+    late[1, 0, 0] = 7.0
+    fitted = StepFeatures(NodeFeatures([Statistics()]), None).fit(cells_of(values))
+    extended = fitted.extend(cells_of(values[1:2]), cells_of(late[1:2]))
+    whole = NodeFeatures([Statistics()]).fit(cells_of(late))
+    for found, expected in zip(extended.nodes.known_, whole.known_, strict=True):
+        assert_allclose(found.sums, expected.sums, atol=1e-12)
+        assert_array_equal(found.counts, expected.counts)
+
+
+def test_factors_of_a_further_user_are_folded_in():
+    """A copy of a known user gets that user's factors, and the basis its row."""
+    values = np.random.default_rng(0).normal(size=(1, 6, 5))
+    family = MatrixFactors(3, 0).fit(cells_of(values))
+    copied = np.concatenate([values, values[:, 2:3]], axis=1)
+    extended = family.extend(cells_of(copied))
+    assert_allclose(extended.bases_[0][6], family.bases_[0][2], rtol=1e-8)
+    assert_array_equal(extended.bases_[1], family.bases_[1])
+    users, _ = extended.transform(cells_of(copied))
+    assert_allclose(users[0, 6], users[0, 2], rtol=1e-8)
+
+
+# --- What is taken in -----------------------------------------------------------------------------
+
+
+@every_module
+@pytest.mark.parametrize("n_epochs", [0, 2])
+def test_new_steps_are_known_after_an_update(data, modules, n_epochs):
+    model = make(modules=modules, partial_fit_epochs=n_epochs).fit(*slots(data, 0, 5))
+    X, y = slots(data, 6, 6)
+    forecast, n_rows = model.predict(X), len(model.history_)
+    assert model.partial_fit(X, y) is model
+    assert_array_equal(model.times_, range(7))
+    assert (model.predict(X) != forecast).all()
+    assert np.isfinite(model.predict(slots(data, 7, 7)[0])).all()
+    # The graph convolution alone is not trained on.
+    assert len(model.history_) == n_rows + n_epochs * (modules != "gcmf")
+
+
+@every_module
+def test_without_training_weights_and_earlier_steps_stay(data, modules):
+    model = make(modules=modules, partial_fit_epochs=0).fit(*slots(data, 0, 5))
+    X = slots(data, 0, 5)[0]
+    before, weights = model.predict(X), model.module_.state_dict()
+    nets, n_epochs = model.stage_nets_, model.n_iter_
+    model.partial_fit(*slots(data, 6, 7))
+    assert_array_equal(model.predict(X), before)
+    for name, parameter in model.module_.named_parameters():
+        assert torch.equal(parameter, weights[name])
+    assert model.n_iter_ == n_epochs
+    assert model.net_.module_ is model.module_
+    assert nets is not model.stage_nets_
+
+
+def test_only_touched_steps_are_computed_again(data):
+    model = make(partial_fit_epochs=0, n_folds=None).fit(*slots(data, 0, 7))
+    before = features_of(model)
+    model.partial_fit([[3, 4, 2]], [5.0])
+    for old, new, entity in zip(before, features_of(model), (3, 4), strict=True):
+        changed = (old != new).any(axis=2)
+        assert changed[2, entity]
+        assert not np.delete(changed, 2, axis=0).any()
+
+
+@every_module
+def test_new_users_and_services(data, modules):
+    model = make(modules=modules).fit(*slots(data, 0, 5))
+    rows = [[NEW_USER, 3, 6], [5, NEW_SERVICE, 6], [NEW_USER, NEW_SERVICE, 2]]
+    model.partial_fit(rows, [1.0, 2.0, 3.0])
+    assert model.is_known(rows).all()
+    assert np.isfinite(model.predict([*rows, [NEW_USER, NEW_SERVICE, 9]])).all()
+
+
+def test_a_new_user_is_the_average_one_where_it_was_not_measured(data):
+    model = make(partial_fit_epochs=0).fit(*slots(data, 0, 5))
+    averages = features_of(model)[0].mean(axis=1)
+    model.partial_fit([[NEW_USER, 3, 6]], [1.0])
+    assert_allclose(features_of(model)[0][:6, -1], averages, rtol=1e-5, atol=1e-6)
+
+
+def test_a_late_measurement_of_a_step_that_was_not_kept_trains_and_that_is_all(data):
+    model = make(replay_buffer_size=100, n_folds=None).fit(*slots(data, 0, 7))
+    before = features_of(model)
+    model.partial_fit([[3, 4, 1]], [50.0])
+    for old, new in zip(before, features_of(model), strict=True):
+        assert_array_equal(old, new)
+    assert len(model._replay_buffer) == 100
+
+
+def test_a_step_before_all_others_and_one_in_a_gap(data):
+    X, y = slots(data, 0, 5)
+    X[:, 2] += 3 * (X[:, 2] > 2)
+    model = make().fit(X, y)
+    model.partial_fit([[3, 4, 4], [3, 5, -2]], [1.0, 2.0])
+    assert_array_equal(model.times_, [-2, 0, 1, 2, 4, 6, 7, 8])
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_updates_slot_by_slot_follow_a_rising_level():
+    """Every step is a fifth above the one before; forecasts of the first fit fall behind."""
+    rng = np.random.default_rng(0)
+    X = np.argwhere(rng.uniform(size=(10, 12, 10)) < 0.5)
+    y = (1 + X[:, 1] % 4) * 1.2 ** X[:, 2]
+    params = {"modules": "pte", "features": ["statistics"], "max_epochs": 6, "batch_size": 64}
+    errors = {}
+    for n_epochs in (0, 2, None):
+        model = make(**params, partial_fit_epochs=n_epochs or 0)
+        model.fit(X[X[:, 2] < 6], y[X[:, 2] < 6])
+        found = []
+        for slot in range(6, 10):
+            rows = X[:, 2] == slot
+            found.append(np.abs(model.predict(X[rows]) / y[rows] - 1).mean())
+            if n_epochs is not None:
+                model.partial_fit(X[rows], y[rows])
+        errors[n_epochs] = np.mean(found)
+    assert errors[2] < errors[None]
+    assert errors[0] < errors[None]
+
+
+def test_weights_of_each_step_cannot_be_updated(data):
+    model = make(gcmf_weights="own").fit(*slots(data, 0, 5))
+    before = pickle.dumps(model)
+    with pytest.raises(ValueError, match="partial_fit needs gcmf_weights='shared'"):
+        model.partial_fit(*slots(data, 6, 6))
+    assert pickle.dumps(model) == before
+
+
+# --- Replay ---------------------------------------------------------------------------------------
+
+
+def test_the_last_steps_are_replayed(data):
+    model = make(n_folds=4).fit(*slots(data, 0, 5))
+    X, y = slots(data, 6, 6)
+    columns = model._read_again(X)
+    users, user_codes = model.users_.extend(columns.users, columns.user_context)
+    services, service_codes = model.services_.extend(columns.services, columns.service_context)
+    from skqos.base import TrainingRows
+
+    rows = TrainingRows(
+        users, services, user_codes, service_codes, y, np.ones(len(y)), times=X[:, 2]
+    )
+    update = StepUpdate.of_rows(
+        rows,
+        model._step_features,
+        model._replay_buffer,
+        np.arange(6),
+        np.random.RandomState(0),
+    )
+    assert update.touched.tolist() == [6]
+    n_last = (data.X[:, 2] == 5).sum()
+    for n_cells, first in ((1, 5), (n_last, 5), (n_last + 1, 4), (10**6, 0)):
+        drawn = update.replayed(n_cells, np.random.RandomState(0))
+        assert len(set(drawn)) == len(drawn) == min(n_cells, update.n_earlier)
+        assert update.cells.times[drawn].min() >= first
+    inputs = update.inputs(update.further())
+    assert set(inputs["steps"]) == {6}
+    assert set(inputs["folds"]) == {0, 1, 2, 3}
+    assert_array_equal(np.sort(update.cells.target[update.further()]), np.sort(y.astype("f")))
+
+
+def test_kept_cells_are_those_of_all_rows_where_there_is_room(data):
+    model = make().fit(*slots(data, 0, 5)).partial_fit(*slots(data, 6, 7))
+    buffer = model._replay_buffer
+    assert isinstance(buffer, RecentCells)
+    assert buffer.is_complete
+    assert buffer.whole.tolist() == list(range(8))
+    found = zip(
+        model.users_.ids_[buffer.user_codes],
+        model.services_.ids_[buffer.service_codes],
+        buffer.times,
+        strict=True,
+    )
+    assert set(found) == set(map(tuple, data.X.tolist()))
+
+
+# --- Together with the rest -----------------------------------------------------------------------
+
+
+def with_stamps(X):
+    frame = pd.DataFrame(X, columns=["user", "service", "time"])
+    for name in ("user", "service"):
+        frame[name] = [f"{name}{code:04d}" for code in frame[name]]
+    stamps = pd.Timestamp("2026-05-01", tz="Europe/Berlin") + 30 * pd.to_timedelta(X[:, 2], "min")
+    return frame.assign(time=stamps)
+
+
+def test_string_ids_and_time_stamps(data):
+    numbered = make().fit(*slots(data, 0, 5)).partial_fit(*slots(data, 6, 6))
+    model = make(time_step="30min").fit(with_stamps(slots(data, 0, 5)[0]), slots(data, 0, 5)[1])
+    X, y = slots(data, 6, 6)
+    with pytest.raises(ValueError, match="holds time stamps without a time zone, but"):
+        model.partial_fit(with_stamps(X).assign(time="2026-05-01T00:00"), y)
+    model.partial_fit(with_stamps(X), y)
+    assert model.times_[-1] == pd.Timestamp("2026-05-01T03:00", tz="Europe/Berlin")
+    later = slots(data, 7, 7)[0]
+    assert_array_equal(model.predict(with_stamps(later)), numbered.predict(later))
+
+
+def test_errors_of_new_rows_ahead_of_the_update_join_the_intervals(data):
+    model = make(intervals=True).fit(*slots(data, 0, 5))
+    X, y = slots(data, 6, 6)
+    n_rows = len(model._fitted_intervals().targets[0].calibration.group)
+    model.partial_fit(X, 3 * y)
+    calibration = model._fitted_intervals().targets[0].calibration
+    assert len(calibration.group) == n_rows + len(y)
+    low, high = model.predict_interval(slots(data, 7, 7)[0]).T
+    assert (low <= high).all()
+
+
+def test_weights_of_rows_count(data):
+    X, y = slots(data, 6, 6)
+    twice, weighted = (make().fit(*slots(data, 0, 5)) for _ in range(2))
+    twice.partial_fit(np.vstack([X, X]), np.r_[y, y])
+    weighted.partial_fit(X, y, sample_weight=np.full(len(y), 2.0))
+    assert_array_equal(twice.predict(data.X), weighted.predict(data.X))
+    without = make().fit(*slots(data, 0, 5))
+    without.partial_fit(np.vstack([X, X[:3]]), np.r_[y, y[:3]], np.r_[np.ones(len(y)), 0, 0, 0])
+    plain = make().fit(*slots(data, 0, 5)).partial_fit(X, y)
+    assert_array_equal(without.predict(data.X), plain.predict(data.X))
