@@ -24,26 +24,26 @@ from skqos.state import FittedAttribute, FittedState
 
 __all__ = ["AMFRegressor"]
 
-# Of the normalised values: errors are divided by them.
+# Lower bound of normalised values, by which errors are divided.
 LEAST_VALUE = 0.1
-# Of the shifted values, relative to their mean: smaller ones are taken for this.
+# Lower bound of the shifted values, relative to their mean.
 LEAST_RATIO = 1e-3
 
 
 @dataclass(frozen=True)
 class BoxCoxScale:
-    """From the unit of y to [LEAST_VALUE, 1], by a Box-Cox transform between two ends.
+    """Map from the unit of y to [LEAST_VALUE, 1] by a Box-Cox transform.
 
     Attributes
     ----------
     power : float
-        Of the transform; 0 is the logarithm.
+        Power of the transform; 0 is the logarithm.
     low : float
-        What is subtracted first: 0, or the smallest value if that is negative.
+        Value that is subtracted first: 0, or the minimum if it is negative.
     mean : float
-        What the differences are divided by.
+        Divisor of the differences.
     ends : tuple of float
-        The smallest and the largest transformed value of `fit`.
+        Minimum and maximum of the transformed values of `fit`.
     """
 
     power: float
@@ -86,7 +86,7 @@ class BoxCoxScale:
 
 @dataclass(frozen=True)
 class Side:
-    """What AMF has learnt of the users, or of the services.
+    """Factors and errors of the users, or of the services.
 
     Attributes
     ----------
