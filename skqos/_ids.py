@@ -182,7 +182,7 @@ def _large_integers(values: np.ndarray) -> np.ndarray:
 
 
 def _mixed_numbers(values: np.ndarray, label: str) -> np.ndarray:
-    """Return integers and floats as int64 if all are integers; otherwise keep integers."""
+    """Return integers and floats as int64 if all are whole, otherwise as float64 if exact."""
     is_float = np.array([isinstance(value, float | np.floating) for value in values])
     floats = _floats(values[is_float].astype(np.float64), label)
     values = values.copy()

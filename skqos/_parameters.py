@@ -1,4 +1,4 @@
-"""Conversion of parameters to Python values; numpy scalars may overflow, and are not bool or int."""
+"""Conversion of parameters from numpy scalars, which may overflow, to Python values."""
 
 from __future__ import annotations
 
