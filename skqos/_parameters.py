@@ -168,14 +168,14 @@ class SwitchedOff:
     parameters : tuple of str
         Parameters without effect.
     by : dict of str to tuple
-        Values of the other parameters, all of which have to be met.
+        Values of other parameters, all of which must apply.
     """
 
     parameters: tuple[str, ...]
     by: Mapping[str, tuple[Any, ...]]
 
     def applies(self, configured: Any) -> bool:
-        """Tell whether an estimator with plain parameters has these values."""
+        """Return whether an estimator with plain parameters has these values."""
         return all(getattr(configured, name) in values for name, values in self.by.items())
 
 
@@ -185,7 +185,7 @@ def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
     Parameters
     ----------
     estimator : estimator
-        Its parameters are valid; ``_switched_off`` says which ones may have no effect.
+        Estimator with valid parameters and rules in ``_switched_off``.
     stacklevel : int
         As in `warnings.warn`, counted from the caller.
     """

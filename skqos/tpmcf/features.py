@@ -218,7 +218,7 @@ class KnownSteps:
         return KnownSteps(np.pad(self.sums, margins), np.pad(self.counts, margins))
 
     def averages(self) -> np.ndarray:
-        """Average of each entity; of all averages for one that has none, 0 where nobody has."""
+        """Return the average of each entity; without measurements, the mean over the others, or 0."""
         means = self.sums / np.maximum(self.counts, 1)
         known = self.counts > 0
         overall = means.sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
@@ -362,7 +362,7 @@ def normalised_rows(cells: StepCells) -> tuple[sparse.csr_array, sparse.csr_arra
 
 
 def _split_steps(cells: StepCells, *sides: np.ndarray) -> Sides:
-    """Give the steps an axis of their own, the first."""
+    """Move the steps to the first axis."""
     n_steps, *sizes = cells.shape
     return tuple(
         side.reshape(n_steps, n, side.shape[1]) for n, side in zip(sizes, sides, strict=True)
@@ -448,7 +448,7 @@ class NodeFeatures:
         )
 
     def _describe(self, cells: StepCells) -> Sides:
-        """Lay the families side by side; NaN where an entity lacks something in a step."""
+        """Concatenate the families; NaN for missing features of an entity at a step."""
         parts = [family.transform(cells) for family in self.families]
         return tuple(np.concatenate(side, axis=2) for side in zip(*parts, strict=True))
 

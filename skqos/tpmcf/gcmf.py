@@ -98,7 +98,7 @@ class GCMF(nn.Module):
     def observe(
         self, times: np.ndarray, cells: StepCells, folds: np.ndarray, features: Sides
     ) -> GCMF:
-        """Take the graphs of some steps, which `embed` and training are then about.
+        """Set the graphs of the steps that `embed` and training use.
 
         Parameters
         ----------
@@ -198,7 +198,7 @@ class GCMF(nn.Module):
         return self._forget_graph()
 
     def place(self, times: np.ndarray, at: np.ndarray, embedded: TensorSides) -> None:
-        """Put embeddings of some steps among the frozen ones of all.
+        """Insert the embeddings of some steps into the frozen ones of all steps.
 
         Parameters
         ----------
@@ -234,7 +234,7 @@ class GCMF(nn.Module):
 
 
 def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
-    """Take nodes (n_members, n_steps, n, width) by step and code; (n_members, ..., width).
+    """Select nodes (n_members, n_steps, n, width) by step and code; (n_members, ..., width).
 
     `steps` and `codes` are broadcast to a common shape. A look-up by one number per node takes a
     third of the time of one by two numbers.
@@ -246,7 +246,7 @@ def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
 def place_steps(
     nodes: Tensor, known_times: Tensor, times: np.ndarray, at: np.ndarray, placed: Tensor
 ) -> Tensor:
-    """Put the features of some steps among those of the known steps.
+    """Insert the features of some steps into those of the known steps.
 
     Parameters
     ----------

@@ -205,7 +205,7 @@ class TPMCFModule(nn.Module):
         nn.init.constant_(self.layers[-1].bias, initial_prediction)
 
     def train_on(self, features: TensorSides, at: np.ndarray | None = None) -> None:
-        """Take the features that training rows are predicted from, without the cells of each fold.
+        """Set the features of training rows, without the cells of each fold.
 
         Parameters
         ----------
@@ -234,7 +234,7 @@ class TPMCFModule(nn.Module):
             setattr(self, f"{name}_folds", torch.cat([nodes, average_node(nodes)], dim=2))
 
     def place(self, times: np.ndarray, at: np.ndarray, features: TensorSides) -> None:
-        """Put the features of some steps, perhaps new ones, among those that prediction takes.
+        """Insert the features of some steps, which may be new, into those for prediction.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class TPMCFModule(nn.Module):
         self.fold_rows = self.user_folds = self.service_folds = None
 
     def _set_steps(self, times: np.ndarray, features: TensorSides) -> None:
-        """Take the measured steps, and the features that prediction takes there."""
+        """Set the measured steps, and their features for prediction."""
         self.times = torch.tensor(times)
         self.window_steps, self.window_present = lay_windows(times, self.window)
         self.user_features, self.service_features = features
