@@ -3,7 +3,7 @@
 import pkgutil
 import re
 from importlib import import_module
-from importlib.metadata import version as version_of
+from importlib.resources import files
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -15,7 +15,7 @@ import skqos
 project = "skqos"
 author = "The skqos developers"
 copyright = author
-version = release = version_of("skqos")
+version = release = skqos.__version__
 
 extensions = [
     "myst_parser",
@@ -55,7 +55,10 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = f"skqos {release}"
-html_static_path = ["_static"]
+# MathJax, its extensions and its glyphs in one file of a package: equations need no network.
+MATHJAX = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg-full.js"
+html_static_path = ["_static", str(MATHJAX)]
+mathjax_path = MATHJAX.name
 html_css_files = ["skqos.css"]
 html_copy_source = False
 

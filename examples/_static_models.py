@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from embedding_mlp import EmbeddingMLP, context_codes
-from lightgbm_baseline import LightGBM
+from embedding_mlp import EmbeddingMLP
 from sklearn.ensemble import VotingRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
+from skqos.benchmarks import peers
+from skqos.benchmarks.peers import context_codes
 from skqos.preprocessing import ContextJoiner
 
 Factory = Callable[[Bunch, str | None, int], object]
@@ -108,11 +109,8 @@ def pmf(data: Bunch, qos: str | None, seed: int) -> object:  # noqa: ARG001
     return PMFRegressor(random_state=seed)
 
 
-def lightgbm(data: Bunch, qos: str | None, seed: int) -> LightGBM:  # noqa: ARG001
-    # Ids as categories did not help beside the means of their rows, and took longer; the logarithm
-    # helped both QoS (all on a validation part of the training rows).
-    codes = [table[:, 1:] for table in context_codes(data.users, data.services)]
-    return LightGBM(codes, log=True, seed=seed)
+def lightgbm(data: Bunch, qos: str | None, seed: int) -> object:  # noqa: ARG001
+    return peers.lightgbm(data.users, data.services, seed)
 
 
 def embedding_mlp(data: Bunch, qos: str | None, seed: int) -> EmbeddingMLP:

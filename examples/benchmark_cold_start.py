@@ -12,25 +12,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
-from _benchmark import Split
 from _static_models import make_model
-from benchmark_static import read_split
 
 from skqos.baselines import MedianRegressor
+from skqos.benchmarks._split import Split
+from skqos.benchmarks.wsdream1 import hold_out, read_split
 from skqos.datasets import load_wsdream
 from skqos.metrics import nan_mean_absolute_error
-
-
-def hold_out(split: Split, column: int, seed: int) -> Split:
-    """Train on the rows of four fifths of the entities, test on all rows of the others."""
-    X, y = np.vstack([split.X, split.X_test]), np.concatenate([split.y, split.y_test])
-    ids = np.random.default_rng(seed).permutation(np.unique(X[:, column]))
-    unknown = np.isin(X[:, column], ids[: len(ids) // 5])
-    is_train = np.arange(len(y)) < len(split.y)
-    train = is_train & ~unknown
-    return Split(X[train], y[train], X[unknown], y[unknown])
 
 
 def mean_absolute_error(model: object, split: Split) -> float:

@@ -32,14 +32,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import Split, cpu_timed, join
-from _runs import append_rows, in_own_process, open_results, read_rows
 from _static_models import JOINT, make_model
-from benchmark_cold_start import hold_out
-from benchmark_static import read_split
-from benchmark_temporal import make_split, read_cells
 
 from skqos import TPMCFRegressor
+from skqos.benchmarks._split import Split
+from skqos.benchmarks.fits import cpu_timed, join
+from skqos.benchmarks.runs import append_rows, in_own_process, open_results, read_rows
+from skqos.benchmarks.wsdream1 import hold_out, read_split
+from skqos.benchmarks.wsdream2 import make_split, read_cells
 from skqos.datasets import load_wsdream
 from skqos.metrics import (
     choice_regret,
@@ -58,9 +58,6 @@ MARGIN = {"rt": 0.05, "tp": 0.0}
 # Choices by a quantile on the bad side of the median, beside those by the prediction.
 CAUTIOUS = {"rt": 0.7, "tp": 0.3}
 GIVEN, SLOT, ENTITIES = "given", "slot 63", ("users", "services")
-SLOT_63 = argparse.Namespace(
-    protocol="imputation", density=0.10, given_share=0.20, slot=63, window=8
-)
 MODELS = ["SAMoERegressor", "R2SLRegressor", "SharpQoSRegressor", "EmbeddingMLPRegressor"]
 
 
@@ -75,7 +72,8 @@ class Problem(NamedTuple):
     def read(self, folder: Path) -> tuple[Split, int]:
         """Return the rows, and which target is rated."""
         if self.cells == SLOT:
-            return make_split(read_cells(folder), SLOT_63), 0
+            cells = read_cells(folder)
+            return make_split(cells, "imputation", density=0.10, given_share=0.20), 0
         split = self._read_qos(folder, self.qos)
         if self.model not in JOINT:
             return split, 0

@@ -29,16 +29,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import Split
-from _report import markdown, write_between_marks
 from _static_models import with_context
-from benchmark_static import read_split
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
+from skqos.benchmarks import Split
+from skqos.benchmarks.markdown import markdown, write_between_marks
+from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import load_wsdream, make_qos
 from skqos.metrics import nan_mean_absolute_error
 

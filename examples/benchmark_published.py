@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _report import markdown, write_between_marks
 from sklearn.utils import Bunch
 
 from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.benchmarks.markdown import markdown, write_between_marks
 from skqos.datasets import load_wsdream
 
 SHAPE = (339, 5825)

@@ -39,22 +39,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import published
-from _benchmark import Fitted, Split, fit_and_predict, flag_outliers, score
-from _report import BASELINE, Layout, Protocol, report
-from _runs import Task, choose_models, in_own_process, make_parser, measure, parse, stop_if
+from _options import choose_models, costs, make_parser, parse, stop_if
+from _report import report
 from _static_models import ABLATIONS, DEFAULT, JOINT, make_model
 from sklearn.utils import Bunch
 
+from skqos.benchmarks.fits import Fitted, fit_jointly
+from skqos.benchmarks.published_page import make_page, our_entries
+from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
+from skqos.benchmarks.scores import flag_outliers, score_errors
+from skqos.benchmarks.tables import BASELINE, Layout, Protocol
+from skqos.benchmarks.wsdream1 import GIVEN_DENSITY, read_split
 from skqos.datasets import load_wsdream
-from skqos.model_selection import DensitySplit
 
-GIVEN_DENSITY = 0.025
 BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
 QOS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
 OUTLIERS = (
@@ -84,71 +85,9 @@ class Problem(NamedTuple):
         return f"{self.qos} {self.density * 100:g} %"
 
 
-def read_split(folder: Path, qos: str, density: float = GIVEN_DENSITY) -> Split:
-    """Read or draw the training and test rows of a density."""
-    if not (folder / "splits").is_dir():
-        split, others = draw_split(load_wsdream(folder, qos=qos))
-    else:
-        train, test = (
-            np.loadtxt(folder / "splits" / f"{qos}_{part}_{GIVEN_DENSITY}.txt")
-            for part in ("train", "test")
-        )
-        split = Split(*(part for rows in (train, test) for part in _parts(rows)))
-        others = None
-    if density == GIVEN_DENSITY:
-        return split
-    data = load_wsdream(folder, qos=qos)
-    if others is None:
-        others = find_others(data, split)
-    n_train = round(density * len(data.users) * len(data.services))
-    return resize(split, data, others, n_train)
-
-
-def _parts(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return rows[:, :2].astype(np.int64), rows[:, 2]
-
-
-def draw_split(data: Bunch) -> tuple[Split, np.ndarray]:
-    """Draw training rows and half of the others to test; return the rows that are left, too."""
-    splitter = DensitySplit(
-        1,
-        density=GIVEN_DENSITY,
-        test_size=0.5,
-        n_users=len(data.users),
-        n_services=len(data.services),
-        random_state=0,
-    )
-    train, test = next(splitter.split(data.X))
-    others = np.setdiff1d(np.arange(len(data.y)), np.concatenate([train, test]))
-    return Split(data.X[train], data.y[train], data.X[test], data.y[test]), others
-
-
-def find_others(data: Bunch, split: Split) -> np.ndarray:
-    """Return the measured rows whose cells are neither in training nor in the test."""
-    n_services = len(data.services)
-    cells, *used = (X[:, 0] * n_services + X[:, 1] for X in (data.X, split.X, split.X_test))
-    return np.flatnonzero(~np.isin(cells, np.concatenate(used)))
-
-
-def resize(split: Split, data: Bunch, others: np.ndarray, n_train: int) -> Split:
-    """Train on the first rows of a fixed order: those of the split, then the others."""
-    n_given = len(split.y)
-    if n_train > n_given + len(others):
-        highest = (n_given + len(others)) / (len(data.users) * len(data.services))
-        raise ValueError(
-            f"--densities: there are {n_given + len(others):,} cells to train on beside the test, "
-            f"{n_train:,} were asked for; the highest density is {highest:.4f}"
-        )
-    rng = np.random.default_rng(0)
-    own, added = rng.permutation(n_given), rng.permutation(others)
-    X = np.concatenate([split.X[own], data.X[added]])[:n_train]
-    y = np.concatenate([split.y[own], data.y[added]])[:n_train]
-    return Split(X, y, split.X_test, split.y_test)
-
-
 def fit_task(name: str, qos: str | None, seed: int, data: Bunch, splits: list) -> list[Fitted]:
     """Make a model, fit it and predict: all that is done in a process of its own."""
-    return fit_and_predict(make_model(name, data, qos, seed), splits)
+    return fit_jointly(make_model(name, data, qos, seed), splits)
 
 
 def list_tasks(args: argparse.Namespace, models: list[str]) -> list[Task]:
@@ -181,10 +120,19 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
     def kept(problem: Problem) -> dict[str, np.ndarray]:
         return {"_filtered": ~flag_outliers(splits[problem])}
 
-    def rate(problem: Problem, prediction: np.ndarray) -> dict[str, float]:
-        return score(splits[problem].y_test, prediction, kept(problem))
+    def rate(problem: Problem, fitted: Fitted) -> dict[str, float]:
+        errors = score_errors(splits[problem].y_test, fitted.prediction, kept(problem))
+        return errors | costs(fitted)
 
-    return measure(tasks, fit, rate, args)
+    return measure(
+        tasks,
+        fit,
+        rate,
+        args.out / "results.csv",
+        jobs=args.jobs,
+        fresh=args.fresh,
+        predictions=args.out,
+    )
 
 
 def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
@@ -195,8 +143,8 @@ def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
         summary = summary[summary["model"].isin(DEFAULT)]
         for qos, rows in summary.groupby("qos"):
             name = qos if mark == "results" else f"{qos} filtered"
-            ours[name] = published.our_entries(rows, protocol)
-    return published.make_page(published.STATIC, published.STATIC_LEGEND, ours)
+            ours[name] = our_entries(rows, protocol)
+    return make_page("published", ours)
 
 
 def tell_baseline(summary: pd.DataFrame) -> None:
@@ -215,8 +163,10 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     )
     args = parse(parser, argv)
     models = choose_models(parser, args, [*DEFAULT], [*ABLATIONS])
-    failures = run(args, models) if args.data else []
-    _, summary = report(args, "WS-DREAM data set 1", LAYOUT, publish, "published")
+    with log_to_stdout():
+        failures = run(args, models) if args.data else []
+        stop_if(failures, unless=args.out and args.out / "results.csv")
+        _, summary = report(args, "WS-DREAM data set 1", LAYOUT, publish, "published")
     tell_baseline(summary)
     stop_if(failures)
     return summary

@@ -40,28 +40,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import published
-from _benchmark import (
-    Fitted,
-    Split,
-    fit_and_predict,
-    flag_outliers,
-    score,
-)
-from _report import BASELINE, Layout, Protocol, report
-from _runs import Task, choose_models, in_own_process, make_parser, measure, parse, stop_if
+from _options import choose_models, costs, make_parser, parse, stop_if
+from _report import report
 from embedding_mlp import EmbeddingMLP
-from lightgbm_baseline import LightGBM
 
 from skqos import TPMCFRegressor
 from skqos.baselines import MedianRegressor
+from skqos.benchmarks._split import Split
+from skqos.benchmarks.fits import Fitted, fit_jointly
+from skqos.benchmarks.peers import LightGBM
+from skqos.benchmarks.published_page import make_page, our_entries
+from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
+from skqos.benchmarks.scores import flag_outliers, score_errors
+from skqos.benchmarks.tables import BASELINE, Layout, Protocol
+from skqos.benchmarks.wsdream2 import Cells, make_split, read_cells
 
 TIMEOUT = 19.9
 FAMILIES = ("statistics", "factors", "similarity")
@@ -105,49 +102,6 @@ BASELINE_TASK = "imputation 10 % of slot 63 from 8"
 IMPUTATION = r"^imputation ([\d.]+) % of slot 63 from 8$"
 KEPT = "time-outs kept, slot 63"
 BASELINE_ERRORS = {0: (0.8545, 2.791), 1: (0.8329, 2.757), 2: (0.8210, 2.719)}
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The measured cells, in the order of the file."""
-
-    X: np.ndarray
-    y: np.ndarray
-
-    def slots(self, last: int, n: int) -> np.ndarray:
-        """Return the rows of the last `n` slots up to `last`."""
-        slot = self.X[:, 2]
-        return np.flatnonzero((slot > last - n) & (slot <= last))
-
-
-def read_cells(folder: Path) -> Cells:
-    """Read the response times; their order decides which cells are drawn."""
-    paths = [folder / name for name in ("rtdata.txt", "rtdata.txt.gz")]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"{folder} holds neither rtdata.txt nor rtdata.txt.gz.")
-    types = {0: np.int64, 1: np.int64, 2: np.int64, 3: np.float64}
-    table = pd.read_csv(path, sep=" ", header=None, usecols=range(4), dtype=types)
-    table = table[table[3] > 0]
-    return Cells(table[[0, 1, 2]].to_numpy(), table[3].to_numpy())
-
-
-def draw(n: int, share: float) -> np.ndarray:
-    return np.random.default_rng(0).random(n) < share
-
-
-def make_split(cells: Cells, args: argparse.Namespace) -> Split:
-    """Draw training rows by the protocol; all protocols have the same test rows."""
-    share = args.density / args.given_share
-    rows = cells.slots(args.slot, args.window)
-    drawn = draw(len(rows), share)
-    test = rows[~drawn & (cells.X[rows, 2] == args.slot)]
-    train = rows[drawn]
-    if args.protocol != "imputation":
-        train = cells.slots(args.slot - 1, args.window)
-    if args.protocol == "forecast":
-        train = train[draw(len(train), share)]
-    return Split(cells.X[train], cells.y[train], cells.X[test], cells.y[test])
 
 
 def name_task(args: argparse.Namespace) -> str:
@@ -235,13 +189,13 @@ def fit_task(
 ) -> list[Fitted]:
     """Make a model, fit it and predict: all that is done in a process of its own."""
     model = {**DEFAULT, **VARIANTS}[name](tables, seed, epochs)
-    return fit_and_predict(model, [split])
+    return fit_jointly(model, [split])
 
 
 def run(args: argparse.Namespace, models: list[str]) -> list[str]:
     """Run what has no results yet; return a line for each failure."""
     cells = read_cells(args.data)
-    split = make_split(cells, args)
+    split = make_split(cells, args.protocol, args.density, args.given_share, args.slot, args.window)
     problem = Problem(name_task(args))
     print(f"{problem}: {len(split.y):,} training rows, {len(split.y_test):,} test rows", flush=True)
     if args.permute_test_labels:
@@ -258,11 +212,19 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
     def kept() -> dict[str, np.ndarray]:
         return {"_filtered": ~flag_outliers(split), "_answered": split.y_test < TIMEOUT}
 
-    def rate(_: Problem, prediction: np.ndarray) -> dict[str, float]:
-        return score(split.y_test, prediction, kept())
+    def rate(_: Problem, fitted: Fitted) -> dict[str, float]:
+        return score_errors(split.y_test, fitted.prediction, kept()) | costs(fitted)
 
     tasks = [Task(name, seed, (problem,)) for seed in args.seeds for name in names]
-    return measure(tasks, fit, rate, args)
+    return measure(
+        tasks,
+        fit,
+        rate,
+        args.out / "results.csv",
+        jobs=args.jobs,
+        fresh=args.fresh,
+        predictions=args.out,
+    )
 
 
 def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
@@ -272,8 +234,8 @@ def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
         summary = summaries[mark].reset_index()
         summary = summary[summary["model"].isin(DEFAULT)]
         share = summary["task"].str.extract(IMPUTATION, expand=False).astype(float)
-        ours += published.our_entries(summary.assign(density=share / 100)[share.notna()], protocol)
-    return published.make_page(published.TEMPORAL, published.TEMPORAL_LEGEND, {"rt": ours})
+        ours.append(our_entries(summary.assign(density=share / 100)[share.notna()], protocol))
+    return make_page("temporal published", {"rt": pd.concat(ours)})
 
 
 def warn_unless_fair(rows: pd.DataFrame) -> None:
@@ -310,8 +272,10 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     if args.density >= args.given_share:
         parser.error("--density must be below --given-share: the other given cells are the test")
     models = choose_models(parser, args, [*DEFAULT], [*VARIANTS])
-    failures = run(args, models) if args.data else []
-    rows, summary = report(args, "WS-DREAM data set 2", LAYOUT, publish, "temporal published")
+    with log_to_stdout():
+        failures = run(args, models) if args.data else []
+        stop_if(failures, unless=args.out and args.out / "results.csv")
+        rows, summary = report(args, "WS-DREAM data set 2", LAYOUT, publish, "temporal published")
     warn_unless_fair(rows)
     stop_if(failures)
     return summary

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import torch
-from _benchmark import peak_memory
-from benchmark_temporal import draw, read_cells
 
 from skqos import TPMCFRegressor
+from skqos.benchmarks.fits import peak_memory
+from skqos.benchmarks.wsdream2 import draw, read_cells
 
 
 def measure(data: Path, share: float, threads: int) -> dict[str, float]:

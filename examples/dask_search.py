@@ -1,11 +1,11 @@
-"""Search and predict on a Dask cluster: scikit-learn's own search, its fits on other machines.
+"""Search and predict on a Dask cluster, with the grid search of scikit-learn.
 
 python examples/dask_search.py                        two worker processes on this machine
-python examples/dask_search.py --address tcp://...    a scheduler that runs already
+python examples/dask_search.py --address tcp://...    a running scheduler
 python examples/dask_search.py --data DIR             WS-DREAM data set 1
 
-First a grid search whose data travels to each worker once, then predictions for all pairs of a user
-and a service, part by part: no process ever holds all of them.
+The script runs a grid search, for which the data is sent to each worker once, and then predicts all
+pairs of a user and a service in parts, so that no process holds all of them.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def search(
 ) -> GridSearchCV:
     """Search on the cluster of the current client.
 
-    What every candidate needs goes to every worker, once, ahead of the search: X, y and the rows
-    of each split. joblib would send them by itself, but to one worker each, and what a lost worker
-    alone held cannot be had again.
+    X, y and the rows of each split are sent to every worker once, before the search. joblib would
+    also send them, but to one worker each, and the data of a lost worker could not be restored.
     """
     splits = list(cv.split(X, y))
     shared = [X, y, *(rows for split in splits for rows in split)]
@@ -53,9 +52,9 @@ def search(
 
 
 def predict_part(model: BaseEstimator, source: Path, target: Path) -> int:
-    """Predict one file of pairs and write another; return the number of rows."""
+    """Predict the pairs in a file, write them to another file, and return the number of rows."""
     pairs = pd.read_csv(source)
-    # A model that was fitted to an array takes an array.
+    # A model that was fitted to an array needs an array.
     X = pairs if hasattr(model, "feature_names_in_") else pairs.to_numpy()
     pairs.assign(prediction=model.predict(X)).to_csv(target, index=False)
     return len(pairs)
@@ -64,9 +63,9 @@ def predict_part(model: BaseEstimator, source: Path, target: Path) -> int:
 def predict_parts(
     client: Client, model: BaseEstimator, sources: Sequence[Path], folder: Path
 ) -> list[Path]:
-    """Predict files of pairs on all workers, into files of the same names in a folder.
+    """Predict files of pairs on all workers, and write files of the same names to a folder.
 
-    The model goes to every worker once. A worker holds one part at a time.
+    The model is sent to every worker once. A worker keeps one part in memory at a time.
     """
     on_workers = client.scatter(model, broadcast=True)
     targets = [folder / source.name for source in sources]
@@ -74,8 +73,24 @@ def predict_parts(
     return targets
 
 
+def predict_partition(pairs: pd.DataFrame, model: BaseEstimator) -> pd.Series:
+    """Predict one partition of a Dask dataframe; a filter may have left no row in it."""
+    values = model.predict(pairs) if len(pairs) else []
+    return pd.Series(values, index=pairs.index, name="prediction", dtype=float)
+
+
+def predict_frame(client: Client, model: BaseEstimator, pairs: Any) -> Any:
+    """Predict a Dask dataframe of pairs; return a Dask series, computed when it is asked for.
+
+    The model goes to every worker once.
+    """
+    on_workers = client.scatter(model, broadcast=True)
+    meta = pd.Series(name="prediction", dtype=float)
+    return pairs.map_partitions(predict_partition, on_workers, meta=meta)
+
+
 def write_pairs(users: pd.Index, services: pd.Index, folder: Path, n_rows: int) -> list[Path]:
-    """Write all pairs of a user and a service, some users at a time."""
+    """Write files with all pairs of users and services, each for a part of the users."""
     n_users = max(1, n_rows // len(services))
     paths = []
     for start in range(0, len(users), n_users):
@@ -88,7 +103,7 @@ def write_pairs(users: pd.Index, services: pd.Index, folder: Path, n_rows: int) 
 
 
 def load(args: argparse.Namespace) -> Bunch:
-    """Rows to train on, as a frame of ids and their context."""
+    """Load training rows as a frame of ids and context."""
     if args.data:
         data, density = load_wsdream(args.data, qos="rt"), 0.025
     else:
@@ -99,7 +114,7 @@ def load(args: argparse.Namespace) -> Bunch:
     )
     rows, _ = next(splitter.split(data.X))
     joiner = ContextJoiner(data.users, data.services)
-    # Joined once, here: in a pipeline the tables would travel with every candidate.
+    # Joined here once; in a pipeline, the tables would be sent with every candidate.
     return Bunch(
         X=joiner.fit_transform(data.X[rows]),
         y=data.y[rows],
@@ -111,19 +126,21 @@ def load(args: argparse.Namespace) -> Bunch:
 
 def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--address", help="of a scheduler; a local cluster without it")
+    parser.add_argument("--address", help="address of a scheduler; default: a local cluster")
     parser.add_argument("--workers", type=int, default=2, help="processes of the local cluster")
-    parser.add_argument("--data", help="folder of WS-DREAM data set 1; made-up data without it")
-    parser.add_argument("--out", help="folder for predictions, which the workers share; none kept")
+    parser.add_argument("--data", help="folder of WS-DREAM data set 1; default: synthetic data")
+    parser.add_argument(
+        "--out", help="folder for predictions, shared by the workers; default: not kept"
+    )
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--n-users", type=int, default=100, help="of made-up data")
-    parser.add_argument("--n-services", type=int, default=200, help="of made-up data")
+    parser.add_argument("--n-users", type=int, default=100, help="of synthetic data")
+    parser.add_argument("--n-services", type=int, default=200, help="of synthetic data")
     args = parser.parse_args(argv)
     data = load(args)
     if args.address:
         with Client(args.address) as client:
             return run(client, data, args)
-    # One thread each: threads share torch's random state, fits in them cannot be repeated.
+    # One thread each, because fits in threads that share torch's random state are not reproducible.
     with (
         LocalCluster(
             n_workers=args.workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
@@ -149,7 +166,7 @@ def run(client: Client, data: Bunch, args: argparse.Namespace) -> pd.DataFrame:
         pairs, predictions = Path(folder, "pairs"), Path(args.out or folder, "predictions")
         pairs.mkdir()
         predictions.mkdir(exist_ok=True)
-        # Both are fitted: from here on ids are enough.
+        # Both steps are fitted, and X contains only ids from here on.
         model = make_pipeline(data.joiner, found.best_estimator_)
         sources = write_pairs(data.users, data.services, pairs, ROWS_PER_PART)
         parts = predict_parts(client, model, sources, predictions)

@@ -4,7 +4,8 @@ Ids and context codes (country, autonomous system, subnet, and the provider of s
 32-d embedding each; concatenated; dense 256, 128, 1 with ReLU, dropout 0.2 after the first. Mean
 absolute error on log(1 + y) or y / max(y); AdamW with decoupled weight decay, one-cycle.
 
-    from embedding_mlp import EmbeddingMLP, context_codes
+    from embedding_mlp import EmbeddingMLP
+    from skqos.benchmarks.peers import context_codes
     model = EmbeddingMLP(context_codes(data.users, data.services), log=True, seed=0)
     model.fit(X, y).predict(X_test)
 
@@ -17,21 +18,8 @@ Without context, and with time steps, as `benchmark_temporal.py` has it:
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
-
-USER_COLUMNS = ("country", "as", "subnet")
-SERVICE_COLUMNS = ("country", "as", "subnet", "provider")
-
-
-def context_codes(users: pd.DataFrame, services: pd.DataFrame) -> list[np.ndarray]:
-    """Code the context, one table a side; column 0 is the id, unknown is a code of its own."""
-    tables = []
-    for table, columns in ((users, USER_COLUMNS), (services, SERVICE_COLUMNS)):
-        codes = [pd.factorize(table[column], use_na_sentinel=False)[0] for column in columns]
-        tables.append(np.column_stack([np.arange(len(table)), *codes]))
-    return tables
 
 
 class EmbeddingNet(nn.Module):

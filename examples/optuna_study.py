@@ -1,10 +1,11 @@
-"""Tune a pipeline with Optuna: several worker processes, one storage, pruned trials, resumable.
+"""Tune a pipeline with Optuna: several workers, a common storage, pruned trials, resumable.
 
-python examples/optuna_study.py --workers 2                 made-up data, a journal file
+python examples/optuna_study.py --workers 2                 synthetic data, a journal file
 python examples/optuna_study.py --data DIR --storage URL    WS-DREAM data set 1, an RDB server
 
-Further copies of the command join the same study, from other machines too. Where a run was killed,
-`--resume` runs its open trials again; on an RDB that happens by itself, by heartbeat.
+Further runs of the command join the same study, also on other machines. After a run was killed,
+`--resume` repeats its unfinished trials. On a relational database (RDB), they are detected by a
+heartbeat and repeated automatically.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ from skqos.tuning import OptunaPruning, suggest_params
 
 ESTIMATORS = {kind.__name__: kind for kind in (SAMoERegressor, R2SLRegressor, SharpQoSRegressor)}
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-# A lock that was not let go for so long belonged to a process that was killed while it wrote.
+# A lock that is older belongs to a process that was killed while it wrote.
 LOCK_SECONDS = 10
-# A trial that takes all memory kills one worker after the other.
+# Limits the number of workers that a trial can kill, for example by its memory.
 MAX_RETRY = 3
 
 
-# --- What is tuned ------------------------------------------------------------------------------
+# --- Data, model and objective ------------------------------------------------------------------
 
 
 def load(args: argparse.Namespace) -> Bunch:
-    """Rows to tune on and rows to test on."""
+    """Load rows for tuning and rows for testing."""
     if args.data:
         data, density = load_wsdream(args.data, qos="rt"), 0.025
     else:
@@ -70,7 +71,7 @@ def load(args: argparse.Namespace) -> Bunch:
 
 
 def make_model(args: argparse.Namespace, data: Bunch) -> Pipeline:
-    """Build the pipeline; its parameters are what a trial sets."""
+    """Build the pipeline whose parameters a trial sets."""
     estimator = ESTIMATORS[args.estimator](random_state=0, early_stopping="monitor")
     if args.epochs:
         stages = {"max_epochs", "first_stage_epochs"} & set(estimator.get_params())
@@ -96,22 +97,22 @@ class Objective:
             self.data.y,
             scoring="neg_mean_absolute_error",
             cv=KFold(2, shuffle=True, random_state=0),
-            # Otherwise a pruned trial counts as a fit that failed.
+            # Otherwise a pruned trial is treated as a failed fit.
             error_score="raise",
         )
         return -scores["test_score"].mean()
 
 
-# --- Where trials are kept ----------------------------------------------------------------------
+# --- Storage of trials --------------------------------------------------------------------------
 
 
 def has_heartbeat(args: argparse.Namespace) -> bool:
-    """Whether the storage is an RDB, which notices that a worker is lost."""
+    """Return whether the storage is an RDB, which detects lost workers."""
     return "://" in args.storage
 
 
 def open_storage(args: argparse.Namespace) -> optuna.storages.BaseStorage:
-    """Open a server by its URL, or a journal file."""
+    """Open the storage: an RDB by its URL, or a journal file."""
     if not has_heartbeat(args):
         path = str(Path(args.storage).resolve())
         lock = JournalFileOpenLock(path, grace_period=LOCK_SECONDS)
@@ -125,7 +126,7 @@ def open_storage(args: argparse.Namespace) -> optuna.storages.BaseStorage:
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(
                 MAX_RETRY
             ),
-            # A server that was restarted has closed the connections of the pool.
+            # A restarted server has closed the connections of the pool.
             engine_kwargs={"pool_pre_ping": True},
         )
 
@@ -136,7 +137,7 @@ def open_study(args: argparse.Namespace) -> optuna.Study:
         study_name=args.study,
         storage=open_storage(args),
         load_if_exists=True,
-        # Differently seeded in each process: workers must not all draw the same.
+        # Without a seed, so that workers draw different parameters.
         sampler=optuna.samplers.TPESampler(constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
     )
@@ -145,12 +146,12 @@ def open_study(args: argparse.Namespace) -> optuna.Study:
 def rerun_open_trials(study: optuna.Study) -> int:
     """Fail all trials that are still running, and queue their parameters.
 
-    A journal file has no heartbeat, so that a trial of a killed worker runs for ever. Only for a
-    study on which nobody works.
+    A journal file has no heartbeat, so a trial of a killed worker would stay open. Use this only if
+    no worker is running.
     """
     stale = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     for trial in stale:
-        # In this order: killed in between, the trial is queued twice and not lost.
+        # In this order, an interruption queues the trial twice instead of losing it.
         study.enqueue_trial(trial.params, user_attrs={"rerun_of": trial.number})
         study.tell(trial.number, state=TrialState.FAIL)
     return len(stale)
@@ -160,10 +161,10 @@ def rerun_open_trials(study: optuna.Study) -> int:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Run trials until enough are finished and none waits to be run again."""
+    """Run trials until enough are finished and none is waiting."""
     import torch
 
-    # Processes with several threads each slow each other down many times over.
+    # Several processes with several threads each would slow each other down.
     torch.set_num_threads(1)
     study, objective = open_study(args), Objective(args)
     while True:
@@ -171,14 +172,14 @@ def work(args: argparse.Namespace) -> None:
         if states[TrialState.WAITING] or sum(states[state] for state in FINISHED) < args.trials:
             study.optimize(objective, n_trials=1)
         elif states[TrialState.RUNNING] and has_heartbeat(args):
-            # Of another worker: should it be lost, its trial is run here.
+            # Trials of other workers; if one is lost, its trial is repeated here.
             time.sleep(args.heartbeat)
         else:
             return
 
 
 def count_states(study: optuna.Study) -> Counter[TrialState]:
-    """Count trials by state, once those whose heartbeat stopped are queued again."""
+    """Count trials by state, after queueing trials without heartbeat again."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
@@ -186,11 +187,11 @@ def count_states(study: optuna.Study) -> Counter[TrialState]:
 
 
 def run_workers(args: argparse.Namespace) -> int:
-    """Run workers to their end; return how many were lost."""
+    """Run the workers; return the number of lost ones."""
     if args.workers == 1:
         work(args)
         return 0
-    # A forked process hangs in torch if its parent has used torch.
+    # A forked process would hang in torch if its parent has used torch.
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=(args,)) for _ in range(args.workers)]
     for process in processes:
@@ -201,7 +202,7 @@ def run_workers(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace, study: optuna.Study) -> dict[str, float]:
-    """Compare the best trial with the defaults, on rows that no trial has seen."""
+    """Compare the best trial with the defaults on the test rows."""
     data = load(args)
     errors = {}
     for name, params in (("defaults", {}), ("best trial", study.best_params)):
@@ -215,29 +216,35 @@ def report(args: argparse.Namespace, study: optuna.Study) -> dict[str, float]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="folder of WS-DREAM data set 1; made-up data without it")
+    parser.add_argument("--data", help="folder of WS-DREAM data set 1; default: synthetic data")
     parser.add_argument("--storage", default="study.journal", help="journal file, or URL of an RDB")
     parser.add_argument("--study", default="skqos", help="name of the study")
     parser.add_argument("--estimator", choices=ESTIMATORS, default="SAMoERegressor")
-    parser.add_argument("--trials", type=int, default=32, help="trials of the study, all in all")
+    parser.add_argument(
+        "--trials", type=int, default=32, help="total number of trials of the study"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes to start")
-    parser.add_argument("--resume", action="store_true", help="run open trials again; see above")
+    parser.add_argument("--resume", action="store_true", help="repeat unfinished trials")
     parser.add_argument("--heartbeat", type=int, default=10, help="seconds; RDB only")
-    parser.add_argument("--epochs", type=int, help="of each stage; the estimator's without it")
-    parser.add_argument("--n-users", type=int, default=100, help="of made-up data")
-    parser.add_argument("--n-services", type=int, default=200, help="of made-up data")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of each stage; default: that of the estimator"
+    )
+    parser.add_argument("--n-users", type=int, default=100, help="users of synthetic data")
+    parser.add_argument("--n-services", type=int, default=200, help="services of synthetic data")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     args = parse(argv)
-    # Before the workers start: numpy and torch read it at import.
+    # Before the workers start, because numpy and torch read it at import.
     os.environ["OMP_NUM_THREADS"] = "1"
     study = open_study(args)
     if args.resume:
-        print(f"{rerun_open_trials(study)} open trial(s) of an earlier run are run again")
+        print(f"{rerun_open_trials(study)} unfinished trial(s) of an earlier run are repeated")
     if n_lost := run_workers(args):
-        sys.exit(f"{n_lost} worker(s) were lost; run the command again, with --resume on a journal")
+        sys.exit(
+            f"{n_lost} worker(s) were lost; run the command again, with --resume for a journal"
+        )
     counts = {state.name: n for state, n in count_states(study).items()}
     print(f"trials: {counts}; best {study.best_value:.4f} s with {study.best_params}")
     return report(args, study)

@@ -2,20 +2,20 @@
 Experts and gates
 =================
 
-Two of the models route what they know: the gate of `SAMoERegressor` weighs three experts for each
-pair, and the gates of `SharpQoSRegressor` open or close blocks of context features and of the other
-target's features. Which of them are used?
+Two of the estimators have gates. In `SAMoERegressor`, a gate weights the outputs of three experts
+for each pair. In `SharpQoSRegressor`, gates open or close blocks of context features and of
+features of the other targets. This example shows which experts and blocks are used.
 
 ::
 
-    python examples/plot_experts_and_gates.py               made-up data
+    python examples/plot_experts_and_gates.py               synthetic data
     python examples/plot_experts_and_gates.py --data DIR    a part of WS-DREAM data set 1
 """
 
 # %%
 # Measurements
 # ------------
-# Response time (s) and throughput (kbps), with what is known of users and services.
+# The measurements are response time (s) and throughput (kbps), with context of users and services.
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from skqos.preprocessing import ContextJoiner
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 if args.data:
@@ -47,8 +47,8 @@ train_rt, test_rt = (rows[~np.isnan(data.y[rows, 0])] for rows in (train, test))
 # %%
 # Two models
 # ----------
-# A high learning rate, and a higher penalty on open gates than usual, move the gates far in a short
-# training.
+# `SharpQoSRegressor` is fitted with a high learning rate and a high penalty on open gates, so that
+# the gates change noticeably in a short training.
 
 context = ContextJoiner(data.users, data.services)
 experts = make_pipeline(
@@ -64,11 +64,12 @@ gates = make_pipeline(
 gates.fit(data.X[train], data.y[train])
 
 # %%
-# What is used
-# ------------
-# On pairs that training did not see: on which share of them each expert is closest, when it
-# predicts alone, and how much the gate trusts it. Then the probability that a gate is open: of each
-# target, for each block of context features (SNR) and of the other target's features (Cross-SNR).
+# Use of experts and blocks
+# -------------------------
+# The upper plot shows, for pairs outside the training data, the share of pairs on which each expert
+# alone has the smallest error, and its mean gate weight. The lower plots show the probability that
+# a gate is open, for each target and each block of context features (SNR) or of features of the
+# other target (Cross-SNR).
 
 figure, axes = plt.subplot_mosaic(
     [["experts", "experts"], ["context", "other target"]],
@@ -90,6 +91,15 @@ else:
     plt.show()
 
 # %%
-# The numbers are there as tables.
+# The values are also available as tables.
 print(shares.shares.round(3))
 print(probabilities.tables["snr"].round(3))
+
+# %%
+# Conclusion
+# ----------
+# No expert is best on all pairs: each of the three has the smallest error on a substantial share of
+# them. The gate prefers the experts that are best more often, but not in proportion to these
+# shares. Throughput keeps more of its gates open than response time, for context as well as for
+# features of the other target. This example shows how to read the displays; the settings were
+# chosen for a visible effect, not for accuracy.

@@ -1,22 +1,23 @@
 """
-Which regions share a latent state
-==================================
+Latent states of regions
+========================
 
-`R2SLRegressor` learns latent states of regions from the QoS between them: user regions and service
-regions of the same state get on well, those of different states are slower by a common factor.
+`R2SLRegressor` learns latent states of regions from the QoS between them. If the states of a user
+region and a service region match, the expected response time is the product of the levels of both
+regions; if they differ, it is larger by a common factor w.
 
 ::
 
-    python examples/plot_latent_states.py               made-up data
+    python examples/plot_latent_states.py               synthetic data
     python examples/plot_latent_states.py --data DIR    WS-DREAM data set 1
 """
 
 # %%
 # Measurements and regions
 # ------------------------
-# Latent states need no estimator: regions and measurements are enough. Here a region is a
-# part of a made-up world, or with WS-DREAM a country. Hardly any state but one is left where QoS
-# knows no such groups.
+# `RegionalLatentStates` learns the states without an estimator, from regions and measurements. The
+# regions are synthetic, or countries with WS-DREAM. If the QoS does not depend on groups of
+# regions, almost all regions have the same state.
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from skqos.r2sl.latent_states import RegionalLatentStates
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
 parser.add_argument("--states", type=int, default=3)
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 if args.data:
@@ -49,12 +50,12 @@ model = RegionalLatentStates(args.states, random_state=0).fit(*regions, data.y)
 print(f"w = {model.mismatch_:.1f}, log posterior {model.log_posterior_[-1]:,.0f}")
 
 # %%
-# The states, and what they say about QoS
-# ---------------------------------------
-# On the left, a row is a region, a column a state. Regions are sorted by their most probable state,
-# so that those that share one stand together. On the right, where the states of a user region and
-# of a service region differ, a request is expected to take longer: 1 is the level of both regions,
-# w the most.
+# States and expected QoS
+# -----------------------
+# In the left and middle plots, a row is a region and a column is a state. Regions are sorted by
+# their most probable state. The right plot shows the expected response time of each pair of
+# regions, relative to the product of their levels: it is 1 if the states match, and w if they
+# differ.
 
 figure, (left, middle, right) = plt.subplots(
     1, 3, figsize=(11, 6), width_ratios=[1, 1, 1.8], layout="constrained"
@@ -74,3 +75,11 @@ if args.out:
     figure.savefig(args.out, dpi=110)
 else:
     plt.show()
+
+# %%
+# Conclusion
+# ----------
+# On the synthetic data, nearly all user regions have the same state. Most service regions share
+# this state. A few service regions have another one, and requests to them are expected to take
+# longer than the levels of the regions suggest, by a factor of up to w. The states therefore
+# separate service regions that are slow for almost all users.

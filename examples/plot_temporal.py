@@ -2,20 +2,22 @@
 QoS over time
 =============
 
-`TPMCFRegressor` predicts the response time of a user's request to a service at a time step, from
-what was measured there at that step and at those before it.
+`TPMCFRegressor` predicts the response time of a user-service pair at a time step, from the
+measurements of this step and of the steps before it. This example fills in unmeasured cells and
+forecasts the next time step.
 
 ::
 
-    python examples/plot_temporal.py               made-up data
+    python examples/plot_temporal.py               synthetic data
     python examples/plot_temporal.py --data DIR    a part of WS-DREAM data set 2
 """
 
 # %%
 # Measurements over time
 # ----------------------
-# Pairs drift, and each region has its busy periods. X has a third column, the time step. Training
-# takes most cells of all steps but the last one, which is to be forecast.
+# The QoS of pairs drifts over time, and each region has busy periods. The third column of X is the
+# time step. The training data is 70 % of the measured cells of all steps except the last one, which
+# is forecast.
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from skqos.metrics import nan_mean_absolute_error
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 2")
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 if args.data:
@@ -46,13 +48,13 @@ else:
     X, y = data.X, data.y
 last = X[:, 2].max()
 train = (np.random.default_rng(0).random(len(y)) < 0.7) & (X[:, 2] < last)
-print(f"{train.sum():,} cells train, {(~train).sum():,} do not")
+print(f"{train.sum():,} training cells, {(~train).sum():,} held-out cells")
 
 # %%
 # Fit and predict
 # ---------------
-# The last step is one that training has not seen: it is predicted from the window before it. Small
-# batches, and narrower layers than usual, make the most of so few rows.
+# The last step is not in the training data and is predicted from the window before it. The batches
+# are small and the layers narrow, because there are few rows.
 
 model = TPMCFRegressor(
     max_epochs=15,
@@ -63,18 +65,18 @@ model = TPMCFRegressor(
     random_state=0,
 ).fit(X[train], y[train])
 for name, rows in (
-    ("unseen cells of steps that train", ~train & (X[:, 2] < last)),
+    ("held-out cells of the training steps", ~train & (X[:, 2] < last)),
     ("one step ahead", X[:, 2] == last),
 ):
     mae = nan_mean_absolute_error(y[rows], model.predict(X[rows]))
     median = nan_mean_absolute_error(y[rows], np.full(rows.sum(), np.median(y[train])))
-    print(f"{name}: MAE {mae:.3f} s, of the constant median {median:.3f} s")
+    print(f"{name}: MAE {mae:.3f} s, constant median {median:.3f} s")
 
 # %%
-# The course of a pair
-# --------------------
-# Of the pairs that were measured at most steps, and without a time-out, the one whose response time
-# varies most.
+# The time course of a pair
+# -------------------------
+# The plotted pair has the largest variation of response times among the pairs that were measured
+# most often and never timed out.
 
 pairs, pair_of_row, counts = np.unique(X[:, :2], axis=0, return_inverse=True, return_counts=True)
 timeouts = np.bincount(pair_of_row, weights=y >= 19.9)
@@ -87,14 +89,15 @@ steps = np.arange(X[:, 2].min(), last + 1)
 course = model.predict(np.column_stack([np.full((len(steps), 2), pairs[pair]), steps]))
 
 # %%
-# On the right, which steps attend to which, in the window that ends before the forecast step. A row
-# is a step, and tells where its own new features come from; heads of the last block, averaged.
+# The left plot shows the measurements and predictions of the pair. The right plot shows the
+# attention weights in the window before the forecast step, averaged over the heads of the last
+# block. A row contains the weights with which a step uses the features of all steps.
 
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(11, 4), width_ratios=[1.7, 1], layout="constrained"
 )
 for rows, label, style in (
-    (of_pair & train, "measured, trains", {"color": "C0"}),
+    (of_pair & train, "measured, training", {"color": "C0"}),
     (of_pair & ~train, "measured, held out", {"facecolor": "none", "edgecolor": "C0"}),
 ):
     left.scatter(X[rows, 2], y[rows], label=label, zorder=3, **style)
@@ -116,3 +119,11 @@ if args.out:
     figure.savefig(args.out, dpi=110)
 else:
     plt.show()
+
+# %%
+# Conclusion
+# ----------
+# The error of both tasks is much smaller than that of the constant median. The forecast has a
+# larger error than the predictions of held-out cells, because no measurement of its step is
+# available. The predictions of the pair follow the training measurements, but deviate where several
+# consecutive measurements are held out.

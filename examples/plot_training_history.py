@@ -1,20 +1,22 @@
 """
-The course of training
-======================
+Training history
+================
 
-Every estimator records its losses in ``history_``, one row an epoch. `TrainingHistoryDisplay` draws
-them: is more training worth while, and which target has the say in joint training?
+Every estimator that trains a network records its losses in ``history_``, with one row per epoch.
+`TrainingHistoryDisplay` plots them. The plots show whether more epochs are useful, and how joint
+training weights its targets.
 
 ::
 
-    python examples/plot_training_history.py               made-up data
+    python examples/plot_training_history.py               synthetic data
     python examples/plot_training_history.py --data DIR    a part of WS-DREAM data set 1
 """
 
 # %%
 # Measurements
 # ------------
-# Response time (s) and throughput (kbps) of the same pairs; NaN stands for "not measured".
+# The measurements are response time (s) and throughput (kbps) of the same pairs, with NaN for
+# values that were not measured.
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from skqos.inspection import TrainingHistoryDisplay
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 if args.data:
@@ -43,9 +45,10 @@ X, y = data.X[part], data.y[part]
 # %%
 # Two stages, and two targets
 # ---------------------------
-# `SAMoERegressor` trains twice: the first network predicts pairs that nobody measured, which the
-# second learns from beside the others. ``early_stopping="monitor"`` holds rows out of training and
-# records their loss, but stops nothing. `SharpQoSRegressor` learns both targets at once.
+# `SAMoERegressor` has two training stages: the first network predicts pairs that were not measured,
+# and the second one is trained on these predictions in addition to the measurements.
+# ``early_stopping="monitor"`` holds out validation rows and records their loss, but does not stop
+# the training. `SharpQoSRegressor` learns both targets jointly.
 
 measured = ~np.isnan(y[:, 0])
 two_stages = SAMoERegressor(
@@ -57,9 +60,10 @@ joint = SharpQoSRegressor(max_epochs=15, random_state=0).fit(X, y)
 # %%
 # Losses and weights
 # ------------------
-# Losses are in units of the transformed target. Where the validation loss rises again while the
-# training loss falls, training is too long. The weight of a target is inverse to its smoothed loss,
-# so that neither has the say by its scale alone.
+# Losses are in units of the transformed target. If the validation loss increases while the training
+# loss decreases, the network overfits and the training is too long. In joint training, the weight
+# of a target is inversely proportional to its smoothed loss, so that a target with a large loss
+# does not dominate.
 
 figure, axes = plt.subplot_mosaic(
     [["stages", "stages"], ["losses", "weights"]], figsize=(8.5, 6), layout="constrained"
@@ -75,5 +79,13 @@ else:
     plt.show()
 
 # %%
-# The numbers are in ``history_``.
+# The values are in ``history_``.
 print(two_stages.history_.groupby("stage", sort=False).tail(1).round(3).to_string(index=False))
+
+# %%
+# Conclusion
+# ----------
+# In the final stage of `SAMoERegressor`, the training loss decreases further, while the validation
+# loss stays almost constant: more epochs would not improve the model. In joint training, the target
+# with the smaller loss, throughput, has the larger weight. Both losses are still decreasing slowly
+# at the end, so a longer training may improve this model.

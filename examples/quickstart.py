@@ -1,6 +1,6 @@
-"""Quickstart: fit SA-MoE, predict pairs that were never measured, score, choose services.
+"""Quickstart: fit SA-MoE, predict unmeasured pairs, evaluate, and choose services.
 
-python examples/quickstart.py               made-up data, no download
+python examples/quickstart.py               synthetic data, no download
 python examples/quickstart.py --data DIR    WS-DREAM data set 1, the original files
 """
 
@@ -24,7 +24,7 @@ LIMIT = 0.5
 
 
 def load(path: str | None) -> Bunch:
-    """Response times of users on services, in seconds, with context tables."""
+    """Load response times in seconds, with context tables."""
     if path:
         return load_wsdream(path, qos="rt")
     return make_qos(n_users=120, n_services=400, density=0.4, random_state=0)
@@ -32,8 +32,8 @@ def load(path: str | None) -> Bunch:
 
 def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="folder of WS-DREAM data set 1; made-up data without it")
-    parser.add_argument("--density", type=float, help="training share of all cells")
+    parser.add_argument("--data", help="folder of WS-DREAM data set 1; default: synthetic data")
+    parser.add_argument("--density", type=float, help="fraction of all cells for training")
     args = parser.parse_args(argv)
 
     data = load(args.data)
@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     )
     train, test = next(splitter.split(data.X))
     X, y, X_test, y_test = data.X[train], data.y[train], data.X[test], data.y[test]
-    print(f"{len(y):,} measured pairs to train on, {len(y_test):,} to test on")
+    print(f"{len(y):,} measured pairs for training, {len(y_test):,} for testing")
 
-    # The context of users and services travels beside the ids, so that X stays an index array.
+    # The pipeline joins the context of users and services, so that X is an array of ids.
     context = ContextJoiner(data.users, data.services)
     model = make_pipeline(context, SAMoERegressor(intervals=True, random_state=0, verbose=1))
     model.fit(X, y)
@@ -71,13 +71,13 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
             },
         }
     )
-    print(f"\nError on pairs that training did not see, in seconds\n{table.round(3).to_string()}")
+    print(f"\nErrors on the test pairs, in seconds\n{table.round(3).to_string()}")
 
     user = X_test[0, 0]
     ranking = rank_services(model, user, data.services.index, limit=LIMIT)
     columns = ["service", "prediction", "lower", "upper", "probability"]
-    print(f"\nThe five services predicted fastest for user {user}, with 90 % intervals in seconds,")
-    print(f"and the probability to answer within {LIMIT} s")
+    print(f"\nThe five services with the lowest predictions for user {user}, in seconds, with 90 %")
+    print(f"intervals and the probability of a response within {LIMIT} s")
     print(ranking[columns].round(3).to_string(index=False))
     return table
 

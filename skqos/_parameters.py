@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from skqos._sklearn_compat import validate_params
 from skqos.exceptions import UnusedParameterWarning
 
 T = TypeVar("T")
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -103,18 +104,18 @@ def check_items(name: str, value: Any) -> None:
             hash(item)
 
 
-def validated(constraints: dict[str, Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def validated(constraints: dict[str, Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function whose parameters scikit-learn's constraints describe.
 
     It gets Python's own values, and ints for bools where an int is meant.
     """
 
-    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
         checked = validate_params(constraints, prefer_skip_nested_validation=True)(function)
 
         @wraps(function)
-        def call(*arguments: Any, **keywords: Any) -> R:
+        def call(*arguments: P.args, **keywords: P.kwargs) -> R:
             given = signature.bind(*arguments, **keywords)
             taken = {name: given.arguments[name] for name in constraints if name in given.arguments}
             check_numbers(taken)
@@ -146,9 +147,13 @@ def _shorten(number: int) -> str:
     return f"one of {number.bit_length()} bits" if number.bit_length() > 200 else str(number)
 
 
+def parameter_names(kind: Any) -> tuple[str, ...]:
+    """Return the names of the parameters of a class of estimators or splitters."""
+    return _read_names(kind)
+
+
 @lru_cache(maxsize=256)
-def parameter_names(kind: type) -> tuple[str, ...]:
-    """Return the names of the parameters of an estimator or splitter."""
+def _read_names(kind: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(kind.__init__).parameters)[1:]
 
 

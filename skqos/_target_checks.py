@@ -1,4 +1,4 @@
-"""Reading y: what is taken as numbers, and what is refused rather than turned into some."""
+"""Checks and conversion of y and of weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sklearn.utils import check_array, column_or_1d
 from skqos._errors import about
 
 MAX_ROWS_SHOWN = 5
-# Sums of as many values as memory holds are finite.
+# Sums of as many values as fit into memory must be finite.
 MAX_VALUE = 1e300
-# Sums of as many weights, and of weighted squares, are finite, and neither is 0.
+# Sums of weights, and of weighted squares, must be finite and not 0.
 MIN_WEIGHT, MAX_WEIGHT = 1e-30, 1e30
-# What a code for "missing" looks like among measured values.
+# Common code for missing values.
 MISSING_CODE = -1.0
 
 _DURATION = "{name} holds durations; give their length as numbers, such as seconds: {name} / {one}."
@@ -33,33 +33,33 @@ _TEXT = "{name} holds text; give numbers, such as pd.to_numeric({name})."
 def as_target(
     y: Any, name: str, *, allow_nan: bool, allow_nd: bool = False, estimator: Any = None
 ) -> np.ndarray:
-    """Take y as float64 of one or two dimensions; refuse what is no array of real numbers.
+    """Return y as float64 of one or two dimensions, or raise if it is not real numbers.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        Integers, floats or bools, also as objects; None and pandas' NA are NaN.
+        Integers, floats or booleans, also as objects; None and pandas' NA are NaN.
     name : str
-        What the errors call it.
+        Name in errors.
     allow_nan : bool
-        Whether NaN may stand for what was not observed.
+        Whether NaN is allowed, for values that were not observed.
     allow_nd : bool, default=False
-        Whether there may be more dimensions.
+        Whether more than two dimensions are allowed.
     estimator : object, default=None
-        Named in errors.
+        Estimator that is named in errors.
 
     Returns
     -------
     ndarray of float64
-        At most 1e300 in size.
+        Values, at most 1e300 in magnitude.
 
     Raises
     ------
     ValueError
-        If y is complex, masked, empty, not of one length in all rows or, unless allowed, of more
-        than two dimensions, or holds infinity, a value beyond 1e300 or, unless allowed, NaN.
+        If y is complex, masked, empty or ragged, contains infinity or a value beyond 1e300, or has
+        more than two dimensions or NaN where this is not allowed.
     TypeError
-        If y is sparse or holds durations, dates, text or other objects.
+        If y is sparse or contains durations, dates, text or other objects.
     """
     with about(name), np.errstate(over="ignore"):
         _check_kind(y, name)
@@ -81,7 +81,7 @@ def as_target(
 
 
 def as_single_target(y: Any, *, estimator: Any) -> np.ndarray:
-    """Take y as float64 of shape (n_samples,), finite; errors are those of `as_target`."""
+    """Return y as finite float64 of shape (n_samples,), with the errors of `as_target`."""
     values = as_target(y, "y", allow_nan=False, estimator=estimator)
     if values.ndim == 2 and values.shape[1] > 1:
         raise ValueError(
@@ -92,15 +92,15 @@ def as_single_target(y: Any, *, estimator: Any) -> np.ndarray:
 
 
 def as_weights(weights: Any, name: str) -> np.ndarray:
-    """Take weights of rows as float64 of shape (n_samples,).
+    """Return weights of rows as float64 of shape (n_samples,).
 
     Raises
     ------
     ValueError
-        As `as_target`, and if they are not 1-D, all of them are zero, or one is negative or so
-        small or large that sums of them have no digits left.
+        As in `as_target`, and if the weights are not 1-D, all are zero, or one is negative or too
+        small or large for precise sums.
     TypeError
-        As `as_target`.
+        As in `as_target`.
     """
     values = as_target(weights, name, allow_nan=False)
     if values.ndim > 1:
@@ -117,9 +117,9 @@ def as_weights(weights: Any, name: str) -> np.ndarray:
 
 
 def warn_of_missing_codes(y: np.ndarray, stacklevel: int) -> None:
-    """Warn if -1 seems to stand for "missing", as in the matrices of WS-DREAM.
+    """Warn if -1 probably stands for missing values, as in the matrices of WS-DREAM.
 
-    So it is if measured values, that is such as are no integers, are negative nowhere else.
+    This is the case if there are non-integer values and no other value is negative.
     """
     for target, values in enumerate(y.reshape(len(y), -1).T):
         values = values[~np.isnan(values)]
@@ -129,9 +129,9 @@ def warn_of_missing_codes(y: np.ndarray, stacklevel: int) -> None:
         if (values != np.floor(values)).any():
             warnings.warn(
                 f"y, target {target}: {n_codes:,} of {len(values):,} values are -1, and no other "
-                "is negative. If -1 stands for a missing value there, as it does in the files of "
-                "WS-DREAM, leave those rows out (or give NaN to SharpQoSRegressor, in a y of "
-                "several columns): it is learnt as a measured value.",
+                "is negative. They are learnt as measured values. If -1 stands for a missing "
+                "value, as in the files of WS-DREAM, remove these rows (or use NaN with "
+                "SharpQoSRegressor, in a y of several columns).",
                 UserWarning,
                 stacklevel=stacklevel,
             )
@@ -149,7 +149,7 @@ def _check_kind(y: Any, name: str) -> None:
 
 
 def _columns(y: Any, name: str) -> list[np.ndarray]:
-    """Arrays of one type each; a frame's columns may differ."""
+    """Yield arrays of one dtype each; the columns of a frame may differ."""
     if isinstance(y, pd.DataFrame):
         return [np.asarray(y.iloc[:, k]) for k in range(y.shape[1])]
     try:
@@ -196,7 +196,7 @@ def _check_kind_of_object(kind: type, name: str) -> None:
 
 
 def _check_finite(values: np.ndarray, name: str, allow_nan: bool, names: Any) -> None:
-    """Raise ValueError at infinity or NaN, in the words of scikit-learn and with the rows."""
+    """Raise ValueError for infinity or NaN, with the message of scikit-learn and the rows."""
     for k, column in enumerate(values.reshape(len(values), -1).T):
         label = name
         if values.ndim == 2:
@@ -218,7 +218,7 @@ def _check_finite(values: np.ndarray, name: str, allow_nan: bool, names: Any) ->
 
 
 def _rows(wrong: np.ndarray, values: np.ndarray) -> str:
-    """Name the first rows of those that are wrong."""
+    """Return a text with the first invalid rows."""
     found = np.flatnonzero(wrong)
     text = f"row {found[0]} is {values[found[0]]}"
     if len(found) > 1:

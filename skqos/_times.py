@@ -1,11 +1,11 @@
-"""Times of rows: integers that number steps, or time stamps that a duration divides into steps."""
+"""Times of rows: integers, which are step numbers, or time stamps, which belong to steps."""
 
 from __future__ import annotations
 
 import datetime
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,18 +16,18 @@ from skqos._ids import id_kind, read_ids
 from skqos.exceptions import SparseStepsWarning
 
 TIME_LABEL = "X, column 2 (time)"
-# Of the parameter `time_step`; pandas.Timedelta is a datetime.timedelta.
+# Types of the parameter `time_step`; pandas.Timedelta is a datetime.timedelta.
 DURATION_TYPES = (str, datetime.timedelta, np.timedelta64)
-# What infer_dtype calls values that are points in time, or may be written as such.
+# Results of infer_dtype for points in time, or strings that may represent them.
 STAMP_KINDS = ("string", "datetime", "datetime64", "date")
 ISO_DATE = r"\d{4}-\d{2}-\d{2}"
 ISO_OFFSET = r"\d{2}:?\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
-# So many steps are few in any case.
+# This number of steps is always accepted.
 FEW_STEPS = 50
 MIN_ROWS_PER_STEP = 2
-# Of fewer, the distance says little.
+# With fewer steps, their distance is not meaningful.
 MIN_STEPS_TO_DIVIDE = 4
-# What a proposed step should have, and the durations to propose.
+# Minimum number of rows of a proposed step, and durations that are proposed.
 GOOD_ROWS_PER_STEP = 10
 ROUND_DURATIONS = (
     *("1s", "5s", "15s", "1min", "5min", "15min", "30min", "1h", "3h", "6h", "12h", "1D", "7D"),
@@ -40,19 +40,19 @@ ADVICE = {
     (AWARE, NAIVE): "Take the time zone off, as pandas' tz_localize(None) does.",
     (NAIVE, AWARE): "Give each its time zone, as pandas' tz_localize does.",
 }
-# As read, before a duration divides them: integers, or points in time.
-Times = np.ndarray | pd.DatetimeIndex
+# Times as they are read: integers or points in time.
+Times: TypeAlias = "np.ndarray | pd.DatetimeIndex"
 
 
 @dataclass(frozen=True)
 class TimeScale:
-    """How times count in steps: integers are their own numbers, time stamps are divided.
+    """Conversion of times to step numbers; integers are step numbers already.
 
     Attributes
     ----------
     origin : Timestamp or None
-        Where step 0 begins: the midnight ahead of the first time stamp of `fit`. It has a time zone
-        if time stamps have one. None for integers.
+        Start of step 0: the midnight before the first time stamp of `fit`, with its time zone. None
+        for integers.
     step : Timedelta or None
         Length of a step. None for integers.
 
@@ -72,15 +72,15 @@ class TimeScale:
     step: pd.Timedelta | None = None
 
     def steps_of(self, times: Times, label: str = TIME_LABEL) -> np.ndarray:
-        """Return the number of the step in which each time lies.
+        """Return the number of the step of each time.
 
-        Time stamps with a time zone are compared in UTC, so that every step is as long as any
-        other when clocks change.
+        Time stamps with a time zone are compared in UTC, so that all steps have the same length
+        when clocks change.
 
         Parameters
         ----------
         times : ndarray of int64, or DatetimeIndex, of length n
-            What `read_times` read.
+            Result of `read_times`.
         label : str
             How to name them in an error.
 
@@ -91,7 +91,8 @@ class TimeScale:
         Raises
         ------
         ValueError
-            If times are of another kind than in `fit`: integers, or with or without a time zone.
+            If times are of another kind than in `fit`. The kinds are integers, and time stamps with
+            and without time zone.
         """
         self._check_kind(times, label)
         if self.origin is None:
@@ -101,13 +102,13 @@ class TimeScale:
         return elapsed.asi8 // self.step.value
 
     def times_of(self, steps: np.ndarray) -> np.ndarray:
-        """Return the beginnings of steps as times of the kind given in `fit`.
+        """Return the starts of steps as times of the kind seen in `fit`.
 
         Returns
         -------
         ndarray of the shape of `steps`
-            The steps themselves for integers, datetime64[ns] for time stamps, objects
-            (pandas.Timestamp) for those with a time zone.
+            Integers for integer times, datetime64[ns] for time stamps, and objects
+            (pandas.Timestamp) for time stamps with a time zone.
         """
         if self.origin is None:
             return steps
@@ -115,7 +116,7 @@ class TimeScale:
         return (self.origin + elapsed).to_numpy().reshape(steps.shape)
 
     def name_of(self, step: int) -> str:
-        """Write the beginning of a step as a time of the kind given in `fit`."""
+        """Return the start of a step as text, as a time of the kind seen in `fit`."""
         return str(step if self.origin is None else self.origin + step * self.step)
 
     def _check_kind(self, times: Times, label: str) -> None:
@@ -131,7 +132,7 @@ class TimeScale:
 
 
 def kind_of_times(times: Times) -> str:
-    """Name what times are: integers, or time stamps with or without a time zone."""
+    """Return the kind of times: integers, or time stamps with or without a time zone."""
     return _kind_of_stamps(times.tz) if isinstance(times, pd.DatetimeIndex) else INTEGERS
 
 
@@ -155,13 +156,13 @@ def read_times(column: pd.Series, label: str = TIME_LABEL) -> Times:
     Returns
     -------
     ndarray of int64, or DatetimeIndex in ns, of length n
-        Time stamps of several time zones come in UTC.
+        Times; time stamps of several time zones are converted to UTC.
 
     Raises
     ------
     ValueError
-        If a time is missing, is neither integer nor time stamp, lies outside of the years 1678 to
-        2261, or if some have a time zone and others none.
+        If a time is missing, is neither an integer nor a time stamp, or is outside the years 1678
+        to 2261, or if only some times have a time zone.
     """
     with about(label):
         if is_datetime64_any_dtype(column.dtype):
@@ -175,10 +176,10 @@ def read_times(column: pd.Series, label: str = TIME_LABEL) -> Times:
 
 
 def _read_integers(column: pd.Series, label: str) -> np.ndarray:
-    """Read integers of any type as int64; raise ValueError if they are none."""
+    """Return integers of any type as int64; raise ValueError for other values."""
     values = read_ids(column, label)
     if values.dtype.kind == "i":
-        # A copy: torch does not take what must not be written to.
+        # A copy, because torch does not accept read-only arrays.
         return values.copy()
     if values.dtype == object:
         if id_kind(values) == "number":
@@ -214,7 +215,7 @@ def _check_present(column: pd.Series, label: str) -> None:
 
 
 def _read_stamps(column: pd.Series, label: str) -> pd.DatetimeIndex:
-    """Read each distinct value once: rows of a step often share it."""
+    """Parse each distinct value once, because many rows share a time."""
     codes, distinct = pd.factorize(column)
     values = pd.Series(distinct, dtype=object)
     is_text = infer_dtype(values) == "string"
@@ -227,7 +228,7 @@ def _read_strings(values: pd.Series, label: str) -> pd.DatetimeIndex:
     _check_iso(values, texts.str.match(ISO_DATE), label)
     aware = texts.str.contains(ISO_OFFSET, regex=True).to_numpy(dtype=bool)
     _check_one_awareness(values, aware, label)
-    # Offsets may differ from row to row, as they do where clocks change.
+    # Offsets may differ between rows, for example when clocks change.
     stamps = pd.to_datetime(texts, format="ISO8601", utc=bool(aware[0]), errors="coerce")
     _check_iso(values, stamps.notna(), label)
     return pd.DatetimeIndex(stamps)
@@ -266,7 +267,7 @@ def read_time_step(time_step: Any) -> pd.Timedelta | None:
     Raises
     ------
     ValueError
-        If it is no duration, or none above 0.
+        If it is not a positive duration.
 
     Examples
     --------
@@ -279,7 +280,7 @@ def read_time_step(time_step: Any) -> pd.Timedelta | None:
     if not isinstance(time_step, DURATION_TYPES):
         raise _no_duration(time_step)
     try:
-        # Without a unit, pandas takes a number for nanoseconds.
+        # Without unit, pandas reads a number as nanoseconds.
         if isinstance(time_step, str) and not any(map(str.isalpha, time_step)):
             raise ValueError("it has no unit")
         step = pd.Timedelta(time_step)
@@ -299,50 +300,49 @@ def _no_duration(time_step: Any, why: str = "") -> ValueError:
 
 
 def learn_time_scale(times: Times, time_step: Any) -> TimeScale:
-    """Find how times count in steps.
+    """Return the conversion of times to steps.
 
     Parameters
     ----------
     times : ndarray of int64, or DatetimeIndex
-        What `read_times` read.
+        Result of `read_times`.
     time_step : duration or None
-        The parameter: None for integers, a duration for time stamps.
+        Parameter of the estimator: None for integers, a duration for time stamps.
 
     Raises
     ------
     ValueError
-        If there are time stamps and no duration, or a duration beside integers.
+        If there are time stamps without a duration, or integers with a duration.
     """
     step = read_time_step(time_step)
     if not isinstance(times, pd.DatetimeIndex):
         if step is not None:
             raise ValueError(
-                f"time_step={time_step!r} divides time stamps, but {TIME_LABEL} holds integers, "
-                "which number steps already. Leave time_step=None, or give time stamps."
+                f"time_step={time_step!r} is for time stamps, but {TIME_LABEL} holds integers, "
+                "which are step numbers already. Set time_step=None, or give time stamps."
             )
         return TimeScale()
     if step is None:
         raise ValueError(
-            f"{TIME_LABEL} holds time stamps, but time_step is None. Say how long a step is, such "
-            f"as time_step={propose_step(times)!r}, which fits these."
+            f"{TIME_LABEL} holds time stamps, but time_step is None. Set the length of a step, for "
+            f"example time_step={propose_step(times)!r}, which is suitable for these time stamps."
         )
     return TimeScale(_midnight(times.min()), step)
 
 
 def check_steps(times: Times, scale: TimeScale) -> None:
-    """Check that steps are neither too many nor empty by their numbering.
+    """Check that there are neither too many steps nor systematic gaps between them.
 
     Raises
     ------
     ValueError
-        If there are nearly as many steps as rows. Steps are told apart by what was measured in
-        them: of one measurement each, nothing is learnt, and the features of all users and services
-        at each step fill the memory.
+        If there are nearly as many steps as rows. Nothing can be learnt from steps with a single
+        measurement, and the features of all users and services at each step would fill the memory.
 
     Warns
     -----
     SparseStepsWarning
-        If all steps are multiples of a number apart.
+        If all distances between steps are multiples of a number.
     """
     steps = np.unique(scale.steps_of(times))
     found = f"{TIME_LABEL} holds {len(steps)} different steps in {len(times)} rows"
@@ -354,15 +354,15 @@ def check_steps(times: Times, scale: TimeScale) -> None:
         if scale.step is not None:
             how = f"Give time_step={spell(distance * scale.step)!r}"
         warnings.warn(
-            f"{found}, all of them multiples of {distance} steps apart, and nothing in between: "
-            f"a window of a few steps holds no other. {how}, unless that is meant.",
+            f"{found}, and all distances between them are multiples of {distance} steps, so that a "
+            f"window of a few steps contains no other step. {how}, unless this is intended.",
             SparseStepsWarning,
             stacklevel=5,
         )
 
 
 def _advise(times: Times, scale: TimeScale) -> str:
-    """Say how to get fewer steps."""
+    """Return advice for fewer steps."""
     if scale.step is None:
         return (
             "Number coarser steps, as X[:, 2] // 900 does with seconds, or give time stamps and a "
@@ -379,7 +379,7 @@ def _are_too_many(n_steps: int, n_rows: int) -> bool:
 
 
 def _midnight(first: pd.Timestamp) -> pd.Timestamp:
-    """Beginning of the day of a time stamp, in its time zone, whatever clocks did that night."""
+    """Return the start of the day of a time stamp in its time zone, also when clocks change."""
     day = first.tz_localize(None).normalize()
     if first.tz is None:
         return day
@@ -387,10 +387,10 @@ def _midnight(first: pd.Timestamp) -> pd.Timestamp:
 
 
 def propose_step(times: pd.DatetimeIndex) -> str:
-    """Propose a duration that divides time stamps into steps.
+    """Propose a step length for time stamps.
 
-    It is the distance of most time stamps to the next one where there is such a distance, else the
-    shortest round duration with which steps have some rows.
+    If most time stamps have the same distance to the next one, it is this distance. Otherwise it is
+    the shortest round duration with enough rows per step.
 
     Examples
     --------
@@ -413,7 +413,7 @@ def propose_step(times: pd.DatetimeIndex) -> str:
 
 
 def spell(duration: pd.Timedelta) -> str:
-    """Write a duration as `time_step` takes it, in the largest unit that divides it.
+    """Return a duration as a string for `time_step`, in the largest unit that divides it.
 
     Examples
     --------

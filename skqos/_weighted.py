@@ -1,16 +1,16 @@
-"""Statistics of weighted rows: a row of weight n counts as n rows of weight 1 do."""
+"""Statistics of weighted rows; a row of weight n counts as n rows of weight 1."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-# Of a sum of weights: what adding up in another order may change.
+# Relative rounding error of a sum of weights.
 ROUNDING = 1e-12
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the median of values of which each counts as often as its weight tells.
+    """Return the median of weighted values.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def group_medians(
     values: np.ndarray, groups: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the groups that occur, ascending, and the weighted median of each.
+    """Return the groups in ascending order, and the weighted median of each.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def group_medians(
     """
     order = np.lexsort((values, groups))
     values, groups = values[order], groups[order]
-    # The sum begins anew in each group, however many rows are ahead of it.
+    # The cumulative sum restarts in each group.
     reached = pd.Series(weights[order]).groupby(groups).cumsum().to_numpy()
     first = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
     n_rows = np.diff(np.append(first, len(groups)))
@@ -64,7 +64,7 @@ def group_medians(
     lower = first + np.add.reduceat(reached < half * (1 - ROUNDING), first, dtype=np.int64)
     upper = first + np.add.reduceat(reached <= half * (1 + ROUNDING), first, dtype=np.int64)
     lower, upper = values[lower], values[upper]
-    # Halves first: the sum may be infinite. Half of the smallest number there is would be 0.
+    # Halved before adding, because the sum may be infinite, unless half of a value is 0.
     return groups[first], np.where(lower == upper, lower, lower / 2 + upper / 2)
 
 
@@ -76,7 +76,7 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> 
     values : ndarray of float64 of shape (n,)
         At least one.
     weights : ndarray of float64 of shape (n,)
-        Positive. Where they are below 1 on average, their average counts as one row.
+        Positive weights. If their mean is below 1, the mean counts as one row.
     level : float
         In [0, 1].
 

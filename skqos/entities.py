@@ -1,4 +1,4 @@
-"""Entities: ids become codes, context columns become one row per user or service."""
+"""Encoding of ids as codes, and of context columns as one row per user or service."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class EntityTable:
-    """One row per entity: what a network knows of a user or a service beside the id.
+    """Context of users or services, with one row per entity.
 
     Attributes
     ----------
     categories : ndarray of int64 of shape (n_entities, n_categorical)
-        Code of each categorical context column; -1 where it is unknown.
+        Code of each categorical context column; -1 if unknown.
     numerics : ndarray of float32 of shape (n_entities, n_numeric)
-        Numeric context, standardised over the training entities; NaN where it is unknown.
+        Numeric context, standardised over the training entities; NaN if unknown.
     """
 
     categories: np.ndarray
@@ -36,23 +36,23 @@ class EntityTable:
         return len(self.categories)
 
     def take(self, rows: np.ndarray) -> EntityTable:
-        """Return the given rows as a table of their own."""
+        """Return a table of the given rows."""
         return EntityTable(self.categories[rows], self.numerics[rows])
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Pairs as positions into the entities: the known ones first, then the newcomers.
+    """Pairs as positions of entities: first the known ones, then the new ones.
 
     Attributes
     ----------
     users, services : ndarray of int64 of shape (n,)
-        Below the number of entities seen in training: their code. From there on: rows of
-        `new_users` or `new_services`.
+        Codes of known entities, or the number of known entities plus a row of `new_users` or
+        `new_services`.
     times : ndarray of int64 of shape (n,) or None
         Time steps.
     new_users, new_services : EntityTable
-        Entities that training did not see, one row per distinct context.
+        Entities that training did not see, with one row per distinct context.
     """
 
     users: np.ndarray
@@ -69,7 +69,7 @@ class Interactions:
         user_table: EntityTable,
         service_table: EntityTable,
     ) -> Interactions:
-        """Pair known entities, given by code; the tables are those of `fit`."""
+        """Create pairs of known entities from codes; the tables are those of `fit`."""
         nobody = np.arange(0)
         return cls(users, services, None, user_table.take(nobody), service_table.take(nobody))
 
@@ -78,28 +78,27 @@ class Interactions:
 
 
 class EntityEncoder:
-    """Codes for the ids of one side, and one context row per entity.
+    """Encoder of the users or of the services: codes of ids, and context of entities.
 
-    Codes follow the sorted order of the ids, so that they do not depend on the order of rows;
-    those that `extend` adds come after, sorted among themselves. A category that was seen only at
-    prediction is unknown; a missing value (NaN) is a category of its own if training has it, else
-    unknown.
+    Codes are positions in the sorted ids, so that they do not depend on the order of rows. Ids that
+    `extend` adds follow, sorted among themselves. A category that `fit` did not see is unknown. A
+    missing value (NaN) is a separate category if it occurs in training, and unknown otherwise.
 
     Parameters
     ----------
     side : {"user", "service"}
-        Named in error messages.
+        Side that is named in errors.
 
     Attributes
     ----------
     ids_ : Index of shape (n_entities,)
-        The id of each code.
+        Id of each code.
     table_ : EntityTable
-        The context of each known entity.
+        Context of the known entities.
     categorical_, numeric_ : list
         Names of the context columns.
     categories_ : list of Index
-        The categories of each categorical column; a code is a position here.
+        Categories of each categorical column; codes are positions in it.
     mean_, scale_ : ndarray of shape (n_numeric,)
         Mean and standard deviation of the numeric columns over entities.
     """
@@ -119,9 +118,9 @@ class EntityEncoder:
 
     @property
     def shared_names(self) -> dict[str, int]:
-        """Position of each categorical column that is named for the side, by the rest of its name.
+        """Positions of the categorical columns with the prefix of the side, by name without prefix.
 
-        ``user_as`` of users and ``service_as`` of services are both "as".
+        For example, ``user_as`` and ``service_as`` are both "as".
         """
         prefix = f"{self.side}_"
         return {
@@ -136,9 +135,9 @@ class EntityEncoder:
         Raises
         ------
         ValueError
-            If one id comes with two contexts, or a numeric context value is infinite.
+            If an id has two contexts, or a numeric context value is infinite.
         TypeError
-            If context is neither numbers nor labels.
+            If context contains neither numbers nor labels.
         """
         self.kind_ = id_kind(ids)
         codes, distinct = pd.factorize(ids, sort=True)
@@ -157,19 +156,18 @@ class EntityEncoder:
     def transform(
         self, ids: np.ndarray, context: pd.DataFrame | Callable[[], pd.DataFrame]
     ) -> tuple[np.ndarray, EntityTable]:
-        """Return positions of the given ids, and the table of those that `fit` did not see.
+        """Return the positions of ids, and the table of the ids that `fit` did not see.
 
-        Known ids keep the context they were fitted with; a function that returns the context is
-        called only if there are others. Newcomers with the same context are
-        the same entity to a model, so that they share a row of the table.
+        Known ids keep the context with which they were fitted. The context is computed by the given
+        function only if there are unknown ids. Unknown ids with equal context are equal to a model
+        and share a row of the table.
 
         Raises
         ------
         ValueError
-            If the ids are of another kind than in `fit`, such as "17" for 17, or context of a
-            newcomer is.
+            If ids or context values are of another kind than in `fit`, for example "17" for 17.
         TypeError
-            If context of a newcomer is no label.
+            If context of an unknown id is not a label.
         """
         positions = self._positions(ids)
         new = np.flatnonzero(positions < 0)
@@ -183,16 +181,16 @@ class EntityEncoder:
     def extend(self, ids: np.ndarray, context: pd.DataFrame) -> tuple[EntityEncoder, np.ndarray]:
         """Return an encoder that also knows the given ids, and the code of each row.
 
-        What is known stays: codes, contexts, categories and scales. Unseen ids and categories get
-        the codes that follow.
+        Known codes, contexts, categories and scales do not change. New ids and categories get the
+        following codes.
 
         Raises
         ------
         ValueError
-            If the ids are of another kind than in `fit`, an unseen id comes with two contexts or
-            context of another kind, or a numeric context value is infinite.
+            If ids are of another kind than in `fit`, a new id has two contexts or context of
+            another kind, or a numeric context value is infinite.
         TypeError
-            If context of an unseen id is no label.
+            If context of a new id is not a label.
         """
         codes = self._positions(ids)
         rows = np.flatnonzero(codes < 0)
@@ -219,14 +217,14 @@ class EntityEncoder:
         return extended, codes
 
     def tabulate(self, entities: pd.DataFrame) -> EntityTable:
-        """Return the context of entities, given one row each, under the names of `fit`.
+        """Return the table of entities from context with one row each and the names of `fit`.
 
         Raises
         ------
         ValueError
             If context is of another kind than in `fit`, or a number is infinite.
         TypeError
-            If context is no label.
+            If context is not a label.
         """
         codes = [
             _find_labels(known, entities[name])
@@ -237,7 +235,7 @@ class EntityEncoder:
         return EntityTable(categories.astype(np.int64), numerics.astype(np.float32))
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
-        """Code of each id, -1 for an unseen one; raise ValueError if they are of another kind."""
+        """Return the code of each id, -1 if unknown; raise ValueError for another kind of ids."""
         kind = id_kind(ids)
         if kind != self.kind_:
             raise ValueError(
@@ -249,7 +247,7 @@ class EntityEncoder:
     def _distinct_contexts(
         self, context: pd.DataFrame, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Group rows by context; return each row's group and each group's first row."""
+        """Group rows by context; return the group of each row and the first row of each group."""
         columns = [*self.categorical_, *self.numeric_]
         if not columns:
             return np.zeros(len(rows), dtype=np.int64), np.arange(1)
@@ -284,7 +282,7 @@ class EntityEncoder:
 
 
 def _factorize(column: pd.Series) -> np.ndarray:
-    """Code of each value of a context column, -1 where it is missing."""
+    """Return the code of each value of a context column, -1 if it is missing."""
     label = f"Context column {column.name!r}"
     with about(label):
         try:
@@ -306,7 +304,7 @@ def _first_unhashable(column: pd.Series) -> str:
 
 
 def _find_labels(known: pd.Index, column: pd.Series) -> np.ndarray:
-    """Code of each label, -1 for an unknown one; raise if those are of another kind."""
+    """Return the code of each label, -1 if unknown; raise for labels of another kind."""
     labels = _as_labels(column)
     with about(f"Context column {column.name!r}"):
         codes = known.get_indexer(labels)
@@ -332,7 +330,7 @@ def _label_kind(kind: type) -> str:
 
 
 def _as_labels(column: pd.Series) -> pd.Index:
-    """Categories as plain labels, NaN for every kind of missing value."""
+    """Return categories as plain labels, with NaN for every kind of missing value."""
     with about(f"Context column {column.name!r}"):
         labels = column.astype(object).where(column.notna(), np.nan)
         return pd.Index(labels, dtype=object, tupleize_cols=False)
@@ -344,7 +342,7 @@ def _categories(column: pd.Series) -> pd.Index:
 
 
 def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the known values; 0 and 1 where there are none to tell."""
+    """Return the mean and standard deviation of the known values, or 0 and 1 without values."""
     known = ~np.isnan(numbers)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, numbers, 0.0).sum(axis=0) / count

@@ -1,4 +1,4 @@
-"""Warnings that skqos raises and a user may want to filter by name."""
+"""Warnings of skqos, which can be filtered by category."""
 
 import warnings
 
@@ -13,11 +13,11 @@ __all__ = [
 
 
 class UnusedColumnsWarning(UserWarning):
-    """Columns of X were given that the estimator does not use.
+    """X has columns that the estimator does not use.
 
-    The first columns of X are ids; a further column is context only where its name says whose, or
-    where a parameter names it. Unnamed extra columns of a plain array are left aside with this
-    warning.
+    The first columns of X are ids. A further column is context only if its name starts with
+    ``user_`` or ``service_``, or if a parameter selects it. Other columns, for example extra
+    columns of an array, are ignored with this warning.
 
     Examples
     --------
@@ -43,9 +43,10 @@ class UnusedParameterWarning(UserWarning):
 
 
 class EarlyTimeWarning(UserWarning):
-    """Predictions are asked for times before all measurements.
+    """Predictions are requested for times before all measurements.
 
-    Nothing was known then: they are those of the first time step of the training rows.
+    No measurement exists for these times. The predictions are those for the first time step of the
+    training rows.
 
     Examples
     --------
@@ -57,10 +58,10 @@ class EarlyTimeWarning(UserWarning):
 
 
 class SparseStepsWarning(UserWarning):
-    """Time steps are numbered so finely that most of them are empty.
+    """The numbers of time steps are so far apart that most steps are empty.
 
-    They all lie a multiple of some number apart, as seconds do that were taken every quarter of an
-    hour. A window of a few steps then holds no other step.
+    For example, all numbers are multiples of 900, because they are seconds of measurements that
+    were taken every 15 minutes. A window of a few steps then contains no other step.
 
     Examples
     --------
@@ -72,7 +73,7 @@ class SparseStepsWarning(UserWarning):
 
 
 class InconsistentVersionWarning(UserWarning):
-    """A model is loaded that another version of skqos saved.
+    """A loaded model was saved by another version of skqos.
 
     Examples
     --------
@@ -84,7 +85,7 @@ class InconsistentVersionWarning(UserWarning):
 
 
 class NoServiceWarning(UserWarning):
-    """No service of a user meets the limits with the probability that was asked for.
+    """No service of a user meets the limits with the required probability.
 
     Examples
     --------
@@ -96,14 +97,14 @@ class NoServiceWarning(UserWarning):
 
 
 def warn_of_other_version(what: str, saved: str) -> None:
-    """Warn the caller of the caller that another version of skqos saved what it loads.
+    """Warn the caller of the calling function that a file was saved by another version of skqos.
 
     Parameters
     ----------
     what : str
-        Name of the class.
+        Name of the loaded class.
     saved : str
-        The version that saved it.
+        Version that saved it.
     """
     from skqos import __version__
 

@@ -83,7 +83,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     }
     # An update is short and overfits less than `fit`; without dropout it learns more from its rows.
     _update_has_dropout = False
-    _replay_buffer = FittedAttribute()
+    _replay_buffer = FittedAttribute[Any]()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -128,7 +128,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self._state = self._snapshot()._updated_by(X, y, sample_weight)
         return self
 
-    def _prepare_update(self, module: nn.Module, rows: TrainingRows) -> dict[str, Any]:
+    def _prepare_update(self, module: Any, rows: TrainingRows) -> dict[str, Any]:
         """Extend a copy of the network in place, and return how to train it.
 
         Returns
@@ -211,7 +211,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
     def _train_update(
         self,
-        module: nn.Module,
+        module: Any,
         rate: float,
         rng: np.random.RandomState,
         prepare: Callable[[], dict[str, Any]],
@@ -247,7 +247,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         buffer = self._kept_rows(data, np.random.RandomState(data.seed))
         return nets, {**attributes, "_replay_buffer": buffer.limited(self.replay_buffer_size)}
 
-    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> ReplayBuffer:
+    def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> Any:
         """Return the rows that updates train on again; they are limited in number later."""
         return ReplayBuffer.of_rows(rows, rng)
 

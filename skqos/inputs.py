@@ -1,4 +1,4 @@
-"""Reading X: which columns are ids, which are context, and what is wrong with them."""
+"""Reading X: ids, times and context columns, with checks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from skqos._times import Times, TimeScale, read_times
 from skqos.exceptions import UnusedColumnsWarning
 
 ID_COLUMNS = ("user", "service", "time")
-# Names that say what a column holds, in small letters and without spaces, dots, "_" or "-". Each
-# may end in a word for an id, such as "id" or "index".
+# Names of id and time columns, in lower case and without spaces, dots, "_" or "-". Each may end
+# with a word for an id, such as "id" or "index".
 ROLE_NAMES = {
     "user": {"user", "users", "uid"},
     "service": {"service", "services", "webservice", "ws", "item", "items", "sid"},
@@ -42,14 +42,14 @@ NUMBERS = (Real, Decimal, np.bool_)
 
 @dataclass(frozen=True)
 class ContextLayout:
-    """Where the context columns are in X, decided in `fit`.
+    """Positions of the context columns in X, determined in `fit`.
 
     Attributes
     ----------
     user_columns, service_columns : list of int
         Positions in X.
     names : dict of int to object
-        What these columns were named in `fit`, whatever X calls them later.
+        Names of these columns in `fit`, whatever their names in later X.
     """
 
     user_columns: list[int]
@@ -59,20 +59,20 @@ class ContextLayout:
 
 @dataclass(frozen=True)
 class Columns:
-    """X taken apart, nothing encoded yet.
+    """X, split into columns but not encoded.
 
     Attributes
     ----------
     users, services : ndarray of shape (n,)
         Ids: int64, float64 or object (large integers, strings and others).
     times : ndarray of int64 of shape (n,), DatetimeIndex of length n, or None
-        Of temporal estimators: time steps, or time stamps as long as there is no `time_scale`.
+        Times for temporal estimators: time steps, or time stamps without `time_scale`.
     frame : DataFrame with n rows
-        X, for its context columns.
+        X, which contains the context columns.
     layout : ContextLayout
-        Where they are.
+        Positions of the context columns.
     time_scale : TimeScale or None
-        By which `times` were numbered; None as long as they are as read.
+        Conversion with which `times` were computed; None for times as read.
     """
 
     users: np.ndarray
@@ -84,7 +84,7 @@ class Columns:
 
     @property
     def user_context(self) -> pd.DataFrame:
-        """Context columns of the users as given, none to many; read when asked for."""
+        """Context columns of the users, read on access."""
         return self._context(self.layout.user_columns)
 
     @property
@@ -115,12 +115,12 @@ class Columns:
 
 
 def as_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
-    """Take X as a DataFrame without changing any value; an array's columns are numbered.
+    """Return X as a DataFrame without changing values; columns of an array are numbered.
 
     Raises
     ------
     ValueError
-        If X is not 2-D, is empty, has masked entries or fewer than `n_id_columns` columns.
+        If X is not 2-D, is empty, has masked entries, or has fewer than `n_id_columns` columns.
     TypeError
         If X is a lazy frame or sparse.
     """
@@ -143,7 +143,9 @@ def _read_frame(X: Any, n_id_columns: int, estimator: Any) -> pd.DataFrame:
             )
     for k, dtype in enumerate(frame.dtypes):
         if isinstance(dtype, np.dtype) and dtype.kind == "V":
-            raise TypeError(f"X, column {k} ({frame.columns[k]}) is of {dtype}, which is no label.")
+            raise TypeError(
+                f"X, column {k} ({frame.columns[k]}) is of {dtype}, which cannot be a label."
+            )
     return frame
 
 
@@ -153,25 +155,25 @@ def locate_context(
     user_features: Sequence[str | int] | None,
     service_features: Sequence[str | int] | None,
 ) -> ContextLayout:
-    """Decide which columns are context; warn of those that are nothing.
+    """Determine the context columns, and warn of unused columns.
 
     Parameters
     ----------
     columns : Index
         Names of the columns of X.
     n_id_columns : {2, 3}
-        How many columns, from the first, are ids and time.
+        Number of columns, from the first, that are ids and time.
     user_features, service_features : sequence of str or int, or None
-        Context columns by name or position; None takes the columns named ``user_*`` and
+        Context columns by name or position. None selects the columns named ``user_*`` and
         ``service_*``.
 
     Raises
     ------
     ValueError
-        If a name says that a column is an id or the time of another place, if a listed column does
-        not exist, is an id, or is listed for both sides, or if two context columns have one name.
+        If the name of a column belongs to another position, if a listed column does not exist, is
+        an id, or is listed for both sides, or if two context columns have the same name.
     TypeError
-        If `user_features` or `service_features` hold something that is no name or position.
+        If `user_features` or `service_features` contains something other than names and positions.
     """
     found: list[list[int]] = []
     listed: set[int] = set()
@@ -186,7 +188,7 @@ def locate_context(
         else:
             positions = _listed_positions(columns, features, parameter, n_id_columns)
             listed.update(positions)
-        # A list that leaves a prefixed column out does so on purpose: no warning for it.
+        # No warning for prefixed columns that an explicit list omits.
         left_out -= {*prefixed, *positions}
         found.append(positions)
     check_names(columns, n_id_columns, n_id_columns, listed)
@@ -203,7 +205,7 @@ def locate_context(
 
 @lru_cache(maxsize=4096)
 def role_of(name: Any) -> str | None:
-    """Say which id column a name such as "user", "UserID" or "ws_id" stands for, if it does.
+    """Return the role of a column with a name such as "user", "UserID" or "ws_id", or None.
 
     Examples
     --------
@@ -226,23 +228,23 @@ def check_names(
     n_places: int = N_PLACES,
     listed: Collection[int] = (),
 ) -> None:
-    """Check that no column of X is named for a place in which it is not.
+    """Check that no name of a column of X belongs to another position.
 
     Parameters
     ----------
     columns : iterable
         Names of the columns of X.
     n_id_columns : int
-        How many columns, from the first, are read as ids and time.
+        Number of columns, from the first, that are read as ids and time.
     n_places : int, default=3
-        How many may be; a time that is not read may be passed over.
+        Number of columns that may have names of ids and time, also if the time is not read.
     listed : collection of int
-        Columns that the user listed as context, whatever they are named.
+        Columns that the user listed as context; their names are not checked.
 
     Raises
     ------
     ValueError
-        If a name of `ROLE_NAMES` is in another place than its own.
+        If a column with a name of `ROLE_NAMES` is at another position.
     """
     for position, name in enumerate(columns):
         role = role_of(name)
@@ -254,14 +256,14 @@ def check_names(
             order += "[, then time]"
         read_as = f"the {place}" if position < n_id_columns else "no id"
         raise ValueError(
-            f"X, column {position} is named {name!r}, which says {role}, but it is read as "
+            f"X, column {position} is named {name!r}, which means {role}, but it is read as "
             f"{read_as}: the columns must be {order}, then context named user_* or service_*. "
             f"Reorder the columns of X, or rename or drop {name!r}."
         )
 
 
 def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) -> Columns:
-    """Take ids and context columns out of X and check the ids.
+    """Split X into ids, times and context columns, and check the ids.
 
     Raises
     ------
@@ -280,7 +282,7 @@ def read_columns(frame: pd.DataFrame, n_id_columns: int, layout: ContextLayout) 
 
 
 def read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
-    """Take the ids of column `k`, of users (0) or services (1), out of X.
+    """Return the ids of column `k` of X: users (0) or services (1).
 
     Raises
     ------
@@ -295,7 +297,7 @@ def read_id_column(frame: pd.DataFrame, k: int) -> np.ndarray:
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Whether a context column is numeric; bool, strings, other objects and categories are not.
+    """Return whether a context column is numeric; bool, strings, objects and categories are not.
 
     Raises
     ------
@@ -315,12 +317,12 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def read_numbers(column: pd.Series) -> np.ndarray:
-    """Read a numeric context column as float64, NaN where it is unknown.
+    """Return a numeric context column as float64, with NaN for unknown values.
 
     Raises
     ------
     ValueError
-        If it holds something else, or inf.
+        If it contains other values or inf.
     """
     if is_complex_dtype(column.dtype):
         raise _no_context(column.name, str(column.dtype))
@@ -337,7 +339,7 @@ def read_numbers(column: pd.Series) -> np.ndarray:
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:
-    """Numbers that came as objects."""
+    """Return numbers that are stored as objects as float64."""
     values = column.astype(object).where(column.notna(), np.nan)
     is_number = np.array([isinstance(v, NUMBERS) for v in values], dtype=bool)
     if not is_number.all():
@@ -366,9 +368,9 @@ def named_columns(X: Any) -> pd.DataFrame | None:
 
 
 def stack_rows(rows: Sequence[Any]) -> np.ndarray:
-    """Stack a list of rows; where values are of several types, each keeps its own.
+    """Stack a list of rows; values of different types are not converted.
 
-    numpy alone would turn numbers beside strings to strings, and integers beside others to floats.
+    numpy would convert numbers beside strings to strings, and integers beside floats to floats.
     """
     try:
         stacked = np.array(rows, dtype=object)
@@ -379,13 +381,13 @@ def stack_rows(rows: Sequence[Any]) -> np.ndarray:
     kinds = set(map(type, stacked.ravel()))
     if kinds <= {int} or kinds <= {float}:
         plain = np.asarray(rows)
-        # Integers of which some need more than 64 bits turn to floats.
+        # numpy converts integers to floats if some need more than 64 bits.
         return stacked if kinds == {int} and plain.dtype != np.int64 else plain
     return stacked
 
 
 def unmasked(X: Any) -> Any:
-    """Return a masked array without its mask; raise ValueError if it masks anything."""
+    """Return a masked array without its mask; raise ValueError for masked entries."""
     if not np.ma.isMaskedArray(X):
         return X
     mask = np.ma.getmaskarray(X)
@@ -398,14 +400,14 @@ def unmasked(X: Any) -> Any:
 
 
 def as_columns(X: np.ndarray) -> pd.DataFrame:
-    """Return an array as a DataFrame of numbered columns, each as it is."""
-    # pandas has types of its own for strings, which convert each value.
+    """Return an array as a DataFrame with numbered columns, without conversion."""
+    # The string dtypes of pandas would convert each value.
     return pd.DataFrame(X, dtype=object) if X.dtype.kind in "OUS" else pd.DataFrame(X)
 
 
 def _read_array(X: Any, n_id_columns: int, estimator: Any) -> np.ndarray:
-    """Check X as scikit-learn does, but that rows of a list keep the type of each value."""
-    # Files exported to ONNX are read where scikit-learn is not installed, by other functions here.
+    """Check X as scikit-learn does, but without converting values in lists of rows."""
+    # Imported here, because other functions are used without scikit-learn, for ONNX files.
     from sklearn.utils import check_array
 
     X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
@@ -475,8 +477,8 @@ def _named_position(columns: pd.Index, name: str, parameter: str, n_id_columns: 
 def _check_position(columns: pd.Index, k: int, parameter: str, n_id_columns: int) -> int:
     if not n_id_columns <= k < len(columns):
         raise ValueError(
-            f"{parameter}: column {k} is no context column of X, which has ids in columns "
-            f"0 to {n_id_columns - 1} and {len(columns)} columns in all."
+            f"{parameter}: column {k} is not a context column of X, which has ids in columns "
+            f"0 to {n_id_columns - 1} and {len(columns)} columns in total."
         )
     return k
 

@@ -1,10 +1,10 @@
-"""Splitters that state their training share as the QoS literature does."""
+"""Splitters of the protocols of the QoS literature."""
 
 import datetime
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,14 @@ _ID_NAMES = ("user", "service", "time step")
 
 
 class DensitySplit(BaseShuffleSplit):
-    """Random train/test splits whose training share is a density of the user-service matrix.
+    """Random splits whose training share is a density of the user-service matrix.
 
-    The QoS literature counts the training share in *cells*: at a density of 2.5 %, training takes
-    as many observed cells as 2.5 % of all cells of the matrix, whether or not a cell was observed.
-    They are drawn uniformly without replacement, and the rows of all other cells are the test. The
-    rows of a cell that was measured repeatedly stay together, so that none is in both parts. No row
-    is filtered, and users or services without a training row stay in the test.
+    The QoS literature counts the training share in *cells*: at a density of 2.5 %, the number of
+    training cells is 2.5 % of all cells of the matrix, whether or not they were observed. The
+    training cells are drawn uniformly without replacement from the observed cells, and the rows of
+    all other cells are the test set. All rows of a cell that was measured repeatedly are in the
+    same set. No row is filtered, and users or services without a training row are kept in the test
+    set.
 
     Parameters
     ----------
@@ -37,36 +38,37 @@ class DensitySplit(BaseShuffleSplit):
         Number of independent draws.
 
     density : float, default=0.025
-        Share of all cells to train on, in (0, 1). Training has ``round(density * n_cells)`` cells,
-        with all their rows.
+        Fraction of all cells that are training cells, in (0, 1). There are
+        ``round(density * n_cells)`` training cells, with all their rows.
 
     test_size : int, float or None, default=None
-        How many of the remaining rows to test on: an int is a count, a float in (0, 1] a share of
-        them, None takes them all.
+        Number of test rows: an int is a count, a float in (0, 1] is a fraction of the remaining
+        rows, and None uses all remaining rows.
 
     n_users : int or None, default=None
-        Number of users of the matrix. None counts the distinct ids in the first column of X.
+        Number of users of the matrix. If None, it is the number of distinct ids in column 0 of X.
 
     n_services : int or None, default=None
-        Number of services of the matrix. None counts the distinct ids in the second column of X.
+        Number of services of the matrix. If None, it is the number of distinct ids in column 1 of
+        X.
 
     n_time_steps : int or None, default=None
-        Number of time steps. When given, the third column of X is the time, and the cells are
-        those of users x services x steps; None counts the cells of users x services, and takes
-        the rows of a pair at all times for one cell.
+        Number of time steps. If given, the third column of X is the time, and the cells are those
+        of users x services x steps. If None, the cells are those of users x services, and all rows
+        of a pair belong to one cell.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the draws. Pass an int for the same splits at every call.
+        Controls the random draws. Pass an int for reproducible splits across several calls.
 
     unit : {"cell", "row"}, default="cell"
-        What is drawn. A cell takes all its rows along: repeated measurements of it stay in one
-        part. Rows are drawn one by one: where cells repeat, the same cell may be in both parts, and
-        its error then says little about unmeasured cells. Without repeated cells the two are the
-        same.
+        Unit that is drawn. With "cell", all rows of a cell are in the same set. With "row", rows
+        are drawn one by one: repeated measurements of a cell may be in both sets, and their error
+        then says little about the error for unmeasured cells. Without repeated measurements, the
+        two are equal.
 
     time_step : str, Timedelta, timedelta or timedelta64, default=None
-        How long a time step is, such as "15min", where times are time stamps; None where they are
-        integers. Give what `TPMCFRegressor` is given.
+        Length of a time step, for example "15min". Required if times are time stamps, and must be
+        None if they are integers. Use the same value as for `TPMCFRegressor`.
 
     See Also
     --------
@@ -74,8 +76,8 @@ class DensitySplit(BaseShuffleSplit):
 
     Notes
     -----
-    Give `n_users` and `n_services` where X is a part of the data: ids that are absent from X are
-    not counted otherwise.
+    Set `n_users` and `n_services` if X is a part of the data. Otherwise ids that are missing from X
+    are not counted.
 
     References
     ----------
@@ -104,7 +106,7 @@ class DensitySplit(BaseShuffleSplit):
         n_services: int | None = None,
         n_time_steps: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        unit: str = "cell",
+        unit: Literal["cell", "row"] = "cell",
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
     ) -> None:
         self.n_splits = n_splits
@@ -129,13 +131,13 @@ class DensitySplit(BaseShuffleSplit):
         ----------
         X : array-like of shape (n_samples, n_columns)
             User ids in column 0, service ids in column 1, and times in column 2 if `n_time_steps`
-            is given. Ids are of any kind, times are integers or time stamps.
+            is given. Ids may be of any kind; times are integers or time stamps.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
-            Ignored, exists for API compatibility.
+            Not used, present for API consistency.
 
         groups : object, default=None
-            Ignored, exists for API compatibility.
+            Not used, present for API consistency.
 
         Yields
         ------
@@ -148,10 +150,10 @@ class DensitySplit(BaseShuffleSplit):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, an id is missing or not of the kind of the others,
-            a column of X is named for another place than its own, X holds more ids than `n_users`,
-            `n_services` or `n_time_steps` say, or too few cells for `density` or rows for
-            `test_size`.
+            If a parameter is out of range, an id is missing or of a different kind than the others,
+            the name of a column of X belongs to another position, X contains more ids than
+            `n_users`, `n_services` or `n_time_steps`, or X has too few cells for `density` or rows
+            for `test_size`.
         """
         return with_plain_parameters(self)._split(X, y)
 
@@ -166,11 +168,11 @@ class DensitySplit(BaseShuffleSplit):
         random_state = check_random_state(self.random_state)
         for _ in range(self.n_splits):
             place = np.argsort(random_state.permutation(units.max() + 1))[units]
-            # Rows keep the order of X, which later gathers read faster.
+            # Rows in the order of X are read faster later.
             yield np.flatnonzero(place < n_train), self._test_rows(place, n_train)
 
     def _test_rows(self, place: NDArray[np.intp], n_train: int) -> NDArray[np.intp]:
-        """Return the rows of the cells, by their place in the draw, that follow those to train."""
+        """Return the test rows: those of the cells drawn after the training cells."""
         rest = np.flatnonzero(place >= n_train)
         n_test = self._test_size(len(rest))
         return np.sort(rest[np.argsort(place[rest], kind="stable")[:n_test]])
@@ -181,7 +183,7 @@ class DensitySplit(BaseShuffleSplit):
         Parameters
         ----------
         X, y, groups : object, default=None
-            Ignored, exist for API compatibility.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -196,8 +198,8 @@ class DensitySplit(BaseShuffleSplit):
                 _check_count(name, getattr(self, name))
         if self.time_step is not None and self.n_time_steps is None:
             raise ValueError(
-                f"time_step={self.time_step!r} is for the times of X, which are read only where "
-                "n_time_steps is given."
+                f"time_step={self.time_step!r} is used only with n_time_steps, because otherwise "
+                "no times are read from X. Set n_time_steps, or leave time_step out."
             )
         _check_density(self.density)
         self._check_test_size()
@@ -209,7 +211,7 @@ class DensitySplit(BaseShuffleSplit):
         if not (size is None or is_count or is_share):
             raise ValueError(
                 f"test_size must be None, an int >= 1 (a count of rows) or a float in (0, 1] "
-                f"(a share of the rows that do not train); got {size!r}."
+                f"(a fraction of the rows that are not for training); got {size!r}."
             )
 
     def _test_size(self, n_rest: int) -> int:
@@ -219,7 +221,7 @@ class DensitySplit(BaseShuffleSplit):
             return max(1, round(self.test_size * n_rest))
         if self.test_size > n_rest:
             raise ValueError(
-                f"test_size={self.test_size} exceeds the {n_rest} rows that do not train."
+                f"test_size={self.test_size} exceeds the {n_rest} rows that are not for training."
             )
         return self.test_size
 
@@ -227,59 +229,60 @@ class DensitySplit(BaseShuffleSplit):
 class SlotSplit(BaseShuffleSplit):
     """Train on a window of time slots, test on one slot.
 
-    The protocol of temporal QoS prediction. The last split tests on the last time slot of X, the
-    split before it on the slot before, and so on. Two tasks are told apart:
+    This is the protocol of temporal QoS prediction. The last split tests on the last time slot of
+    X, the split before it on the slot before, and so on. There are two tasks:
 
-    - *Imputation* predicts what was not measured in a slot. Training rows are drawn from the window
-      that ends with the tested slot, and the rows of that slot that were not drawn are the test.
-    - A *forecast* predicts a slot of which nothing is known yet. Training rows are those of the
-      window ahead of the tested slot, and all rows of that slot are the test.
+    - *Imputation* predicts unmeasured cells of a slot. Training rows are drawn from the window that
+      ends with the tested slot. The test rows are the rows of this slot that were not drawn.
+    - A *forecast* predicts a slot without any measurement. Training rows are those of the window
+      before the tested slot, and all rows of this slot are test rows.
 
     Parameters
     ----------
     n_splits : int, default=1
-        Number of slots to test on, each in a split of its own.
+        Number of tested slots, one in each split.
 
     window : int, default=8
-        Number of slots to train on. Slots without a row in X are not counted: over a gap, the
-        window reaches further back.
+        Number of training slots. Slots without a row in X are not counted, so that the window
+        extends further back over a gap.
 
     density : float or None, default=None
-        Share of all cells of the window, users x services x slots, to train on, in (0, 1): as many
-        cells are drawn uniformly without replacement, with all their rows. None takes all rows of
-        the window, which only a forecast can do: imputation needs a density.
+        Fraction of all cells of the window (users x services x slots) that are training cells, in
+        (0, 1). They are drawn uniformly without replacement, with all their rows. None uses all
+        rows of the window, which requires ``forecast=True``.
 
     forecast : bool, default=False
-        Whether the window ends ahead of the tested slot.
+        Whether the window ends before the tested slot.
 
     n_users : int or None, default=None
-        Number of users of the matrix. None counts the distinct ids in the first column of X.
+        Number of users of the matrix. If None, it is the number of distinct ids in column 0 of X.
 
     n_services : int or None, default=None
-        Number of services of the matrix. None counts the distinct ids in the second column of X.
+        Number of services of the matrix. If None, it is the number of distinct ids in column 1 of
+        X.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the draws. Pass an int for the same splits at every call.
+        Controls the random draws. Pass an int for reproducible splits across several calls.
 
     unit : {"cell", "row"}, default="cell"
-        What is drawn. A cell takes all its rows along: repeated measurements of it stay in one
-        part. Rows are drawn one by one: where cells repeat, the same cell may be in both parts, and
-        its error then says little about unmeasured cells. Without repeated cells the two are the
-        same.
+        Unit that is drawn. With "cell", all rows of a cell are in the same set. With "row", rows
+        are drawn one by one: repeated measurements of a cell may be in both sets, and their error
+        then says little about the error for unmeasured cells. Without repeated measurements, the
+        two are equal.
 
     time_step : str, Timedelta, timedelta or timedelta64, default=None
-        How long a time step is, such as "15min", where times are time stamps; None where they are
-        integers. Give what `TPMCFRegressor` is given.
+        Length of a time step, for example "15min". Required if times are time stamps, and must be
+        None if they are integers. Use the same value as for `TPMCFRegressor`.
 
     See Also
     --------
-    DensitySplit : Draws training rows from all slots and tests on all others.
-    sklearn.model_selection.TimeSeriesSplit : Cuts rows that are in order of time.
+    DensitySplit : Draws training rows from all slots and tests on all other rows.
+    sklearn.model_selection.TimeSeriesSplit : Splits rows that are sorted by time.
 
     Notes
     -----
-    A test row may name a user or a service without a training row. Rows after the tested slot and
-    ahead of the window are in neither part.
+    A test row may have a user or service without a training row. Rows after the tested slot and
+    before the window are in neither set.
 
     References
     ----------
@@ -313,7 +316,7 @@ class SlotSplit(BaseShuffleSplit):
         n_users: int | None = None,
         n_services: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        unit: str = "cell",
+        unit: Literal["cell", "row"] = "cell",
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
     ) -> None:
         self.n_splits = n_splits
@@ -337,14 +340,15 @@ class SlotSplit(BaseShuffleSplit):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_columns)
-            User ids in column 0, service ids in column 1, times in column 2, in any order of rows.
-            Ids are of any kind, times are integers, which number slots, or time stamps.
+            User ids in column 0, service ids in column 1, and times in column 2, in any order of
+            rows. Ids may be of any kind; times are integers, which are slot numbers, or time
+            stamps.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
-            Ignored, exists for API compatibility.
+            Not used, present for API consistency.
 
         groups : object, default=None
-            Ignored, exists for API compatibility.
+            Not used, present for API consistency.
 
         Yields
         ------
@@ -357,10 +361,10 @@ class SlotSplit(BaseShuffleSplit):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, an id is missing or not of the kind of the others,
-            a column of X is named for another place than its own, X has too few slots, its times
-            are neither integers nor time stamps or `time_step` is not as they need it, or it holds
-            more ids than `n_users` or `n_services` say, or too few cells for `density`.
+            If a parameter is out of range, an id is missing or of a different kind than the others,
+            the name of a column of X belongs to another position, X has too few slots, its times
+            are neither integers nor time stamps, `time_step` does not match them, X contains more
+            ids than `n_users` or `n_services`, or X has too few cells for `density`.
         """
         return with_plain_parameters(self)._split(X, y)
 
@@ -370,7 +374,7 @@ class SlotSplit(BaseShuffleSplit):
         Parameters
         ----------
         X, y, groups : object, default=None
-            Ignored, exist for API compatibility.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -384,7 +388,7 @@ class SlotSplit(BaseShuffleSplit):
         self._check_parameters()
         columns = _read_columns(self, X, y, 3)
         ids = _ids_of(columns)
-        slot_of_row = columns.times
+        slot_of_row = np.asarray(columns.times)
         slots = np.unique(slot_of_row)
         self._check_enough_slots(len(slots))
         n_cells = self.window * _count_cells(self, ids[:2])
@@ -398,8 +402,8 @@ class SlotSplit(BaseShuffleSplit):
             if len(test) == 0:
                 time = columns.time_scale.name_of(int(slots[tested]))
                 raise ValueError(
-                    f"density={self.density} drew all rows of time slot {time} to train on, and "
-                    "left none to test on; it must be smaller."
+                    f"density={self.density} selected all rows of time slot {time} for training, "
+                    "so that there is no test row; it must be smaller."
                 )
             yield train, test
 
@@ -415,8 +419,8 @@ class SlotSplit(BaseShuffleSplit):
             _check_density(self.density)
         elif not self.forecast:
             raise ValueError(
-                "density=None trains on all rows of the window, the tested slot among them, and "
-                "leaves none to test on; give a float in (0, 1), or set forecast=True."
+                "density=None uses all rows of the window for training, including the tested slot, "
+                "so that there is no test row. Give a float in (0, 1), or set forecast=True."
             )
 
     def _check_enough_slots(self, n_slots: int) -> None:
@@ -450,7 +454,7 @@ class SlotSplit(BaseShuffleSplit):
 
 
 def number_units(ids: list[NDArray[Any]], unit: str) -> NDArray[np.int64]:
-    """Return the number of each row's cell, or of the row; cells count as they appear.
+    """Return the number of each row's cell, in order of appearance, or of each row.
 
     Examples
     --------
@@ -471,13 +475,13 @@ def number_units(ids: list[NDArray[Any]], unit: str) -> NDArray[np.int64]:
 def _read_columns(
     splitter: DensitySplit | SlotSplit, X: ArrayLike, y: ArrayLike | None, n_columns: int
 ) -> Columns:
-    """Read users, services and perhaps time steps from the first columns of X."""
+    """Read users, services and, if needed, time steps from the first columns of X."""
     frame = as_frame(X, 1, splitter)
     if frame.shape[1] < n_columns:
         raise ValueError(
-            f"X must have at least {n_columns} columns, the first {n_columns} being the ids "
+            f"X must have at least {n_columns} columns, and the first {n_columns} must be "
             f"{_ID_NAMES[:n_columns]}; got the shape {frame.shape}. (DensitySplit needs no time "
-            "step where n_time_steps is None.)"
+            "step with n_time_steps=None.)"
         )
     check_names(frame.columns, n_columns)
     check_same_length(X=frame, y=y)
@@ -488,13 +492,13 @@ def _read_columns(
 
 
 def _ids_of(columns: Columns) -> list[NDArray[Any]]:
-    """Users, services and time steps, if they were read."""
+    """Return users, services and, if they were read, time steps."""
     ids = [columns.users, columns.services]
     return ids if columns.times is None else [*ids, columns.times]
 
 
 def _count_cells(splitter: DensitySplit | SlotSplit, ids: list[NDArray[Any]]) -> int:
-    """Multiply the numbers of users, services and steps that the columns of X stand for."""
+    """Return the number of cells: users times services, times steps if there are steps."""
     names = ["n_users", "n_services", "n_time_steps"][: len(ids)]
     return math.prod(
         _matrix_size(name, getattr(splitter, name), column)
@@ -507,26 +511,26 @@ def _matrix_size(name: str, given: int | None, ids: NDArray[Any]) -> int:
     if given is None:
         return found
     if found > given:
-        raise ValueError(f"{name}={given}, but its column of X holds {found} distinct values.")
+        raise ValueError(f"{name}={given}, but its column of X has {found} distinct values.")
     return given
 
 
 def _train_size(
     density: float, n_cells: int, units: NDArray[np.int64], source: str, n_left: int
 ) -> int:
-    """Count the units that are `density` of the cells, of which `n_left` at least must be left."""
+    """Return the number of training units; at least `n_left` units must remain."""
     n_units = int(units.max()) + 1
     what = "rows" if n_units == len(units) else "measured cells"
     n_train = round(density * n_cells)
     if n_train == 0:
         raise ValueError(
-            f"density={density} of {n_cells} cells is less than one row to train on; "
+            f"density={density} of {n_cells} cells is less than one training row; "
             f"it must be at least {1 / n_cells:.4g}."
         )
     if n_train > n_units - n_left:
         kept = " and at least one must be left to test on" if n_left else ""
         raise ValueError(
-            f"density={density} of {n_cells} cells asks for {n_train} training {what}, but "
+            f"density={density} of {n_cells} cells needs {n_train} training {what}, but "
             f"{source} has {n_units} {what}{kept}; the largest possible density is "
             f"{_round_down((n_units - n_left) / n_cells)}."
         )
@@ -534,7 +538,7 @@ def _train_size(
 
 
 def _check_common(splitter: DensitySplit | SlotSplit) -> None:
-    """Check the parameters that both splitters have."""
+    """Check the parameters of both splitters."""
     _n_splits(splitter)
     read_time_step(splitter.time_step)
     check_numbers({name: getattr(splitter, name) for name in parameter_names(type(splitter))})
@@ -554,17 +558,17 @@ def _n_splits(splitter: DensitySplit | SlotSplit) -> int:
     return int(splitter.n_splits)
 
 
-def _check_density(density: object) -> None:
-    if not (isinstance(density, Real) and 0 < density < 1):
+def _check_density(density: Any) -> None:
+    if not (isinstance(density, Real) and 0 < float(density) < 1):
         raise ValueError(f"density must be a float in (0, 1); got {density!r}.")
 
 
-def _check_count(name: str, value: object) -> None:
-    if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= 1):
+def _check_count(name: str, value: Any) -> None:
+    if not (isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1):
         raise ValueError(f"{name} must be an int >= 1; got {value!r}.")
 
 
 def _round_down(value: float, digits: int = 4) -> float:
-    """Cut to significant digits, so that the figure named is still possible."""
+    """Round down to significant digits, so that the value in the message is possible."""
     scale = 10.0 ** (digits - 1 - math.floor(math.log10(value))) if value > 0 else 1.0
     return math.floor(value * scale) / scale

@@ -1,4 +1,4 @@
-"""Join what is known about users and services to the rows that name them."""
+"""Join the context of users and services to rows of ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,48 +38,50 @@ __all__ = ["ContextJoiner"]
 class ContextJoiner(TransformerMixin, BaseEstimator):
     """Append context columns of users and services to rows of ids.
 
-    Holds two tables, one row per entity with its id as index, and looks up the user (column 0 of X)
-    and the service (column 1) of each row. As a first step of a pipeline it keeps X a plain index
-    array, so that splits and searches never handle the context.
+    The transformer has two tables, one for users and one for services, with the ids as index. For
+    each row of X, it looks up the user (column 0) and the service (column 1) and appends their
+    context. As the first step of a Pipeline, it allows X to be an array of ids, so that splits and
+    searches do not copy the context.
 
     Parameters
     ----------
     users : DataFrame or None, default=None
-        Context of the users; the index is the user id, each column one context. Columns of dtype
-        category, string, object or bool are categorical, other columns must be numeric. In a frame
-        without an index, as those of polars, the ids are the column that is named for them, such
-        as ``user`` or ``user_id``, or else the first column.
+        Context of the users, with the user ids as index. Columns of dtype category, string, object
+        or bool are categorical; other columns must be numeric. In a frame without index, such as
+        those of polars, the ids are in the column that is named for them, for example ``user`` or
+        ``user_id``, or otherwise in the first column.
 
     services : DataFrame or None, default=None
-        Context of the services, likewise.
+        Context of the services, in the same form.
 
     Attributes
     ----------
     users_ : DataFrame or None
-        The users table as it is joined: prefixed names, columns of dtype category or float64.
+        Table of the users that is joined, with prefixed column names and columns of dtype category
+        or float64.
 
     services_ : DataFrame or None
-        The services table as it is joined.
+        Table of the services that is joined.
 
     n_features_in_ : int
-        Number of columns of X in `fit`.
+        Number of columns of X seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype object
-        Names of the columns of X in `fit`; only if X is a DataFrame whose names are all strings.
+        Names of the columns of X seen in `fit`. Defined only if all names are strings.
 
     Notes
     -----
     Context columns are named ``user_<name>`` and ``service_<name>``; a name that already starts
-    with that prefix is kept. Categorical columns have the categories of the table, so that all
-    splits agree on them. An id that is not in the table gets NaN throughout. Without tables, X is
-    passed on as it is.
+    with the prefix is kept. Categorical columns have the categories of the table, so that they are
+    the same in all splits. The context of an id that is not in the table is NaN. Without tables, X
+    is returned unchanged.
 
-    Ids match as labels: 17, 17.0 and ``np.int64(17)`` are one id, ``"17"`` is another. Integers
-    are compared exactly, however large. The output is a pandas DataFrame, whatever frame X is,
-    unless `set_output` says otherwise. No row of a table is copied as an object: categorical
-    columns are joined as codes.
+    Ids are compared as labels: 17, 17.0 and ``np.int64(17)`` are the same id, ``"17"`` is a
+    different one. Large integers are compared exactly. The output is a pandas DataFrame for any
+    kind of frame X, unless `set_output` changes this. Categorical columns are joined as codes,
+    without copying objects.
 
-    The tables are not changed. `fit` keeps a converted copy of each; it does not learn from X.
+    The tables are not modified; `fit` keeps a converted copy of each. It learns nothing from X.
 
     Examples
     --------
@@ -100,7 +102,7 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         self.services = services
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:  # noqa: ARG002  (transformer interface)
-        """Check the tables and that they belong to the ids of X.
+        """Check the tables, and that they contain ids of X.
 
         Parameters
         ----------
@@ -120,9 +122,9 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         TypeError
             If a table is not a DataFrame, or one of its columns is neither categorical nor numeric.
         ValueError
-            If a table has repeated or missing ids, repeated columns, a column that X has too, one
-            named for ids, or no id in common with X; or if a column of X is named for another
-            place than its own.
+            If a table has repeated or missing ids, repeated columns, a column that is also in X, a
+            column named for ids, or no id in common with X, or if the name of a column of X belongs
+            to another position.
         """
         X = self._validate(X, reset=True)
         users, services = (
@@ -145,41 +147,41 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         Returns
         -------
         X_out : DataFrame of shape (n_samples, n_features_out)
-            The columns of X, then those of `users_`, then those of `services_`, with the index of
-            X. A DataFrame keeps its column names; the columns of an array are named user, service,
-            time, x3, x4, ... Without tables: X, as an array unless it is a DataFrame.
+            The columns of X, of `users_` and of `services_`, with the index of X. A DataFrame keeps
+            its column names; the columns of an array are named user, service, time, x3, x4, ...
+            Without tables, X is returned, as an array unless it is a DataFrame.
 
         Raises
         ------
         ValueError
-            If the ids are of another kind than those of the table, such as "17" for 17.
+            If the ids are of another kind than those of the table, for example "17" for 17.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         if not self._has_tables():
             return X
-        X = self._with_names(X)
+        frame = self._with_names(X)
         context: dict[str, Any] = {}
         for position, table in enumerate((self.users_, self.services_)):
             if table is not None:
-                ids = _read_ids(X, position)
+                ids = _read_ids(frame, position)
                 _check_kind(ids, table.index, ID_COLUMNS[position])
                 context.update(_rows_of(table, _positions(ids, table.index)))
-        return pd.concat([X, pd.DataFrame(context, index=X.index, copy=False)], axis=1)
+        return pd.concat([frame, pd.DataFrame(context, index=frame.index, copy=False)], axis=1)
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
-        """Name the columns of the output.
+        """Return the names of the columns of the output.
 
         Parameters
         ----------
         input_features : array-like of str or None, default=None
-            Names of the columns of X. None takes `feature_names_in_`, or user, service, time, x3,
-            x4, ... where X came without names.
+            Names of the columns of X. If None, they are `feature_names_in_` or, without names in
+            `fit`, user, service, time, x3, x4, ...
 
         Returns
         -------
         names : ndarray of shape (n_features_out,), dtype object
-            Names of the columns of X, then of the context.
+            Names of the columns of X, followed by those of the context.
         """
         check_is_fitted(self)
         if input_features is None and not hasattr(self, "feature_names_in_"):
@@ -201,12 +203,12 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         if frame is None:
             X = stack_rows(X) if isinstance(X, list | tuple) else unmasked(X)
             return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
-        # check_array would turn columns of several dtypes into one slow array of objects.
+        # check_array would convert columns of several dtypes to one slow array of objects.
         validate_data(self, frame, reset=reset, skip_check_array=True)
         check_names(frame.columns, len(ID_COLUMNS) - 1)
         if reset and not len(frame):
-            raise ValueError("X has 0 rows; at least one is needed to check the tables against.")
-        # set_output(transform="pandas") renames in place, which must not reach the caller's frame.
+            raise ValueError("X has 0 rows; at least one is needed to check the tables.")
+        # set_output(transform="pandas") renames in place, which must not change the caller's frame.
         return frame.copy(deep=False)
 
     def _with_names(self, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
@@ -239,7 +241,7 @@ def _default_names(n_columns: int) -> list[str]:
 
 
 def prepare_table(table: Any, parameter: str, entity: str) -> pd.DataFrame | None:
-    """Check a table and return it with prefixed names, categorical or float64 columns."""
+    """Check a table, and return it with prefixed names and categorical or float64 columns."""
     if table is None:
         return None
     with about(parameter):
@@ -267,7 +269,7 @@ def _read_table(table: Any, parameter: str, entity: str) -> pd.DataFrame:
 
 
 def _set_index(frame: pd.DataFrame, parameter: str, entity: str) -> pd.DataFrame:
-    """Take the column of ids as the index of a frame that came without one."""
+    """Set the column of ids as the index of a frame without index."""
     named = [k for k, name in enumerate(frame.columns) if role_of(name) == entity]
     if len(named) > 1:
         raise ValueError(
@@ -286,10 +288,10 @@ def _prefixed(name: str, entity: str) -> str:
 
 
 def _prepare_index(index: pd.Index, parameter: str, entity: str) -> pd.Index:
-    """Check the ids of a table and return them exactly, whatever their type."""
+    """Check the ids of a table, and return them without conversion."""
     if isinstance(index, pd.MultiIndex):
         raise ValueError(
-            f"{parameter}: the index must hold the {entity} ids alone; got a MultiIndex."
+            f"{parameter}: the index must contain only the {entity} ids; got a MultiIndex."
         )
     if index.hasnans:
         raise ValueError(f"{parameter}: the index must hold a {entity} id in every row; got NaN.")
@@ -306,7 +308,7 @@ def _prepare_index(index: pd.Index, parameter: str, entity: str) -> pd.Index:
 
 
 def _check_no_ids(columns: pd.Index, names: list[str], parameter: str, entity: str) -> None:
-    """Raise ValueError if a column is named for what the index must hold."""
+    """Raise ValueError if a column is named for ids, which must be the index."""
     for column, name in zip(columns, names, strict=True):
         if entity in (role_of(column), role_of(name)):
             raise ValueError(
@@ -342,11 +344,11 @@ def _prepare_column(column: pd.Series, parameter: str) -> pd.Series:
 def _as_category(column: pd.Series, label: str) -> pd.Series:
     try:
         return column.astype("category")
-    except Exception as error:  # methods of the values take part
+    except Exception as error:  # calls methods of the values
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"{label} holds values that are no labels ({error}); they must be strings, numbers, or "
-            "others that can be hashed."
+            f"{label} contains values that are not labels ({error}); they must be strings, "
+            "numbers, or other values that can be hashed."
         ) from error
 
 
@@ -379,7 +381,7 @@ def _read_ids(X: pd.DataFrame, position: int) -> _Ids:
 
 
 def _check_kind(ids: _Ids, index: pd.Index, entity: str) -> None:
-    """Raise ValueError if ids can match none of the table, as "17" and 17."""
+    """Raise ValueError if ids cannot match those of the table, such as "17" and 17."""
     if not len(ids.values) or not len(index):
         return
     kind, known = id_kind(ids.values), id_kind(index[:1].to_numpy())
@@ -404,12 +406,12 @@ def _check_any_match(ids: _Ids, index: pd.Index, parameter: str) -> None:
 
 
 def _show(label: Any) -> str:
-    """Show a label as a user would type it: 17, not np.int64(17)."""
+    """Return a label as a user would type it: 17, not np.int64(17)."""
     return repr(label.item() if isinstance(label, np.generic) else label)
 
 
 def _positions(ids: _Ids, index: pd.Index) -> NDArray[np.int64]:
-    """Return the row of the table for each row of X, -1 where it has none."""
+    """Return the row of the table for each row of X, or -1."""
     found = find_ids(index, ids.values) if len(index) else np.full(len(ids.values), -1)
     if len(found) == ids.n_rows:
         return found
@@ -421,7 +423,7 @@ def _positions(ids: _Ids, index: pd.Index) -> NDArray[np.int64]:
 def _rows_of(table: pd.DataFrame, positions: NDArray[np.int64]) -> dict[str, Any]:
     """Return the columns of the table at each position, NaN at -1.
 
-    Of a category only its small codes are copied.
+    Only the codes of categories are copied.
     """
     rows = {}
     for name, column in table.items():

@@ -1,4 +1,4 @@
-"""Rows that updates train on again: what a fitted estimator keeps of its training rows."""
+"""Earlier training rows that a fitted estimator keeps for updates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from skqos._arrays import sorted_unique
 from skqos.base import TrainingRows
 
-# More than there can be services, so that a pair of codes is one number.
+# Upper bound of the number of services, so that a pair of codes is one number.
 STRIDE = 2**32
 
 
@@ -18,8 +18,9 @@ STRIDE = 2**32
 class ReplayBuffer:
     """A uniform sample of the rows that a network was trained on, without their encoders.
 
-    Each row draws a random priority when it comes; where there are too many, those of the lowest
-    priority stay. So every row of all fits and updates stays with the same probability.
+    Each row gets a random priority when it is added. If there are too many rows, those with the
+    lowest priorities are kept. As a result, all rows of all fits and updates are kept with the same
+    probability.
 
     Attributes
     ----------
@@ -30,9 +31,9 @@ class ReplayBuffer:
     weights : ndarray of float32 of shape (n,)
         Positive weights of the rows.
     priority : ndarray of float32 of shape (n,)
-        Random numbers below 1.
+        Random priorities below 1.
     n_seen : int
-        How many rows these are a sample of.
+        Number of rows from which the sample was drawn.
     """
 
     user_codes: np.ndarray
@@ -44,7 +45,7 @@ class ReplayBuffer:
 
     @classmethod
     def of_rows(cls, rows: TrainingRows, rng: np.random.RandomState) -> Self:
-        """Keep all of some rows."""
+        """Create a buffer of all given rows."""
         n_rows = len(rows.target)
         return cls(
             rows.user_codes.astype(np.int32),
@@ -60,11 +61,11 @@ class ReplayBuffer:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no row is missing."""
+        """Whether the buffer contains all rows."""
         return len(self) == self.n_seen
 
     def take(self, rows: np.ndarray) -> ReplayBuffer:
-        """Return the given rows, as a sample of the same."""
+        """Return a buffer of the given rows."""
         return replace(
             self,
             user_codes=self.user_codes[rows],
@@ -75,13 +76,13 @@ class ReplayBuffer:
         )
 
     def limited(self, size: int) -> ReplayBuffer:
-        """Keep at most `size` rows, in their order."""
+        """Return at most `size` rows, in their order."""
         if len(self) <= size:
             return self
         return self.take(np.sort(np.argsort(self.priority, kind="stable")[:size]))
 
     def joined(self, later: ReplayBuffer) -> ReplayBuffer:
-        """Append the rows of another buffer."""
+        """Return a buffer with the rows of both."""
         return ReplayBuffer(
             np.concatenate([self.user_codes, later.user_codes]),
             np.concatenate([self.service_codes, later.service_codes]),
@@ -92,7 +93,7 @@ class ReplayBuffer:
         )
 
     def without(self, rows: TrainingRows) -> ReplayBuffer:
-        """Forget the targets that were observed again, for the same user and service."""
+        """Return a buffer without targets that were measured again for the same pair."""
         if not len(self):
             return self
         measured = rows.user_codes * STRIDE + rows.service_codes
@@ -113,13 +114,13 @@ class ReplayBuffer:
         return left.take(~forgotten)
 
     def sample(self, n_rows: int, rng: np.random.RandomState) -> ReplayBuffer:
-        """Draw distinct rows, all of them if there are no more than asked for."""
+        """Draw distinct rows, or return all if there are not more than requested."""
         if len(self) <= n_rows:
             return self
         return self.take(rng.permutation(len(self))[:n_rows])
 
     def appended_to(self, rows: TrainingRows) -> TrainingRows:
-        """Put the rows behind others, whose encoders know the same entities by the same codes."""
+        """Append the rows to others with the same codes."""
         return replace(
             rows,
             user_codes=np.concatenate([rows.user_codes, self.user_codes]),

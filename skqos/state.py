@@ -1,14 +1,14 @@
-"""What a fitted estimator has learnt: one object, stored by one assignment and never changed.
+"""State of a fitted estimator: one object, stored by one assignment and never changed.
 
-Whoever interrupts `fit` or `partial_fit`, or predicts in another thread meanwhile, sees the old
-state or the new one, and no mixture.
+After an interruption of `fit` or `partial_fit`, and in other threads, an estimator has either the
+old state or the new one, but never a mixture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -25,25 +25,27 @@ if TYPE_CHECKING:
     from skqos.prediction import Predictor
     from skqos.training import QoSNet
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FittedState:
-    """What every estimator over pairs has learnt. A pickle and a model file hold the fields alone.
+    """State of any estimator over pairs. Pickles and model files contain only the fields.
 
     Attributes
     ----------
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of object, or None
-        Names of the columns of X, if they were all strings.
+        Names of the columns of X, or None if not all are strings.
     layout : ContextLayout
-        Where the context columns are.
+        Positions of the context columns.
     users_, services_ : EntityEncoder
         Ids and context.
     attributes : dict of str to object
-        What a method adds, by the name of the estimator's attribute.
+        Further fitted attributes of the estimator, by name.
     time_scale : TimeScale or None
-        How times count in steps; None without time.
+        Conversion of times to steps; None without time.
     """
 
     n_features_in_: int
@@ -55,30 +57,30 @@ class FittedState:
     time_scale: TimeScale | None = None
 
     def with_attributes(self, **attributes: Any) -> Self:
-        """Return a state in which some of the added attributes are others."""
+        """Return a state in which some of the further attributes are replaced."""
         return replace(self, attributes={**self.attributes, **attributes})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Hand out the fields: what is computed from them is computed again."""
+        """Return only the fields; cached values are computed again."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class NetworkState(FittedState):
-    """What an estimator with a network has learnt.
+    """State of an estimator with a network.
 
     Attributes
     ----------
     target_transform : TargetTransform
-        From the unit of y to that of the network.
+        Transform from the unit of y to that of the network.
     target_shape : tuple of int
         Shape of a row of y.
     module_ : Module
-        The network, in evaluation mode. No method of the estimator moves or changes it.
+        Network in evaluation mode, which no method of the estimator moves or changes.
     history_ : DataFrame
-        Losses and durations, one row an epoch.
+        Losses and durations, with one row per epoch.
     n_iter_ : int
-        Epochs of the final stage.
+        Number of epochs of the final stage.
     """
 
     target_transform: TargetTransform
@@ -89,24 +91,24 @@ class NetworkState(FittedState):
 
     @property
     def predictor(self) -> Predictor:
-        """The network with its copies on other devices and its encodings, which it keeps."""
+        """Predictor with the network, cached copies on other devices, and cached encodings."""
         from skqos.prediction import Predictor
 
         return self._kept("predictor") or self._keep("predictor", Predictor(self.module_))
 
     @property
     def nets(self) -> dict[str, QoSNet]:
-        """The skorch net of each stage; after unpickling, of the final stage only."""
+        """Nets (skorch) by training stage; after unpickling, of the last stage only."""
         from skqos.training import restore_net
 
         return self._kept("nets") or self._keep("nets", restore_net(self.module_, self.history_))
 
     def with_intervals(self, intervals: Intervals) -> Self:
-        """Return a state that knows how far measurements lie from predictions."""
+        """Return a state with the distribution of measurements around predictions."""
         return self.with_attributes(_intervals=intervals).with_nets(self.nets)
 
     def with_nets(self, nets: dict[str, QoSNet]) -> Self:
-        """Keep the nets that were trained beside the fields."""
+        """Keep the trained nets in addition to the fields."""
         self._keep("nets", nets)
         return self
 
@@ -122,18 +124,25 @@ class NetworkState(FittedState):
         return vars(self).get(f"_{name}")
 
     def _keep(self, name: str, value: Any) -> Any:
-        """Keep a value beside the fields; of two threads the first one's, for both."""
+        """Cache a value outside the fields; the first of several threads determines it."""
         return vars(self).setdefault(f"_{name}", value)
 
 
-class FittedAttribute:
-    """A read-only attribute of an estimator, which it has once it is fitted.
+class FittedAttribute(Generic[T]):
+    """Read-only attribute of a fitted estimator.
 
-    Its value is the field of that name of the estimator's state, or of the attributes added to it.
+    Its value, of type T, is the field of the estimator's state with this name, or one of the
+    further attributes.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+
+    @overload
+    def __get__(self, estimator: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, estimator: object, owner: type) -> T: ...
 
     def __get__(self, estimator: Any, owner: type) -> Any:
         if estimator is None:
@@ -146,13 +155,13 @@ class FittedAttribute:
                 value = state.attributes.get(self.name)
         if value is None:
             raise AttributeError(
-                f"{owner.__name__} has no {self.name}: it is not fitted."
+                f"{owner.__name__} is not fitted and has no {self.name}."
                 if state is None
                 else f"This {owner.__name__} has no {self.name}."
             )
         return value
 
-    def __set__(self, estimator: Any, value: Any) -> None:
+    def __set__(self, estimator: object, value: Never) -> None:
         raise AttributeError(
-            f"{self.name} is what {type(estimator).__name__} has learnt, and cannot be set."
+            f"{self.name} is a fitted attribute of {type(estimator).__name__} and cannot be set."
         )

@@ -1,4 +1,4 @@
-"""Transforming targets: from the unit of y to the scale on which a network learns."""
+"""Transforms of targets between the unit of y and the scale of the network."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import numpy as np
 from skqos._weighted import weighted_median
 
 TRANSFORMS = ("auto", "sqrt", "log", "max", "standard")
-# "auto": the median's distance from the minimum, in mean absolute deviations from the median. It is
-# 1 for exponential values; a lowest value that is far from all others would leave the root of their
-# distances from it next to no spread.
+# "auto": largest distance of the median from the minimum, in mean absolute deviations from the
+# median. For exponential values the distance is 1. If the minimum is far from all other values, the
+# roots of the distances from it would have almost no spread.
 MAX_DISTANCE = 2.0
-# Of the deviations, what an offset a million times as large makes of a mean of 0.
+# Relative to the deviations: the rounding error of a mean of 0 with an offset that is a million
+# times larger.
 ROUNDING = 1e-6
-# Networks learn in float32, with losses that may square: values beyond are infinite or 0 there.
+# Networks use float32, and losses may square: larger or smaller values would be infinite or 0.
 MAX_TRANSFORMED = 1e18
 MIN_TRANSFORMED = 1e-18
-# exp(700) is near the largest float64: a wild prediction stays finite.
+# exp(700) is near the largest float64, so that extreme predictions stay finite.
 MAX_EXPONENT = 700.0
 
 
@@ -26,44 +27,43 @@ class TargetTransform:
     Parameters
     ----------
     kind : {"auto", "sqrt", "log", "max", "standard"} or None
-        - "sqrt": ``sign(y) sqrt(abs(y) / m)`` with m the mean of abs(y). Differences between large
-          values count for less than between small ones, but for more than under "log".
-        - "log": ``log(1 + y / m)`` with m the mean of y; for targets that are never negative.
-          Dividing by the mean makes the result independent of the unit: seconds and
-          milliseconds are learnt alike.
+        - "sqrt": ``sign(y) sqrt(abs(y) / m)``, where m is the mean of abs(y). Differences between
+          large values have less weight than between small ones, but more than with "log".
+        - "log": ``log(1 + y / m)``, where m is the mean of y, for non-negative targets. The
+          division by the mean makes the result independent of the unit of y.
         - "max": y divided by the largest absolute value.
         - "standard": y minus its mean, divided by its standard deviation.
         - None: y as it is.
-        - "auto": "sqrt" of y minus its minimum for a target with a heavy right tail, else
-          "standard". A tail is heavy if the mean is above the median, and the median lies no
-          further above the minimum than twice the mean absolute deviation from the median.
-          Neither the unit nor an offset of y matters.
+        - "auto": "sqrt" of y minus its minimum for a target with a heavy right tail, and "standard"
+          otherwise. A tail is heavy if the mean is above the median, and the distance of the median
+          from the minimum is at most twice the mean absolute deviation from the median. The choice
+          depends neither on the unit nor on an offset of y.
 
     Attributes
     ----------
     kinds_ : list
-        What was chosen for each target.
+        Chosen transform of each target.
     shift_, scale_ : ndarray of shape (n_targets,)
-        Subtracted from y, then divided by.
+        Shift, which is subtracted from y, and scale, by which the result is divided.
     """
 
     def __init__(self, kind: str | None) -> None:
         self.kind = kind
 
     def fit(self, y: np.ndarray, weights: np.ndarray | None = None) -> TargetTransform:
-        """Learn from measured targets.
+        """Learn the transform from measured targets.
 
         Parameters
         ----------
         y : ndarray of float64 of shape (n,) or (n, n_targets)
-            NaN is not observed.
+            Targets; NaN where not observed.
         weights : ndarray of float64 of shape (n,), default=None
             Positive weights of the rows; None is 1 for all.
 
         Raises
         ------
         ValueError
-            If "log" was asked for and a target has a negative value, or what is transformed is too
+            If the kind is "log" and a target has a negative value, or transformed values are too
             large or too small for the network.
         """
         columns = y.reshape(len(y), -1)
@@ -85,24 +85,24 @@ class TargetTransform:
         return self
 
     def check(self, y: np.ndarray) -> None:
-        """Raise ValueError if further values of y cannot be transformed as the first were."""
+        """Raise ValueError if further values of y cannot be transformed."""
         columns = y.reshape(len(y), -1)
         negative = (columns < 0) & self._is_log
         if negative.any():
             row, target = np.argwhere(negative)[0]
             raise ValueError(
                 f"y holds {columns[row, target]} (row {row}, target {target}), but the transform "
-                f"'log', that fit took by target_transform={self.kind!r}, needs y >= 0. Fit again "
-                "with target_transform='auto' or 'standard'."
+                f"'log', which fit used with target_transform={self.kind!r}, needs y >= 0. Fit "
+                "again with target_transform='auto' or 'standard'."
             )
         self._check_size(columns)
 
     def transform(self, y: np.ndarray) -> np.ndarray:
-        """Map y to the scale of the network; the shape stays, NaN stays NaN."""
-        # Later values may be of another order than those of training.
+        """Map y to the scale of the network; NaN stays NaN."""
+        # Later values may have another order of magnitude than those of training.
         with np.errstate(over="ignore"):
             z = (y.reshape(len(y), -1) - self.shift_) / self.scale_
-        # Validation targets may lie below what training has seen; log1p needs more than -1.
+        # Validation targets may be below the training minimum; log1p needs values above -1.
         z[:, self._is_log] = np.log1p(np.maximum(z[:, self._is_log], 0.0))
         roots = z[:, self._is_sqrt]
         z[:, self._is_sqrt] = np.copysign(np.sqrt(np.abs(roots)), roots)
@@ -119,7 +119,7 @@ class TargetTransform:
         return y.reshape(z.shape)
 
     def _check_size(self, columns: np.ndarray) -> None:
-        """Raise ValueError if the square of a transformed value is beyond float32."""
+        """Raise ValueError if the square of a transformed value exceeds float32."""
         too_large = np.abs(self.transform(columns)) > MAX_TRANSFORMED
         if too_large.any():
             row, target = np.argwhere(too_large)[0]
@@ -130,7 +130,7 @@ class TargetTransform:
             )
 
     def _check_not_lost(self, columns: np.ndarray) -> None:
-        """Raise ValueError if a target that is not 0 would be 0 to the network."""
+        """Raise ValueError if a target that is not 0 would be 0 for the network."""
         largest = np.nanmax(np.abs(self.transform(columns)), axis=0)
         lost = (largest < MIN_TRANSFORMED) & (np.nanmax(np.abs(columns), axis=0) > 0)
         # Constants are shifted to 0.
@@ -157,7 +157,7 @@ class TargetTransform:
     ) -> tuple[float, float]:
         if kind is None:
             return 0.0, 1.0
-        # Sums and squares of the values themselves may overflow or underflow.
+        # Sums and squares of unscaled values may overflow or underflow.
         largest = np.abs(values).max() or 1.0
         if kind == "max":
             return 0.0, largest
@@ -168,7 +168,7 @@ class TargetTransform:
 
 
 def _has_heavy_right_tail(values: np.ndarray, weights: np.ndarray) -> bool:
-    """Tell by statistics that neither the unit nor an offset of the values changes."""
+    """Decide by statistics that do not depend on the unit or an offset of the values."""
     above = values - values.min()
     median = weighted_median(above, weights)
     deviation = above - median
@@ -190,5 +190,5 @@ def _deviation(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _positive(scale: float, largest: float) -> float:
-    """Take a scale that can be divided by; a constant is measured in itself, at most in 1."""
+    """Return a positive scale; for a constant target it is its magnitude, but at most 1."""
     return scale or min(largest, 1.0)

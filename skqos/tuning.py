@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 __all__ = ["SEARCH_SPACES", "Choice", "FloatRange", "IntRange", "OptunaPruning", "suggest_params"]
 
 
-# Differences of bounds are finite.
+# Differences of bounds must be finite.
 MAX_BOUND = 1e300
 
 
 @dataclass(frozen=True)
 class FloatRange:
-    """Floats from `low` to `high`, drawn evenly or evenly in their logarithm.
+    """Floats from `low` to `high`, drawn uniformly on a linear or logarithmic scale.
 
     Attributes
     ----------
     low, high : float
-        Both are included.
+        Bounds; both are included.
     log : bool
-        Whether to draw evenly in the logarithm.
+        Whether to draw uniformly in the logarithm.
 
     Examples
     --------
@@ -65,10 +65,10 @@ class FloatRange:
         _check_range(self, Real, "a finite number")
 
     def suggest(self, trial: BaseTrial, name: str) -> float:
-        """Let a trial draw a value."""
+        """Return a value drawn by a trial."""
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return _is_number(value, Real) and bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
@@ -77,14 +77,14 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class IntRange:
-    """Integers from `low` to `high`, drawn evenly or evenly in their logarithm.
+    """Integers from `low` to `high`, drawn uniformly on a linear or logarithmic scale.
 
     Attributes
     ----------
     low, high : int
-        Both are included.
+        Bounds; both are included.
     log : bool
-        Whether to draw evenly in the logarithm.
+        Whether to draw uniformly in the logarithm.
 
     Examples
     --------
@@ -102,10 +102,10 @@ class IntRange:
         _check_range(self, Integral, "an int")
 
     def suggest(self, trial: BaseTrial, name: str) -> int:
-        """Let a trial draw a value."""
+        """Return a value drawn by a trial."""
         return trial.suggest_int(name, self.low, self.high, log=self.log)
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return _is_number(value, Integral) and bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
@@ -114,12 +114,12 @@ class IntRange:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few values.
+    """A choice among a few values.
 
     Attributes
     ----------
     values : tuple
-        What to choose from; None, bool, int, float or str.
+        Values to choose from: None, bool, int, float or str.
 
     Examples
     --------
@@ -131,22 +131,22 @@ class Choice:
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        """Check that there are values, and that Optuna takes them."""
+        """Check that there are values, and that Optuna accepts them."""
         values = self.values
         if not isinstance(values, tuple) or not values:
-            raise TypeError(f"values must be a tuple of one value or more; got {values!r:.60}.")
+            raise TypeError(f"values must be a tuple of one or more values; got {values!r:.60}.")
         for value in values:
             if not isinstance(value, bool | int | float | str | None):
                 raise TypeError(
-                    f"values must hold None, bool, int, float or str; got {value!r:.60}."
+                    f"values must contain only None, bool, int, float or str; got {value!r:.60}."
                 )
 
     def suggest(self, trial: BaseTrial, name: str) -> Any:
-        """Let a trial choose a value."""
+        """Return a value chosen by a trial."""
         return trial.suggest_categorical(name, self.values)
 
     def __contains__(self, value: object) -> bool:
-        # An array is equal to a value in some places.
+        # Comparison with an array has an array as result.
         return isinstance(value, bool | int | float | str | np.generic | None) and (
             plain_value(value) in self.values
         )
@@ -170,13 +170,13 @@ def _check_range(bounds: FloatRange | IntRange, kind: type, what: str) -> None:
         raise ValueError(f"low={bounds.low!r} must be above 0 where log=True.")
 
 
-def _is_number(value: object, kind: type) -> bool:
+def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
 
 
 SearchSpace = Mapping[str, FloatRange | IntRange | Choice]
 
-# What all of them train with.
+# Training parameters of all estimators.
 _TRAINING: SearchSpace = {
     "learning_rate": FloatRange(3e-4, 2e-2, log=True),
     "weight_decay": FloatRange(1e-3, 0.5, log=True),
@@ -184,9 +184,10 @@ _TRAINING: SearchSpace = {
 _BATCHES: SearchSpace = {"batch_size": Choice((128, 256, 512, 1024))}
 _AUTO_BATCHES: SearchSpace = {"batch_size": Choice(("auto", 64, 128, 256, 512))}
 
-# No loss and no target transform: they change the unit of the validation loss, by which trials are
-# compared. No number of epochs: it is the budget, and the one-cycle schedule stretches over it.
-#: The search space of each estimator class: a range or a choice for each parameter by name.
+# Losses and target transforms are not searched, because they change the unit of the validation loss
+# by which trials are compared. The number of epochs is the budget, to which the one-cycle schedule
+# adapts. : The search space of each estimator class: a range or a choice for each parameter by
+# name.
 SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     SAMoERegressor: {
         **_TRAINING,
@@ -267,36 +268,37 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
 def suggest_params(
     estimator: BaseEstimator, trial: BaseTrial, *, prefix: str = ""
 ) -> dict[str, Any]:
-    """Let a trial draw parameters for an estimator of this package.
+    """Return parameters drawn by a trial for an estimator of this package.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
-        An estimator of this package, or a pipeline whose last step is one.
+        Estimator of this package, or a Pipeline whose last step is one.
     trial : optuna.trial.BaseTrial
-        Draws them, each under its full name, so that ``study.best_params`` has these names, too.
+        Trial that draws the parameters. Each has its full name, so that ``study.best_params`` has
+        the same names.
     prefix : str, default=""
-        Put ahead of every name, such as ``"estimator__"`` for an estimator inside another.
+        Prefix of every name, for example ``"estimator__"`` for an estimator inside another one.
 
     Returns
     -------
     dict of str to object
-        What ``estimator.set_params`` takes (without `prefix`, else the outer estimator's). In a
-        pipeline the names start with that of the step.
+        Arguments for ``estimator.set_params`` or, with `prefix`, for the outer estimator's
+        ``set_params``. In a Pipeline, the names start with the name of the step.
 
     Raises
     ------
     TypeError
-        If there is no search space for the estimator, `trial` cannot draw, or `prefix` is not a
+        If there is no search space for the estimator, `trial` is not a trial, or `prefix` is not a
         str.
     ValueError
-        If a pipeline has no steps.
+        If a Pipeline has no steps.
 
     Notes
     -----
-    The spaces are in `SEARCH_SPACES`. They are made for the default values of the parameters that
-    are not in them: a `SAMoERegressor` with ``n_heads=3``, say, cannot have the widths of its
-    space.
+    The search spaces are in `SEARCH_SPACES`. They assume default values of all other parameters.
+    For example, the layer sizes in the space of `SAMoERegressor` are not possible with
+    ``n_heads=3``.
 
     Examples
     --------
@@ -314,7 +316,7 @@ def suggest_params(
     4
     """
     if not hasattr(trial, "suggest_float"):
-        raise TypeError(f"trial must be a trial of Optuna; got {trial!r:.60}.")
+        raise TypeError(f"trial must be an Optuna trial; got {trial!r:.60}.")
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str; got {prefix!r}.")
     if isinstance(estimator, Pipeline):
@@ -334,10 +336,11 @@ def _last_step(pipeline: Pipeline) -> tuple[str, Any]:
         )
     if not isinstance(steps[-1], list | tuple) or len(steps[-1]) != 2:
         raise TypeError(
-            f"estimator is a Pipeline whose last step, {steps[-1]!r:.60}, is no pair of a name and "
-            "an estimator."
+            f"estimator is a Pipeline whose last step, {steps[-1]!r:.60}, is not a pair of a name "
+            "and an estimator."
         )
-    return steps[-1]
+    name, estimator = steps[-1]
+    return name, estimator
 
 
 def _search_space(estimator: BaseEstimator) -> SearchSpace:
@@ -354,32 +357,32 @@ def _known() -> str:
 
 
 class OptunaPruning(Callback):
-    """Report an epoch's loss to an Optuna trial, and prune the trial when its pruner says so.
+    """Report the loss of each epoch to an Optuna trial, and prune the trial if it should be pruned.
 
-    Goes into `callbacks` of an estimator. Only the final stage reports: the losses of an earlier
-    one are of another network. Pruning raises ``optuna.TrialPruned`` out of `fit`, which leaves
-    the estimator as it was.
+    Pass it in `callbacks` of an estimator. Only losses of the final training stage are reported,
+    because those of earlier stages belong to another network. Pruning raises ``optuna.TrialPruned``
+    in `fit`, and the estimator remains unchanged.
 
     Parameters
     ----------
     trial : optuna.trial.Trial or None
-        The trial that is running. None reports nothing, and warns of it.
+        Running trial. With None, nothing is reported, and `fit` warns of it.
 
     monitor : str, default="valid_loss"
-        What to report: an entry of the history. "valid_loss" needs an estimator with
-        ``early_stopping`` of "monitor" or True.
+        Entry of the history to report. "valid_loss" needs an estimator with
+        ``early_stopping="monitor"`` or ``early_stopping=True``.
 
     Notes
     -----
-    Give ``error_score="raise"`` to `cross_validate` and the like: else they take
-    ``optuna.TrialPruned`` for a fit that failed, and the trial is not pruned.
+    Pass ``error_score="raise"`` to `cross_validate` and similar functions. Otherwise they treat
+    ``optuna.TrialPruned`` as a failed fit, and the trial is not pruned.
 
-    Clones report to the same trial, each fit at steps of its own: the k-th (from 0) reports epoch e
-    at step ``k * max_epochs + e - 1``, so that a step stands for the same fold and epoch in every
-    trial.
+    Clones report to the same trial. The k-th fit (from 0) reports epoch e at step
+    ``k * max_epochs + e - 1``, so that a step is the same fold and epoch in every trial.
 
-    A trial cannot leave its process: a pickle does without it. Hence fits of other processes, as
-    with ``n_jobs=2``, do not prune, and warn. Run several workers on one study instead.
+    A trial cannot be sent to another process, so a pickle does not contain it. Fits in other
+    processes, for example with ``n_jobs=2``, are not pruned, with a warning. Run several workers on
+    one study instead.
 
     Examples
     --------
@@ -404,30 +407,30 @@ class OptunaPruning(Callback):
     def __init__(self, trial: BaseTrial | None, monitor: str = "valid_loss") -> None:
         self.trial = trial
         self.monitor = monitor
-        # Skorch takes names without a last underscore for parameters.
+        # skorch treats attributes without a trailing underscore as parameters.
         self.fits_ = itertools.count()
 
     def on_train_begin(self, net: QoSNet, *_: Any, **__: Any) -> None:
-        """Count the fits of the trial, or warn that there is none to report to."""
+        """Count the fits of the trial, or warn that there is no trial."""
         if net.stage != "final":
             return
         if not isinstance(self.monitor, str):
             raise TypeError(f"monitor of OptunaPruning must be a str; got {self.monitor!r:.60}.")
         if self.trial is None:
             warnings.warn(
-                "OptunaPruning has no trial here, because a pickle does without: this fit will "
-                "not be pruned. Fit in the process of the trial, with n_jobs=1.",
+                "OptunaPruning has no trial in this process, so this fit will not be pruned. Fit "
+                "in the process of the trial, with n_jobs=1.",
                 stacklevel=2,
             )
             return
         if not hasattr(self.trial, "should_prune"):
             raise TypeError(
-                f"The trial of OptunaPruning must be a trial of Optuna or None; got {self.trial!r}."
+                f"The trial of OptunaPruning must be an Optuna trial or None; got {self.trial!r}."
             )
         self.first_step_ = next(self.fits_) * net.max_epochs
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
-        """Report, and prune."""
+        """Report the loss, and prune the trial."""
         if net.stage != "final" or self.trial is None:
             return
         step = self.first_step_ + len(net.history) - 1
@@ -448,7 +451,7 @@ class OptunaPruning(Callback):
         return last[self.monitor]
 
     def __sklearn_clone__(self) -> Self:
-        # The default would copy the trial, and report to a copy that no study knows.
+        # A default copy would copy the trial and report to a copy that is unknown to the study.
         clone = type(self)(self.trial, self.monitor)
         clone.fits_ = self.fits_
         return clone

@@ -57,3 +57,21 @@ def postgresql_url():
         pytest.skip(reason)
     with postgres.server() as url:
         yield url
+
+
+@pytest.fixture
+def wsdream_folder(tmp_path):
+    """Return a folder with made-up measurements in the files and splits of WS-DREAM data set 1."""
+    from tests.wsdream_files import make_wsdream1
+
+    make_wsdream1(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def temporal_folder(tmp_path):
+    """Return a folder with made-up measurements in the file of WS-DREAM data set 2, in no order."""
+    from tests.wsdream_files import make_wsdream2
+
+    make_wsdream2(tmp_path)
+    return tmp_path

@@ -594,7 +594,7 @@ BAD_FITS = {
     "context is an id": (
         lambda d: (_joined(d), d.y),
         {"service_features": ["service"]},
-        "service_features: column 1 is no context column",
+        "service_features: column 1 is not a context column",
     ),
     "context of both": (
         lambda d: (_joined(d), d.y),
@@ -632,7 +632,7 @@ BAD_FITS = {
     "validation": (
         lambda d: (d.X[:4], d.y[:4]),
         {"early_stopping": True, "validation_fraction": 0.9},
-        "validation_fraction=0.9 of n_samples=4 leaves 0 rows",
+        "validation_fraction=0.9 with n_samples=4 leaves 0 training rows",
     ),
 }
 
@@ -779,8 +779,8 @@ def test_time_stamps_in_clones_pickles_files_and_pipelines(contract, qos, tmp_pa
 
 
 BAD_STAMPS = {
-    "no step": ({}, lambda X: X, "time_step is None.* such as time_step='1min', which fits"),
-    "integers": ({"time_step": "1h"}, lambda X: X.assign(time=3), "time_step='1h' divides time"),
+    "no step": ({}, lambda X: X, "time_step is None.* time_step='1min', which is suitable"),
+    "integers": ({"time_step": "1h"}, lambda X: X.assign(time=3), "time_step='1h' is for time"),
     "no duration": ({"time_step": "soon"}, lambda X: X, "time_step must be None or a duration"),
     "a number": ({"time_step": 15}, lambda X: X, "'time_step' parameter"),
     "nearly as many steps as rows": (

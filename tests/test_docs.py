@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import io
 import re
 import runpy
@@ -17,6 +18,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from skqos.benchmarks.__main__ import make_parser
 from skqos.datasets import make_qos
 from tests.common import CONTRACTS
 
@@ -24,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPT = re.compile(r"examples/\w+\.py")
 # Installations, builds and servers, which `.ci/run` or a reader starts.
-NOT_RUN = re.compile(r"(\.venv/bin/)?(git|cd|pip|ruff|dask|python3? -m (venv|pytest|sphinx))\b")
+NOT_RUN = re.compile(
+    r"(\.venv/bin/)?(git|cd|pip|ruff|mypy|dask|python3? -m (venv|pytest|sphinx))\b"
+)
 
 
 @functools.cache
@@ -59,10 +63,21 @@ def _check_commands(example):
             assert (ROOT / script).is_file(), f"{script} does not exist"
             given = {word.split("=")[0] for word in command if word.startswith("--")}
             assert given <= _options(script), f"{script} has no {given - _options(script)}"
+        elif command[:3] == ["python", "-m", "skqos.benchmarks"]:
+            _check_benchmark(command[3:])
         elif command[:2] == ["python", "-c"]:
             subprocess.run([sys.executable, *command[1:]], check=True)
         else:
             assert NOT_RUN.match(" ".join(command)), f"nobody checks {command}"
+
+
+def _check_benchmark(arguments):
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            make_parser().parse_args(arguments)
+    except SystemExit:
+        raise AssertionError(errors.getvalue()) from None
 
 
 def _parse(path):
@@ -132,7 +147,52 @@ def test_few_blocks_are_left_out():
 
 def test_a_wrong_option_of_an_example_is_noticed(tmp_path):
     page = tmp_path / "page.md"
-    for command in ("python examples/quickstart.py --fast", "python examples/slow.py", "rm -r ."):
+    wrong = ["python examples/quickstart.py --fast", "python examples/slow.py", "rm -r ."]
+    wrong += ["python -m skqos.benchmarks run --data DIR", "python -m skqos.benchmarks walk"]
+    for command in wrong:
         page.write_text(f"```bash\n{command}\n```\n")
         with pytest.raises(AssertionError):
             next(iter(_parse(page))).evaluate()
+
+
+@pytest.fixture
+def docs_script(monkeypatch, tmp_path):
+    """Import a script of the folder docs, whose figures go to a temporary folder."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    if importlib.util.find_spec("matplotlib"):
+        monkeypatch.setattr(importlib.import_module("figure_style"), "FOLDER", tmp_path)
+    return importlib.import_module
+
+
+def test_diagrams_are_those_of_the_script(docs_script):
+    script = docs_script("draw_diagrams")
+    for name, diagram in script.DIAGRAMS.items():
+        drawn = (ROOT / "docs" / "_static" / f"network_{name}.svg").read_text(encoding="utf-8")
+        assert script.draw(diagram) == drawn, "run docs/draw_diagrams.py"
+
+
+def test_figures_of_results_are_drawn_from_the_tables_of_the_pages(docs_script, tmp_path):
+    pytest.importorskip("matplotlib")
+    docs_script("draw_results").main()
+    names = {path.name for path in tmp_path.glob("*.svg")}
+    assert names == {"intervals.svg", "error_by_density_rt.svg", "error_by_density_tp.svg"}
+
+
+def test_labels_are_spread(docs_script):
+    pytest.importorskip("matplotlib")
+    spread = docs_script("draw_results").spread
+    assert spread({"a": 1.0, "b": 0.9, "c": 3.0}, 0.5) == {"b": 0.9, "a": 1.4, "c": 3.0}
+
+
+def test_front_page_script_draws_three_panels(docs_script, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    script = docs_script("draw_front_page")
+    contract = next(c for c in CONTRACTS if c.estimator_class is script.SAMoERegressor)
+    monkeypatch.setattr(
+        script,
+        "SAMoERegressor",
+        functools.partial(script.SAMoERegressor, **contract.tiny),
+    )
+    monkeypatch.setattr(script, "make_qos", lambda *_, **__: make_qos(30, 60, 1, random_state=0))
+    script.main()
+    assert len(list(tmp_path.glob("front_page_*.svg"))) == 3

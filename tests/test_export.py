@@ -243,7 +243,7 @@ def test_a_joiner_with_other_ids_than_the_model_is_refused(tmp_path):
 
 def test_what_a_file_cannot_hold_is_refused(mlp, monkeypatch, tmp_path):
     monkeypatch.setattr(_graph, "MAX_CONSTANT_BYTES", 100)
-    with pytest.raises(ValueError, match="an ONNX file holds less than 2 GiB"):
+    with pytest.raises(ValueError, match="an ONNX file is limited to 2 GiB"):
         to_onnx(mlp[0], tmp_path / "model.onnx")
 
 
@@ -255,7 +255,7 @@ def test_bad_paths_are_refused(mlp, tmp_path):
         to_onnx(model, tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(TypeError, match="path must be a path; got None"):
         OnnxPredictor(None)
-    with pytest.raises(FileNotFoundError, match=r"model\.onnx is no file"):
+    with pytest.raises(FileNotFoundError, match=r"model\.onnx is not a file"):
         OnnxPredictor(tmp_path / "model.onnx")
 
 
@@ -281,11 +281,11 @@ def test_a_file_of_another_program_or_format_is_refused(mlp, tmp_path):
     proto = onnx.load(path)
     contents = json.loads(proto.metadata_props[-1].value)
     for value, message in (
-        (json.dumps({**contents, "format_version": 2}), "another skqos wrote"),
+        (json.dumps({**contents, "format_version": 2}), "another version of skqos"),
         (json.dumps({**contents, "users": [1, "one"]}), "cannot be read"),
         ("[]", "cannot be read"),
         ("ids", "cannot be read"),
-        (None, "to_onnx did not write it"),
+        (None, "not written by to_onnx"),
     ):
         del proto.metadata_props[:]
         if value is not None:

@@ -266,7 +266,7 @@ def test_a_bad_update_raises_and_changes_nothing(contract, qos, fitted, case):
 def test_a_negative_value_raises_where_logarithms_were_learnt(contract, qos):
     model = contract.make(target_transform="log").fit(_joined(qos)[:500], qos.y[:500])
     before = _state(model)
-    with pytest.raises(ValueError, match=r"transform 'log', that fit took .* needs y >= 0"):
+    with pytest.raises(ValueError, match=r"transform 'log', which fit used .* needs y >= 0"):
         model.partial_fit(_joined(qos)[500:505], -qos.y[500:505])
     assert _state(model) == before
 

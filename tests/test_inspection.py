@@ -205,9 +205,9 @@ def test_plot_returns_the_display_and_can_be_repeated(displays, name):
 def test_axes_that_do_not_fit_are_refused(displays, name):
     make, n_axes = displays[name]
     _, axes = plt.subplots(1, 3)
-    with pytest.raises(ValueError, match=f"as there are panels, {n_axes}; got 3 of type Axes"):
+    with pytest.raises(ValueError, match=f"for each of the {n_axes} panels; got 3 of type Axes"):
         make(ax=axes)
-    with pytest.raises(ValueError, match=f"as there are panels, {n_axes}; got 1 of type str"):
+    with pytest.raises(ValueError, match=f"for each of the {n_axes} panels; got 1 of type str"):
         make(ax="left")
 
 
@@ -448,7 +448,7 @@ def test_states_without_an_estimator(static):
 
 def test_without_regions_there_are_no_states(static, regional):
     model = MAKE[R2SLRegressor]().fit(static.X, static.y)
-    with pytest.raises(ValueError, match=r"has no latent states: .* without regions"):
+    with pytest.raises(ValueError, match=r"has no latent states, .* without regions"):
         LatentStateDisplay.from_estimator(model)
     with pytest.raises(ValueError, match=r"kind must be one of .*'as'.*; got 'city'"):
         LatentStateDisplay.from_estimator(regional, kind="city")
@@ -569,7 +569,7 @@ def test_attention_without_times_takes_all_windows_as_full():
 
 def test_attention_refuses_blocks_and_heads_that_are_not_there(attentive, temporal):
     display = AttentionDisplay(weights=attentive.attention_weights(temporal.X[:3]))
-    with pytest.raises(ValueError, match="block=2 does not exist: there are 2, from 0 to 1"):
+    with pytest.raises(ValueError, match="block=2 does not exist; it must be from 0 to 1"):
         display.plot(block=2)
     with pytest.raises(ValueError, match="head=-3 does not exist"):
         display.plot(head=-3)
@@ -635,13 +635,13 @@ def test_group_errors_of_one_target(joint_data):
     y = joint_data.y
     prediction = np.zeros_like(y)
     users = joint_data.X[:, 0] % 3
-    with pytest.raises(ValueError, match="y_true has 2 columns: say by `target`"):
+    with pytest.raises(ValueError, match="y_true has 2 columns; select one with `target`"):
         group_errors(y, prediction, user_groups=users)
     errors = group_errors(y, prediction, user_groups=users, target=1)
     for group in range(3):
         expected = np.nanmean(np.abs(y[users == group, 1]))
         assert errors.loc[str(group), "mean_absolute_error"] == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"target=2 is not in y_true, which has 2 column"):
+    with pytest.raises(ValueError, match=r"target=2 does not exist in y_true, which has 2 column"):
         group_errors(y, prediction, user_groups=users, target=2)
 
 
@@ -740,9 +740,11 @@ def test_errors_of_any_regressor():
     model = make_pipeline(take, LinearRegression()).fit(X, y)
     display = GroupErrorDisplay.from_estimator(model, X, y, user_groups=X["user_as"], min_rows=1)
     assert set(display.errors.index) == {"a", "b"}
-    with pytest.raises(ValueError, match=r"user_groups='user_as' is no column .* \['user', 'serv"):
+    with pytest.raises(
+        ValueError, match=r"user_groups='user_as' is not a column .* \['user', 'serv"
+    ):
         GroupErrorDisplay.from_estimator(model, X, y, user_groups="user_as")
-    with pytest.raises(ValueError, match="which has no names, being an array"):
+    with pytest.raises(ValueError, match="which has no column names"):
         GroupErrorDisplay.from_estimator(
             LinearRegression().fit([[0]], [1]), [[0]], [1], user_groups="user_as"
         )
@@ -916,18 +918,22 @@ def test_intervals_of_one_target(joint_data):
         PredictionIntervalDisplay.from_estimator,
         partial(ProbabilityCalibrationDisplay.from_estimator, limit=1.0),
     ):
-        with pytest.raises(ValueError, match="has 2 columns: say by `target`"):
+        with pytest.raises(ValueError, match="has 2 columns; select one with `target`"):
             make(model, X, y)
-        with pytest.raises(ValueError, match=r"target=2 is not in y_\w+, which has 2 column"):
+        with pytest.raises(
+            ValueError, match=r"target=2 does not exist in y_\w+, which has 2 column"
+        ):
             make(model, X, y, target=2)
 
 
 def test_displays_of_intervals_need_quantiles(static, uncertain):
     data = static.X, static.y
     for display in (IntervalCoverageDisplay, PredictionIntervalDisplay):
-        with pytest.raises(TypeError, match="whose predict takes quantiles; got LinearRegression"):
+        with pytest.raises(
+            TypeError, match="whose predict accepts quantiles; got LinearRegression"
+        ):
             display.from_estimator(LinearRegression(), *data)
-        with pytest.raises(TypeError, match="whose predict takes quantiles; got ContextJoiner"):
+        with pytest.raises(TypeError, match="whose predict accepts quantiles; got ContextJoiner"):
             display.from_estimator(uncertain[:-1], *data)
         with pytest.raises(NotFittedError):
             display.from_estimator(ResidualQuantiles(), *data)

@@ -123,9 +123,9 @@ def test_named_density_works_after_rounding():
         ({"density": 0.0}, r"density must be a float in \(0, 1\); got 0.0"),
         ({"density": 1}, "density must be"),
         ({"density": "2.5%"}, "density must be"),
-        ({"density": 1e-4}, "less than one row .* at least 0.001"),
-        ({"n_users": 19}, "n_users=19, but its column of X holds 20 distinct"),
-        ({"n_services": 49}, "n_services=49, but its column of X holds 50 distinct"),
+        ({"density": 1e-4}, "less than one training row; .* at least 0.001"),
+        ({"n_users": 19}, "n_users=19, but its column of X has 20 distinct"),
+        ({"n_services": 49}, "n_services=49, but its column of X has 50 distinct"),
         ({"n_users": 20.0}, "n_users must be an int >= 1; got 20.0"),
         ({"n_services": 0}, "n_services must be an int >= 1; got 0"),
         ({"n_time_steps": 2}, "X must have at least 3 columns"),
@@ -295,11 +295,11 @@ def test_cells_of_time_stamps(timed):
 @pytest.mark.parametrize(
     ("splitter", "match"),
     [
-        (SlotSplit(density=0.1), "time_step is None.* such as time_step='1min', which fits"),
+        (SlotSplit(density=0.1), "time_step is None.* time_step='1min', which is suitable"),
         (SlotSplit(density=0.1, time_step="soon"), "time_step must be None or a duration"),
         (SlotSplit(density=0.1, time_step=60), "time_step must be None or a duration"),
-        (DensitySplit(time_step="1h"), "are read only where n_time_steps is given"),
-        (DensitySplit(n_time_steps=3, time_step="1h"), "n_time_steps=3, but .* holds 10 distinct"),
+        (DensitySplit(time_step="1h"), "is used only with n_time_steps"),
+        (DensitySplit(n_time_steps=3, time_step="1h"), "n_time_steps=3, but .* has 10 distinct"),
     ],
     ids=str,
 )
@@ -311,9 +311,9 @@ def test_time_steps_that_do_not_fit(timed, splitter, match):
 def test_time_stamps_are_named_as_given(timed):
     X = timed[(timed[:, 2] < 11) | (np.cumsum(timed[:, 2] == 11) == 1)]
     n_rows = np.isin(X[:, 2], [7, 9, 10, 11]).sum()
-    with pytest.raises(ValueError, match="all rows of time slot 2026-10-25 09:00:00 to train"):
+    with pytest.raises(ValueError, match="all rows of time slot 2026-10-25 09:00:00 for training"):
         slot_splits(with_stamps(X), density=(n_rows - 1) / 800, time_step="1h")
-    with pytest.raises(ValueError, match=r"time_step='1h' divides .*\(time\) holds integers"):
+    with pytest.raises(ValueError, match=r"time_step='1h' is for .*\(time\) holds integers"):
         slot_splits(timed, density=0.1, time_step="1h")
 
 
@@ -338,10 +338,13 @@ def test_slot_split_has_the_interface_of_time_series_split():
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"density": None}, "density=None trains on all rows .* or set forecast=True"),
+        ({"density": None}, "density=None uses all rows .* or set forecast=True"),
         ({"density": 0.0}, r"density must be a float in \(0, 1\); got 0.0"),
         ({"density": 1}, "density must be"),
-        ({"density": 1e-4}, "density=0.0001 of 800 cells is less than one row .* at least 0.00125"),
+        (
+            {"density": 1e-4},
+            "density=0.0001 of 800 cells is less than one training row; .* at least 0.00125",
+        ),
         ({"density": 0.7}, "560 training rows, but the window has 476 rows and at least one must"),
         ({"window": 0}, "window must be an int >= 1; got 0"),
         ({"window": 2.0}, "window must be an int >= 1; got 2.0"),
@@ -355,7 +358,7 @@ def test_slot_split_has_the_interface_of_time_series_split():
         ({"n_splits": 10, "forecast": True}, "n_splits must be at most 9"),
         ({"n_splits": 0}, "n_splits must be an int >= 1; got 0"),
         ({"forecast": "yes"}, "forecast must be True or False; got 'yes'"),
-        ({"n_users": 9}, "n_users=9, but its column of X holds 10 distinct"),
+        ({"n_users": 9}, "n_users=9, but its column of X has 10 distinct"),
         ({"n_services": 0}, "n_services must be an int >= 1; got 0"),
     ],
     ids=str,
@@ -378,7 +381,7 @@ def test_a_slot_that_all_trains_raises(timed):
     """Its only row is all but certain to be drawn."""
     X = timed[(timed[:, 2] < 11) | (np.cumsum(timed[:, 2] == 11) == 1)]
     n_rows = np.isin(X[:, 2], [7, 9, 10, 11]).sum()
-    with pytest.raises(ValueError, match=r"drew all rows of time slot 11 .* must be smaller"):
+    with pytest.raises(ValueError, match=r"selected all rows of time slot 11 .* must be smaller"):
         slot_splits(X, density=(n_rows - 1) / 800)
 
 

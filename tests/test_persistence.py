@@ -480,7 +480,7 @@ def test_a_pickle_is_not_executed(tmp_path, path, dump):
     victim = tmp_path / "victim"
     victim.touch()
     dump({"format": "skqos model", "format_version": 2, "model": Malicious(victim)}, path)
-    with pytest.raises(ValueError, match="no model that this skqos saved"):
+    with pytest.raises(ValueError, match="not a model saved by this version of skqos"):
         load_model(path)
     assert victim.exists()
 
@@ -578,7 +578,7 @@ def test_what_is_no_model_is_neither_saved_nor_loaded(model, path):
         save_model([1, 2], path)
     save_model(model, path)
     path.write_bytes(sealed({**torch.load(path), "model": [1, 2]}))
-    with pytest.raises(ValueError, match=r"it holds a list"):
+    with pytest.raises(ValueError, match=r"it contains a list"):
         load_model(path)
 
 
@@ -606,7 +606,9 @@ def test_a_damaged_file_raises(model, path):
     content = path.read_bytes()
     for length in (0, 1, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"model\.skqos is no model that this skqos"):
+        with pytest.raises(
+            ValueError, match=r"model\.skqos is not a model saved by this version of skqos"
+        ):
             load_model(path)
 
 
@@ -615,7 +617,7 @@ def test_a_damaged_file_raises(model, path):
 )
 def test_another_file_of_torch_raises(path, content):
     torch.save(content, path)
-    with pytest.raises(ValueError, match="no model that this skqos saved"):
+    with pytest.raises(ValueError, match="not a model saved by this version of skqos"):
         load_model(path)
 
 
@@ -623,11 +625,11 @@ def test_a_file_of_another_format_raises(model, path, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr(persistence, "FORMAT_VERSION", 99)
         save_model(model, path)
-    with pytest.raises(ValueError, match=r"it is of format 99, which another skqos wrote"):
+    with pytest.raises(ValueError, match=r"it has format 99 of another version"):
         load_model(path)
     # Format 1 had no checksum.
     torch.save({**torch.load(path), "format_version": 1}, path)
-    with pytest.raises(ValueError, match=r"of the format before version 2"):
+    with pytest.raises(ValueError, match=r"a format before version 2"):
         load_model(path)
 
 
@@ -635,7 +637,7 @@ def test_a_file_of_another_format_raises(model, path, monkeypatch):
 def test_a_file_that_names_no_version_raises(model, path, version):
     save_model(model, path)
     path.write_bytes(sealed({**torch.load(path), "skqos_version": version}))
-    with pytest.raises(ValueError, match="does not say which version saved it"):
+    with pytest.raises(ValueError, match="does not state the version that saved it"):
         load_model(path)
 
 
@@ -644,7 +646,7 @@ def test_an_error_of_another_versions_file_names_the_version(model, path, monkey
         older.setattr(skqos, "__version__", "0.0.1")
         save_model(model, path)
     _rewrite(path, lambda node: {k: v for k, v in node.items() if k != "tail_weight"})
-    with pytest.raises(ValueError, match=r"skqos 0\.0\.1 saved it.* lacks its tail_weight"):
+    with pytest.raises(ValueError, match=r"saved by skqos 0\.0\.1.* lacks its tail_weight"):
         load_model(path)
 
 
@@ -667,7 +669,7 @@ def test_any_flipped_bit_is_told(model, qos, path):
     for position in rng.sample(range(len(content)), 200):
         damaged = bytearray(content)
         damaged[position] ^= 1 << rng.randrange(8)
-        with pytest.raises(ValueError, match="no model that this skqos saved"):
+        with pytest.raises(ValueError, match="not a model saved by this version of skqos"):
             load_model(io.BytesIO(damaged))
 
 
@@ -1258,12 +1260,14 @@ def test_open_files(model, qos, kind):
 
 def test_what_is_no_binary_file(model, path):
     for file in (io.StringIO(), 3, None):
-        with pytest.raises(TypeError, match="path must be a path or a file open for writing bytes"):
+        with pytest.raises(
+            TypeError, match="path must be a path or a binary file open for writing"
+        ):
             save_model(model, file)
-    with pytest.raises(ValueError, match="open it with mode 'rb'"):
+    with pytest.raises(ValueError, match="Open it with mode 'rb'"):
         load_model(io.StringIO("text"))
     for file in (3, None, [path]):
-        with pytest.raises(ValueError, match="path must be a path or a file"):
+        with pytest.raises(ValueError, match="path must be a path or a binary file"):
             load_model(file)
     with path.open("wb") as file, pytest.raises(OSError, match="read"):
         load_model(file)

@@ -316,7 +316,9 @@ def test_ids_of_another_kind_than_those_of_the_table_are_refused(users, X):
 
 
 def test_a_table_of_values_that_are_no_labels_is_refused(users, X):
-    with pytest.raises(TypeError, match="users: the column 'since' holds values that are no lab"):
+    with pytest.raises(
+        TypeError, match="users: the column 'since' contains values that are not lab"
+    ):
         ContextJoiner(users.assign(since=[[1], [2], [3]])).fit(X)
 
 

@@ -518,7 +518,7 @@ def test_the_time_step(data):
     assert ranking["prediction"].to_numpy() == pytest.approx(model.predict(X), rel=1e-5)
     with pytest.raises(ValueError, match="time is None, but TPMCFRegressor was fitted with time"):
         rank_services(model, 1)
-    with pytest.raises(ValueError, match=r"time must be one time step .* got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"time must be a single time .* got \[1, 2\]"):
         rank_services(model, 1, time=[1, 2])
 
 
@@ -553,7 +553,9 @@ def test_any_regressor_over_pairs(data):
     named = HistGradientBoostingRegressor(max_iter=2)
     named.fit(pd.DataFrame(data.X, columns=["user", "service"]), data.y)
     pd.testing.assert_frame_equal(rank_services(named, [0, 1], [5, 3, 8], n=2), ranking)
-    with pytest.raises(TypeError, match="services is None, but HistGradientBoostingRegressor does"):
+    with pytest.raises(
+        TypeError, match="services is None, but HistGradientBoostingRegressor has no"
+    ):
         rank_services(model, 0)
     with pytest.raises(TypeError, match="services is None, but GridSearchCV"):
         rank_services(GridSearchCV(PMFRegressor(), {}, cv=2).fit(data.X, data.y), 0)
@@ -624,8 +626,8 @@ def test_what_was_learnt_counts_and_not_what_the_parameter_says_since(data):
         ({"limit": np.nan}, "limit must be a finite number .* got nan"),
         ({"limit": "0.5"}, "limit must be a finite number"),
         ({"limit": [0.5, 0.5]}, "limit has 2 values"),
-        ({"min_probability": 0.5}, "min_probability=0.5 needs a limit"),
-        ({"min_probability": 0.5, "limit": [None]}, "min_probability=0.5 needs a limit"),
+        ({"min_probability": 0.5}, "min_probability=0.5 is used only with limit"),
+        ({"min_probability": 0.5, "limit": [None]}, "min_probability=0.5 is used only with limit"),
         ({"min_probability": 1.5, "limit": 1.0}, "'min_probability' parameter"),
         ({"tie_tolerance": -0.1}, "'tie_tolerance' parameter"),
         ({"tie_tolerance": np.nan}, "'tie_tolerance' parameter"),
@@ -633,16 +635,16 @@ def test_what_was_learnt_counts_and_not_what_the_parameter_says_since(data):
         ({"quantile": 1.0}, "'quantile' parameter"),
         ({"weights": [-1.0]}, "weights must be finite numbers, none below 0; got -1.0"),
         ({"weights": [0.0]}, "weights must not all be 0"),
-        ({"target_names": ["a", "b"]}, "target_names must list 1 different names"),
-        ({"target_names": "a"}, "target_names must list 1 different names"),
-        ({"time": 3}, "time=3, but NormalRegressor was fitted without time steps"),
+        ({"target_names": ["a", "b"]}, "target_names must contain 1 different names"),
+        ({"target_names": "a"}, "target_names must contain 1 different names"),
+        ({"time": 3}, "time=3, but NormalRegressor was fitted without times"),
         ({"services": []}, "services is empty"),
-        ({"services": [1, 2, 1]}, "services holds the id 1 twice"),
+        ({"services": [1, 2, 1]}, "services contains the id 1 more than once"),
         ({"services": [[1, 2]]}, "services"),
-        ({"services": np.ones((2, 2))}, "services must be one id, or 1-D"),
+        ({"services": np.ones((2, 2))}, "services must be one id or 1-D"),
         ({"services": [1, "2"]}, "services mixes ids of type int, str"),
         ({"users": []}, "users is empty"),
-        ({"users": ["a", "a"]}, "users holds the id 'a' twice"),
+        ({"users": ["a", "a"]}, "users contains the id 'a' more than once"),
         ({"users": None}, "users: row 0 is NaN"),
         ({"users": [1.0, np.nan]}, "users: row 1 is NaN"),
     ],
@@ -655,7 +657,7 @@ def test_bad_input_is_told(normal, options, message):
 
 def test_what_cannot_be_ranked_raises(normal):
     normal.means_[0, 3] = np.nan
-    with pytest.raises(ValueError, match="predictions of NormalRegressor hold NaN"):
+    with pytest.raises(ValueError, match="predictions of NormalRegressor contain NaN"):
         rank_services(normal, 0)
     with pytest.raises(NotFittedError):
         rank_services(EmbeddingMLPRegressor(), 0)

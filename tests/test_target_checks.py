@@ -150,7 +150,7 @@ def test_score_refuses_what_fit_refuses(model):
 def test_codes_for_missing_values_warn():
     matrix = np.array([[0.3, -1, 2.5], [-1, 0.7, -1]])
     users, services = np.indices(matrix.shape).reshape(2, -1)
-    with pytest.warns(UserWarning, match="target 0: 3 of 6 values are -1.*leave those rows out"):
+    with pytest.warns(UserWarning, match="target 0: 3 of 6 values are -1.*remove these rows"):
         UIPCCRegressor().fit(np.column_stack([users, services]), matrix.ravel())
     y = np.column_stack([Y, [np.nan, -1, -1, 0.5]])
     with pytest.warns(UserWarning, match="target 1: 2 of 3"):

@@ -159,7 +159,9 @@ def test_the_root_of_targets_of_any_sign_keeps_the_sign():
 def test_further_values_that_the_logarithm_cannot_take_raise():
     transform = TargetTransform("log").fit(SKEWED)
     transform.check(np.array([0.0, NAN]))
-    with pytest.raises(ValueError, match=r"y holds -1.0 \(row 1, target 0\).*'log', that fit took"):
+    with pytest.raises(
+        ValueError, match=r"y holds -1.0 \(row 1, target 0\).*'log', which fit used"
+    ):
         transform.check(np.array([0.0, -1.0]))
     for kind in ("auto", "sqrt"):
         TargetTransform(kind).fit(SKEWED).check(np.array([0.0, -1.0]))

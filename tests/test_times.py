@@ -163,7 +163,7 @@ def test_durations(time_step):
     [
         *("15", "", "h", "NaT", "0s", "-15min", "1ME", "soon", "1e400s", "1000000D"),
         *(15, 1.5, True, b"1h", [1], pd.NaT, pd.DateOffset(months=1)),
-        *(np.timedelta64("NaT"), np.timedelta64(1, "M"), np.timedelta64(1, "as")),
+        *(np.timedelta64("NaT", "ns"), np.timedelta64(1, "M"), np.timedelta64(1, "as")),
         datetime.timedelta.max,
     ],
     ids=repr,
@@ -180,9 +180,11 @@ def test_durations_are_spelt_as_they_are_read(duration):
 
 
 def test_the_duration_belongs_to_time_stamps():
-    with pytest.raises(ValueError, match=r"time_step='1h' divides .*\(time\) holds integers"):
+    with pytest.raises(ValueError, match=r"time_step='1h' is for .*\(time\) holds integers"):
         learn_time_scale(np.arange(3), "1h")
-    with pytest.raises(ValueError, match=r"time_step is None\. .* time_step='1h', which fits"):
+    with pytest.raises(
+        ValueError, match=r"time_step is None\. .* time_step='1h', which is suitable"
+    ):
         learn_time_scale(pd.date_range("2026-05-01", periods=30, freq="1h"), None)
 
 

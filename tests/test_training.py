@@ -9,21 +9,25 @@ import pytest
 import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skqos.entities import EntityTable, Interactions
 from skqos.losses import JointLoss, ObservedLoss
 from skqos.prediction import Encoded, predict_interactions
+from skqos.sharp_qos import module as sharp_qos_module
 from skqos.training import (
     InteractionDataset,
+    QoSNet,
     ShuffledBatches,
     Trainer,
     ValidationDataset,
     WholeDataset,
-    batch_starts,
+    batch_bounds,
     history_frame,
     restore_net,
     seeded,
 )
+from tests.common import all_estimators
 
 CPU = torch.device("cpu")
 NOBODY = EntityTable(np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.float32))
@@ -135,36 +139,54 @@ def train(trainer=TRAINER, rows=None, valid=None, module=None, max_epochs=2, **o
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "batch_size", "starts"),
+    ("n_rows", "batch_size", "bounds"),
     [
-        (10, 5, [0, 5]),
-        (11, 5, [0, 5]),
-        (12, 5, [0, 5, 10]),
-        (5, 5, [0]),
-        (6, 5, [0]),
-        (2, 5, [0]),
-        (1, 5, [0]),
-        (5, 2, [0, 2]),
+        (10, 5, [0, 5, 10]),
+        (11, 5, [0, 3, 7, 11]),
+        (12, 5, [0, 4, 8, 12]),
+        (5, 5, [0, 5]),
+        (6, 5, [0, 3, 6]),
+        (3, 2, [0, 1, 3]),
+        (1, 5, [0, 1]),
     ],
 )
-def test_batch_starts(n_rows, batch_size, starts):
-    assert batch_starts(n_rows, batch_size) == starts
+def test_batch_bounds(n_rows, batch_size, bounds):
+    assert batch_bounds(n_rows, batch_size) == bounds
 
 
-@pytest.mark.parametrize("n_rows", [2, 3, 16, 17, 33, 50])
-def test_an_epoch_covers_each_row_once_and_no_batch_has_one_row(n_rows):
+@pytest.mark.parametrize("n_rows", [2, 3, 16, 17, 33, 50, 257])
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_an_epoch_covers_each_row_once_in_batches_of_one_size(n_rows, batch_size):
     codes = np.arange(n_rows)
-    batches = ShuffledBatches(dataset(codes, codes, codes), 16)
+    batches = ShuffledBatches(dataset(codes, codes, codes), batch_size)
     sizes, seen = [], []
     for inputs, target in batches:
         assert torch.equal(inputs["users"], inputs["services"])
-        assert torch.equal(inputs["users"].float(), target)
+        observed = ~target.isnan()
+        assert torch.equal(inputs["users"].float()[observed], target[observed])
+        assert len(target) - 1 <= observed.sum() <= len(target)
         sizes.append(len(target))
-        seen += inputs["users"].tolist()
+        seen += inputs["users"][observed].tolist()
     assert sorted(seen) == list(range(n_rows))
-    assert len(sizes) == len(batches)
-    assert min(sizes) >= 2
-    assert max(sizes) <= 17
+    assert len(sizes) == len(batches) == -(-n_rows // batch_size)
+    assert len(set(sizes)) == 1
+    assert 2 <= sizes[0] <= batch_size
+
+
+def test_a_borrowed_row_does_not_reach_the_loss_or_the_stored_targets(spy):
+    """17 rows are two batches of 9 rows, one of them borrowed; at learning rate 0."""
+    users, services, target = some_rows(17)
+    module = Biases()
+    rows = dataset(users, services, target)
+    trainer = replace(TRAINER, learning_rate=0.0, callbacks=(spy(),))
+    criterion = ObservedLoss("absolute_error")
+    net = trainer.fit(module, criterion, rows, None, stage="final", max_epochs=3)
+    with torch.no_grad():
+        prediction = module(torch.tensor(users), torch.tensor(services)).numpy()
+    expected = np.abs(prediction - target).mean()
+    assert [batch["rows"] for batch in spy.seen] == [9] * 6
+    assert net.history[:, "train_loss"] == pytest.approx([expected] * 3, rel=1e-6)
+    assert not rows.target.isnan().any()
 
 
 def test_each_epoch_has_its_own_order_and_the_seed_decides_it():
@@ -173,7 +195,7 @@ def test_each_epoch_has_its_own_order_and_the_seed_decides_it():
     orders = []
     for seed in (1, 1, 2):
         with seeded(seed, CPU):
-            orders.append([torch.cat([target for _, target in batches]) for _ in range(2)])
+            orders.append([torch.cat([x["users"] for x, _ in batches]) for _ in range(2)])
     assert not torch.equal(*orders[0])
     assert torch.equal(orders[0][0], orders[1][0])
     assert not torch.equal(orders[0][0], orders[2][0])
@@ -191,26 +213,28 @@ def test_batches_may_hold_one_value_of_an_input_only(batch_size):
     tables = np.random.default_rng(0).choice([0, 1, 4], p=[0.6, 0.3, 0.1], size=60)
     sizes = np.bincount(tables)[[0, 1, 4]]
     batches = ShuffledBatches(grouped(tables), batch_size)
-    seen, starts = [], []
+    seen, found = [], []
     for inputs, target in batches:
+        observed = ~target.isnan()
         assert len(inputs["tables"].unique()) == 1
-        assert torch.equal(inputs["rows"].float(), target)
+        assert torch.equal(inputs["rows"].float()[observed], target[observed])
         assert (inputs["tables"].numpy() == tables[inputs["rows"]]).all()
-        assert 2 <= len(target) <= batch_size + 1
-        seen += inputs["rows"].tolist()
-        starts.append(len(target))
+        assert 2 <= len(target) <= batch_size
+        seen += inputs["rows"][observed].tolist()
+        found.append((int(inputs["tables"][0]), len(target)))
     assert sorted(seen) == list(range(60))
     assert seen != sorted(seen, key=lambda row: (tables[row], row))
-    assert len(starts) == len(batches) == sum(len(batch_starts(n, batch_size)) for n in sizes)
+    assert len(set(found)) == 3, "one size for each table"
+    assert len(found) == len(batches) == sum(-(-n // batch_size) for n in sizes)
 
 
 def test_without_a_value_to_a_batch_one_permutation_shuffles_all_rows():
-    codes = np.arange(40)
+    codes = np.arange(48)
     rows = InteractionDataset({"rows": codes, "tables": codes % 3}, codes)
     with seeded(3, CPU):
         found = torch.cat([inputs["rows"] for inputs, _ in ShuffledBatches(rows, 16)])
     with seeded(3, CPU):
-        assert torch.equal(found, torch.randperm(40))
+        assert torch.equal(found, torch.randperm(48))
 
 
 def test_datasets_hold_float32_targets_and_integer_codes():
@@ -244,7 +268,7 @@ def test_train_loss_is_the_mean_over_observed_entries_not_over_batches(n_targets
     with torch.no_grad():
         prediction = module(torch.tensor(users), torch.tensor(services)).numpy()
     expected = np.nanmean(np.abs(prediction - target))
-    assert [batch["rows"] for batch in spy.seen[:4]] == [16, 16, 16, 2]
+    assert [batch["rows"] for batch in spy.seen[:4]] == [13] * 4
     assert net.history[:, "train_loss"] == pytest.approx([expected] * 3, rel=1e-6)
 
 
@@ -420,7 +444,8 @@ def test_weights_of_rows_travel_with_their_rows():
     codes = np.arange(50)
     rows = weighted(codes % N_USERS, codes % N_SERVICES, codes, codes.astype(np.float64))
     for inputs, target in ShuffledBatches(rows, 16):
-        assert torch.equal(32 * inputs["sample_weight"], target)
+        observed = ~target.isnan()
+        assert torch.equal(32 * inputs["sample_weight"][observed], target[observed])
 
 
 @pytest.mark.parametrize("unit", [1e-30, 0.1, 1e30])
@@ -477,10 +502,10 @@ def test_one_cycle_climbs_to_its_peak_and_ends_low(spy):
 
 
 @pytest.mark.parametrize("n_rows", [2, 17, 33])
-def test_one_cycle_counts_the_steps_of_ragged_epochs(n_rows, spy):
+def test_one_cycle_counts_the_steps_of_any_number_of_rows(n_rows, spy):
     trainer = replace(TRAINER, learning_rate_schedule="one_cycle", callbacks=(spy(),))
     train(trainer, some_rows(n_rows), max_epochs=3)
-    assert len(spy.seen) == 3 * len(batch_starts(n_rows, 16))
+    assert len(spy.seen) == 3 * -(-n_rows // 16)
     assert spy.seen[-1]["lr"] < 0.05 / 1000
 
 
@@ -511,7 +536,7 @@ def test_one_cycle_counts_the_batches_of_every_group(spy):
     criterion = ObservedLoss("absolute_error")
     trainer.fit(OfTable(), criterion, rows, None, stage="final", max_epochs=4)
     # Two groups of 20 rows and one of 10, at 16 rows a batch.
-    assert sorted(batch["rows"] for batch in spy.seen[:5]) == [4, 4, 10, 16, 16]
+    assert [batch["rows"] for batch in spy.seen[:5]] == [10] * 5
     assert len(spy.seen) == 4 * 5
     assert spy.seen[-1]["lr"] < 0.05 / 1000
 
@@ -783,3 +808,84 @@ def test_restore_net_brings_back_the_final_stage_and_its_history():
         assert net.history[:, name] == final.history[:, name]
     expected = history[history["stage"] == "final"].reset_index(drop=True)
     pd.testing.assert_frame_equal(history_frame(nets), expected)
+
+
+# --- What a GPU would have to wait for ------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Write down the operations at which a program waits for its device, whatever device that is.
+
+    They give a number to Python, have a result whose size depends on values, or move values from
+    one device to another.
+    """
+
+    NAMES = (
+        "_local_scalar_dense",
+        "_unique2",
+        "equal",
+        "is_nonzero",
+        "masked_select",
+        "nonzero",
+        "repeat_interleave",
+        "unique_consecutive",
+        "unique_dim",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        is_mask = name == "index" and any(
+            part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]
+        )
+        if name in self.NAMES or is_mask:
+            self.found.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Watch the steps of training: the operations waited for, and the shapes of the batches."""
+    waits, shapes = Waits(), []
+    take_step = QoSNet.train_step
+
+    def watched(net, batch, **params):
+        shapes.append((net.stage, tuple(batch[1].shape)))
+        with waits:
+            return take_step(net, batch, **params)
+
+    monkeypatch.setattr(QoSNet, "train_step", watched)
+    return waits, shapes
+
+
+def test_waits_are_found(steps):
+    class Reads(Biases):
+        def forward(self, users, services):
+            float(users[0])
+            users[users > 2].unique()
+            return super().forward(users, services)
+
+    train(module=Reads())
+    assert steps[0].found == {"_local_scalar_dense", "index", "_unique2"}
+
+
+@all_estimators
+def test_steps_wait_for_no_device_and_have_one_shape(steps, contract, monkeypatch):
+    # As on a GPU.
+    monkeypatch.setattr(
+        sharp_qos_module, "_distinct", lambda codes: (codes, torch.arange(len(codes)))
+    )
+    waits, shapes = steps
+    data = contract.make_data(20, 31, density=0.5)
+    weights = 1.0 + data.X[:, 0] % 2
+    model = contract.make(max_epochs=2, batch_size=64)
+    model.fit(data.X, data.y, sample_weight=weights)
+    assert waits.found == set()
+    # Each fold of the graph convolution of TPMCF is a batch, of as many rows as it has.
+    n_sizes = {"gcmf": model.n_folds} if contract.temporal else {}
+    for stage in {stage for stage, _ in shapes}:
+        found = {shape for of_stage, shape in shapes if of_stage == stage}
+        assert len(found) <= n_sizes.get(stage, 1)

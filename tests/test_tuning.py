@@ -125,8 +125,8 @@ R2SL_SPACE = R2SLRegressor()
         (None, {}, TypeError, "estimator must be one of .* got None"),
         (R2SLRegressor, {}, TypeError, "estimator must be one of .* got <class"),
         (1, {}, TypeError, "estimator must be one of .* got 1"),
-        (R2SL_SPACE, {"trial": None}, TypeError, "trial must be a trial of Optuna; got None"),
-        (R2SL_SPACE, {"trial": {}}, TypeError, "trial must be a trial of Optuna; got {}"),
+        (R2SL_SPACE, {"trial": None}, TypeError, "trial must be an Optuna trial; got None"),
+        (R2SL_SPACE, {"trial": {}}, TypeError, "trial must be an Optuna trial; got {}"),
         (R2SL_SPACE, {"prefix": None}, TypeError, "prefix must be a str; got None"),
         (R2SL_SPACE, {"prefix": 1}, TypeError, "prefix must be a str; got 1"),
     ],
@@ -357,7 +357,7 @@ def test_a_pickle_has_no_trial_and_warns_in_fit(qos, duplicate):
     model = CONTRACTS[0].make(early_stopping="monitor", callbacks=[OptunaPruning(trial)])
     copied = clone(duplicate(model))
     assert copied.callbacks[0].trial is None
-    with pytest.warns(UserWarning, match="OptunaPruning has no trial here") as caught:
+    with pytest.warns(UserWarning, match="OptunaPruning has no trial in this process") as caught:
         copied.fit(qos.X, qos.y)
     assert len(caught) == 1, "once, though there are two stages"
     assert not trial.study.trials[0].intermediate_values
@@ -383,7 +383,7 @@ BAD_RANGES = {
     "log is text": (IntRange, (1, 2, "yes"), TypeError, "log must be True or False"),
     "no values": (Choice, ((),), TypeError, "values must be a tuple"),
     "a list": (Choice, ([1, 2],), TypeError, "values must be a tuple"),
-    "arrays": (Choice, ((np.zeros(2),),), TypeError, "values must hold None"),
+    "arrays": (Choice, ((np.zeros(2),),), TypeError, "values must contain only None"),
 }
 
 

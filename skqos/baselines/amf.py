@@ -214,10 +214,10 @@ class AMFRegressor(BaselineRegressor):
     (2,)
     """
 
-    n_iter_ = FittedAttribute()
-    _scale = FittedAttribute()
-    _user_side = FittedAttribute()
-    _service_side = FittedAttribute()
+    n_iter_ = FittedAttribute[int]()
+    _scale = FittedAttribute[Any]()
+    _user_side = FittedAttribute[Any]()
+    _service_side = FittedAttribute[Any]()
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],

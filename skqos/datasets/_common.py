@@ -1,4 +1,4 @@
-"""What loaders and generator share: the shape in which a data set is handed out."""
+"""Common format of the data sets of loaders and generator."""
 
 from typing import Any
 
@@ -19,30 +19,30 @@ def make_bunch(
     descr: str,
     **extra: Any,
 ) -> Bunch:
-    """Split a frame of measurements into X and y and add what describes them.
+    """Split a frame of measurements into X and y, and add context and description.
 
     Parameters
     ----------
     frame : DataFrame
-        Integer columns ``user``, ``service`` and perhaps ``time``, which may also hold time
-        stamps, then one float column per name in `qos_names`.
+        Integer columns ``user``, ``service`` and, optionally, ``time``, which may also contain time
+        stamps, and one float column per name in `qos_names`.
     qos_names : tuple of str
         The QoS columns of `frame`.
     users, services : DataFrame
         Context tables, indexed by id.
     single : bool
-        Whether ``y`` is the one QoS column as a 1-D array.
+        Whether ``y`` is the single QoS column as a 1-D array.
     descr : str
-        The text of ``DESCR``.
+        Text of ``DESCR``.
     **extra : object
         Further fields.
 
     Returns
     -------
     Bunch
-        With ``X``, ``y``, ``users``, ``services``, ``frame``, ``qos_names``,
-        ``target_names`` and ``DESCR``. ``X`` is an array, or a frame if there are time stamps;
-        neither shares memory with the frame.
+        Fields ``X``, ``y``, ``users``, ``services``, ``frame``, ``qos_names``, ``target_names`` and
+        ``DESCR``. ``X`` is an array, or a frame if there are time stamps. X and y do not share
+        memory with the frame.
 
     Examples
     --------

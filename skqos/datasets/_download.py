@@ -1,4 +1,4 @@
-"""Download a zip archive and unpack some of its files, or leave nothing behind."""
+"""Download a zip archive and unpack some of its files; after an error, nothing is left."""
 
 import hashlib
 import shutil
@@ -39,29 +39,29 @@ def download_zip(
         Address of the archive, or of an HTML page with a link that has
         ``id="downloadlink"``.
     path : Path
-        Where to write the archive. After an error it may hold anything.
+        File to which the archive is written. After an error, its content is undefined.
     sha256 : str, default=None
-        Checksum that the archive must have.
+        Expected checksum of the archive. If None, it is not checked.
     n_retries : int, default=3
-        How often to try again after a failed connection.
+        Number of retries after a failed connection.
     delay : float, default=1.0
-        Seconds before the first new attempt; doubled for each further one.
+        Seconds before the first retry; doubled for each further retry.
     timeout : float, default=60.0
-        Seconds without an answer after which a connection counts as failed.
+        Seconds without a response after which a connection has failed.
 
     Raises
     ------
     OSError
-        If the archive cannot be had, is none, or has another checksum.
+        If the archive cannot be downloaded, is not a zip archive, or has a wrong checksum.
     http.client.HTTPException
-        If the server does not speak proper HTTP.
+        If the server violates the HTTP protocol.
     """
     address = _download(url, path, n_retries, delay, timeout)
     if not _looks_like_zip(path):
         link = _find_link(path)
         if link is None:
             raise OSError(
-                f'{url} is neither a zip archive nor a page with a link of id="{_LINK_ID}".'
+                f'{url} is neither a zip archive nor a page with a link with id="{_LINK_ID}".'
             )
         address = urllib.parse.urljoin(address, link)
         _download(address, path, n_retries, delay, timeout)
@@ -85,7 +85,7 @@ def _download(url: str, path: Path, n_retries: int, delay: float, timeout: float
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether trying again is of no use: the server says that the request is wrong."""
+    """Return whether retries are useless because the server rejects the request."""
     return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
 
 
@@ -95,7 +95,7 @@ def _download_once(url: str, path: Path, timeout: float) -> str:
     with _open(request, timeout) as response, path.open("wb") as file:
         shutil.copyfileobj(response, file, _CHUNK)
         announced = response.headers.get("Content-Length")
-        # Read in chunks, http.client does not tell that a body ended early.
+        # http.client does not report a truncated body if it is read in chunks.
         if announced is not None and file.tell() != int(announced):
             raise ConnectionError(
                 f"the connection broke after {file.tell():,} of {int(announced):,} bytes"
@@ -107,7 +107,7 @@ def _open(request: urllib.request.Request, timeout: float) -> HTTPResponse:
     try:
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
-        # The error is the response too, and holds its connection open.
+        # The error is also the response and keeps its connection open.
         error.close()
         raise
 
@@ -118,7 +118,7 @@ def _looks_like_zip(path: Path) -> bool:
 
 
 class _LinkParser(HTMLParser):
-    """Keeps the address of the first element that has the id of the download link."""
+    """Parser that keeps the address of the first element with the id of the download link."""
 
     link: str | None = None
 
@@ -140,7 +140,7 @@ def _check_sha256(url: str, path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.strip().lower():
-        raise OSError(f"{url} has the SHA-256 checksum {found}, {expected} expected.")
+        raise OSError(f"{url} has the SHA-256 checksum {found}; expected {expected}.")
 
 
 def unpack(
@@ -151,20 +151,20 @@ def unpack(
     Parameters
     ----------
     zip_path : Path
-        The archive.
+        Zip archive.
     folder : Path
-        The folder to make. The files come to lie directly in it, whichever folder of
-        the archive they are in.
+        Folder to create. The files are written directly into it, whatever their folder in the
+        archive.
     required : sequence of str
-        File names that must be there, all in one folder of the archive.
+        File names that must exist in one folder of the archive.
     optional : sequence of str, default=()
-        File names to take from that folder too if they are there.
+        Further file names to take from this folder if they exist.
 
     Raises
     ------
     OSError
-        If the archive is damaged, lacks a required file, or has a member whose name
-        leads out of the folder that it is unpacked to.
+        If the archive is damaged, a required file is missing, or a member has a path outside the
+        target folder.
     """
     folder.mkdir()
     try:
@@ -186,7 +186,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> N
 def _choose_members(
     archive: zipfile.ZipFile, required: Sequence[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    """Return the members by file name of the topmost folder that has all required ones."""
+    """Return the members, by file name, of the topmost folder with all required files."""
     folders: dict[PurePosixPath, dict[str, zipfile.ZipInfo]] = {}
     for info in archive.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
@@ -198,7 +198,7 @@ def _choose_members(
         present = {name for names in folders.values() for name in names}
         missing = [name for name in required if name not in present]
         raise OSError(
-            f"The zip archive lacks {', '.join(missing)}."
+            f"The zip archive does not contain {', '.join(missing)}."
             if missing
             else f"The zip archive has no folder with all of {', '.join(required)}."
         )
@@ -211,4 +211,6 @@ def _depth(path: PurePosixPath) -> int:
 
 def _refuse_escape(name: str, path: PurePosixPath) -> None:
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
-        raise OSError(f"The zip archive is refused: its member {name!r} leads out of the folder.")
+        raise OSError(
+            f"The zip archive is rejected: the path of its member {name!r} is outside the folder."
+        )

@@ -1,4 +1,4 @@
-"""Opening the files of a data set: in a folder or a zip archive, plain or compressed."""
+"""Opening the files of a data set in a folder or a zip archive, plain or compressed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO
 Folder = Path | zipfile.Path
 File = Path | zipfile.Path
 
-# The mark of UTF-32 begins with that of UTF-16.
+# The byte-order mark of UTF-32 begins with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -31,20 +31,20 @@ class DamagedFileError(ValueError):
 
 @contextmanager
 def open_folder(path: Path, names: Collection[str]) -> Iterator[Folder]:
-    """Open a folder, or of a zip archive the folder that holds files of the given names.
+    """Open a folder, or the folder of a zip archive that contains files with the given names.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such folder or archive, or none of the files is in the archive.
+        If the folder or archive does not exist, or the archive contains none of the files.
     ValueError
-        If the archive is damaged, or has such files in several folders.
+        If the archive is damaged, or contains such files in several folders.
     """
     if path.is_dir():
         yield path
         return
     if not path.is_file():
-        raise FileNotFoundError(f"path: there is no folder {path}.")
+        raise FileNotFoundError(f"path: the folder {path} does not exist.")
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
@@ -57,13 +57,13 @@ def open_folder(path: Path, names: Collection[str]) -> Iterator[Folder]:
 
 def _folder_of(archive: zipfile.ZipFile, path: Path, names: Collection[str]) -> zipfile.Path:
     members = [PurePosixPath(name) for name in archive.namelist()]
-    # What macOS puts beside the files in archives of its own.
+    # Extra folder in archives that were created on macOS.
     members = [member for member in members if "__MACOSX" not in member.parts]
     folders = {member.parent for member in members if member.name.removesuffix(".gz") in names}
     if len(folders) > 1:
         raise ValueError(
-            f"{path} holds data in several folders: {sorted(map(str, folders))}. Unpack it, and "
-            "give one of them as path."
+            f"{path} contains data in several folders: {sorted(map(str, folders))}. Unpack it, and "
+            "pass one of them as path."
         )
     if not folders or folders == {PurePosixPath()}:
         return zipfile.Path(archive)
@@ -71,14 +71,14 @@ def _folder_of(archive: zipfile.ZipFile, path: Path, names: Collection[str]) -> 
 
 
 def find(folder: Folder, name: str) -> File | None:
-    """Return a file of a folder, plain or else compressed, or None."""
+    """Return a file of a folder, plain or compressed, or None."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((file for file in candidates if file.is_file()), None)
 
 
 @contextmanager
 def open_bytes(file: File) -> Iterator[IO[bytes]]:
-    """Open for reading, uncompressed.
+    """Open for reading, with decompression.
 
     Raises
     ------
@@ -101,26 +101,26 @@ def open_bytes(file: File) -> Iterator[IO[bytes]]:
 
 
 def encoding_of(stream: IO[bytes]) -> str:
-    """Tell the encoding of a text by its byte-order mark, latin-1 without one, and rewind."""
+    """Return the encoding of a text by its byte-order mark, latin-1 without one, and rewind."""
     start = stream.read(4)
     stream.seek(0)
     return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "latin-1")
 
 
 def read_text(file: File) -> str:
-    """Decode a whole file; line ends stay as they are."""
+    """Decode a whole file; line ends are kept."""
     with open_bytes(file) as stream:
         encoding = encoding_of(stream)
         content = stream.read()
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
-        # A mark put ahead of a text of another encoding.
+        # A mark before a text with another encoding.
         return content.removeprefix(codecs.BOM_UTF8).decode("latin-1")
 
 
 def read_lines(file: File) -> Iterator[str]:
-    """Decode line by line, whatever the line ends; damaged characters are replaced."""
+    """Decode line by line, with any line ends; invalid characters are replaced."""
     with open_bytes(file) as stream:
         encoding = encoding_of(stream)
         yield from io.TextIOWrapper(stream, encoding=encoding, errors="replace")

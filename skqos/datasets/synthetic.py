@@ -1,4 +1,4 @@
-"""A seeded generator of QoS measurements with the traits of the real ones."""
+"""A generator of synthetic QoS measurements with properties of real data."""
 
 import datetime
 import math
@@ -22,14 +22,14 @@ from ._common import make_bunch
 
 __all__ = ["make_qos"]
 
-# How far, in the natural logarithm of a response time, one standard deviation of each
-# cause moves it. Context explains about half of what the entities explain.
+# Effect of one standard deviation of each cause on the natural logarithm of a response time.
+# Context explains about half of the variance between entities.
 _SCALES = {"user": 0.3, "service": 0.8, "as": 0.4, "provider": 0.7, "latent": 0.4}
 _DISTANCE_SCALE = 1.5
 _N_FACTORS = 3
 
-# How the strain of a cell (0 on average, high is bad) becomes a value of each QoS.
-# "weight" is the share of the strain that all QoS have in common.
+# Conversion of the load of a cell (0 on average, high is bad) to a value of each QoS parameter.
+# "weight" is the share of the load that all QoS parameters have in common.
 _NAMED_QOS = ("rt", "tp", "reliability", "availability")
 _LATENCY_MEDIAN = 0.4
 _THROUGHPUT_MEDIAN = 20.0
@@ -83,83 +83,82 @@ def make_qos(
     unknown_rate: float = 0.05,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Make up QoS measurements of users on services.
+    """Generate synthetic QoS measurements of users on services.
 
-    A hidden strain decides on every value. It adds up effects of the user, the
-    service, their autonomous systems, the provider and the distance between their
-    regions, which context tells, and a product of latent factors, which only other
-    measurements tell. Several QoS share most of their strain, so that they correlate.
-    Only the drawn cells are computed, never the whole matrix.
+    Each value depends on a hidden load of its cell. The load is the sum of effects of the user, the
+    service, their autonomous systems, the provider and the distance between their regions, which
+    can be learnt from context, and of a product of latent factors, which can only be learnt from
+    other measurements. Several QoS parameters share most of their load and are correlated. Only the
+    drawn cells are computed, not the whole matrix.
 
     Parameters
     ----------
     n_users, n_services : int, default=100, 300
-        How many there are. Not each of them need be measured.
+        Number of users and of services. Some of them may have no measurement.
     density : float, default=0.1
-        Share of all cells that are measured, above 0 and at most 1. Time steps
-        multiply the cells.
+        Fraction of all cells that are measured, in (0, 1]. With time steps, each pair has one cell
+        per step.
     n_qos : int, default=1
-        How many QoS there are: ``rt`` (response time, s), ``tp`` (throughput, kbps,
-        falls as response time rises), ``reliability`` and ``availability`` (0 to 1),
-        then ``qos_4``, ``qos_5`` and so on, by turns unbounded and within 0 to 1.
+        Number of QoS parameters: ``rt`` (response time, s), ``tp`` (throughput, kbps, which
+        decreases with response time), ``reliability`` and ``availability`` (0 to 1), then
+        ``qos_4``, ``qos_5`` and so on, alternately unbounded and between 0 and 1.
     n_regions : int, default=8
         Number of regions.
     n_as : int, default=20
         Number of autonomous systems, each within one region; at least `n_regions`.
     n_time_steps : int, default=None
-        Number of time steps, over which each pair drifts smoothly and each region has
-        two busy periods ("days"). No time by default.
+        Number of time steps. Each pair drifts smoothly over the steps, and each region has two busy
+        periods ("days"). If None, there is no time.
     start : str, datetime or datetime64, default=None
-        Time stamp at which step 0 begins, perhaps with a time zone. The times of X are
-        then time stamps in place of integers, and each region has a busy period every
-        24 hours, at an hour of its own.
+        Time stamp at which step 0 begins, with or without a time zone. If given, the times of X are
+        time stamps instead of integers, and each region has a busy period every 24 hours, at its
+        own hour. Requires `n_time_steps`.
     time_step : str, Timedelta, timedelta or timedelta64, default=None
-        Distance of two time steps, with `start`; None is "1h".
+        Length of a time step. If None, it is "1h". Used only with `start`.
     irregular : bool, default=False
-        With `start`, whether measurements fall anywhere within their step, to the
-        second, in place of its beginning.
+        Whether measurements have random times within their step, in whole seconds, instead of the
+        start of the step. Used only with `start`.
     timeout : float, default=20.0
-        The response time of a request that timed out, and the largest there is.
+        Response time of requests that timed out, which is the maximum of ``rt``.
     timeout_rate : float, default=0.02
-        Expected share of time-outs, from 0 to below 1. Some services and regions have
-        many, most have few. Only ``rt`` shows them.
+        Expected fraction of time-outs, in [0, 1). A few services and regions have many time-outs,
+        most have few. Time-outs occur only in ``rt``.
     noise : float, default=0.3
-        Scale of the noise, which has heavy tails, in the logarithm of a response time.
+        Scale of the heavy-tailed noise in the logarithm of a response time.
     missing_rate : float, default=0.2
-        Share of values that are NaN where `n_qos` is above 1, from 0 to below 1. Each
-        row keeps at least one.
+        Fraction of the values that are NaN, in [0, 1). Each row keeps at least one value. Used only
+        if `n_qos` is above 1.
     unknown_rate : float, default=0.05
-        Share of the context values that are NaN, from 0 to 1.
+        Fraction of the context values that are NaN, in [0, 1].
     random_state : int, RandomState instance or None, default=None
-        Seed of all that is drawn. An int makes the same data in each call.
+        Controls all random numbers. Pass an int for reproducible data across several calls.
 
     Returns
     -------
     Bunch
         X : ndarray of shape (n, 2) or (n, 3), dtype int64
-            User, service and, if `n_time_steps` is given, time step of each row, in
-            ascending order; no cell occurs twice. With `start` a DataFrame, whose times
-            are time stamps.
+            User, service and, if `n_time_steps` is given, time step of each row, in ascending order
+            without repeated cells. With `start`, X is a DataFrame whose times are time stamps.
         y : ndarray of shape (n,) or (n, n_qos), dtype float64
-            The values: 1-D if `n_qos` is 1.
+            Values; 1-D if `n_qos` is 1.
         expected : ndarray of the shape of y
-            What a perfect model would predict: each value without noise and without
-            gaps, and `timeout` where a time-out is more likely than not.
+            Predictions of a perfect model: each value without noise and without missing values, and
+            `timeout` where a time-out is more likely than not.
         users, services : DataFrame
-            Context by id: ``country``, ``as``, ``region``, for services ``provider``,
-            all of them categorical, ``latitude`` and ``longitude`` in degrees.
+            Context with the ids as index: the categorical columns ``country``, ``as``, ``region``
+            and, for services, ``provider``, and ``latitude`` and ``longitude`` in degrees.
         frame : DataFrame
-            ``user``, ``service``, perhaps ``time``, and one column per QoS.
+            Columns ``user``, ``service``, ``time`` if there is time, and one column per QoS
+            parameter.
         qos_names, target_names : list of str
-            The names of the columns of ``y``.
+            Names of the columns of ``y``.
         DESCR : str
             Description.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range or not a number of the right kind; the message names
-        it.
+        If an argument is out of range or of the wrong type.
 
     Examples
     --------
@@ -181,8 +180,8 @@ def make_qos(
     shape = n_users, n_services, n_time_steps or 1
     if math.prod(map(int, shape)) > np.iinfo(np.int64).max:
         raise ValueError(
-            f"n_users={n_users}, n_services={n_services}, n_time_steps={n_time_steps} make more "
-            "cells than an int64 counts."
+            f"n_users={n_users}, n_services={n_services}, n_time_steps={n_time_steps} result in "
+            "more cells than an int64 can represent."
         )
     rng = check_random_state(random_state)
     world = _draw_world(rng, n_users, n_services, n_regions, n_as)
@@ -229,7 +228,7 @@ def _name_qos(n_qos: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Entities:
-    """Where the users or the services are: codes by id, and degrees."""
+    """Locations of the users or services: codes by id, and degrees."""
 
     region: np.ndarray
     as_: np.ndarray
@@ -243,7 +242,7 @@ class _Entities:
 
 @dataclass(frozen=True)
 class _World:
-    """All entities, and the distance of each pair of regions (0 to 1)."""
+    """All entities, and the distances between regions (0 to 1)."""
 
     users: _Entities
     services: _Entities
@@ -271,7 +270,7 @@ def _draw_world(
 
 
 def _draw_codes(rng: np.random.RandomState, n_codes: int, size: int) -> np.ndarray:
-    """Draw codes, of which some are much more common than others, as in reality."""
+    """Draw codes with very different frequencies, as in real data."""
     weights = rng.permutation(1.0 / np.sqrt(np.arange(1, n_codes + 1)))
     return rng.choice(n_codes, size=size, p=weights / weights.sum())
 
@@ -289,7 +288,7 @@ def _place(
 
 
 def _distances(centres: np.ndarray) -> np.ndarray:
-    """Return the great-circle distances as shares of the longest way on Earth."""
+    """Return great-circle distances as fractions of the largest distance on Earth."""
     latitude, longitude = np.radians(centres).T
     across = longitude[:, None] - longitude
     sines = np.sin(latitude)[:, None] * np.sin(latitude)
@@ -300,9 +299,9 @@ def _distances(centres: np.ndarray) -> np.ndarray:
 def _tell_context(
     rng: np.random.RandomState, entities: _Entities, entity: str, unknown_rate: float
 ) -> pd.DataFrame:
-    """Return the context table of the users or the services, with some of it unknown."""
+    """Return the context table of the users or services, with missing values."""
     codes = {
-        # Two regions make a country, more or less.
+        # A country has about two regions.
         "country": ("Country {}", entities.region // 2),
         "as": ("AS{} Network", entities.as_ + 1000),
         "region": ("Region {}", entities.region),
@@ -335,7 +334,7 @@ def _draw_cells(
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Time stamps of steps: where step 0 begins, and how far apart they are."""
+    """Time stamps of steps: start of step 0, and length of a step."""
 
     start: pd.Timestamp
     step: pd.Timedelta
@@ -344,7 +343,7 @@ class _Calendar:
 
 @dataclass(frozen=True)
 class _Clock:
-    """When each cell was measured: as X tells it, and as angles in the whole time and a day."""
+    """Times of the cells: as in X, and as angles within the whole period and within a day."""
 
     times: np.ndarray | pd.DatetimeIndex
     whole: np.ndarray
@@ -357,8 +356,8 @@ def _read_calendar(
     if start is None:
         if time_step is not None or irregular:
             raise ValueError(
-                f"time_step={time_step!r} and irregular={irregular} are about time stamps: give a "
-                "start, or leave them out."
+                f"time_step={time_step!r} and irregular={irregular} need time stamps: give start, "
+                "or leave them out."
             )
         return None
     if n_time_steps is None:
@@ -366,7 +365,7 @@ def _read_calendar(
     step = read_time_step("1h" if time_step is None else time_step)
     with about("start"):
         first = pd.Timestamp(start).as_unit("ns")
-        # Raises where the last step is beyond what pandas counts.
+        # Raises if the last step is outside the range of pandas.
         last = first + n_time_steps * step
     if pd.isna(first) or pd.isna(last):
         raise ValueError(f"start must be a time stamp; got {start!r}.")
@@ -399,7 +398,7 @@ def _draw_strains(
     n_qos: int,
     clock: _Clock | None,
 ) -> np.ndarray:
-    """Return the strain of each cell for each QoS, an array of shape (n, n_qos)."""
+    """Return the load of each cell for each QoS parameter, of shape (n, n_qos)."""
     common = _draw_strain(rng, world, cells, clock)
     strains = np.empty((len(common), n_qos))
     strains[:, 0] = common
@@ -438,7 +437,7 @@ def _effects(rng: np.random.RandomState, cause: str, size: int) -> np.ndarray:
 def _draw_affinity(
     rng: np.random.RandomState, world: _World, user: np.ndarray, service: np.ndarray
 ) -> np.ndarray:
-    """Return what only this user and this service have together."""
+    """Return the part of the load that is specific to the pair."""
     of_user = rng.normal(size=(len(world.users), _N_FACTORS))
     of_service = rng.normal(size=(len(world.services), _N_FACTORS))
     product = np.einsum("nf,nf->n", of_user[user], of_service[service])
@@ -448,7 +447,7 @@ def _draw_affinity(
 def _draw_course(
     rng: np.random.RandomState, world: _World, cells: tuple[np.ndarray, ...], clock: _Clock
 ) -> np.ndarray:
-    """Return how the strain goes over time: a daily cycle, and a slow drift of each pair."""
+    """Return the load over time: a daily cycle, and a slow drift of each pair."""
     user, service, _ = cells
     noon = rng.uniform(0, 2 * np.pi, size=len(world.distance))
     daily = 0.3 * np.cos(clock.day - noon[world.services.region[service]])
@@ -463,7 +462,7 @@ def _draw_course(
 def _draw_values(
     rng: np.random.RandomState, strains: np.ndarray, noise: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return values with and without noise; part of the noise is common to all QoS."""
+    """Return values with and without noise; a part of the noise is common to all QoS parameters."""
     common = _draw_noise(rng, len(strains), noise)
     y, expected = np.empty_like(strains), np.empty_like(strains)
     for column in range(strains.shape[1]):
@@ -476,12 +475,12 @@ def _draw_values(
 
 
 def _draw_noise(rng: np.random.RandomState, size: int, scale: float) -> np.ndarray:
-    """Draw symmetric noise with heavy tails, so that the medians stay where they are."""
+    """Draw symmetric noise with heavy tails, which does not change the medians."""
     return scale * rng.standard_t(4, size=size)
 
 
 def _link(column: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return how strain becomes a value: a monotone function, so that medians are kept."""
+    """Convert load to values by a monotone function, which keeps the medians."""
     if column == 1:
         return _to_throughput
     bounded = column in (2, 3) or column % 2 == 1
@@ -497,7 +496,7 @@ def _to_throughput(strain: np.ndarray) -> np.ndarray:
 
 
 def _exp(strain: np.ndarray) -> np.ndarray:
-    """Exponential that stays finite, whatever the noise."""
+    """Return the exponential, bounded to be finite."""
     return np.exp(np.clip(strain, -_LARGEST_STRAIN, _LARGEST_STRAIN))
 
 
@@ -512,7 +511,7 @@ def _add_timeouts(
     probability: np.ndarray,
     timeout: float,
 ) -> None:
-    """Put time-outs into the response times and what is expected of them, in place."""
+    """Add time-outs to the response times and the expected ones, in place."""
     rt[rng.uniform(size=len(rt)) < probability] = timeout
     expected[probability > 0.5] = timeout
     np.minimum(rt, timeout, out=rt)
@@ -522,7 +521,7 @@ def _add_timeouts(
 def _timeout_probability(
     rng: np.random.RandomState, world: _World, service: np.ndarray, rate: float
 ) -> np.ndarray:
-    """Return each cell's probability of a time-out; their mean is `rate`."""
+    """Return the time-out probability of each cell; the mean is `rate`."""
     services = world.services
     by_region = rng.normal(scale=1.0, size=len(world.distance))
     proneness = rng.normal(scale=4.0, size=len(services)) + by_region[services.region]
@@ -537,7 +536,7 @@ def _timeout_probability(
 
 
 def _drop_values(rng: np.random.RandomState, y: np.ndarray, rate: float) -> None:
-    """Put NaN into `y` in place, never into a whole row."""
+    """Set values of `y` to NaN in place, but never a whole row."""
     missing = rng.uniform(size=y.shape) < rate
     kept = rng.randint(y.shape[1], size=len(y))
     missing[np.arange(len(y)), kept] &= ~missing.all(axis=1)

@@ -1,4 +1,4 @@
-"""WS-DREAM, the measured QoS of real Web services: read it, or fetch and read it."""
+"""WS-DREAM, measured QoS of real Web services: loading and downloading."""
 
 import math
 import os
@@ -42,12 +42,12 @@ _MATRIX_FILES = {"rt": "rtMatrix.txt", "tp": "tpMatrix.txt"}
 _TRIPLE_FILES = {"rt": "rtdata.txt", "tp": "tpdata.txt"}
 _TRIPLE_DTYPES = {0: np.int64, 1: np.int64, 2: np.int64, 3: np.float64}
 
-# The current list first: what both have is taken from it. The 2014 list adds
+# The current list is first, and columns of both lists are taken from it. The 2014 list adds
 # continent, region and city.
 _USER_LISTS = ("userlist.txt", "userlist_2014.txt")
 _SERVICE_LISTS = ("wslist.txt", "wslist_2014.txt")
 
-# Column of ours -> header of theirs, without brackets and in lower case.
+# Our column name -> header in the file, without brackets and in lower case.
 _CATEGORICAL_HEADERS = {
     "country": "country",
     "continent": "continent",
@@ -59,7 +59,7 @@ _CATEGORICAL_HEADERS = {
 _COORDINATE_HEADERS = {"latitude": "latitude", "longitude": "longitude"}
 _IP_HEADER = "ip address"
 _ADDRESS_HEADER = "wsdl address"
-# Of which no column is made: rows are known by their position.
+# Headers without a column, because rows are identified by their position.
 _UNUSED_HEADERS = re.compile(r"(user|service|ws)?[ _]?id|ip no\.?")
 _USED_HEADERS = frozenset(
     {*_CATEGORICAL_HEADERS.values(), *_COORDINATE_HEADERS.values(), _IP_HEADER, _ADDRESS_HEADER}
@@ -100,22 +100,21 @@ Prediction Framework for Web Services", ISSRE 2011, pp. 210-219.""",
 def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") -> Bunch:
     r"""Load WS-DREAM data set 1 or 2 from a folder or a zip archive.
 
-    The files tell which data set it is. Set 1 has ``rtMatrix.txt`` and
-    ``tpMatrix.txt``, one line a user and one value a service. Set 2 has
-    ``rtdata.txt`` and ``tpdata.txt``, lines of ``user service slot value``. Each
-    may be compressed, with ``.gz`` at the end of its name, and only the files of
-    the asked QoS need be there. Text is latin-1, or what a byte-order mark says.
+    The data set is recognised by its files. Set 1 has ``rtMatrix.txt`` and ``tpMatrix.txt``, with
+    one line per user and one value per service. Set 2 has ``rtdata.txt`` and ``tpdata.txt``, with
+    lines of ``user service slot value``. Each file may be compressed, with a name that ends with
+    ``.gz``, and only the files of the requested QoS are needed. The encoding is latin-1, unless
+    there is a byte-order mark.
 
-    The context of set 1 is read from ``userlist.txt`` and ``wslist.txt``, and what
-    those lack (continent, region, city) from ``userlist_2014.txt`` and
-    ``wslist_2014.txt``. Columns are found by their headers, rows by their position.
-    Columns with headers of your own are kept under them, with a warning. All of these
-    lists are optional.
+    The context of set 1 is read from ``userlist.txt`` and ``wslist.txt``, and further columns
+    (continent, region, city) from ``userlist_2014.txt`` and ``wslist_2014.txt``. Columns are
+    identified by their headers, rows by their position. Columns with other headers are kept under
+    these names, with a warning. All of these lists are optional.
 
     Parameters
     ----------
     path : str or path-like
-        The folder with the files, or a zip archive that holds them in one folder.
+        Folder with the files, or a zip archive that contains them in one folder.
     qos : {"rt", "tp"} or sequence of them, default="rt"
         Response time in seconds, throughput in kbps, or both.
 
@@ -123,42 +122,40 @@ def load_wsdream(path: str | os.PathLike[str], qos: str | Sequence[str] = "rt") 
     -------
     Bunch
         X : ndarray of shape (n, 2) or (n, 3), dtype int64
-            User, service and, for set 2, time slot of each measurement, in
-            ascending order.
+            User, service and, for set 2, time slot of each measurement, in ascending order.
         y : ndarray of shape (n,) or (n, n_qos), dtype float64
-            The measured values: 1-D if `qos` is a str, else one column per asked
-            QoS, where NaN stands for "not measured". Each row has at least one
-            value. A value of -1 or 0 in the files, however it is written, counts as not
-            measured; any other negative number is an error.
+            Measured values: 1-D if `qos` is a str, otherwise one column per requested QoS, with NaN
+            for values that were not measured. Each row has at least one value. Values of -1 and 0
+            in the files count as not measured; any other negative number is an error.
         users : DataFrame of n_users rows
-            The context by user id: those of ``country``, ``continent``, ``as``,
-            ``region``, ``city``, ``provider``, ``wsdl`` (last part of the path of the
-            service's address: the same software at many places), ``subnet`` (first two
-            octets of the IP address; these are categorical), ``latitude`` and
-            ``longitude`` (in degrees) that the files fill, then columns with other
-            headers: float64 if all that is known are numbers, else categorical. NaN is
-            unknown. No column for set 2.
+            Context with the user ids as index. The categorical columns are ``country``,
+            ``continent``, ``as``, ``region``, ``city``, ``provider``, ``wsdl`` (last part of the
+            path of the service's address, which identifies the same software at many addresses) and
+            ``subnet`` (first two octets of the IP address); the numeric ones are ``latitude`` and
+            ``longitude`` (in degrees). Only columns that the files contain are present. Columns
+            with other headers follow, as float64 if all known values are numbers, and as
+            categorical otherwise. NaN means unknown. There are no columns for set 2.
         services : DataFrame of n_services rows
-            The same by service id.
+            Context with the service ids as index, in the same form.
         frame : DataFrame of n rows
-            ``user``, ``service``, ``time`` for set 2, and one column per QoS.
+            Columns ``user``, ``service``, ``time`` for set 2, and one column per QoS.
         qos_names, target_names : list of str
-            The names of the columns of ``y``.
+            Names of the columns of ``y``.
         DESCR : str
-            Description, licence and whom to cite.
+            Description, licence and citation.
 
     Raises
     ------
     FileNotFoundError
-        If the folder or the file of an asked QoS is missing.
+        If the folder or the file of a requested QoS is missing.
     ValueError
-        If `qos` is unknown, a file has no measured value, is damaged or does not fit the
-        others; the message names the file, the line and what was expected there.
+        If `qos` is invalid, or a file has no measured value, is damaged or does not match the
+        others. The message contains the file, the line and what was expected.
 
     Warns
     -----
     UserWarning
-        If a list has columns with unknown headers, which it names.
+        If a list has columns with unknown headers.
 
     References
     ----------
@@ -203,16 +200,18 @@ def _check_qos(qos: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _recognise(folder: Folder) -> int:
-    """Tell by the files whether a folder holds data set 1 or 2."""
+    """Return the number of the data set in a folder, recognised by its files."""
     kinds = {1: _MATRIX_FILES, 2: _TRIPLE_FILES}
     found = [n for n, files in kinds.items() if any(find(folder, f) for f in files.values())]
     if not found:
         raise FileNotFoundError(
-            f"{folder} holds no WS-DREAM data: rtMatrix.txt or tpMatrix.txt (data set 1), or "
+            f"{folder} contains no WS-DREAM data: rtMatrix.txt or tpMatrix.txt (data set 1), or "
             "rtdata.txt or tpdata.txt (data set 2, also with .gz) expected."
         )
     if len(found) > 1:
-        raise ValueError(f"{folder} holds files of data sets 1 and 2: give each its own folder.")
+        raise ValueError(
+            f"{folder} contains files of data sets 1 and 2; use a separate folder for each."
+        )
     return found[0]
 
 
@@ -273,7 +272,7 @@ def _check_measured(path: File, values: np.ndarray) -> None:
 
 
 def _matrix_faults(lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
-    """Yield line number and description of what is wrong in a matrix."""
+    """Yield the line number and a description of each fault in a matrix."""
     first = width = 0
     for number, tokens in lines:
         if not width:
@@ -306,7 +305,7 @@ def _load_triples(
             f"{', '.join(path.name for path in paths)}: consecutive ids from 0 on (user, service, "
             f"slot) expected, found up to {_by(shape)}."
         )
-    # One integer per cell makes joining and ordering cheap, with millions of rows too.
+    # One integer per cell makes joining and sorting fast, even for millions of rows.
     columns = [_by_cell(p, t, shape) for p, t in zip(paths, tables, strict=True)]
     cells = sorted_unique(np.concatenate([cell for cell, _ in columns]))
     user, service, time = np.unravel_index(cells, shape)
@@ -317,7 +316,7 @@ def _load_triples(
 
 
 def _by_cell(
-    path: Path, table: pd.DataFrame, shape: tuple[int, ...]
+    path: File, table: pd.DataFrame, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ascending cell numbers of the measured values, and the values."""
     table = table[table[3] > 0]
@@ -330,7 +329,7 @@ def _by_cell(
     return cell, values
 
 
-def _check_no_repeat(path: Path, cell: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_no_repeat(path: File, cell: np.ndarray, shape: tuple[int, ...]) -> None:
     repeats = cell[1:][cell[1:] == cell[:-1]]
     if len(repeats):
         user, service, slot = np.unravel_index(repeats[0], shape)
@@ -341,7 +340,7 @@ def _check_no_repeat(path: Path, cell: np.ndarray, shape: tuple[int, ...]) -> No
 
 
 def _spread(cell: np.ndarray, values: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Lay the values out over all `cells`, with NaN where there is none."""
+    """Distribute the values over all `cells`, with NaN for missing ones."""
     if len(cell) == len(cells):
         return values
     column = np.full(len(cells), np.nan)
@@ -360,7 +359,7 @@ def _read_triples(path: File) -> pd.DataFrame:
 
 
 def _triple_faults(lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
-    """Yield line number and description of what is wrong in a list of measurements."""
+    """Yield the line number and a description of each fault in a list of measurements."""
     for number, tokens in lines:
         if len(tokens) != 4:
             yield (
@@ -382,9 +381,9 @@ _VALUE_EXPECTED = "a number that is not negative, or -1 for a missing one, expec
 
 
 def _read_numbers(path: File, dtype: type | dict, faults: _Faults) -> np.ndarray | pd.DataFrame:
-    """Read numbers separated by blanks or tabs; look for the faulty line only on failure."""
+    """Read numbers separated by blanks or tabs; search for a faulty line only after an error."""
     try:
-        # Numbers too large for the integers that are asked for.
+        # Raised for numbers that are too large for the integer type.
         with open_bytes(path) as stream, np.errstate(invalid="raise"):
             table = pd.read_csv(
                 stream,
@@ -422,7 +421,7 @@ def _is_value(token: str) -> bool:
         return False
 
 
-def _are_values(values: np.ndarray) -> np.ndarray:
+def _are_values(values: np.ndarray | np.float64) -> np.ndarray:
     return ((values >= 0) & (values < np.inf)) | (values == -1)
 
 
@@ -436,7 +435,7 @@ def _empty_context(entity: str, n: int) -> pd.DataFrame:
 def _read_context(
     folder: Folder, list_files: tuple[str, ...], entity: str, n: int, counted: str
 ) -> pd.DataFrame:
-    """Join the columns of the list files of a folder; the first file that has one gives it."""
+    """Join the columns of the list files of a folder; the first file with a column is used."""
     context = _empty_context(entity, n)
     for name in list_files:
         path = find(folder, name)
@@ -457,7 +456,7 @@ def _read_context(
 
 def _read_list(path: File) -> pd.DataFrame:
     """Read a context list as strings; the index is the line number."""
-    # Split by hand: "universal" line ends would also break lines at \x85, a latin-1 character.
+    # Not split by str.splitlines, which also breaks lines at \x85, a latin-1 character.
     lines = read_text(path).split("\n")
     header = _read_header(path, lines[0])
     rows = {
@@ -469,10 +468,10 @@ def _read_list(path: File) -> pd.DataFrame:
 
 
 def _read_header(path: File, line: str) -> list[str]:
-    """Names of the columns without brackets, known ones in lower case."""
+    """Return the column names without brackets, known ones in lower case."""
     names = [_clean(name).strip("[] ") for name in line.rstrip().split("\t")]
     header = [name.lower() if _is_known(name) else name for name in names]
-    # One name alone is a line that was not separated by tabs.
+    # A single name means that the line is not separated by tabs.
     is_header = any(map(_is_known, names)) or (len(names) > 1 and not any(map(_is_data, names)))
     if not is_header or "" in header:
         raise ValueError(
@@ -490,7 +489,7 @@ def _is_known(header: str) -> bool:
 
 
 def _is_data(field: str) -> bool:
-    """Tell a number or an address from a header."""
+    """Return whether a field is data, a number or an address, and not a header."""
     return re.match(r"[-+.]?\d|[a-z]+://", field) is not None
 
 
@@ -505,7 +504,7 @@ def _split_row(path: File, number: int, line: str, width: int) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    """Trim, and make one blank of several: the same name must be spelt the same."""
+    """Trim, and merge repeated blanks, so that equal names have the same spelling."""
     return " ".join(text.split())
 
 
@@ -568,7 +567,7 @@ def _to_degrees(file: str, name: str, column: pd.Series) -> pd.Series:
 
 @dataclass(frozen=True)
 class _Archive:
-    """What a published archive must hold."""
+    """Expected content of a published archive."""
 
     title: str
     folder: str
@@ -623,48 +622,47 @@ def fetch_wsdream(
     delay: float = 1.0,
     timeout: float = 60.0,
 ) -> Bunch:
-    """Load WS-DREAM data set 1 or 2, downloading it where it is not there yet.
+    """Load WS-DREAM data set 1 or 2, and download it if necessary.
 
-    The files are kept in the folder ``wsdream1`` or ``wsdream2`` of the data home.
-    Where all those that are needed lie there, be it from an earlier call or put there
-    by hand, nothing is downloaded. A download is checked as a whole before any of its
-    files is kept, and never replaces a file that lies there already.
+    The files are kept in the folder ``wsdream1`` or ``wsdream2`` of the data home. If all required
+    files exist there, from an earlier call or copied manually, nothing is downloaded. A download is
+    checked completely before any of its files is kept, and existing files are never replaced.
 
     Parameters
     ----------
     dataset : {1, 2}
-        1: 339 users, 5,825 services. 2: 142 users, 4,500 services, 64 time slots.
+        Data set 1 has 339 users and 5,825 services; data set 2 has 142 users, 4,500 services and 64
+        time slots.
     data_home : str or path-like, default=None
-        The folder for downloaded data; by default that in the environment variable
-        ``SKQOS_DATA_HOME``, else ``~/skqos_data``. It is created where it is missing.
+        Folder for downloaded data. If None, it is the value of the environment variable
+        ``SKQOS_DATA_HOME``, or ``~/skqos_data``. It is created if it does not exist.
     url : str, default=None
-        Address of the zip archive, or of an HTML page with a link to it that has
-        ``id="downloadlink"``; by default the page that the authors published.
+        Address of the zip archive, or of an HTML page that contains a link to it with
+        ``id="downloadlink"``. If None, it is the page published by the authors.
     sha256 : str, default=None
-        The checksum, in hexadecimal digits, that a downloaded archive must have. Not
-        checked by default, nor where nothing is downloaded.
+        Expected checksum of a downloaded archive, in hexadecimal digits. If None, it is not
+        checked.
     qos : {"rt", "tp"} or sequence of them, default="rt"
         As in `load_wsdream`.
     n_retries : int, default=3
-        How often to try again after a failed connection.
+        Number of retries after a failed connection.
     delay : float, default=1.0
-        Seconds to wait before the first new attempt; twice as long before each
-        further one.
+        Seconds before the first retry; doubled for each further retry.
     timeout : float, default=60.0
-        Seconds without an answer after which a connection counts as failed.
+        Seconds without a response after which a connection has failed.
 
     Returns
     -------
     Bunch
-        As from `load_wsdream`.
+        Result of `load_wsdream`.
 
     Raises
     ------
     OSError
-        If the archive cannot be downloaded, or is not what it should be. The message
-        tells which files to put where by hand instead.
+        If the archive cannot be downloaded, or has an unexpected content. The message states which
+        files to copy to which folder instead.
     ValueError
-        If an argument is invalid, or a file that lay there already is damaged.
+        If an argument is invalid, or an existing file is damaged.
 
     References
     ----------
@@ -711,8 +709,8 @@ def _by_hand(archive: _Archive, folder: Path, needed: list[str], error: Exceptio
 
 
 def _install(archive: _Archive, home: Path, url: str, **options: Any) -> None:
-    """Download, unpack and check an archive, then move its files where they are missing."""
-    # Beside the final folder, hence on the same file system: os.replace is atomic there.
+    """Download, unpack and check an archive, then move the missing files to the folder."""
+    # In the same file system as the final folder, so that os.replace is atomic.
     with tempfile.TemporaryDirectory(prefix=f".{archive.folder}-", dir=home) as temporary:
         zip_path, unpacked = Path(temporary, "archive.zip"), Path(temporary, "unpacked")
         download_zip(url, zip_path, **options)
@@ -751,7 +749,7 @@ def _check_matrices(archive: _Archive, folder: Path) -> None:
 
 def _check_triples(archive: _Archive, folder: Path) -> None:
     for name in archive.qos_files.values():
-        # One file at a time: each of the complete ones has some 30 million lines.
+        # One file at a time, because a complete one has about 30 million lines.
         largest = _read_triples(folder / name)[[0, 1, 2]].max().to_numpy()
         if (largest >= np.array(archive.shape)).any():
             raise ValueError(

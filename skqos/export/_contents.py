@@ -1,4 +1,4 @@
-"""What an exported file holds beside its graph, as JSON in the metadata of the ONNX model."""
+"""Ids and shapes of an exported file, as JSON in the metadata of the ONNX model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from skqos._ids import read_ids
 from skqos._times import TimeScale
 
-# Of the metadata.
+# Version of the metadata.
 KEY = "skqos"
 FORMAT_VERSION = 1
 OUTPUT = "qos"
@@ -27,16 +27,16 @@ class Contents:
     estimator : str
         Name of the class of the estimator.
     n_id_columns : {2, 3}
-        How many columns, from the first, the graph reads.
+        Number of columns, from the first, that the graph reads.
     n_features : int
         Number of columns that X had in `fit`.
     target_shape : tuple of int
         Shape of a row of y.
     time_scale : TimeScale or None
-        How times count in steps, where the graph reads them.
+        Conversion of times to steps, if the graph reads times.
     users, services : ndarray
-        Ids, as `read_ids` returns them. The position of an id is its row in the graph; the row
-        that comes after those of all ids is that of unknown ids.
+        Ids, as returned by `read_ids`. The position of an id is its row in the graph. The last row
+        of the graph is for unknown ids.
     """
 
     estimator: str
@@ -48,7 +48,7 @@ class Contents:
     services: np.ndarray
 
     def to_json(self) -> str:
-        """Return the contents as a text."""
+        """Return the contents as JSON."""
         return json.dumps(
             {
                 "format_version": FORMAT_VERSION,
@@ -64,12 +64,12 @@ class Contents:
 
     @classmethod
     def from_json(cls, text: str) -> Contents:
-        """Return what a text holds.
+        """Return the contents of a JSON text.
 
         Raises
         ------
         ValueError
-            If `to_json` did not write it, or that of another format did.
+            If it was not written by `to_json`, or has another format.
         """
         try:
             found = json.loads(text)
@@ -79,8 +79,8 @@ class Contents:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"its ids and shapes cannot be read ({error!r})") from error
         raise ValueError(
-            f"it is of format {version}, which another skqos wrote; this one reads format "
-            f"{FORMAT_VERSION}"
+            f"it has format {version} of another version of skqos; this version reads "
+            f"format {FORMAT_VERSION}"
         )
 
     @classmethod
@@ -100,7 +100,7 @@ class Contents:
 
 
 def _spell_scale(scale: TimeScale | None) -> list[Any] | None:
-    """Write the origin in ISO form and the step in nanoseconds; integers have neither."""
+    """Return the origin in ISO form and the step in nanoseconds, or None for integer times."""
     if scale is None or scale.origin is None:
         return None if scale is None else [None, None]
     return [scale.origin.isoformat(), scale.step.value]

@@ -1,4 +1,4 @@
-"""The users and services that an exported file knows: those of `fit`, then those of the tables."""
+"""Users and services of an exported file: those of `fit`, then those of the tables."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pandas as pd
 from skqos._ids import append_ids, find_ids, id_kind
 from skqos.entities import EntityEncoder, EntityTable
 
-# Of ids that JSON holds exactly.
+# Kinds of ids that JSON represents exactly.
 KINDS = ("number", "string")
 
 
 @dataclass(frozen=True)
 class ExportedEntities:
-    """One side of the pairs.
+    """Users or services of an exported file.
 
     Attributes
     ----------
     ids : ndarray of shape (n,)
-        Ids of all entities: the known ones in the order of their codes, then the newcomers.
+        Ids of all entities: the known ones in the order of their codes, then the new ones.
     newcomers : EntityTable
-        Context of those that training did not see, and last that of an unknown id, of which
-        nothing is known.
+        Context of the entities that training did not see; the last row is an unknown id without
+        context.
     """
 
     ids: np.ndarray
@@ -32,14 +32,14 @@ class ExportedEntities:
 
     @classmethod
     def of(cls, encoder: EntityEncoder, table: pd.DataFrame | None) -> ExportedEntities:
-        """List the entities of an encoder, and those that only a table of context has.
+        """Collect the entities of an encoder, and those that are only in a context table.
 
         Parameters
         ----------
         encoder : EntityEncoder
-            Of the fitted estimator.
+            Encoder of the fitted estimator.
         table : DataFrame or None
-            What a fitted `ContextJoiner` knows of the side, by id.
+            Table of a fitted `ContextJoiner`, indexed by id.
 
         Raises
         ------
@@ -50,7 +50,7 @@ class ExportedEntities:
         listed = table.index.to_numpy()
         _check_kind(encoder, listed)
         new = np.flatnonzero(find_ids(encoder.ids_, listed) < 0)
-        # The row that the table does not have is all missing: the unknown id.
+        # An id that is missing in the table has a row of NaN: the unknown id.
         context = table.reset_index(drop=True).reindex(
             index=[*new, len(table)], columns=[*encoder.categorical_, *encoder.numeric_]
         )
@@ -62,7 +62,7 @@ def _check_kind(encoder: EntityEncoder, listed: np.ndarray) -> None:
     if encoder.kind_ not in KINDS:
         raise TypeError(
             f"The {encoder.side} ids of the model are of kind {encoder.kind_} (for example "
-            f"{encoder.ids_[0]!r}); a file of to_onnx holds ids that are numbers or strings. Fit "
+            f"{encoder.ids_[0]!r}); to_onnx supports ids that are numbers or strings. Fit "
             "with such ids."
         )
     if len(listed) and id_kind(listed) != encoder.kind_:

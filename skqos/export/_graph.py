@@ -1,4 +1,4 @@
-"""The ONNX graph of a fitted network: known entities are constants, pairs are its input."""
+"""The ONNX graph of a fitted network, with known entities as constants and pairs as input."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from skqos.inputs import ID_COLUMNS
 from skqos.prediction import Encoded, PairModule
 from skqos.targets import MAX_EXPONENT, TargetTransform
 
-# onnxruntime 1.14 and later read it.
+# Supported by onnxruntime 1.14 and later.
 OPSET_VERSION = 18
-# A file of protocol buffers is smaller than 2 GiB; the weights, the graph and the ids are beside.
+# Protocol buffers are limited to 2 GiB, which also contain the weights, the graph and the ids.
 MAX_CONSTANT_BYTES = 2**31 - 2**27
-# The exporter takes one or no pair for a special case.
+# The exporter would specialise the graph for zero or one pair.
 N_EXAMPLE_PAIRS = 3
 
 
 class PairGraph(nn.Module):
-    """From positions into what was encoded to QoS in the unit of y.
+    """Map positions of encoded entities to QoS in the unit of y.
 
     Parameters
     ----------
     module : PairModule
-        A trained network, in evaluation mode.
+        Trained network in evaluation mode.
     encoded : Encoded
-        What it made of the entities.
+        Entities encoded by the network.
     transform : TargetTransform
-        Of the targets.
+        Transform of the targets.
     """
 
     def __init__(self, module: PairModule, encoded: Encoded, transform: TargetTransform) -> None:
@@ -50,12 +50,12 @@ class PairGraph(nn.Module):
 
 
 class InverseTransform(nn.Module):
-    """What `TargetTransform.inverse_transform` computes, in torch.
+    """`TargetTransform.inverse_transform` as a torch module.
 
     Parameters
     ----------
     transform : TargetTransform
-        Fitted.
+        Fitted transform.
     """
 
     def __init__(self, transform: TargetTransform) -> None:
@@ -87,25 +87,25 @@ def trace(graph: PairGraph, n_id_columns: int) -> Any:
     Returns
     -------
     onnx.ModelProto
-        Its inputs are named as `ID_COLUMNS`, its output as `OUTPUT`.
+        Model with inputs named as in `ID_COLUMNS`, and an output named `OUTPUT`.
 
     Raises
     ------
     ValueError
-        If the constants are larger than a file may be.
+        If the constants exceed the size limit of a file.
     """
     n_bytes = sum(part.nbytes for part in _tensors([graph.encoded.users, graph.encoded.services]))
     if n_bytes > MAX_CONSTANT_BYTES:
         raise ValueError(
-            f"The network's vectors of all known users and services take {n_bytes / 2**30:.1f} GiB;"
-            " an ONNX file holds less than 2 GiB. Export a model of fewer entities or time steps, "
-            "or one that is narrower."
+            f"The network's vectors of all known users and services take {n_bytes / 2**30:.1f} GiB,"
+            " but an ONNX file is limited to 2 GiB. Export a model with fewer entities or time "
+            "steps, or with smaller layers."
         )
     any_number = torch.export.Dim("n_pairs")
     with _without_notes():
         program = torch.onnx.export(
             graph.eval(),
-            # One tensor for several inputs would make them one input.
+            # The exporter would merge inputs that are the same tensor.
             tuple(torch.arange(N_EXAMPLE_PAIRS) % 2 for _ in range(n_id_columns)),
             dynamo=True,
             dynamic_shapes=({0: any_number},) * n_id_columns,
@@ -118,7 +118,7 @@ def trace(graph: PairGraph, n_id_columns: int) -> Any:
 
 
 def _tensors(parts: Any) -> Iterator[Tensor]:
-    """Give all tensors of nested lists and tuples."""
+    """Yield all tensors of nested lists and tuples."""
     if isinstance(parts, Tensor):
         yield parts
         return
@@ -128,7 +128,7 @@ def _tensors(parts: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _without_notes() -> Iterator[None]:
-    """Keep back what the exporter says of its own code and of packages that are not needed."""
+    """Suppress messages of the exporter about its own code and about optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""`OnnxPredictor`: predictions from an exported file, with onnxruntime, numpy and pandas alone."""
+"""Predictions from an exported file with onnxruntime, numpy and pandas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from skqos.inputs import (
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Small enough that a batch's intermediate rows stay in the processor's cache.
+# Intermediate results of a batch of this size fit into the processor's cache.
 PAIRS_PER_RUN = 256
 SILENT = 4
 
@@ -34,31 +34,31 @@ SILENT = 4
 class OnnxPredictor:
     """Predict QoS from a file that `to_onnx` wrote.
 
-    It needs onnxruntime, numpy and pandas, and imports neither torch nor scikit-learn. Threads may
-    share it.
+    It needs onnxruntime, numpy and pandas, and imports neither torch nor scikit-learn. It can be
+    used by several threads at once.
 
     Parameters
     ----------
     path : str or path-like
         The file.
     n_threads : int, default=1
-        Number of threads that compute. With 1, none is started, so that a server may fork
+        Number of threads that compute. With 1, no thread is started, so that a server can fork
         afterwards.
 
     Raises
     ------
     ValueError
-        If `to_onnx` did not write the file, or `n_threads` is not at least 1.
+        If the file was not written by `to_onnx`, or `n_threads` is below 1.
     TypeError
-        If `path` is no path.
+        If `path` is not a path.
     OSError
-        If there is no such file.
+        If the file does not exist.
     ImportError
-        Without onnxruntime.
+        If onnxruntime is not installed.
 
     See Also
     --------
-    to_onnx : Writes the file.
+    to_onnx : Write the file.
 
     Examples
     --------
@@ -70,33 +70,36 @@ class OnnxPredictor:
     def __init__(self, path: str | os.PathLike[str], *, n_threads: int = 1) -> None:
         if not isinstance(n_threads, Integral) or n_threads < 1:
             raise ValueError(f"n_threads must be an int of at least 1; got {n_threads!r}.")
-        self._session = _open(path, int(n_threads))
-        self._contents = _read_contents(self._session, path)
-        self._indexes = [make_index(ids) for ids in (self._contents.users, self._contents.services)]
+        self._session: InferenceSession = _open(path, int(n_threads))
+        self._contents: Contents = _read_contents(self._session, path)
+        self._indexes: list[pd.Index] = [
+            make_index(ids) for ids in (self._contents.users, self._contents.services)
+        ]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the QoS of pairs.
 
-        Ids that the file does not list are the average user or service, whatever context X has.
+        Ids that are not in the file are predicted as the average user or service; context in X is
+        ignored.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            The user ids, the service ids and, of a temporal estimator, the times, integers or time
-            stamps as in `fit`; or all columns that X had in `fit`, of which only these are read.
+            User ids, service ids and, for a temporal estimator, times: integers or time stamps as
+            in `fit`. All columns of `fit` are accepted as well, but only these are read.
 
         Returns
         -------
         ndarray of float64 of shape (n_samples,) or (n_samples, n_targets)
-            Predictions in the unit of y, shaped like it.
+            Predictions in the unit and shape of y.
 
         Raises
         ------
         ValueError
-            If X has no rows or another number of columns, an id is missing or of another kind than
-            in `fit`, or times are.
+            If X has no rows or a wrong number of columns, or ids or times are missing or of another
+            kind than in `fit`.
         TypeError
-            If X is a lazy frame, or ids are no labels.
+            If X is a lazy frame, or ids are not labels.
         """
         columns = self._columns(_as_frame(X))
         n, shape = len(columns[0]), self._contents.target_shape
@@ -108,7 +111,7 @@ class OnnxPredictor:
         return y.reshape(n, *shape)
 
     def _columns(self, frame: pd.DataFrame) -> list[np.ndarray]:
-        """Return what the graph takes: positions of users and of services, and times if any."""
+        """Return the inputs of the graph: positions of users and services, and times if needed."""
         n_ids = self._contents.n_id_columns
         _check_shape(frame, n_ids, self._contents.n_features)
         check_names(frame.columns[:n_ids], n_ids, n_ids)
@@ -123,8 +126,8 @@ class OnnxPredictor:
         known_kind = id_kind(index.to_numpy())
         if (kind := id_kind(ids)) != known_kind:
             raise ValueError(
-                f"{ID_COLUMNS[side]} ids are of kind {kind} (for example {ids[0]}); fit saw ids of "
-                f"kind {known_kind} (for example {index[0]}). Give the same kind."
+                f"{ID_COLUMNS[side]} ids are of kind {kind} (for example {ids[0]}), but in fit "
+                f"they were of kind {known_kind} (for example {index[0]}). Give the same kind."
             )
         positions = find_ids(index, ids)
         positions[positions < 0] = len(index)
@@ -132,7 +135,7 @@ class OnnxPredictor:
 
 
 def _open(path: Any, n_threads: int) -> InferenceSession:
-    """Make a session of a file; onnxruntime has errors of its own for what it cannot read."""
+    """Open a session of a file; onnxruntime has its own errors for unreadable files."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -142,7 +145,7 @@ def _open(path: Any, n_threads: int) -> InferenceSession:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a path; got {path!r:.60}.")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is no file.")
+        raise FileNotFoundError(f"{path} is not a file.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
@@ -153,17 +156,17 @@ def _open(path: Any, n_threads: int) -> InferenceSession:
         )
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is no file that to_onnx wrote: {reason:.200}.") from error
+        raise ValueError(f"{path} was not written by to_onnx: {reason:.200}.") from error
 
 
 def _read_contents(session: InferenceSession, path: Any) -> Contents:
     metadata = session.get_modelmeta().custom_metadata_map
     if KEY not in metadata:
-        raise ValueError(f"{path} is an ONNX model, but to_onnx did not write it.")
+        raise ValueError(f"{path} is an ONNX model that was not written by to_onnx.")
     try:
         return Contents.from_json(metadata[KEY])
     except ValueError as error:
-        raise ValueError(f"{path} is no file that this skqos can read: {error}.") from error
+        raise ValueError(f"{path} cannot be read by this version of skqos: {error}.") from error
 
 
 def _as_frame(X: Any) -> pd.DataFrame:
@@ -172,7 +175,7 @@ def _as_frame(X: Any) -> pd.DataFrame:
         return frame
     rows = stack_rows(X) if isinstance(X, list | tuple) else np.asarray(unmasked(X))
     if rows.ndim != 2:
-        raise ValueError(f"X must be of 2 dimensions, a row per pair; got {rows.ndim}.")
+        raise ValueError(f"X must have 2 dimensions, with one row per pair; got {rows.ndim}.")
     return as_columns(rows)
 
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     """Export a fitted model to one ONNX file, which `OnnxPredictor` reads.
 
-    The file holds the network as a graph, what the network makes of each user and service as
-    constants, the inverse of the target transform and the ids.
+    The file contains the network as a graph, the encoded users and services as constants, the
+    inverse of the target transform, and the ids.
 
     Parameters
     ----------
     model : estimator or Pipeline
-        A fitted estimator of this package that trains a network, or a fitted pipeline of one
+        Fitted estimator of this package that trains a network, or a fitted Pipeline of a
         `ContextJoiner` and such an estimator.
     path : str or path-like
-        The file to write. Its folder has to exist. An earlier file stays until the new one is
+        File to write. Its folder must exist. An existing file is replaced only when the new one is
         complete.
 
     Raises
@@ -35,31 +35,32 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     NotFittedError
         If `model` is not fitted.
     TypeError
-        If `model` is something else, its ids are neither numbers nor strings, or `path` is no path.
+        If `model` is something else, its ids are neither numbers nor strings, or `path` is not a
+        path.
     ValueError
         If the file would be larger than ONNX allows (2 GiB).
     ImportError
-        Without onnx and onnxscript.
+        If onnx or onnxscript is not installed.
     OSError
-        If the file cannot be written; an earlier one is as it was.
+        If the file cannot be written. An existing file remains unchanged.
 
     See Also
     --------
-    OnnxPredictor : Predicts from it.
-    skqos.persistence.save_model : Saves a model that can be loaded as an estimator.
+    OnnxPredictor : Predict from the file. skqos.persistence.save_model : Save a model that can be
+    loaded as an estimator.
 
     Notes
     -----
-    Rows of the file are those of users and services that training saw, with the context they were
-    fitted with. Of a pipeline, the users and services that only the tables of the `ContextJoiner`
-    have are exported too, represented by their context, as the pipeline predicts them. All other
-    ids are the average user or service at prediction.
+    The file contains the users and services of the training data, with the context with which they
+    were fitted. For a Pipeline, users and services that are only in the tables of the
+    `ContextJoiner` are exported as well, represented by their context as in the predictions of the
+    Pipeline. All other ids are predicted as the average user or service.
 
-    The graph takes one int64 tensor of shape (n,) for each of ``user``, ``service`` and, of a
-    temporal estimator, ``time``, and gives ``qos``, float64 of shape (n, n_targets). Users and
-    services are positions in the lists ``users`` and ``services`` of the JSON text ``skqos`` in
-    the metadata of the file; the position after the last is that of an unknown id. Times are
-    numbers of steps, which `OnnxPredictor` counts where X has time stamps.
+    The inputs of the graph are int64 tensors of shape (n,): ``user``, ``service`` and, for a
+    temporal estimator, ``time``. The output is ``qos``, float64 of shape (n, n_targets). Users and
+    services are positions in the lists ``users`` and ``services`` of the JSON text ``skqos`` in the
+    metadata of the file; the position after the last one is an unknown id. Times are step numbers,
+    which `OnnxPredictor` computes from time stamps.
 
     Quantiles of a model that was fitted with ``intervals=True`` are not exported.
 
@@ -104,11 +105,11 @@ def _check_path(path: Any) -> None:
         raise TypeError(f"path must be a path; got {path!r:.60}.")
     folder = Path(path).parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"{path} was not written: there is no folder {folder}.")
+        raise FileNotFoundError(f"{path} was not written: the folder {folder} does not exist.")
 
 
 def _take_apart(model: Any) -> tuple[BaseQoSRegressor, ContextJoiner | None]:
-    """Return a snapshot of the estimator, and the joiner ahead of it, if there is one."""
+    """Return a snapshot of the estimator, and the joiner before it, if there is one."""
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import check_is_fitted
 
@@ -124,7 +125,7 @@ def _take_apart(model: Any) -> tuple[BaseQoSRegressor, ContextJoiner | None]:
     ):
         raise TypeError(
             "model must be an estimator of skqos that trains a network, or a Pipeline of one "
-            f"ContextJoiner and such an estimator; got {model!r:.120}. Of a search, give its "
+            f"ContextJoiner and such an estimator; got {model!r:.120}. For a search, pass its "
             "best_estimator_."
         )
     for joiner in ahead:
@@ -153,7 +154,7 @@ def _trace(estimator: BaseQoSRegressor, users: ExportedEntities, services: Expor
     from skqos.prediction import copy_module, encode
 
     module = copy_module(estimator.module_).eval()
-    # Not inference_mode: the exporter takes no tensors that were made in it.
+    # no_grad instead of inference_mode, whose tensors the exporter does not accept.
     with torch.no_grad():
         encoded = encode(module, users.newcomers, services.newcomers)
     graph = PairGraph(module, encoded, estimator._state.target_transform)

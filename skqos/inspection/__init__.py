@@ -1,6 +1,6 @@
-"""Displays of what fitted estimators learnt and predict, in the manner of scikit-learn's.
+"""Displays of fitted estimators and their predictions, with the API of scikit-learn's displays.
 
-Importing this takes neither matplotlib nor torch; drawing takes matplotlib.
+Importing this module needs neither matplotlib nor torch; plotting needs matplotlib.
 """
 
 from skqos.inspection._attention import AttentionDisplay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -25,40 +25,42 @@ from skqos.tpmcf.estimator import TPMCFRegressor
 class AttentionDisplay:
     """Attention of `TPMCFRegressor` over the steps of a window, averaged over rows.
 
-    The weights of an estimator with several members are averages over them, too.
+    With several members, the weights are also averaged over the members.
 
-    Use `from_estimator` to draw that of a fitted estimator.
+    Use `from_estimator` to create the plot from a fitted estimator.
 
     Parameters
     ----------
     weights : ndarray of shape (n_samples, n_blocks, n_heads, window, window)
-        What ``attention_weights(X)`` of a fitted estimator returns: attention of the step on the
-        fourth axis to that on the fifth.
+        Result of ``attention_weights(X)`` of a fitted estimator: attention of the step on the
+        fourth axis to the step on the fifth axis.
 
     window_times : ndarray of shape (n_samples, window), default=None
-        What ``window_times(X)`` returns: the time steps of each row's window, integers or time
-        stamps, NaN or NaT where nothing was measured. Without it, all windows count as full.
+        Result of ``window_times(X)``: the time steps of the window of each row, as integers or time
+        stamps, NaN or NaT where nothing was measured. If None, all windows are assumed to be
+        complete.
 
     Attributes
     ----------
     weights, window_times
-        As given.
+        As passed to the constructor.
 
     attention_ : DataFrame of shape (window, window), or (window, n_heads)
-        What is drawn, see `plot`. Labels of steps are their times if all rows have the same full
-        window, else their distance from its last step. NaN of steps that no row has.
+        Plotted values; see `plot`. The labels of steps are their times if all rows have the same
+        complete window, and otherwise their distances from the last step. Steps that are missing in
+        all rows are NaN.
 
     ax_ : Axes
-        Where it is drawn.
+        Axes of the plot.
 
     figure_ : Figure
-        Its figure.
+        Figure of the plot.
 
     image_ : AxesImage or None
-        The heat map.
+        Heat map.
 
     lines_ : list of Line2D or None
-        One a head.
+        Lines of the heads.
 
     Examples
     --------
@@ -85,7 +87,7 @@ class AttentionDisplay:
         estimator: Any,
         X: Any,
         *,
-        kind: str = "matrix",
+        kind: Literal["matrix", "received"] = "matrix",
         block: int = -1,
         head: int | None = None,
         colorbar: bool = True,
@@ -93,14 +95,15 @@ class AttentionDisplay:
         im_kw: dict[str, Any] | None = None,
         line_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the attention of a fitted estimator, averaged over given rows.
+        """Plot the attention of a fitted estimator, averaged over given rows.
 
         Parameters
         ----------
         estimator : TPMCFRegressor or Pipeline
-            Fitted; or a Pipeline that ends in one.
+            Fitted estimator, or a Pipeline that ends with one.
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Rows to average over, as in the estimator's `fit`. Take one to see its own.
+            Rows to average over, with columns as in the estimator's `fit`. With one row, its own
+            attention is plotted.
         kind, block, head, colorbar, ax, im_kw, line_kw
             As in `plot`.
 
@@ -111,9 +114,9 @@ class AttentionDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or another one.
+            If matplotlib is not installed, or the estimator is not fitted or of another class.
         AttributeError
-            If it has no attention (`temporal` or `modules` is set otherwise).
+            If the estimator has no attention, because of `temporal` or `modules`.
         ValueError
             If X is not as described, or as in `plot`.
         """
@@ -131,30 +134,32 @@ class AttentionDisplay:
         self,
         ax: Any = None,
         *,
-        kind: str = "matrix",
+        kind: Literal["matrix", "received"] = "matrix",
         block: int = -1,
         head: int | None = None,
         colorbar: bool = True,
         im_kw: dict[str, Any] | None = None,
         line_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the attention, averaged over rows.
+        """Plot the attention, averaged over rows.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. A new figure by default.
+            Axes to draw on. If None, a new figure is created.
         kind : {"matrix", "received"}, default="matrix"
-            A heat map of the attention of each step (row) to each (column), which sums to 1 along a
-            row; or a line per head: what each step receives from all steps on average.
+            "matrix" is a heat map of the attention of each step (row) to each step (column), which
+            sums to 1 along a row. "received" is one line per head: the attention that each step
+            receives on average.
         block : int, default=-1
-            Block of the encoder, counted from the last if negative.
+            Block of the encoder; negative values count from the last block.
         head : int or None, default=None
-            The head to draw. None averages the heads in a heat map, and draws a line each.
+            Head to plot. If None, the heat map is averaged over the heads, and there is one line
+            per head.
         colorbar : bool, default=True
-            Whether to put a colour bar beside the heat map.
+            Whether to add a colour bar to the heat map.
         im_kw, line_kw : dict, default=None
-            Keywords for ``Axes.imshow`` and for all lines (``Axes.plot``).
+            Keyword arguments for ``Axes.imshow`` and for all lines (``Axes.plot``).
 
         Returns
         -------
@@ -163,22 +168,23 @@ class AttentionDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `kind` is none of the above, `block` or `head` does not exist, or `ax` is no Axes.
+            If `kind` is invalid, `block` or `head` does not exist, or `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         check_option("kind", kind, ("matrix", "received"))
         n_blocks, n_heads = self.weights.shape[1:3]
         _check_position("block", block, n_blocks)
-        heads = range(n_heads)
+        heads = list(range(n_heads))
         if head is not None:
             _check_position("head", head, n_heads)
             heads = [heads[head]]
         averaged = self._average(self.weights[:, block])[heads]
         labels = self._step_labels()
         (self.ax_,) = prepare_axes(ax, 1, (4.5, 3.6))
-        self.image_ = self.lines_ = None
+        self.image_: Any = None
+        self.lines_: list[Any] | None = None
         if kind == "matrix":
             self.attention_ = pd.DataFrame(averaged.mean(axis=0), labels, labels)
             self._draw_matrix(colorbar, im_kw)
@@ -190,20 +196,20 @@ class AttentionDisplay:
         return self
 
     def _average(self, weights: np.ndarray) -> np.ndarray:
-        """Average weights (n, n_heads, window, window) over rows; NaN for steps that no row has."""
+        """Average weights (n, n_heads, window, window) over rows; NaN for steps without rows."""
         present = self._present()
         total = np.einsum("nhij,ni->hij", weights, present)
         with np.errstate(invalid="ignore"):
             return total / present.sum(axis=0)[:, None]
 
     def _present(self) -> np.ndarray:
-        """Tell which steps of each row's window there are."""
+        """Return which steps of the window of each row are present."""
         if self.window_times is None:
             return np.ones((len(self.weights), self.weights.shape[-1]), dtype=bool)
         return ~pd.isna(self.window_times)
 
     def _uniform(self) -> np.ndarray:
-        """Attention that each step of these windows would receive if all attended to all alike."""
+        """Return the attention that each step would receive if all weights were equal."""
         present = self._present()
         alike = present / present.sum(axis=1, keepdims=True)
         return np.nanmean(
@@ -245,7 +251,7 @@ class AttentionDisplay:
         uniform = self._uniform()
         self.ax_.plot(steps, uniform, color="0.6", linewidth=1, zorder=0, label="uniform")
         self.ax_.set(xlabel=steps.name, ylabel="attention received")
-        # Room for the legend above the lines.
+        # Space for the legend above the lines.
         self.ax_.set_ylim(0, 1.4 * max(uniform.max(), self.attention_.to_numpy().max()))
         if not isinstance(steps, pd.DatetimeIndex):
             self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -254,4 +260,4 @@ class AttentionDisplay:
 
 def _check_position(name: str, position: int, n: int) -> None:
     if not -n <= position < n:
-        raise ValueError(f"{name}={position} does not exist: there are {n}, from 0 to {n - 1}.")
+        raise ValueError(f"{name}={position} does not exist; it must be from 0 to {n - 1}.")

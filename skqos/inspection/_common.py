@@ -1,11 +1,11 @@
-"""What the Displays share: ends of pipelines, targets, matplotlib on demand, axes, heat maps."""
+"""Common functions of the displays: pipelines, targets, matplotlib, axes and heat maps."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+P = ParamSpec("P")
 R = TypeVar("R")
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINE_STYLES = ("-", "--", "-.", ":")
 POINTS_PER_INCH = 72
 
 
-# Types of what `plot` and its like take, by name.
+# Types of the options of `plot` and similar functions, by name.
 OPTIONS: dict[str, list[Any]] = {
     "kind": [str, None],
     "stages": [str],
@@ -58,21 +59,21 @@ OPTIONS: dict[str, list[Any]] = {
 }
 
 
-def check_options(function: Callable[..., R]) -> Callable[..., R]:
-    """Decorate a function that groups or draws: its options have to be of the types above."""
+def check_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function whose options must have the types above."""
     names = inspect.signature(function).parameters
     return validated({name: OPTIONS[name] for name in names if name in OPTIONS})(function)
 
 
 def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any:
-    """Return the fitted estimator, or the one at the end of a Pipeline, as it is now.
+    """Return a view of the fitted estimator, or of the last step of a Pipeline.
 
-    It is a view that a later fit in another thread does not change.
+    A later fit in another thread does not change the view.
 
     Raises
     ------
     TypeError
-        If it is none of the given kinds.
+        If it is not of one of the given classes.
     NotFittedError
         If it is not fitted.
     """
@@ -83,26 +84,26 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
         if final is not estimator:
             what = f"a Pipeline that ends in {what}"
         raise TypeError(
-            f"{caller} needs a fitted {names}, or a Pipeline that ends in one; got {what}."
+            f"{caller} needs a fitted {names}, or a Pipeline that ends with one; got {what}."
         )
     check_is_fitted(final)
     return final._snapshot() if isinstance(final, PairRegressor) else final
 
 
 def take_target(y: Any, name: str, target: int | None) -> np.ndarray:
-    """Values of one target, (n,); NaN only in `y_true`; errors as of `find_target`."""
+    """Return the values of one target, (n,); only `y_true` may contain NaN."""
     y = as_target(y, name, allow_nan=name == "y_true")
     columns = y.reshape(len(y), -1)
     return columns[:, find_target(columns.shape[1], name, target)]
 
 
 def predicts_quantiles(estimator: Any, X: Any, caller: str) -> tuple[Any, Any]:
-    """Return the regressor at the end of a Pipeline, as it is now, and X as it gets it.
+    """Return a view of the regressor at the end of a Pipeline, and its input X.
 
     Raises
     ------
     TypeError
-        If its ``predict`` does not take ``quantiles``.
+        If its ``predict`` does not accept ``quantiles``.
     """
     final = last_step(estimator)
     predict = getattr(final, "predict", None)
@@ -110,7 +111,7 @@ def predicts_quantiles(estimator: Any, X: Any, caller: str) -> tuple[Any, Any]:
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     if "quantiles" not in parameters and not takes_any:
         raise TypeError(
-            f"{caller} needs a fitted regressor whose predict takes quantiles; got "
+            f"{caller} needs a fitted regressor whose predict accepts quantiles; got "
             f"{type(final).__name__}."
         )
     final = final._snapshot() if isinstance(final, PairRegressor) else final
@@ -120,46 +121,48 @@ def predicts_quantiles(estimator: Any, X: Any, caller: str) -> tuple[Any, Any]:
 def take_intervals(
     y_true: Any, intervals: Any, target: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values of one target, (n,), and its intervals, (n, 2)."""
+    """Return the values of one target, (n,), and its intervals, (n, 2)."""
     y, lower, upper = check_intervals(y_true, intervals)
     k = find_target(y.shape[1], "y_true", target)
     return y[:, k], np.column_stack([lower[:, k], upper[:, k]])
 
 
 def find_target(n_targets: int, name: str, target: int | None) -> int:
-    """Return the number of the target; ValueError if there are several and none is named."""
+    """Return the number of the target; raise ValueError if it must be given and is not."""
     if target is None:
         if n_targets > 1:
-            raise ValueError(f"{name} has {n_targets} columns: say by `target` which to take.")
+            raise ValueError(f"{name} has {n_targets} columns; select one with `target`.")
         return 0
     if not 0 <= target < n_targets:
-        raise ValueError(f"target={target} is not in {name}, which has {n_targets} column(s).")
+        raise ValueError(
+            f"target={target} does not exist in {name}, which has {n_targets} column(s)."
+        )
     return target
 
 
 def find_groups(groups: Any, X: Any, parameter: str) -> Any:
-    """Return the column of X of that name, or the groups as they are."""
+    """Return the column of X with that name, or the given groups."""
     if not isinstance(groups, str):
         return groups
     frame = to_frame(X, "X")
     columns = [] if frame is None else list(frame.columns)
     if groups not in columns:
         raise ValueError(
-            f"{parameter}={groups!r} is no column of X, which has "
-            f"{columns or 'no names, being an array'}. Name one, or give a label for each row."
+            f"{parameter}={groups!r} is not a column of X, which has "
+            f"{columns or 'no column names'}. Give the name of a column, or a label for each row."
         )
     return frame[groups]
 
 
 def binomial_range(share: Any, n_rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the range of 95 % of the shares of hits among rows that each hit by chance.
+    """Return the range of 95 % of the shares of hits for independent rows.
 
     Parameters
     ----------
     share : float or ndarray of shape (n_groups,)
         Probability of a hit.
     n_rows : ndarray of shape (n_groups,)
-        At least 1.
+        Number of rows, at least 1.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def binomial_range(share: Any, n_rows: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> low.tolist(), high.tolist()
     ([0.7, 0.881], [1.0, 0.918])
     """
-    # Takes its time to import, which only those who draw have.
+    # Slow to import, and only needed for plots.
     from scipy.stats import binom
 
     low, high = binom.interval(0.95, n_rows, share)
@@ -181,7 +184,7 @@ def binomial_range(share: Any, n_rows: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_matplotlib(caller: str) -> None:
-    """Raise ImportError, saying what to install, if there is no matplotlib."""
+    """Raise ImportError with the command to install matplotlib, if it is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -191,21 +194,21 @@ def check_matplotlib(caller: str) -> None:
 
 
 def check_option(name: str, value: Any, options: Sequence[str]) -> None:
-    """Raise ValueError if a parameter is none of its options."""
+    """Raise ValueError if a parameter has an invalid value."""
     if value not in options:
         raise ValueError(f"{name} must be one of {list(options)}; got {value!r}.")
 
 
 def name_targets(n_targets: int, names: Sequence[str] | None) -> list[str]:
-    """Names of targets, "target 0" and so on by default; ValueError if they are too few or many."""
+    """Return the names of targets; raise ValueError if their number is wrong."""
     if names is None:
         return [f"target {k}" for k in range(n_targets)]
     with about("target_names"):
         names = list(names)
     if len(names) != n_targets:
         raise ValueError(
-            f"target_names must have a name for each of the {n_targets} targets; got {len(names)}: "
-            f"{list(names)}."
+            f"target_names must contain a name for each of the {n_targets} targets; got "
+            f"{len(names)}: {list(names)}."
         )
     return [str(name) for name in names]
 
@@ -213,23 +216,23 @@ def name_targets(n_targets: int, names: Sequence[str] | None) -> list[str]:
 def prepare_axes(
     ax: Any, n_panels: int, size: tuple[float, float], width_ratios: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Return the given axes, or those of a new figure.
+    """Return the given axes, or the axes of a new figure.
 
     Parameters
     ----------
     ax : Axes, array-like of Axes, or None
-        What `plot` was given.
+        Argument of `plot`.
     n_panels : int
-        How many are needed.
+        Number of panels.
     size : tuple of float
         Width and height of a new figure, in inches.
     width_ratios : sequence of float, default=None
-        Of the axes of a new figure.
+        Width ratios of the axes of a new figure.
 
     Raises
     ------
     ValueError
-        If the number of axes is another, or one of them is none.
+        If the number of axes is wrong, or one of them is not an Axes.
     """
     if ax is None:
         import matplotlib.pyplot as plt
@@ -245,17 +248,17 @@ def prepare_axes(
     if len(axes) != n_panels or not all(isinstance(one, Axes) for one in axes):
         kinds = ", ".join(sorted({type(one).__name__ for one in axes}))
         raise ValueError(
-            f"ax must hold as many matplotlib Axes as there are panels, {n_panels}; got "
+            f"ax must contain one matplotlib Axes for each of the {n_panels} panels; got "
             f"{len(axes)} of type {kinds}."
         )
     return axes
 
 
 def style(artist: type, defaults: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
-    """Keywords of an artist: the given ones, which may have short names, over the defaults."""
+    """Return keyword arguments of an artist; the given ones, also as aliases, replace defaults."""
     from matplotlib.cbook import normalize_kwargs
 
-    return {**defaults, **normalize_kwargs(given, artist)}
+    return {**defaults, **normalize_kwargs(given or {}, artist)}
 
 
 def draw_heat_map(
@@ -266,26 +269,26 @@ def draw_heat_map(
     im_kw: dict[str, Any] | None = None,
     colorbar_label: str | None = None,
 ) -> tuple[AxesImage, np.ndarray | None]:
-    """Draw a table as an image whose ticks are the labels of its rows and columns.
+    """Plot a table as an image; the ticks are the labels of its rows and columns.
 
     Parameters
     ----------
     ax : Axes
         Where.
     values : DataFrame
-        Colours; NaN is left blank.
+        Plotted values; NaN is blank.
     texts : ndarray of str of the shape of `values`, default=None
-        Written into the cells that are not NaN.
+        Texts of the cells that are not NaN.
     im_kw : dict, default=None
-        For ``imshow``.
+        Keyword arguments for ``imshow``.
     colorbar_label : str, default=None
-        Label of a colour bar beside the axes; none without it.
+        Label of the colour bar. If None, there is no colour bar.
 
     Returns
     -------
     image : AxesImage
     texts : ndarray of Text of the shape of `values`, or None
-        None in cells without a text.
+        Texts of the cells; None for cells without text.
     """
     options = {"cmap": "viridis", "aspect": "auto", "interpolation": "nearest", **(im_kw or {})}
     image = ax.imshow(values.to_numpy(dtype=np.float64), **options)
@@ -300,13 +303,13 @@ def draw_heat_map(
 
 
 def _row_size(ax: Axes, n_rows: int) -> float:
-    """Size of letters that fit the height of a row, in points."""
+    """Return the font size in points that fits the height of a row."""
     height = ax.get_window_extent().height / ax.figure.dpi * POINTS_PER_INCH
     return float(np.clip(0.75 * height / n_rows, 3, 9))
 
 
 def _write_cells(ax: Axes, image: AxesImage, texts: np.ndarray) -> np.ndarray:
-    """Write into cells, light on dark and dark on light."""
+    """Write texts into cells, in a colour that contrasts with the cell."""
     values = image.get_array()
     written = np.full(texts.shape, None, dtype=object)
     for row, column in np.argwhere(~np.ma.getmaskarray(values)):

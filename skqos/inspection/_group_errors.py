@@ -36,7 +36,7 @@ def group_errors(
     max_groups: int | None = 10,
     target: int | None = None,
 ) -> pd.DataFrame:
-    """Mean absolute error of each group of users, of services, or of both together.
+    """Mean absolute error of each group of users, of services, or of both.
 
     Parameters
     ----------
@@ -47,32 +47,33 @@ def group_errors(
         Finite predictions in the unit of `y_true`.
 
     user_groups, service_groups : array-like of shape (n_samples,), default=None
-        The group of each row's user and service, labels of any kind; a missing value is the group
-        "unknown". At least one of the two.
+        Group of the user and of the service of each row, as labels of any kind; a missing value is
+        the group "unknown". At least one of the two must be given.
 
     min_rows : int, default=10
-        Groups of fewer observed rows become one, "other".
+        Groups with fewer observed rows are merged into the group "other".
 
     max_groups : int or None, default=10
-        Of the groups of a side, "other" not counted, only so many of the largest stay apart from
-        "other". None keeps all.
+        Maximum number of groups of users, and of services, in addition to "other". The largest
+        groups are kept and the others merged. If None, all are kept.
 
     target : int, default=None
-        The column of `y_true` and `y_pred`, where they have several.
+        Column of `y_true` and `y_pred`. Required if they have several.
 
     Returns
     -------
     DataFrame of shape (n_groups, 2)
-        Columns: ``mean_absolute_error``, in the unit of y, and ``n_rows``, the observed rows. The
-        index holds labels as strings: the users' groups, the services', or a level for each; the
-        groups of a level stand in falling order of their error, "other" last. The levels are
-        named as the groups are, if those are Series, else user_group and service_group.
+        The columns are ``mean_absolute_error``, in the unit of y, and ``n_rows``, the number of
+        observed rows. The index holds the labels of the user groups, of the service groups, or one
+        level for each, as strings. The groups of a level are in descending order of their error,
+        with "other" last. If the groups are Series, the levels have their names, otherwise
+        user_group and service_group.
 
     Raises
     ------
     ValueError
-        If lengths differ, there are no groups or no observed rows, y has several columns and no
-        `target`, or a parameter is out of its range.
+        If lengths differ, there are no groups or no observed rows, y has several columns and
+        `target` is None, or a parameter is out of range.
 
     Examples
     --------
@@ -90,7 +91,7 @@ def group_errors(
     check_same_length(y_true=y_true, y_pred=y_pred)
     observed = ~np.isnan(y_true)
     if not observed.any():
-        raise ValueError("y_true is NaN in every row: there are no errors to group.")
+        raise ValueError("y_true is NaN in every row; at least one observed value is needed.")
     keys = [
         _merge_small(_read_labels(groups, side, len(y_true))[observed], min_rows, max_groups)
         for side, groups in (("user", user_groups), ("service", service_groups))
@@ -104,46 +105,46 @@ def group_errors(
         _worst_first(table, level).get_indexer(table.index.get_level_values(level))
         for level in range(len(keys))
     ]
-    # The last key that lexsort is given is its first.
+    # The last key of lexsort is the primary one.
     return table.iloc[np.lexsort(ranks[::-1])]
 
 
 class GroupErrorDisplay:
     """Mean absolute errors by group of users and of services.
 
-    A heat map where rows are grouped by both, else bars. Use `from_estimator` or `from_predictions`
-    to group rows and draw.
+    Rows grouped by both are shown as a heat map, and otherwise as bars. Use `from_estimator` or
+    `from_predictions` to create the plot.
 
     Parameters
     ----------
     errors : DataFrame
-        What `group_errors` returns.
+        Result of `group_errors`.
 
     Attributes
     ----------
     errors : DataFrame
-        As given.
+        As passed to the constructor.
 
     mean_absolute_error : float
-        Of all rows together.
+        Mean absolute error of all rows.
 
     ax_ : Axes
-        Where it is drawn.
+        Axes of the plot.
 
     figure_ : Figure
-        Its figure.
+        Figure of the plot.
 
     image_ : AxesImage or None
-        The heat map: users' groups down, services' across.
+        Heat map, with user groups as rows and service groups as columns.
 
     bars_ : BarContainer or None
-        A bar a group, from the top.
+        Bars of the groups, from top to bottom.
 
     text_ : ndarray of Text, or None
-        The errors and counts, in the cells or beside the bars; None in a cell without rows.
+        Errors and counts, in the cells or beside the bars; None for a cell without rows.
 
     line_ : Line2D or None
-        The error of all rows, across the bars.
+        Error of all rows, as a line across the bars.
 
     Examples
     --------
@@ -183,7 +184,7 @@ class GroupErrorDisplay:
         im_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the errors of any fitted regressor on given rows.
+        """Plot the errors of a fitted regressor on given rows.
 
         Parameters
         ----------
@@ -192,10 +193,10 @@ class GroupErrorDisplay:
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Rows, as in the estimator's `fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What was measured there; NaN where nothing was.
+            Measured QoS of these rows; NaN where nothing was observed.
         user_groups, service_groups : str or array-like of shape (n_samples,), default=None
-            As in `group_errors`; or the name of a column that X has at the end of a Pipeline, such
-            as ``"user_country"`` after a `ContextJoiner`.
+            As in `group_errors`, or the name of a column of X after the transformers of a Pipeline,
+            for example ``"user_country"`` after a `ContextJoiner`.
         min_rows, max_groups, target
             As in `group_errors`.
         include_values, colorbar, ax, im_kw, bar_kw
@@ -208,9 +209,9 @@ class GroupErrorDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or does not predict.
+            If matplotlib is not installed, or the estimator is not fitted or has no `predict`.
         ValueError
-            If a named column is not there; or as in `group_errors` and `plot`.
+            If a column does not exist, and as in `group_errors` and `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
         check_matplotlib(caller)
@@ -251,7 +252,7 @@ class GroupErrorDisplay:
         im_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the errors of given predictions.
+        """Plot the errors of given predictions.
 
         Parameters
         ----------
@@ -267,7 +268,7 @@ class GroupErrorDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
             As in `group_errors` and `plot`.
         """
@@ -295,18 +296,18 @@ class GroupErrorDisplay:
         im_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the errors: a heat map of both groups, or bars of one.
+        """Plot the errors: a heat map for both kinds of groups, or bars for one.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. A new figure by default.
+            Axes to draw on. If None, a new figure is created.
         include_values : bool, default=True
-            Whether to write the errors and the number of rows into the cells or beside the bars.
+            Whether to write the errors and the numbers of rows into the cells or beside the bars.
         colorbar : bool, default=True
-            Whether to put a colour bar beside the heat map.
+            Whether to add a colour bar to the heat map.
         im_kw, bar_kw : dict, default=None
-            Keywords for ``Axes.imshow`` and for ``Axes.barh``.
+            Keyword arguments for ``Axes.imshow`` and for ``Axes.barh``.
 
         Returns
         -------
@@ -315,12 +316,15 @@ class GroupErrorDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is no Axes.
+            If `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
-        self.image_ = self.bars_ = self.line_ = self.text_ = None
+        self.image_: Any = None
+        self.bars_: Any = None
+        self.line_: Any = None
+        self.text_: np.ndarray | None = None
         if self.errors.index.nlevels == 2:
             self._draw_heat_map(ax, include_values, colorbar, im_kw)
         else:
@@ -368,11 +372,11 @@ class GroupErrorDisplay:
                 f"{_as_text(error)} (n={n:,})"
                 for error, n in zip(errors, self.errors["n_rows"], strict=True)
             ]
-            # Legible on the line of all rows, too.
+            # Readable also on the line of all rows.
             blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             texts = self.ax_.bar_label(self.bars_, labels, padding=3, fontsize=8, bbox=blank)
             self.text_ = np.array(texts, dtype=object)
-            # Room for the longest.
+            # Space for the longest label.
             self.ax_.set_xlim(right=1.3 * max(errors.max(), self.mean_absolute_error))
         self.ax_.set(xlabel="mean absolute error", ylabel=errors.index.name)
         self.ax_.legend(frameon=False, loc="lower right")
@@ -386,18 +390,18 @@ def _check_limits(min_rows: int, max_groups: int | None) -> None:
 
 
 def _read_labels(groups: Any, side: str, n_rows: int) -> pd.Series:
-    """Labels as strings, a missing one as "unknown"."""
+    """Return labels as strings, with "unknown" for missing ones."""
     name = getattr(groups, "name", None) or f"{side}_group"
     labels = pd.Series(np.asarray(groups, dtype=object), name=str(name))
     if len(labels) != n_rows:
         raise ValueError(
-            f"{side}_groups has {len(labels)} labels for {n_rows} rows; give one a row."
+            f"{side}_groups has {len(labels)} labels for {n_rows} rows; give one for each row."
         )
     return labels.map(str).where(labels.notna(), UNKNOWN)
 
 
 def _merge_small(labels: pd.Series, min_rows: int, max_groups: int | None) -> pd.Series:
-    """Put all but the largest groups together."""
+    """Merge all but the largest groups."""
     sizes = labels[labels != OTHER].value_counts().sort_index()
     sizes = sizes.sort_values(ascending=False, kind="stable")
     kept = sizes[sizes >= min_rows].index[:max_groups]
@@ -405,7 +409,7 @@ def _merge_small(labels: pd.Series, min_rows: int, max_groups: int | None) -> pd
 
 
 def _worst_first(errors: pd.DataFrame, level: int) -> pd.Index:
-    """Order the groups of a level by their error, the largest first; "other" last."""
+    """Order the groups of a level by descending error, with "other" last."""
     rows = errors["n_rows"].groupby(level=level).sum()
     total = (errors["mean_absolute_error"] * errors["n_rows"]).groupby(level=level).sum()
     order = (total / rows).sort_values(ascending=False, kind="stable").index
@@ -414,7 +418,7 @@ def _worst_first(errors: pd.DataFrame, level: int) -> pd.Index:
 
 
 def _cell_texts(values: pd.DataFrame, counts: pd.DataFrame) -> np.ndarray:
-    """Error and number of rows of each cell; empty where it has none."""
+    """Return the error and the number of rows of each cell as text; empty without rows."""
     texts = np.full(values.shape, "", dtype=object)
     for row, column in np.argwhere(values.notna().to_numpy()):
         error, n = values.iat[row, column], counts.iat[row, column]
@@ -423,5 +427,5 @@ def _cell_texts(values: pd.DataFrame, counts: pd.DataFrame) -> np.ndarray:
 
 
 def _as_text(error: float) -> str:
-    """Write three digits, and no power of ten for a large error."""
+    """Format with three digits, without a power of ten for large errors."""
     return f"{error:#.3g}" if error < 99.5 else f"{error:,.0f}"

@@ -1,4 +1,4 @@
-"""Which share of values prediction intervals cover, by band of the prediction or by group."""
+"""Coverage of prediction intervals by band of the prediction or by group."""
 
 from __future__ import annotations
 
@@ -22,55 +22,55 @@ from skqos.inspection._common import (
 )
 from skqos.metrics._intervals import cover_rows, group_rows, interval_quantiles
 
-# More labels than that cannot be read.
+# More labels are not readable.
 MAX_LABELS = 40
 
 
 class IntervalCoverageDisplay:
-    """Share of values that prediction intervals cover, by band of the prediction or by group.
+    """Coverage of prediction intervals by band of the prediction or by group.
 
-    A point for each band or group, a line at the share that was asked for, and behind each point
-    the range in which 95 % of such shares lie by chance where that many rows are covered as
-    promised. Use `from_estimator` or `from_predictions` to count rows and draw.
+    There is a point for each band or group, and a line at the confidence level. The bar behind a
+    point is the range that contains 95 % of the shares expected for this number of rows if the
+    intervals are calibrated. Use `from_estimator` or `from_predictions` to create the plot.
 
     Parameters
     ----------
     coverage : DataFrame of shape (n_groups, 2)
-        Columns: ``coverage``, from 0 to 1, and ``n_rows``, the observed rows. The index holds
-        bands, as an IntervalIndex, or labels; its name is that of the axis.
+        The columns are ``coverage``, from 0 to 1, and ``n_rows``, the number of observed rows. The
+        index holds bands, as an IntervalIndex, or labels; its name is the label of the axis.
 
     confidence_level : float, default=0.9
-        The share that was asked for.
+        Confidence level of the intervals.
 
     Attributes
     ----------
     coverage : DataFrame
-        As given.
+        As passed to the constructor.
 
     confidence_level : float
-        As given.
+        As passed to the constructor.
 
     shown_ : DataFrame
-        What is drawn, from the left: bands in their order, groups by rising coverage.
+        Plotted rows from left to right: bands in their order, groups by ascending coverage.
 
     ax_ : Axes
-        Where it is drawn.
+        Axes of the plot.
 
     figure_ : Figure
-        Its figure.
+        Figure of the plot.
 
     line_ : Line2D
-        The points.
+        Points of the bands or groups.
 
     level_line_ : Line2D
-        The share that was asked for.
+        Line at the confidence level.
 
     bars_ : BarContainer
-        The ranges.
+        Ranges of the expected shares.
 
     See Also
     --------
-    skqos.metrics.interval_coverage : The shares alone.
+    skqos.metrics.interval_coverage : Compute the coverage.
 
     Examples
     --------
@@ -106,23 +106,23 @@ class IntervalCoverageDisplay:
         line_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the coverage of a fitted regressor's intervals on given rows.
+        """Plot the coverage of the intervals of a fitted regressor on given rows.
 
         Parameters
         ----------
         estimator : regressor or Pipeline
-            Fitted; its ``predict`` takes ``quantiles``.
+            Fitted regressor whose ``predict`` accepts ``quantiles``.
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Rows, as in the estimator's `fit`, that training did not see.
+            Rows with columns as in the estimator's `fit`. They should not be training rows.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What was measured there; NaN where nothing was.
+            Measured QoS of these rows; NaN where nothing was observed.
         groups : str or array-like of shape (n_samples,), default=None
-            A label for each row, or the name of a column that X has at the end of a Pipeline, such
-            as ``"user"``. None takes bands of the prediction.
+            Label of each row, or the name of a column of X after the transformers of a Pipeline,
+            for example ``"user"``. If None, the rows are divided into bands of the prediction.
         n_bands, min_rows, target
             As in `from_predictions`.
         confidence_level : float, default=0.9
-            Of the intervals, in (0, 1).
+            Confidence level of the intervals, in (0, 1).
         ax, line_kw, bar_kw
             As in `plot`.
 
@@ -133,9 +133,10 @@ class IntervalCoverageDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or does not predict quantiles.
+            If matplotlib is not installed, or the estimator is not fitted or does not predict
+            quantiles.
         ValueError
-            If a named column is not there; or as in `from_predictions`.
+            If a column does not exist, and as in `from_predictions`.
         """
         caller = f"{cls.__name__}.from_estimator"
         check_matplotlib(caller)
@@ -175,7 +176,7 @@ class IntervalCoverageDisplay:
         line_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the coverage of given intervals.
+        """Plot the coverage of given intervals.
 
         Parameters
         ----------
@@ -184,17 +185,18 @@ class IntervalCoverageDisplay:
         intervals : array-like of shape (n_samples, 2) or (n_samples, n_targets, 2)
             Lower and upper end of each interval.
         groups : array-like of shape (n_samples,), default=None
-            A label for each row, such as its user.
+            Label of each row, for example its user.
         by : array-like of shape (n_samples,), default=None
-            Numbers to divide into bands, such as the predictions. Either this or `groups`.
+            Numbers that are divided into bands, for example the predictions. Either `by` or
+            `groups` must be given.
         n_bands : int, default=10
-            Number of bands of `by`, which hold about as many rows each.
+            Number of bands of `by`, with about the same number of rows.
         min_rows : int, default=1
-            Bands and groups of fewer observed rows are left out.
+            Minimum number of observed rows; smaller bands and groups are omitted.
         confidence_level : float, default=0.9
-            The share that the intervals are to cover, in (0, 1).
+            Confidence level of the intervals, in (0, 1).
         target : int, default=None
-            The column of `y_true` and of `intervals`, where they have several.
+            Column of `y_true` and of `intervals`. Required if they have several.
         ax, line_kw, bar_kw
             As in `plot`.
 
@@ -205,10 +207,10 @@ class IntervalCoverageDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            As in `skqos.metrics.interval_coverage` and in `plot`; if there are several targets and
-            no `target`, or no group has `min_rows` observed rows.
+            As in `skqos.metrics.interval_coverage` and in `plot`, if there are several targets and
+            `target` is None, or if no group has `min_rows` observed rows.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         if min_rows < 1:
@@ -227,14 +229,14 @@ class IntervalCoverageDisplay:
         line_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the shares.
+        """Plot the coverage.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. A new figure by default.
+            Axes to draw on. If None, a new figure is created.
         line_kw, bar_kw : dict, default=None
-            Keywords for the points (``Axes.plot``) and the ranges (``Axes.bar``).
+            Keyword arguments for the points (``Axes.plot``) and the ranges (``Axes.bar``).
 
         Returns
         -------
@@ -243,9 +245,9 @@ class IntervalCoverageDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is no Axes.
+            If `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.lines import Line2D
@@ -287,7 +289,7 @@ class IntervalCoverageDisplay:
 
 
 def _count(covers: np.ndarray, codes: np.ndarray, index: pd.Index, min_rows: int) -> pd.DataFrame:
-    """Return the coverage and the number of observed rows of each group that has enough."""
+    """Return the coverage and the number of observed rows of each group with enough rows."""
     table = pd.Series(covers).groupby(codes).agg(["mean", "count"])
     table.columns = ["coverage", "n_rows"]
     table.index = index[table.index]

@@ -1,4 +1,4 @@
-"""Latent states of regions, sorted so that regions that share a state stand together."""
+"""Heat maps of the latent states of regions."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ SIDES = ("user", "service")
 
 
 class LatentStateDisplay:
-    """P(state given region) of one kind of region, a heat map for users and one for services.
+    """Heat maps of P(state given region) of one kind of region, for users and for services.
 
-    Use `from_estimator` to draw those of a fitted estimator.
+    Use `from_estimator` to create the plot from a fitted estimator.
 
     Parameters
     ----------
     states : DataFrame of shape (n_regions, n_states)
-        P(state given region), as in ``latent_states_`` of `R2SLRegressor`: the index has the levels
-        side ("user", "service") and region, in which NaN is the region "unknown".
+        P(state given region), as in ``latent_states_`` of `R2SLRegressor`. The index has the levels
+        side ("user", "service") and region; NaN is the region "unknown".
 
     n_entities : Series, default=None
-        How many users or services each region has, by the index of `states`. Without it the
-        first regions count as the largest.
+        Number of users or services of each region, with the index of `states`. If None, the first
+        regions are treated as the largest.
 
     kind : str, default="region"
-        What the regions are.
+        Kind of region.
 
     Attributes
     ----------
     states, n_entities, kind
-        As given.
+        As passed to the constructor.
 
     shown_ : dict of str to DataFrame
-        By side, the rows that are drawn, from top to bottom.
+        Plotted rows of each side, from top to bottom.
 
     axes_ : ndarray of Axes of shape (2,)
-        Of users and of services.
+        Axes of users and of services.
 
     figure_ : Figure
-        Theirs.
+        Figure of the plot.
 
     images_ : dict of str to AxesImage
-        By side.
+        Heat map of each side.
 
     Examples
     --------
@@ -91,15 +91,15 @@ class LatentStateDisplay:
         ax: Any = None,
         im_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the latent states of a fitted estimator.
+        """Plot the latent states of a fitted estimator.
 
         Parameters
         ----------
         estimator : R2SLRegressor, RegionalLatentStates or Pipeline
-            Fitted; or a Pipeline that ends in one.
+            Fitted estimator, or a Pipeline that ends with one.
         kind : str, default=None
-            The kind of region, one of ``region_features_``; its first by default. For
-            `RegionalLatentStates`, which knows of one kind and no name of it, a name to show.
+            Kind of region, one of ``region_features_``; the first one by default. For
+            `RegionalLatentStates`, which has one kind without a name, the name in the plot.
         n_regions, colorbar, ax, im_kw
             As in `plot`.
 
@@ -110,9 +110,9 @@ class LatentStateDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or another one.
+            If matplotlib is not installed, or the estimator is not fitted or of another class.
         ValueError
-            If it has no latent states, or none of that kind; or as in `plot`.
+            If it has no latent states, or none of this kind, and as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
         check_matplotlib(caller)
@@ -134,20 +134,21 @@ class LatentStateDisplay:
         colorbar: bool = True,
         im_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw a heat map for users and one for services: a row a region, a column a state.
+        """Plot heat maps for users and for services, with regions as rows and states as columns.
 
         Rows are sorted by their most probable state, then by its probability.
 
         Parameters
         ----------
         ax : array-like of Axes of shape (2,), default=None
-            Where to draw users and services. A new figure by default.
+            Axes for users and for services. If None, a new figure is created.
         n_regions : int or None, default=30
-            At most so many regions a side, those with the most entities. None draws all.
+            Maximum number of regions of each side; those with the most entities are plotted. If
+            None, all are plotted.
         colorbar : bool, default=True
-            Whether to put a colour bar beside the services.
+            Whether to add a colour bar.
         im_kw : dict, default=None
-            Keywords for ``Axes.imshow``.
+            Keyword arguments for ``Axes.imshow``.
 
         Returns
         -------
@@ -156,9 +157,9 @@ class LatentStateDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is of the wrong length or `n_regions` is below 1.
+            If `ax` has the wrong length or `n_regions` is below 1.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         if n_regions is not None and n_regions < 1:
@@ -180,7 +181,7 @@ class LatentStateDisplay:
         return self
 
     def _select(self, side: str, n_regions: int | None) -> pd.DataFrame:
-        """Rows of the largest regions of a side, those of the same state together."""
+        """Return the rows of the largest regions of a side, sorted by state."""
         is_side = self.states.index.get_level_values(0) == side
         table = self.states[is_side].droplevel(0)
         if self.n_entities is not None and n_regions is not None:
@@ -205,9 +206,9 @@ def _find_kind(model: R2SLRegressor, kind: str | None) -> str:
     kinds = model.region_features_
     if not kinds:
         raise ValueError(
-            "This R2SLRegressor has no latent states: it was fitted without regions, which are "
-            "categorical context of users and services alike, such as 'user_country' and "
-            "'service_country'."
+            "This R2SLRegressor has no latent states, because it was fitted without regions. "
+            "Regions are categorical context of both users and services, such as "
+            "'user_country' and 'service_country'."
         )
     if kind is None:
         return kinds[0]
@@ -216,7 +217,7 @@ def _find_kind(model: R2SLRegressor, kind: str | None) -> str:
 
 
 def _count_entities(model: R2SLRegressor, kind: str, states: pd.DataFrame) -> pd.Series:
-    """Users or services of each region, by the index of its states."""
+    """Return the number of users or services of each region, with the index of the states."""
     counts = []
     for side, encoder in zip(SIDES, (model.users_, model.services_), strict=True):
         column = encoder.shared_names[kind]

@@ -1,4 +1,4 @@
-"""Prediction intervals beside what was measured, row by row."""
+"""Prediction intervals and measurements of rows."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from skqos.metrics._intervals import interval_quantiles
 
 
 class PredictionIntervalDisplay:
-    """Prediction intervals beside what was measured, row by row, in the order of the prediction.
+    """Prediction intervals and measurements of rows, in the order of the prediction.
 
-    Use `from_estimator` or `from_predictions` to draw.
+    Use `from_estimator` or `from_predictions` to create the plot.
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples,)
-        What was measured, NaN nowhere.
+        Measured values, without NaN.
 
     intervals : ndarray of shape (n_samples, 2)
-        Lower and upper ends.
+        Lower and upper ends of the intervals.
 
     y_pred : ndarray of shape (n_samples,), default=None
-        The predictions. Rows are in the order of the middle of the interval without.
+        Predictions. If None, rows are in the order of the centres of their intervals.
 
     Attributes
     ----------
     y_true, intervals, y_pred : ndarray or None
-        As given.
+        As passed to the constructor.
 
     rows_ : ndarray of int of shape (n_shown,)
-        The rows that are drawn, from the left.
+        Plotted rows, from left to right.
 
     ax_ : Axes
-        Where they are drawn.
+        Axes of the plot.
 
     figure_ : Figure
-        Its figure.
+        Figure of the plot.
 
     fill_ : FillBetweenPolyCollection
-        The intervals.
+        Intervals.
 
     line_ : Line2D or None
-        The predictions.
+        Predictions.
 
     covered_, missed_ : PathCollection
-        What was measured, inside the interval and outside.
+        Measured values inside and outside the interval.
 
     Examples
     --------
@@ -94,18 +94,18 @@ class PredictionIntervalDisplay:
         fill_kw: dict[str, Any] | None = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw a fitted regressor's predictions and intervals of given rows.
+        """Plot the predictions and intervals of a fitted regressor on given rows.
 
         Parameters
         ----------
         estimator : regressor or Pipeline
-            Fitted; its ``predict`` takes ``quantiles``.
+            Fitted regressor whose ``predict`` accepts ``quantiles``.
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Rows, as in the estimator's `fit`, that training did not see.
+            Rows with columns as in the estimator's `fit`. They should not be training rows.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What was measured there; NaN where nothing was.
+            Measured QoS of these rows; NaN where nothing was observed.
         confidence_level : float, default=0.9
-            Of the intervals, in (0, 1).
+            Confidence level of the intervals, in (0, 1).
         target
             As in `from_predictions`.
         max_rows, ax, line_kw, fill_kw, scatter_kw
@@ -118,7 +118,8 @@ class PredictionIntervalDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or does not predict quantiles.
+            If matplotlib is not installed, or the estimator is not fitted or does not predict
+            quantiles.
         ValueError
             As in `from_predictions`.
         """
@@ -152,18 +153,18 @@ class PredictionIntervalDisplay:
         fill_kw: dict[str, Any] | None = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw given intervals.
+        """Plot given intervals.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Observed values in any unit; rows with NaN, where nothing was observed, are left out.
+            Observed values in any unit; rows with NaN, where nothing was observed, are omitted.
         intervals : array-like of shape (n_samples, 2) or (n_samples, n_targets, 2)
             Lower and upper end of each interval.
         y_pred : array-like of the shape of `y_true`, default=None
             Finite predictions.
         target : int, default=None
-            The column of all of them, where they have several.
+            Column of `y_true`, `intervals` and `y_pred`. Required if they have several.
         max_rows, ax, line_kw, fill_kw, scatter_kw
             As in `plot`.
 
@@ -174,21 +175,22 @@ class PredictionIntervalDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            As in `skqos.metrics.interval_coverage` and in `plot`; if there are several targets and
-            no `target`, or nothing was observed.
+            As in `skqos.metrics.interval_coverage` and in `plot`, if there are several targets and
+            `target` is None, or if there is no observation.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         y, ends = take_intervals(y_true, intervals, target)
         observed = ~np.isnan(y)
         if not observed.any():
-            raise ValueError("y_true is NaN in every row: there is nothing to draw.")
+            raise ValueError("y_true is NaN in every row; at least one observed value is needed.")
+        predicted = None
         if y_pred is not None:
-            y_pred = take_target(y_pred, "y_pred", target)
-            check_same_length(y_true=y, y_pred=y_pred)
-            y_pred = y_pred[observed]
-        display = cls(y_true=y[observed], intervals=ends[observed], y_pred=y_pred)
+            predicted = take_target(y_pred, "y_pred", target)
+            check_same_length(y_true=y, y_pred=predicted)
+            predicted = predicted[observed]
+        display = cls(y_true=y[observed], intervals=ends[observed], y_pred=predicted)
         return display.plot(
             ax, max_rows=max_rows, line_kw=line_kw, fill_kw=fill_kw, scatter_kw=scatter_kw
         )
@@ -203,17 +205,17 @@ class PredictionIntervalDisplay:
         fill_kw: dict[str, Any] | None = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw intervals, predictions and what was measured.
+        """Plot intervals, predictions and measured values.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. A new figure by default.
+            Axes to draw on. If None, a new figure is created.
         max_rows : int, default=200
-            Draw so many rows at most, evenly spaced in the order of the prediction.
+            Maximum number of plotted rows, evenly spaced in the order of the prediction.
         line_kw, fill_kw, scatter_kw : dict, default=None
-            Keywords for the predictions (``Axes.plot``), the intervals (``Axes.fill_between``) and
-            what was measured (``Axes.scatter``).
+            Keyword arguments for the predictions (``Axes.plot``), the intervals
+            (``Axes.fill_between``) and the measured values (``Axes.scatter``).
 
         Returns
         -------
@@ -222,9 +224,9 @@ class PredictionIntervalDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is no Axes.
+            If `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.collections import PolyCollection

@@ -1,8 +1,8 @@
-"""Predicted probabilities of meeting a limit beside how often it was met."""
+"""Calibration of predicted probabilities of meeting a limit."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -26,47 +26,48 @@ STRATEGIES = ("uniform", "quantile")
 
 
 class ProbabilityCalibrationDisplay:
-    """How often a limit was met, where it was predicted to be met with some probability.
+    """Calibration of the predicted probability of meeting a limit.
 
-    A point for each bin of the probability P(y <= limit), the diagonal of perfect calibration, and
-    behind each point the range in which 95 % of such shares lie by chance. Use `from_estimator` or
-    `from_predictions` to count rows and draw.
+    There is a point for each bin of the probability P(y <= limit), and the diagonal of perfect
+    calibration. The bar behind a point is the range that contains 95 % of the shares expected for
+    this number of rows if the probabilities are calibrated. Use `from_estimator` or
+    `from_predictions` to create the plot.
 
     Parameters
     ----------
     calibration : DataFrame of shape (n_bins, 3)
-        Columns: ``probability``, the mean of the predicted ones, ``share``, how often the limit was
-        met, and ``n_rows``, the observed rows.
+        The columns are ``probability``, the mean predicted probability, ``share``, the share of
+        rows that met the limit, and ``n_rows``, the number of observed rows.
 
     limit : float
-        In the unit of y.
+        Limit in the unit of y.
 
     Attributes
     ----------
     calibration : DataFrame
-        As given.
+        As passed to the constructor.
 
     limit : float
-        As given.
+        As passed to the constructor.
 
     ax_ : Axes
-        Where it is drawn.
+        Axes of the plot.
 
     figure_ : Figure
-        Its figure.
+        Figure of the plot.
 
     line_ : Line2D
-        The points.
+        Points of the bins.
 
     diagonal_ : Line2D
-        Perfect calibration.
+        Line of perfect calibration.
 
     bars_ : BarContainer
-        The ranges.
+        Ranges of the expected shares.
 
     See Also
     --------
-    sklearn.calibration.CalibrationDisplay : Of classifiers.
+    sklearn.calibration.CalibrationDisplay : Calibration of classifiers.
 
     Examples
     --------
@@ -94,22 +95,22 @@ class ProbabilityCalibrationDisplay:
         *,
         limit: float,
         n_bins: int = 10,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         target: int | None = None,
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the calibration of a fitted regressor on given rows.
+        """Plot the calibration of a fitted regressor on given rows.
 
         Parameters
         ----------
         estimator : regressor or Pipeline
-            Fitted; it has a method ``predict_probability(X, limit)``.
+            Fitted regressor with a method ``predict_probability(X, limit)``.
         X : array-like or DataFrame of shape (n_samples, n_columns)
-            Rows, as in the estimator's `fit`, that training did not see.
+            Rows with columns as in the estimator's `fit`. They should not be training rows.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What was measured there; NaN where nothing was.
+            Measured QoS of these rows; NaN where nothing was observed.
         limit, n_bins, strategy, target
             As in `from_predictions`.
         ax, line_kw, bar_kw
@@ -122,7 +123,8 @@ class ProbabilityCalibrationDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or predicts no probabilities.
+            If matplotlib is not installed, or the estimator is not fitted or does not predict
+            probabilities.
         ValueError
             As in `from_predictions`.
         """
@@ -155,13 +157,13 @@ class ProbabilityCalibrationDisplay:
         *,
         limit: float,
         n_bins: int = 10,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         target: int | None = None,
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the calibration of given probabilities.
+        """Plot the calibration of given probabilities.
 
         Parameters
         ----------
@@ -170,13 +172,13 @@ class ProbabilityCalibrationDisplay:
         probability : array-like of the shape of `y_true`
             Predicted probabilities, in [0, 1], that y is at most `limit`.
         limit : float
-            In the unit of `y_true`.
+            Limit in the unit of `y_true`.
         n_bins : int, default=10
-            Number of bins of the probability. Those without an observed row are left out.
+            Number of bins of the probability. Bins without an observed row are omitted.
         strategy : {"uniform", "quantile"}, default="uniform"
-            Whether bins are of the same width, or hold about as many rows each.
+            "uniform" bins have the same width; "quantile" bins have about the same number of rows.
         target : int, default=None
-            The column of `y_true` and `probability`, where they have several.
+            Column of `y_true` and `probability`. Required if they have several.
         ax, line_kw, bar_kw
             As in `plot`.
 
@@ -187,10 +189,11 @@ class ProbabilityCalibrationDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If a probability is outside of [0, 1], lengths differ, nothing was observed, there are
-            several targets and no `target`, a parameter is out of its range, or `ax` is no Axes.
+            If a probability is outside [0, 1], lengths differ, there is no observation, there are
+            several targets and `target` is None, a parameter is out of range, or `ax` is not an
+            Axes.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         check_option("strategy", strategy, STRATEGIES)
@@ -209,14 +212,14 @@ class ProbabilityCalibrationDisplay:
         line_kw: dict[str, Any] | None = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw how often the limit was met over the predicted probability.
+        """Plot the share of rows that met the limit over the predicted probability.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. A new figure by default.
+            Axes to draw on. If None, a new figure is created.
         line_kw, bar_kw : dict, default=None
-            Keywords for the points (``Axes.plot``) and the ranges (``Axes.bar``).
+            Keyword arguments for the points (``Axes.plot``) and the ranges (``Axes.bar``).
 
         Returns
         -------
@@ -225,9 +228,9 @@ class ProbabilityCalibrationDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is no Axes.
+            If `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.lines import Line2D
@@ -268,10 +271,10 @@ def _take_probability(probability: Any, target: int | None) -> np.ndarray:
 def _calibrate(
     y: np.ndarray, probability: np.ndarray, limit: float, n_bins: int, strategy: str
 ) -> pd.DataFrame:
-    """Return the mean probability, how often the limit was met, and the rows of each bin."""
+    """Return the mean probability, the share that met the limit, and the rows of each bin."""
     observed = ~np.isnan(y)
     if not observed.any():
-        raise ValueError("y_true is NaN in every row: there is nothing to compare with.")
+        raise ValueError("y_true is NaN in every row; at least one observed value is needed.")
     y, probability = y[observed], probability[observed]
     if strategy == "uniform":
         codes = np.minimum((probability * n_bins).astype(np.int64), n_bins - 1)

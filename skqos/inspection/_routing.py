@@ -1,4 +1,4 @@
-"""What goes where inside a network: gates of SHARP-QoS, experts of SA-MoE."""
+"""Gates of SHARP-QoS and experts of SA-MoE."""
 
 from __future__ import annotations
 
@@ -30,42 +30,43 @@ BAR_WIDTH = 0.38
 class GateProbabilityDisplay:
     """Probabilities that the gates of `SharpQoSRegressor` are open, as heat maps.
 
-    Use `from_estimator` to draw a fitted estimator's.
+    Use `from_estimator` to create the plot from a fitted estimator.
 
     Parameters
     ----------
     gate_probabilities : mapping of str to ndarray
-        The ``gate_probabilities_`` of a fitted estimator: ``"snr"`` of shape (n_targets, n_blocks),
-        ``"cross_snr"`` of shape (n_targets, n_targets, n_cross_blocks), or one of the two.
+        Attribute ``gate_probabilities_`` of a fitted estimator: ``"snr"`` of shape (n_targets,
+        n_blocks), ``"cross_snr"`` of shape (n_targets, n_targets, n_cross_blocks), or one of the
+        two.
 
     target_names : sequence of str, default=None
-        Names of the targets, "target 0" and so on by default.
+        Names of the targets. If None, they are "target 0" and so on.
 
     Attributes
     ----------
     gate_probabilities, target_names
-        As given.
+        As passed to the constructor.
 
     tables : dict of str to DataFrame
-        The same as tables, one column a block. A row of ``"snr"`` is a target; a row of
-        ``"cross_snr"`` a target, and the other target whose features the gates let in.
+        The probabilities as tables with one column per block. A row of ``"snr"`` is a target. A row
+        of ``"cross_snr"`` is a target and the other target whose features it receives.
 
     axes_ : ndarray of Axes of shape (n_routings,)
-        One a routing that takes part.
+        Axes of the routings.
 
     figure_ : Figure
-        Theirs.
+        Figure of the plot.
 
     images_ : dict of str to AxesImage
-        By routing.
+        Heat map of each routing.
 
     text_ : dict of str to (ndarray of Text, or None)
-        The values in the cells, by routing.
+        Values in the cells, by routing.
 
     Raises
     ------
     ValueError
-        If there are no gates, or `target_names` is of the wrong length.
+        If there are no gates, or `target_names` has the wrong length.
 
     Examples
     --------
@@ -85,7 +86,7 @@ class GateProbabilityDisplay:
         target_names: Sequence[str] | None = None,
     ) -> None:
         if not gate_probabilities:
-            raise ValueError("gate_probabilities is empty: there are no gates to draw.")
+            raise ValueError("gate_probabilities is empty; at least one routing is needed.")
         self.gate_probabilities = gate_probabilities
         self.target_names = target_names
         names = name_targets(len(next(iter(gate_probabilities.values()))), target_names)
@@ -106,12 +107,12 @@ class GateProbabilityDisplay:
         ax: Any = None,
         im_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the gate probabilities of a fitted estimator.
+        """Plot the gate probabilities of a fitted estimator.
 
         Parameters
         ----------
         estimator : SharpQoSRegressor or Pipeline
-            Fitted; or a Pipeline that ends in one.
+            Fitted estimator, or a Pipeline that ends with one.
         target_names, include_values, colorbar, ax, im_kw
             As in the class and in `plot`.
 
@@ -122,9 +123,9 @@ class GateProbabilityDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or another one.
+            If matplotlib is not installed, or the estimator is not fitted or of another class.
         ValueError
-            If no routing takes part in it, or as in `plot`.
+            If the estimator has no routing, and as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
         check_matplotlib(caller)
@@ -148,18 +149,18 @@ class GateProbabilityDisplay:
         colorbar: bool = True,
         im_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw a heat map for each routing.
+        """Plot a heat map for each routing.
 
         Parameters
         ----------
         ax : Axes or array-like of Axes, default=None
-            Where to draw, one for each routing. A new figure by default.
+            Axes to draw on, one for each routing. If None, a new figure is created.
         include_values : bool, default=True
             Whether to write the probabilities into the cells.
         colorbar : bool, default=True
-            Whether to put a colour bar beside the last heat map.
+            Whether to add a colour bar to the last heat map.
         im_kw : dict, default=None
-            Keywords for ``Axes.imshow``.
+            Keyword arguments for ``Axes.imshow``.
 
         Returns
         -------
@@ -168,9 +169,9 @@ class GateProbabilityDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is of the wrong length.
+            If `ax` has the wrong length.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         n_rows = max(map(len, self.tables.values()))
@@ -192,29 +193,29 @@ class GateProbabilityDisplay:
 
 
 class ExpertShareDisplay:
-    """What each expert of `SAMoERegressor` contributes, as bars.
+    """Bars of the contributions of the experts of `SAMoERegressor`.
 
-    Use `from_estimator` to draw a fitted estimator's.
+    Use `from_estimator` to create the plot from a fitted estimator.
 
     Parameters
     ----------
     shares : DataFrame of shape (n_experts, 2)
-        What ``expert_shares(X, y)`` of a fitted estimator returns: the columns ``best_share`` and
-        ``mean_gate_weight``, a row an expert.
+        Result of ``expert_shares(X, y)`` of a fitted estimator: the columns ``best_share`` and
+        ``mean_gate_weight``, with one row per expert.
 
     Attributes
     ----------
     shares : DataFrame
-        As given.
+        As passed to the constructor.
 
     ax_ : Axes
-        Where the bars are.
+        Axes of the plot.
 
     figure_ : Figure
-        Its figure.
+        Figure of the plot.
 
     bars_ : dict of str to BarContainer
-        By column of `shares`, a bar an expert.
+        Bars of the experts, by column of `shares`.
 
     Examples
     --------
@@ -245,16 +246,16 @@ class ExpertShareDisplay:
         ax: Any = None,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the expert shares of a fitted estimator on given pairs.
+        """Plot the expert shares of a fitted estimator on given pairs.
 
         Parameters
         ----------
         estimator : SAMoERegressor or Pipeline
-            Fitted; or a Pipeline that ends in one.
+            Fitted estimator, or a Pipeline that ends with one.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Pairs, as in the estimator's `fit`.
         y : array-like of shape (n_samples,)
-            What was measured there.
+            Measured QoS of the pairs.
         include_values, ax, bar_kw
             As in `plot`.
 
@@ -265,9 +266,9 @@ class ExpertShareDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or another one.
+            If matplotlib is not installed, or the estimator is not fitted or of another class.
         ValueError
-            If X or y is not as described, or as in `plot`.
+            If X or y is not as described, and as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
         check_matplotlib(caller)
@@ -283,16 +284,16 @@ class ExpertShareDisplay:
         include_values: bool = True,
         bar_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw two bars for each expert.
+        """Plot two bars for each expert.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw. A new figure by default.
+            Axes to draw on. If None, a new figure is created.
         include_values : bool, default=True
             Whether to write the shares above the bars.
         bar_kw : dict, default=None
-            Keywords for all bars (``Axes.bar``).
+            Keyword arguments for all bars (``Axes.bar``).
 
         Returns
         -------
@@ -301,9 +302,9 @@ class ExpertShareDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `ax` is no Axes.
+            If `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.patches import Rectangle
@@ -321,7 +322,7 @@ class ExpertShareDisplay:
             if include_values:
                 self.ax_.bar_label(self.bars_[column], fmt="%.2f", padding=1, fontsize=8)
         self.ax_.set_xticks(positions, self.shares.index.map(str))
-        # Room for the legend above the bars.
+        # Space for the legend above the bars.
         self.ax_.set_ylim(0, 1.35 * self.shares[list(LABELS)].to_numpy().max())
         self.ax_.set(xlabel="expert", ylabel="share")
         self.ax_.legend(frameon=False)
@@ -330,11 +331,11 @@ class ExpertShareDisplay:
 
 
 def _tabulate(probabilities: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """One row a target, or a target and another; one column a block."""
+    """Return a table with one row per target, or per pair of targets, and one column per block."""
     blocks = pd.RangeIndex(probabilities.shape[-1], name="block")
     if probabilities.ndim == 2:
         return pd.DataFrame(probabilities, pd.Index(names, name="target"), blocks)
-    # A target's gates for its own features do not exist.
+    # A target has no gates for its own features.
     pairs = np.argwhere(~np.eye(len(names), dtype=bool))
     index = pd.MultiIndex.from_arrays(
         [[names[k] for k in column] for column in pairs.T], names=["target", "source"]

@@ -1,10 +1,10 @@
-"""The course of training: losses, and what joint training records of each target."""
+"""Training history: losses, and losses and weights of the targets of joint training."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
@@ -35,28 +35,29 @@ LABEL_OF_KIND = {
 class TrainingHistoryDisplay:
     """Losses over the epochs of all stages of training.
 
-    Use `from_estimator` to draw a fitted estimator's. All parameters are stored as attributes.
+    Use `from_estimator` to create the plot from a fitted estimator. All parameters are stored as
+    attributes.
 
     Parameters
     ----------
     history : DataFrame
-        The ``history_`` of a fitted estimator: one row an epoch, in the columns ``stage``,
-        ``epoch``, ``train_loss`` and ``valid_loss`` (NaN without validation rows); of
-        `SharpQoSRegressor` also ``train_loss_k`` and ``task_weight_k`` of target k.
+        Attribute ``history_`` of a fitted estimator, with one row per epoch and the columns
+        ``stage``, ``epoch``, ``train_loss`` and ``valid_loss`` (NaN without validation rows).
+        `SharpQoSRegressor` adds ``train_loss_k`` and ``task_weight_k`` for target k.
 
     target_names : sequence of str, default=None
-        Names of the targets of joint training, "target 0" and so on by default.
+        Names of the targets of joint training. If None, they are "target 0" and so on.
 
     Attributes
     ----------
     axes_ : ndarray of Axes of shape (n_panels,)
-        One, or one a stage.
+        Axes of the panels: one, or one for each stage.
 
     figure_ : Figure
-        Theirs.
+        Figure of the plot.
 
     lines_ : dict of (str, str) to Line2D
-        By stage and column of `history`.
+        Lines by stage and column of `history`.
 
     Examples
     --------
@@ -83,17 +84,17 @@ class TrainingHistoryDisplay:
         estimator: Any,
         *,
         target_names: Sequence[str] | None = None,
-        kind: str = "loss",
-        stages: str = "joined",
+        kind: Literal["loss", "task_loss", "task_weight"] = "loss",
+        stages: Literal["joined", "separate"] = "joined",
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the training history of a fitted estimator.
+        """Plot the training history of a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator or Pipeline
-            A fitted estimator of this package, or a Pipeline that ends in one.
+            Fitted estimator of this package, or a Pipeline that ends with one.
         target_names, kind, stages, ax, line_kw
             As in the class and in `plot`.
 
@@ -104,7 +105,7 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ImportError, NotFittedError, TypeError
-            Without matplotlib; if the estimator is not fitted, or none of this package.
+            If matplotlib is not installed, or the estimator is not fitted or not of this package.
         ValueError
             As in `plot`.
         """
@@ -119,23 +120,24 @@ class TrainingHistoryDisplay:
         self,
         ax: Any = None,
         *,
-        kind: str = "loss",
-        stages: str = "joined",
+        kind: Literal["loss", "task_loss", "task_weight"] = "loss",
+        stages: Literal["joined", "separate"] = "joined",
         line_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the history.
+        """Plot the history.
 
         Parameters
         ----------
         ax : Axes or array-like of Axes, default=None
-            Where to draw, one for each panel. A new figure by default.
+            Axes to draw on, one for each panel. If None, a new figure is created.
         kind : {"loss", "task_loss", "task_weight"}, default="loss"
-            The training and, if there is one, the validation loss; or of each target of joint
-            training its loss or the weight that it has.
+            "loss" is the training loss and, if available, the validation loss. "task_loss" and
+            "task_weight" are the loss and the weight of each target in joint training.
         stages : {"joined", "separate"}, default="joined"
-            All stages in one panel, one after the other, or a panel each.
+            "joined" shows all stages one after the other in one panel; "separate" has one panel for
+            each stage.
         line_kw : dict, default=None
-            Keywords for all lines (``Axes.plot``).
+            Keyword arguments for all lines (``Axes.plot``).
 
         Returns
         -------
@@ -144,19 +146,19 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         ValueError
-            If `kind` or `stages` is none of the above, the history does not record the `kind`, or
-            `ax` or `target_names` is of the wrong length.
+            If `kind` or `stages` is invalid, the history has no columns for `kind`, or `ax` or
+            `target_names` has the wrong length.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
-        check_option("kind", kind, LABEL_OF_KIND)
+        check_option("kind", kind, list(LABEL_OF_KIND))
         check_option("stages", stages, ("joined", "separate"))
         labels = self._labels(kind)
         by_stage = dict(list(self.history.groupby("stage", sort=False)))
         n_panels = 1 if stages == "joined" else len(by_stage)
         axes = prepare_axes(ax, n_panels, (5 if n_panels == 1 else 4 * n_panels, 3.5))
-        self.lines_ = {}
+        self.lines_: dict[tuple[str, str], Any] = {}
         n_before = 0
         for k, (stage, rows) in enumerate(by_stage.items()):
             panel = axes[0 if stages == "joined" else k]
@@ -172,7 +174,7 @@ class TrainingHistoryDisplay:
         return self
 
     def _labels(self, kind: str) -> dict[str, str]:
-        """Label of each column to draw."""
+        """Return the label of each plotted column."""
         if kind == "loss":
             labels = {"train_loss": "training", "valid_loss": "validation"}
             return {name: labels[name] for name in labels if self.history[name].notna().any()}
@@ -200,9 +202,9 @@ class TrainingHistoryDisplay:
             options = {
                 "color": COLORS[k % len(COLORS)],
                 "linestyle": LINE_STYLES[k % len(LINE_STYLES)],
-                # A stage of one epoch would not be seen without.
+                # Without a marker, a stage of one epoch would be invisible.
                 "marker": ".",
-                # A legend has no entry twice; a name with an underscore has none.
+                # Each label is once in the legend; labels with a leading underscore are not shown.
                 "label": label if n_before == 0 else f"_{label}",
             }
             (self.lines_[stage, column],) = ax.plot(
@@ -211,7 +213,7 @@ class TrainingHistoryDisplay:
 
 
 def _mark_stage(ax: Axes, stage: str, n_before: int, n_epochs: int, n_stages: int) -> None:
-    """Name a stage above its epochs, behind a line that parts it from the one before."""
+    """Write the name of a stage above its epochs, and separate it by a line from the one before."""
     if n_stages == 1:
         return
     if n_before:

@@ -144,8 +144,8 @@ def winkler_score(
 
     See Also
     --------
-    interval_coverage : Share of the covered values. nan_pinball_loss : Loss of one quantile; the
-    Winkler score is 2 / alpha times the sum of both.
+    interval_coverage : Share of the covered values.
+    nan_pinball_loss : Loss of one quantile; the Winkler score is 2 / alpha times the sum of both.
 
     References
     ----------

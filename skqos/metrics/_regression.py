@@ -60,8 +60,8 @@ def nan_mean_absolute_error(
 
     See Also
     --------
-    nan_root_mean_squared_error : Gives large errors more weight. nan_normalized_mean_absolute_error
-    : Has no unit, so that targets can be averaged.
+    nan_root_mean_squared_error : Gives large errors more weight.
+    nan_normalized_mean_absolute_error : Has no unit, so that targets can be averaged.
 
     Examples
     --------

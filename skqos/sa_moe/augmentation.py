@@ -1,4 +1,4 @@
-"""Self-augmentation: cells that nobody measured, filled in by the model's own predictions."""
+"""Self-augmentation: drawing unobserved cells, which the model predicts."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ MANY_CELLS = 10_000_000
 
 
 def count_cells(ratio: float, unit: str, n_observed: int, n_cells: int) -> int:
-    """Count the unobserved cells that a ratio asks for.
+    """Return the number of unobserved cells for a ratio.
 
     Parameters
     ----------
     ratio : float
-        Times the number of observed cells, or share of the missing ones.
+        Multiple of the number of observed cells, or fraction of the missing cells.
     unit : {"observed", "missing"}
-        Which of the two.
+        Unit of the ratio.
     n_observed, n_cells : int
-        Observed cells, and all cells of the matrix.
+        Numbers of observed cells and of all cells of the matrix.
 
     Returns
     -------
     int
-        At most the number of missing cells.
+        Number of cells, at most the number of missing cells.
     """
     n_missing = n_cells - n_observed
     n_asked = round(ratio * (n_observed if unit == "observed" else n_missing))
     n_wanted = min(n_asked, n_missing)
     if n_wanted > MANY_CELLS:
         warnings.warn(
-            f"Refill or pseudo-labels ask for {n_wanted:,} cells, which takes time and memory "
-            f"in proportion; ratio={ratio} counts in multiples of the {unit} cells.",
+            f"Refill or pseudo-labels need {n_wanted:,} cells, and proportional time and memory; "
+            f"ratio={ratio} is a multiple of the {unit} cells.",
             UserWarning,
             stacklevel=2,
         )
@@ -50,8 +50,8 @@ def sample_unobserved(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw distinct cells that were not observed, uniformly (eq. 8).
 
-    Users and services are those of the training rows, so that each has a representation.
-    The matrix is enumerated only where the draw takes in more than half of what is missing.
+    Users and services are those of the training rows, so that each has a representation. All cells
+    are enumerated only if more than half of the missing cells are drawn.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def sample_unobserved(
     shape : tuple of int
         Number of users and of services.
     n_cells : int
-        How many cells to draw, at most as many as are missing.
+        Number of cells to draw, at most the number of missing cells.
     rng : RandomState
         Source of randomness.
 

@@ -1,4 +1,4 @@
-"""The pairs among which services are chosen, as rows that a fitted model takes."""
+"""Candidate pairs of a ranking as input rows of a fitted model."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from skqos._pipelines import last_step, transform_input
 from skqos.inputs import role_of, unmasked
 from skqos.preprocessing import prepare_table
 
-# A block of users has about so many pairs.
+# Approximate number of pairs in a block of users.
 PAIRS_PER_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
 class Side:
-    """Users, or services.
+    """Users or services of a ranking.
 
     Attributes
     ----------
     name : {"user", "service"}
         Which of the two.
     ids : ndarray of shape (n,)
-        Each once.
+        Distinct ids.
     context : DataFrame of n rows
-        What is known of them beside what the model knows; of no columns where that is nothing.
+        Given context, in addition to what the model knows; without columns if there is none.
     """
 
     name: str
@@ -44,19 +44,19 @@ class Side:
 
 
 def read_side(given: Any, name: str) -> Side:
-    """Read ids, or a table whose index they are.
+    """Read ids, or a table with the ids as index.
 
     Parameters
     ----------
     given : id, array-like of ids, or DataFrame
-        What `rank_services` takes.
+        Argument of `rank_services`.
     name : {"user", "service"}
-        The parameter is named so, in the plural.
+        Kind of entity; the parameter is named by its plural.
 
     Raises
     ------
     ValueError
-        If there are no ids, an id comes twice or is missing, or ids are of several kinds.
+        If there are no ids, an id is repeated or missing, or ids are of several kinds.
     TypeError
         If ids cannot be hashed and sorted.
     """
@@ -74,7 +74,9 @@ def read_side(given: Any, name: str) -> Side:
     index = make_index(ids)
     if not index.is_unique:
         repeated = index[index.duplicated()].tolist()[0]
-        raise ValueError(f"{parameter} holds the id {repeated!r} twice; give each once.")
+        raise ValueError(
+            f"{parameter} contains the id {repeated!r} more than once; give each id once."
+        )
     return Side(name, ids, context)
 
 
@@ -82,7 +84,7 @@ def _read_ids(given: Any, parameter: str) -> np.ndarray:
     if isinstance(given, np.ndarray):
         given = np.atleast_1d(unmasked(given))
         if given.ndim > 1:
-            raise ValueError(f"{parameter} must be one id, or 1-D; got an array of {given.ndim}-D.")
+            raise ValueError(f"{parameter} must be one id or 1-D; got a {given.ndim}-D array.")
     elif not isinstance(given, pd.Series | pd.Index):
         labels = given if is_list_like(given, allow_sets=False) else [given]
         given = np.fromiter(labels, dtype=object)
@@ -94,16 +96,16 @@ def _read_ids(given: Any, parameter: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of X: its value for each user, for each service, or one for all.
+    """A column of X, with a value for each user, for each service, or a single value.
 
     Attributes
     ----------
     name : object
-        As the model calls it.
+        Name in the model.
     values : array
-        Anything with a ``take``.
+        Values with a method ``take``.
     side : {"user", "service"} or None
-        Whose values they are.
+        Side to which the values belong; None for a single value.
     """
 
     name: Any
@@ -112,21 +114,21 @@ class Column:
 
 
 class Candidates:
-    """All pairs of some users and services, in blocks, as the last step of a model takes them.
+    """All pairs of given users and services, in blocks, as input of the last step of a model.
 
     Parameters
     ----------
     model : estimator or Pipeline
         Fitted.
     users, services : Side
-        Who chooses, and what from.
+        Users and their candidate services.
     time : object, default=None
-        The time step of all rows; None where the model takes none.
+        Time of all rows; None if the model uses no time.
 
     Raises
     ------
     ValueError
-        If `time` is missing or too much, or a context column is none of the model's.
+        If `time` is missing or not expected, or a context column is unknown to the model.
     """
 
     def __init__(self, model: Any, users: Side, services: Side, time: Any = None) -> None:
@@ -144,17 +146,17 @@ class Candidates:
         missing = np.array([np.nan])
         others = [context.pop(name, Column(name, missing)) for name in names[n_places:]]
         self._input = places + others
-        # What the steps in between join, in place of what they have found.
+        # Given context replaces the context that the previous steps join.
         self._replaced = list(context.values())
 
     def blocks(self) -> Iterator[range]:
-        """Users, a block at a time."""
+        """Yield users in blocks."""
         step = max(1, PAIRS_PER_BLOCK // len(self.services))
         for start in range(0, len(self.users), step):
             yield range(start, min(start + step, len(self.users)))
 
     def rows(self, block: range) -> pd.DataFrame | np.ndarray:
-        """Return the rows of a block's users with all services, the first user's first."""
+        """Return the rows of a block of users with all services, sorted by user."""
         n_services = len(self.services)
         positions = {
             "user": np.repeat(np.arange(block.start, block.stop), n_services),
@@ -173,12 +175,12 @@ class Candidates:
 
 
 def take_rows(X: pd.DataFrame | np.ndarray, rows: np.ndarray) -> pd.DataFrame | np.ndarray:
-    """Return some rows of what `Candidates.rows` returned."""
+    """Return rows of the result of `Candidates.rows`."""
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 
 def _input_names(model: Any) -> tuple[bool, list[Any]]:
-    """Tell whether the model was fitted on names; they are numbers where it was not."""
+    """Return the input names of the model; they are numbers if it was fitted without names."""
     names = getattr(model, "feature_names_in_", None)
     if names is not None:
         return True, list(names)
@@ -186,7 +188,7 @@ def _input_names(model: Any) -> tuple[bool, list[Any]]:
 
 
 def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> bool:
-    """Tell whether the model takes a time step; raise unless it is given then, and only then."""
+    """Return whether the model needs a time; raise if `time` does not match."""
     n_places = getattr(final, "_n_id_columns", None)
     if n_places is None:
         takes_time = len(names) > 2 and (not has_names or role_of(names[2]) == "time")
@@ -194,16 +196,16 @@ def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> boo
         takes_time = n_places > 2
     kind = type(final).__name__
     if takes_time and time is None:
-        raise ValueError(f"time is None, but {kind} was fitted with time steps; give one.")
+        raise ValueError(f"time is None, but {kind} was fitted with times; give a time.")
     if time is not None and not takes_time:
-        raise ValueError(f"time={time!r}, but {kind} was fitted without time steps; leave it out.")
+        raise ValueError(f"time={time!r}, but {kind} was fitted without times; leave time out.")
     if takes_time and is_list_like(time):
-        raise ValueError(f"time must be one time step for all rows; got {time!r}.")
+        raise ValueError(f"time must be a single time for all rows; got {time!r}.")
     return takes_time
 
 
 def _name_context(sides: list[Side], names: list[Any]) -> dict[Any, Column]:
-    """Name each column of context as the model does, with or without the prefix of its side."""
+    """Return context with the column names of the model, with or without prefix."""
     found = {}
     for side in sides:
         for column, values in side.context.items():
@@ -211,8 +213,8 @@ def _name_context(sides: list[Side], names: list[Any]) -> dict[Any, Column]:
             name = next((name for name in spelt if name in names), None)
             if name is None:
                 raise ValueError(
-                    f"{side.name}s has a column {column!r}, which is no context of the model; that "
-                    f"has {names or 'none'}. Drop the column, or give the ids alone."
+                    f"{side.name}s has a column {column!r}, which is not context of the model; the "
+                    f"model has {names or 'none'}. Drop the column, or give only the ids."
                 )
             found[name] = Column(name, values.array, side.name)
     return found
@@ -220,6 +222,6 @@ def _name_context(sides: list[Side], names: list[Any]) -> dict[Any, Column]:
 
 def _frame_of(columns: list[Column], positions: dict[str | None, np.ndarray]) -> pd.DataFrame:
     taken = [column.values.take(positions[column.side]) for column in columns]
-    # Of its own dtype each: pandas would turn objects to strings of its own, one by one.
+    # Keeps the dtype of each column; pandas would convert objects to strings one by one.
     series = {k: pd.Series(values, dtype=values.dtype) for k, values in enumerate(taken)}
     return pd.DataFrame(series).set_axis([column.name for column in columns], axis=1)

@@ -1,4 +1,4 @@
-"""What is wanted of each target: a direction, a limit, a weight."""
+"""Criteria of a ranking: direction, limit and weight of each target."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ DIRECTIONS = {"minimize": 1.0, "maximize": -1.0}
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is wanted of each target; of all the same where an array has no dimension.
+    """Direction, limit and weight of each target; a 0-dimensional array applies to all.
 
     Attributes
     ----------
     signs : ndarray of float64 of shape () or (n_targets,)
-        1 where less is better, -1 where more is.
+        1 if low values are good, -1 if high values are good.
     limits : ndarray of float64 of shape () or (n_targets,)
-        NaN where there is none.
+        Limits; NaN for no limit.
     weights : ndarray of float64 of shape () or (n_targets,)
-        Not negative.
+        Non-negative weights.
     min_probability : float or None
-        With which each limit is to be met.
+        Probability with which each limit must be met.
     """
 
     signs: np.ndarray
@@ -37,12 +37,12 @@ class Criteria:
 
     @classmethod
     def read(cls, direction: Any, limit: Any, weights: Any, min_probability: float | None) -> Self:
-        """Check the parameters of `rank_services` by these names.
+        """Check the parameters of `rank_services` with these names.
 
         Raises
         ------
         ValueError, TypeError
-            If one holds something else than it may.
+            If a parameter is invalid.
         """
         criteria = cls(
             signs=_read("direction", direction, _sign),
@@ -54,14 +54,14 @@ class Criteria:
             raise ValueError("weights must not all be 0.")
         if min_probability is not None and not criteria.has_limit:
             raise ValueError(
-                f"min_probability={min_probability} needs a limit that is to be met with it; give "
-                "limit."
+                f"min_probability={min_probability} is used only with limit; give a limit, or "
+                "leave min_probability out."
             )
         return criteria
 
     @property
     def has_limit(self) -> bool:
-        """Whether any target has one."""
+        """Whether any target has a limit."""
         return not np.isnan(self.limits).all()
 
     def for_targets(self, n_targets: int) -> Self:
@@ -70,7 +70,7 @@ class Criteria:
         Raises
         ------
         ValueError
-            If one has another number of them.
+            If the number of entries differs from the number of targets.
         """
         return replace(
             self,
@@ -80,38 +80,38 @@ class Criteria:
         )
 
     def points(self, predictions: np.ndarray) -> np.ndarray:
-        """Turn predictions of shape (..., n_targets) so that less is better in all targets."""
+        """Change the sign of predictions, (..., n_targets), so that low values are good."""
         return predictions * self.signs
 
     def costs(self, predictions: np.ndarray) -> np.ndarray:
-        """Return what each candidate of each user costs, all targets together.
+        """Return the cost of each candidate of each user, combined over the targets.
 
         Parameters
         ----------
         predictions : ndarray of shape (n_users, n_services, n_targets)
-            Of one target, the cost is the prediction itself, or its negative. Several are put on a
-            common scale: distances from the median of the user's candidates in units of their
-            interquartile range; the cost is the weighted mean.
+            For one target, the cost is the prediction or its negative. Several targets are scaled
+            to the distance from the median of the user's candidates in units of their interquartile
+            range; the cost is the weighted mean.
 
         Returns
         -------
         ndarray of float64 of shape (n_users, n_services)
-            Less is better.
+            Costs; low values are good.
         """
         points = self.points(predictions)
         if points.shape[2] == 1:
             return points[:, :, 0]
         lower, median, upper = np.quantile(points, [0.25, 0.5, 0.75], axis=1, keepdims=True)
         spread = upper - lower
-        # Most candidates are alike: take all of them, and 1 where all are.
+        # If most candidates are equal, the full range is used, or 1 if all are equal.
         spread = np.where(spread > 0, spread, np.ptp(points, axis=1, keepdims=True))
         scaled = (points - median) / np.where(spread > 0, spread, 1.0)
         return scaled @ (self.weights / self.weights.sum())
 
     def probabilities(self, below: np.ndarray) -> np.ndarray:
-        """Turn P(y <= limit), of shape (n, n_targets), into that of meeting the limit.
+        """Convert P(y <= limit), of shape (n, n_targets), to the probability of meeting the limit.
 
-        It is NaN where there is no limit.
+        It is NaN for targets without limit.
         """
         met = np.where(self.signs > 0, below, 1.0 - below)
         return np.where(np.isnan(self.limits), np.nan, met)
@@ -137,7 +137,7 @@ def _sign(direction: Any) -> float:
 def _limit(limit: Any) -> float:
     if limit is None:
         return np.nan
-    if not isinstance(limit, Real) or not np.isfinite(limit):
+    if not isinstance(limit, Real) or not np.isfinite(float(limit)):
         raise ValueError(
             f"limit must be a finite number in the unit of y, or None for no limit; got {limit!r}."
         )
@@ -145,7 +145,7 @@ def _limit(limit: Any) -> float:
 
 
 def _weight(weight: Any) -> float:
-    if not isinstance(weight, Real) or not 0 <= weight < np.inf:
+    if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
         raise ValueError(f"weights must be finite numbers, none below 0; got {weight!r}.")
     return float(weight)
 

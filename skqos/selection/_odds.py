@@ -1,4 +1,4 @@
-"""What an estimator says of single pairs of a block, asked as little as may be."""
+"""Probabilities of single pairs of a block, computed only when needed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from skqos.selection._criteria import Criteria
 def ask(
     method: Callable[..., np.ndarray], rows: Any, *arguments: Any, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Call a method of an estimator on rows of X; no estimator takes an X without rows.
+    """Call a method of an estimator on rows of X, also without rows, which estimators reject.
 
     Parameters
     ----------
     method : callable
-        Takes the rows and the arguments.
+        Called with the rows and the arguments.
     rows : DataFrame or ndarray of n rows
-        Possibly none.
+        Rows of X; n may be 0.
     *arguments : object
-        Passed on.
+        Further arguments of the method.
     shape : tuple of int
-        Of what is returned for a row.
+        Shape of the result for one row.
 
     Returns
     -------
@@ -37,16 +37,16 @@ def ask(
 
 
 class Odds:
-    """Probabilities to meet the limits, each computed when it is first asked for.
+    """Probabilities of meeting the limits, computed when they are first needed.
 
     Parameters
     ----------
     estimator : estimator
-        With intervals, if there are limits.
+        Estimator, which predicts intervals if there are limits.
     criteria : Criteria
-        For all targets.
+        Criteria of all targets.
     X : DataFrame or ndarray
-        A row for each pair of users and services, the first user's first.
+        One row for each pair of users and services, sorted by user.
     shape : tuple of int
         Number of users and of services.
     """
@@ -61,7 +61,7 @@ class Odds:
         self._is_found = np.zeros(n_pairs, dtype=bool)
 
     def __call__(self, users: np.ndarray, services: np.ndarray) -> np.ndarray:
-        """Return probabilities of shape (n, n_targets), NaN where there is no limit."""
+        """Return probabilities of shape (n, n_targets); NaN for targets without limit."""
         pairs = np.ravel_multi_index((users, services), self.shape)
         new = pairs[~self._is_found[pairs]]
         self._found[new] = self._compute(take_rows(self.X, new))
@@ -69,7 +69,7 @@ class Odds:
         return self._found[pairs]
 
     def _compute(self, rows: Any) -> np.ndarray:
-        # Where there is no limit, any number does.
+        # Without a limit, any number can be used.
         limits = np.nan_to_num(self.criteria.limits)
         limit = limits if len(limits) > 1 else float(limits[0])
         method = self.estimator.predict_probability

@@ -1,4 +1,4 @@
-"""The cheapest columns of each row of a matrix: in order, under a condition, with shared ranks."""
+"""The cheapest columns of each row of a matrix, with a condition and shared ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOBODY = -1
 
 
 def cheapest(costs: np.ndarray, n: int) -> np.ndarray:
-    """Return the columns of the n lowest costs of each row, in order; of equal ones the first.
+    """Return the columns of the n lowest costs of each row, in order; ties in order of columns.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def cheapest(costs: np.ndarray, n: int) -> np.ndarray:
     rows, columns = np.nonzero(costs <= highest)
     order = np.lexsort((costs[rows, columns], rows))
     rows, columns = rows[order], columns[order]
-    # Costs that equal the highest may be too many.
+    # There may be too many costs equal to the highest.
     place = np.arange(len(rows)) - np.searchsorted(rows, rows)
     return columns[place < n].reshape(len(costs), n)
 
@@ -42,24 +42,24 @@ def cheapest(costs: np.ndarray, n: int) -> np.ndarray:
 def cheapest_accepted(
     costs: np.ndarray, n: int, accept: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return the n cheapest columns of each row that are accepted, asking about few of them.
+    """Return the n cheapest accepted columns of each row, with few calls of `accept`.
 
-    A row's columns are asked about in the order of their costs, twice as many each time, until n
-    are accepted.
+    Columns of a row are checked in order of their costs, in batches of doubling size, until n are
+    accepted.
 
     Parameters
     ----------
     costs : ndarray of shape (n_rows, n_columns)
-        An infinite one is not accepted. No NaN.
+        Costs without NaN; infinite ones are not accepted.
     n : int
         At most the number of columns.
     accept : callable
-        Takes the rows and columns of m entries; returns a bool for each.
+        Called with the rows and columns of m entries; returns a bool for each.
 
     Returns
     -------
     ndarray of int64 of shape (n_rows, n)
-        Columns in the order of their costs; -1 at the end where fewer are accepted.
+        Columns in order of their costs, followed by -1 if fewer than n are accepted.
     """
     n_rows, n_columns = costs.shape
     chosen = np.full((n_rows, n), NOBODY)
@@ -77,28 +77,28 @@ def cheapest_accepted(
         chosen[waiting[row], place[row, found]] = columns[row, found]
         n_chosen[waiting] += accepted.sum(axis=1)
         asked = up_to
-        # Behind an infinite cost there are only others.
+        # After an infinite cost, all are infinite.
         waiting = waiting[(n_chosen[waiting] < n) & finite[:, -1] & (asked < n_columns)]
     return chosen
 
 
 def shared_ranks(costs: np.ndarray, tolerance: float) -> np.ndarray:
-    """Rank costs, near ties alike.
+    """Rank costs, with shared ranks for near ties.
 
-    The cheapest entry that has no rank yet takes the next one, and shares it with all that cost at
-    most `tolerance` more. The rank is one more than the number of entries that are ranked better.
+    The cheapest entry without a rank gets the next rank and shares it with all entries that cost at
+    most `tolerance` more. A rank is one more than the number of entries with a better rank.
 
     Parameters
     ----------
     costs : ndarray of shape (n_rows, n)
-        Ascending along each row.
+        Costs, ascending along each row.
     tolerance : float
         In the unit of the costs.
 
     Returns
     -------
     ndarray of int64 of shape (n_rows, n)
-        From 1.
+        Ranks, starting at 1.
 
     Examples
     --------

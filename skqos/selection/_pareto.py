@@ -1,4 +1,4 @@
-"""The Pareto front: points that no other point is at least as good as in all and better in one."""
+"""The Pareto front: points that no other point dominates."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ POINTS_PER_BLOCK = 256
 
 
 def is_on_front(points: np.ndarray) -> np.ndarray:
-    """Tell which points no other one dominates.
+    """Return which points are not dominated by another one.
 
-    A point dominates another if no coordinate of it is larger and one is smaller. Equal points do
-    not dominate each other. No more than a block of points is compared with all others at a time.
+    A point dominates another one if none of its coordinates is larger and one is smaller. Equal
+    points do not dominate each other. Points are compared in blocks, which limits the memory.
 
     Parameters
     ----------
     points : ndarray of shape (n_points, n_targets)
-        Less is better in all of them. No NaN.
+        Points without NaN; low values are good in all targets.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def is_on_front(points: np.ndarray) -> np.ndarray:
     >>> is_on_front(np.array([[1.0, 3.0], [2.0, 2.0], [2.0, 3.0], [3.0, 1.0]]))
     array([ True,  True, False,  True])
     """
-    # Ahead of a point in lexicographic order is whatever dominates it.
+    # A point that dominates another one precedes it in lexicographic order.
     order = np.lexsort(points.T[::-1])
     ordered = points[order]
     front = _front_of_two if points.shape[1] == 2 else _front_by_blocks
@@ -39,9 +39,9 @@ def is_on_front(points: np.ndarray) -> np.ndarray:
 
 
 def _front_of_two(ordered: np.ndarray) -> np.ndarray:
-    """Take the front of points of two targets, sorted, in one pass."""
+    """Return the front of sorted points of two targets, in one pass."""
     first, second = ordered.T
-    # The best of each group of equal first values stands at its start.
+    # The best point of each group of equal first values is its first one.
     starts = np.r_[True, first[1:] > first[:-1]]
     group = np.cumsum(starts) - 1
     best = second[starts]
@@ -50,7 +50,7 @@ def _front_of_two(ordered: np.ndarray) -> np.ndarray:
 
 
 def _front_by_blocks(ordered: np.ndarray) -> np.ndarray:
-    """Compare sorted points block by block with the front of the blocks ahead."""
+    """Compare sorted points, block by block, with the front of the previous blocks."""
     on_front = np.zeros(len(ordered), dtype=bool)
     for start in range(0, len(ordered), POINTS_PER_BLOCK):
         block = ordered[start : start + POINTS_PER_BLOCK]
@@ -61,11 +61,11 @@ def _front_by_blocks(ordered: np.ndarray) -> np.ndarray:
 
 
 def _is_dominated(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Tell which points any of the others dominates."""
+    """Return which points are dominated by any of the others."""
     as_good = np.ones((len(points), len(others)), dtype=bool)
     better = np.zeros((len(points), len(others)), dtype=bool)
     for target in range(points.shape[1]):
         mine, theirs = points[:, target, None], others[None, :, target]
         as_good &= theirs <= mine
         better |= theirs < mine
-    return (as_good & better).any(axis=1)
+    return np.asarray((as_good & better).any(axis=1))

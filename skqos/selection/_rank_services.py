@@ -1,4 +1,4 @@
-"""Rank services for users by what a fitted model predicts."""
+"""Rank services for users by the predictions of a fitted model."""
 
 from __future__ import annotations
 
@@ -52,100 +52,105 @@ def rank_services(
     time: Any = None,
     target_names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    r"""Rank the best services for each user by what a fitted model predicts.
+    r"""Rank the best services for each user by the predictions of a fitted model.
 
-    Services are ordered by the prediction of the model, that is by the typical QoS of the pair, or
-    by a quantile. The distribution, where the model tells one, says how sure that is: an interval
-    for each service, and the probability to meet a limit. Services for which that is too low are
-    left out.
+    Services are ordered by the prediction of the model, which is the typical QoS of the pair, or by
+    a quantile. If the model predicts intervals, the result also contains an interval for each
+    service and the probability of meeting a limit, and services with a low probability can be
+    excluded.
 
     Parameters
     ----------
     model : estimator or Pipeline
-        A fitted regressor over rows of user, service and perhaps time, or a Pipeline that ends in
-        one. Estimators of this package have intervals if they were fitted with
-        ``intervals=True``, others within a `skqos.intervals.IntervalRegressor`.
+        Fitted regressor over rows of user, service and, optionally, time, or a Pipeline that ends
+        with one. Estimators of this package predict intervals if they were fitted with
+        ``intervals=True``; other regressors can be wrapped in a
+        `skqos.intervals.IntervalRegressor`.
 
     users : id, array-like of ids, or DataFrame
-        Whom to rank for. A table has the id as index and context in its columns, as
-        `skqos.preprocessing.ContextJoiner` takes it: a user that training did not see is then
-        predicted by that context. Context that a joiner in the Pipeline finds is replaced by it.
+        Users for whom services are ranked. A table has the ids as index and the context as columns,
+        as in `skqos.preprocessing.ContextJoiner`. A user that training did not see is predicted by
+        this context. It replaces the context that a joiner in the Pipeline finds.
 
     services : id, array-like of ids, or DataFrame, default=None
-        What to choose from, likewise. None takes all services that the model was fitted on.
+        Candidate services, in the same form. If None, all services of the training data are
+        candidates.
 
     n : int or None, default=5
-        How many services to return for each user, at most. None returns all.
+        Maximum number of services for each user. If None, all are returned.
 
     direction : {"minimize", "maximize"} or sequence of them, default="minimize"
-        Whether less or more of the target is better; one for each target where there are several.
+        Whether low or high values of the target are good; for several targets, one value for all or
+        one for each.
 
     limit : float or sequence of float and None, default=None
-        Value that a service is to meet, in the unit of y: at most `limit` where the target is
-        minimised, at least where it is maximised. One for each target where there are several,
-        None for those without a limit. The model must have intervals.
+        Limit that a service should meet, in the unit of y: an upper limit if the target is
+        minimised, and a lower limit if it is maximised. For several targets, one value for each,
+        with None for targets without limit. The model must predict intervals.
 
     min_probability : float, default=None
-        Services that meet a limit with less than this probability are left out; with several
-        limits, each has to be met with this probability. None leaves none out.
+        Minimum probability of meeting the limit. Services with a lower probability are excluded;
+        with several limits, each must be met with this probability. If None, no service is
+        excluded. Used only with `limit`.
 
     quantile : float, default=None
-        Level of the quantile that services are ordered by in place of the prediction; where more is
-        better it is that of level ``1 - quantile``. Above 0.5 the order is cautious: services that
-        time out now and then come later. The model must have intervals.
+        Level of the quantile by which services are ordered, in place of the prediction. If high
+        values are good, the level ``1 - quantile`` is used. Values above 0.5 are cautious: services
+        with occasional time-outs have a lower rank. The model must predict intervals.
 
     tie_tolerance : float, default=0.0
-        The best service that has no rank yet takes the next one, and shares it with all that are
-        worse by at most this much in what they are ordered by: the prediction, in the unit of y, or
-        with several targets the score.
+        Services share a rank if they are worse than the best service of this rank by at most this
+        value. It refers to the prediction or quantile in the unit of y or, for several targets, to
+        the score.
 
     weights : array-like of shape (n_targets,), default=None
-        Weight of each target in the score, relative to the others. None weighs all alike.
+        Relative weight of each target in the score. If None, all targets have the same weight.
 
     pareto_only : bool, default=False
-        Whether to rank only services of the user's Pareto front.
+        Whether to rank only the services of the user's Pareto front.
 
     confidence_level : float or None, default=0.9
-        Share of the measurements that is to lie between ``lower`` and ``upper``; at most 0.98 for
-        the intervals of this package. None leaves them out, which saves time.
+        Share of the measurements that should be between ``lower`` and ``upper``; at most 0.98 for
+        the intervals of this package. If None, no intervals are computed, which is faster.
 
     time : int or time stamp, default=None
-        The time, for models that were fitted with times; of their kind, and read as `predict`
-        reads it.
+        Time of the predictions. Required if the model was fitted with times, in the same form as in
+        `predict`.
 
     target_names : sequence of str, default=None
-        Names for the columns of several targets; "0", "1" and so on by default.
+        Names of several targets, which are used in the column names. If None, they are "0", "1" and
+        so on.
 
     Returns
     -------
     DataFrame
-        One row for each user and ranked service: users in the given order, then by rank; services
-        of the same prediction in the given order. A user for whom no service is left has no row.
-        Columns:
+        One row for each user and ranked service. Users are in the given order, and the services of
+        a user are sorted by rank; services with equal predictions are in the given order. A user
+        without a remaining service has no row. The columns are:
 
-        - ``user``, ``rank``, ``service``: the rank starts at 1, and is one more than the number of
-          the user's services that are ranked better.
-        - ``score``: with several targets, the weighted mean of all on a common scale; more is
-          better.
-        - ``prediction``, in the unit of y.
-        - ``lower``, ``upper``: ends of the two-sided interval; only if the model has intervals.
-        - ``probability`` of meeting the limit; only with `limit`.
-        - ``pareto``: with several targets, whether no other candidate of the user is at least as
-          good in all targets and better in one, by what they are ordered by.
-        - ``user_known``, ``service_known``: whether training saw the id; only for estimators of
-          this package.
+        - ``user``, ``rank``, ``service``: ranks start at 1; a rank is one more than the number of
+          the user's services with a better rank.
+        - ``score``: for several targets, their weighted mean on a common scale; high values are
+          good.
+        - ``prediction``: prediction in the unit of y.
+        - ``lower``, ``upper``: ends of the two-sided interval, if the model predicts intervals.
+        - ``probability``: probability of meeting the limit, if `limit` is given.
+        - ``pareto``: for several targets, whether the service is on the Pareto front, which means
+          that no other candidate of the user is at least as good in all targets and better in one.
+        - ``user_known``, ``service_known``: whether the id is in the training data, for estimators
+          of this package.
 
-        With several targets, ``prediction``, ``lower``, ``upper`` and ``probability`` are followed
-        by the name of the target, as in ``prediction_0``; the probability is NaN for a target
-        without a limit.
+        For several targets, the names ``prediction``, ``lower``, ``upper`` and ``probability`` are
+        followed by the name of the target, for example ``prediction_0``. The probability is NaN for
+        a target without limit.
 
     Raises
     ------
     ValueError
-        If an argument is not as described, ids are of another kind than in `fit`, or the model has
-        no intervals and a `limit` or a `quantile` is given.
+        If an argument is not as described, ids are of another kind than in `fit`, or `limit` or
+        `quantile` is given and the model predicts no intervals.
     TypeError
-        If `services` is None and the model does not tell its services.
+        If `services` is None and the model has no list of its services.
     NotFittedError
         If the model is not fitted.
 
@@ -156,19 +161,19 @@ def rank_services(
 
     See Also
     --------
-    skqos.metrics.choice_regret : How good the services are that a model chooses.
+    skqos.metrics.choice_regret : Mean loss of choosing by the predictions.
 
     Notes
     -----
-    With several targets, the prediction (or quantile) :math:`\hat y_t` of a target is put on the
-    scale of the user's candidates, :math:`(\hat y_t - m_t) / r_t` with the median :math:`m_t` and
-    the interquartile range :math:`r_t` of theirs, as `sklearn.preprocessing.RobustScaler` does;
-    where the range is 0, it is that of all candidates. The sign is turned where less is better, so
-    that 0 is a typical service and more is better. Scale and Pareto front are those of all
-    candidates of the user, whether or not they meet a limit.
+    For several targets, the prediction (or quantile) :math:`\hat y_t` of a target is scaled to
+    :math:`(\hat y_t - m_t) / r_t`, where :math:`m_t` is the median and :math:`r_t` the
+    interquartile range over the candidates of the user, as in `sklearn.preprocessing.RobustScaler`.
+    If the interquartile range is 0, the full range is used. The sign is reversed if low values are
+    good, so that a typical service has a score of 0 and high scores are good. The scale and the
+    Pareto front are computed from all candidates of the user, whether or not they meet a limit.
 
-    Probabilities are computed for services in the order of the ranking, until `n` of a user meet
-    the limit. Users are processed in blocks of 262,144 pairs, which bounds the memory.
+    Probabilities are computed in the order of the ranking, until `n` services of a user meet the
+    limit. Users are processed in blocks of 262,144 pairs, which limits the memory.
 
     Examples
     --------
@@ -188,15 +193,15 @@ def rank_services(
     criteria = Criteria.read(direction, limit, weights, min_probability)
     if criteria.has_limit and not has_intervals(estimator):
         raise ValueError(
-            f"limit={limit!r} asks for the probability to meet it, which this "
-            f"{type(estimator).__name__} does not tell: fit it with intervals=True, or within a "
+            f"limit={limit!r} needs the probability of meeting it, which this "
+            f"{type(estimator).__name__} does not predict. Fit it with intervals=True or in a "
             "skqos.intervals.IntervalRegressor, or leave limit and min_probability out."
         )
     if quantile is not None and not has_intervals(estimator):
         raise ValueError(
-            f"quantile={quantile} asks for an order by quantiles, which this "
-            f"{type(estimator).__name__} does not predict: fit it with intervals=True, or within a "
-            "skqos.intervals.IntervalRegressor, or leave quantile out."
+            f"quantile={quantile} needs quantiles, which this {type(estimator).__name__} does not "
+            "predict. Fit it with intervals=True or in a skqos.intervals.IntervalRegressor, or "
+            "leave quantile out."
         )
     candidates = Candidates(
         model,
@@ -224,7 +229,7 @@ def _known_services(estimator: Any) -> pd.Index:
     ids = getattr(known, "ids_", None)
     if ids is None:
         raise TypeError(
-            f"services is None, but {type(estimator).__name__} does not tell which services it was "
+            f"services is None, but {type(estimator).__name__} has no list of the services it was "
             "fitted on; give their ids."
         )
     return ids
@@ -233,7 +238,7 @@ def _known_services(estimator: Any) -> pd.Index:
 def _warn_of_users_without(
     ids: np.ndarray, ranked: pd.Series, limit: Any, min_probability: float | None
 ) -> None:
-    """Tell for whom no service is left."""
+    """Warn of users without a remaining service."""
     without = ids[~np.isin(np.arange(len(ids)), ranked.index)]
     if not len(without):
         return
@@ -243,6 +248,6 @@ def _warn_of_users_without(
         f"{len(without):,} of {len(ids):,} users have no service that meets limit={limit} with a "
         f"probability of at least {min_probability}, and have no rows: {shown}{more}.",
         NoServiceWarning,
-        # Past the checks of parameters.
+        # Skips the frames of the parameter checks.
         stacklevel=5,
     )

@@ -18,26 +18,26 @@ from skqos.selection._pareto import is_on_front
 
 
 def has_intervals(estimator: Any) -> bool:
-    """Whether a fitted estimator tells more than a point."""
+    """Return whether a fitted estimator predicts intervals."""
     return hasattr(estimator, "predict_interval") and getattr(estimator, "_has_intervals", True)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All pairs of a block of users, and what is known of them.
+    """Predictions and costs of all pairs of a block of users.
 
     Attributes
     ----------
     X : DataFrame or ndarray
-        A row for each pair, the first user's first.
+        One row for each pair, sorted by user.
     predictions : ndarray of shape (n_users, n_services, n_targets)
-        In the unit of y.
+        Predictions in the unit of y.
     costs : ndarray of shape (n_users, n_services)
-        Less is better.
+        Costs; low values are good.
     fronts : ndarray of bool of shape (n_users, n_services)
-        Each user's Pareto front; not used with one target, unless it alone is ranked.
+        Pareto front of each user; for one target, used only with `pareto_only`.
     odds : Odds
-        Probabilities to meet the limits.
+        Probabilities of meeting the limits.
     """
 
     X: Any
@@ -49,26 +49,27 @@ class Scored:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How services are ranked, whoever asks.
+    """Parameters of a ranking, and the ranking of blocks of users.
 
     Attributes
     ----------
     estimator : estimator
-        Fitted.
+        Fitted estimator.
     criteria : Criteria
-        What is wanted of each target.
+        Criteria of the targets.
     n : int
-        Services for each user; at most as many as there are.
+        Number of services for each user, at most the number of candidates.
     quantile : float or None
-        What the order goes by, seen from where less is better; None is the prediction.
+        Level of the quantile that determines the order if low values are good; None for the
+        prediction.
     tie_tolerance : float
-        Of the cost.
+        Tolerance of shared ranks, in units of the cost.
     pareto_only : bool
-        Whether the front alone is ranked.
+        Whether only the Pareto front is ranked.
     confidence_level : float or None
-        Of the intervals.
+        Confidence level of the intervals, or None for no intervals.
     target_names : sequence of str or None
-        For the columns of several targets.
+        Names of several targets for the column names.
     """
 
     estimator: Any
@@ -86,7 +87,7 @@ class Ranking:
         Returns
         -------
         DataFrame
-            As `rank_services` returns it; its index is the position of the user.
+            Result of `rank_services`, with the position of the user as index.
         """
         scored = self._score(candidates, block)
         chosen = self._choose(scored)
@@ -118,35 +119,36 @@ class Ranking:
         )
 
     def _predict(self, X: Any, n_users: int, n_services: int) -> np.ndarray:
-        """Predictions of shape (n_users, n_services, n_targets)."""
+        """Return predictions of shape (n_users, n_services, n_targets)."""
         predictions = np.asarray(self.estimator.predict(X), dtype=np.float64)
         if not np.isfinite(predictions).all():
             raise ValueError(
-                f"The predictions of {type(self.estimator).__name__} hold NaN or infinity, which "
-                "cannot be ranked."
+                f"The predictions of {type(self.estimator).__name__} contain NaN or infinity, "
+                "which cannot be ranked."
             )
         return predictions.reshape(n_users, n_services, -1)
 
     def _quantiles(self, X: Any, signs: np.ndarray) -> np.ndarray:
-        """Predict the quantile of each target that the order goes by, (n, n_targets)."""
+        """Predict the quantile of each target that determines the order, (n, n_targets)."""
         levels = [self.quantile, 1 - self.quantile]
         both = self.estimator.predict(X, quantiles=levels).reshape(len(X), len(signs), 2)
         return np.where(signs > 0, both[:, :, 0], both[:, :, 1])
 
     def _fronts(self, points: np.ndarray) -> np.ndarray:
-        """Each user's Pareto front, (n_users, n_services); of one target only if asked for."""
+        """Return the Pareto front of each user; of one target only if needed."""
         if points.shape[2] == 1 and not self.pareto_only:
             return np.zeros(points.shape[:2], dtype=bool)
         return np.stack([is_on_front(of_user) for of_user in points])
 
     def _choose(self, scored: Scored) -> np.ndarray:
-        """Positions of the services of each user, best first, -1 at the end."""
+        """Return the positions of the services of each user, best first, followed by -1."""
 
         def accept(users: np.ndarray, services: np.ndarray) -> np.ndarray:
             if self.criteria.min_probability is None:
                 return np.ones(len(users), dtype=bool)
-            # NaN: no limit.
-            return ~(scored.odds(users, services) < self.criteria.min_probability).any(axis=1)
+            # NaN stands for no limit.
+            missed = scored.odds(users, services) < self.criteria.min_probability
+            return ~np.asarray(missed.any(axis=1))
 
         costs = scored.costs
         if self.pareto_only:
@@ -156,7 +158,7 @@ class Ranking:
     def _describe(
         self, scored: Scored, pairs: tuple[np.ndarray, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Return the columns that tell what is known of pairs."""
+        """Return the columns of the result that describe pairs."""
         rows = take_rows(scored.X, np.ravel_multi_index(pairs, scored.costs.shape))
         predictions = scored.predictions[pairs]
         by_target = {"prediction": predictions, **self._ends(rows, predictions.shape[1])}
@@ -175,7 +177,7 @@ class Ranking:
         return columns | self._known(rows)
 
     def _ends(self, rows: Any, n_targets: int) -> dict[str, np.ndarray]:
-        """Return the ends of the intervals of rows, (n, n_targets) each."""
+        """Return the ends of the intervals of rows, each of shape (n, n_targets)."""
         if self.confidence_level is None:
             return {}
         shape = n_targets, 2
@@ -196,7 +198,7 @@ class Ranking:
         is_text = isinstance(self.target_names, str)
         if is_text or len(names) != n_targets or len(set(names)) < n_targets:
             raise ValueError(
-                f"target_names must list {n_targets} different names, one for each target; got "
+                f"target_names must contain {n_targets} different names, one for each target; got "
                 f"{self.target_names!r}."
             )
         return names

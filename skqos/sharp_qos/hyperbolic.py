@@ -147,9 +147,9 @@ class PartLinear(nn.Module):
         rows = [part.unflatten(1, (n_members, -1)).transpose(0, 1) for part in parts]
         products = [torch.bmm(x, weight) for x, weight in zip(rows, self.weight, strict=True)]
         v = torch.cat(products, dim=1)
-        part_of_row = torch.repeat_interleave(
-            torch.arange(len(parts), device=v.device),
-            torch.tensor([len(part) for part in parts], device=v.device),
+        # Not by `repeat_interleave`, which waits for the device to tell it the size.
+        part_of_row = torch.cat(
+            [torch.full((len(part),), k, device=v.device) for k, part in enumerate(parts)]
         )
         bias = F.embedding(part_of_row, self.bias.flatten(1))
         bias = bias.unflatten(1, (n_members, -1)).transpose(0, 1)

@@ -464,7 +464,7 @@ class SharpQoSModule(nn.Module):
     context_dim : int
         Width of all context features together; 0 without context.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of routed and of fused features.
     out_dim : int
@@ -555,8 +555,8 @@ class SharpQoSModule(nn.Module):
             for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
         # Users and many services come up more than once in a batch.
-        users, user_positions = users.unique(return_inverse=True)
-        services, service_positions = services.unique(return_inverse=True)
+        users, user_positions = _distinct(users)
+        services, service_positions = _distinct(services)
         user_context, service_context = self._context_of(users, services)
         z_users = self._represent(
             user_context,
@@ -614,7 +614,7 @@ class SharpQoSModule(nn.Module):
         return Encoded(*self._represent_sides(context, structures))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
-        """Predict pairs, given as positions into what was encoded; (n, n_tasks)."""
+        """Predict pairs from positions of encoded entities; (n, n_tasks)."""
         predicted = self._multiply(encoded.users[:, :, users], encoded.services[:, :, services])
         return predicted.mean(1).T
 
@@ -742,6 +742,16 @@ def _feed_forward(n_tasks: int, n_members: int, in_dim: int, out_dim: int) -> nn
         nn.ReLU(),
         TaskLinear(n_tasks, n_members, in_dim, out_dim),
     )
+
+
+def _distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Find distinct codes, and where each code is among them.
+
+    Beside a CPU all codes count as distinct: to count them would make it wait for the device.
+    """
+    if codes.device.type == "cpu":
+        return codes.unique(return_inverse=True)
+    return codes, torch.arange(len(codes), device=codes.device)
 
 
 def _take_rows(z: Tensor, rows: Tensor) -> Tensor:

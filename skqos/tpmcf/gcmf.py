@@ -62,7 +62,7 @@ class GCMF(nn.Module):
     in_dim : int
         Width of the initial features.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of each unit (f').
     n_weights : int
@@ -71,7 +71,7 @@ class GCMF(nn.Module):
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class GCMF(nn.Module):
 
     def forward(self, users: Tensor, services: Tensor, steps: Tensor, folds: Tensor) -> Tensor:
         """Predict training rows, all of one fold, from the others' cells; (n_members, n)."""
-        return self._multiply(self.embed(int(folds[0])), users, services, steps)
+        return self._multiply(self.embed(folds[:1]), users, services, steps)
 
     def encode_known(self) -> Encoded:
         """Embed all known nodes at all steps."""
@@ -150,17 +150,19 @@ class GCMF(nn.Module):
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
-    def embed(self, fold: int) -> TensorSides:
+    def embed(self, fold: Tensor) -> TensorSides:
         """Embeddings of all nodes at all steps, both units' outputs side by side, without a fold.
 
-        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim).
+        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim). The fold is
+        given as a tensor of shape (1,): a number would have to be read from the device.
         """
         first = [
-            self.units[0](side[fold]) for side in (self.user_convolved, self.service_convolved)
+            self.units[0](side.index_select(0, fold).squeeze(0))
+            for side in (self.user_convolved, self.service_convolved)
         ]
         # One sparse product for all members, side by side in the width.
         wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
@@ -175,7 +177,8 @@ class GCMF(nn.Module):
     @torch.no_grad()
     def embed_all(self) -> TensorSides:
         """Embeddings without each fold; (n_members, n_folds, n_steps, n, 2 * hidden_dim)."""
-        embedded = [self.embed(fold) for fold in range(self.n_folds)]
+        folds = torch.arange(self.n_folds, device=self.user_convolved.device)
+        embedded = [self.embed(fold) for fold in folds.split(1)]
         return [torch.stack(side, dim=1) for side in zip(*embedded, strict=True)]
 
     def prediction_embeddings(self) -> TensorSides:
@@ -216,7 +219,7 @@ class GCMF(nn.Module):
         self.folds = self.user_convolved = self.service_convolved = None
         return self
 
-    def _operators(self, fold: int) -> BipartiteOperators:
+    def _operators(self, fold: int | Tensor) -> BipartiteOperators:
         """Operators of the graph without a fold's edges, or of the whole graph."""
         return self.graph(None if self.n_folds == 1 else (self.folds != fold).float())
 

@@ -119,7 +119,7 @@ class TPMCFModule(nn.Module):
     encoder : Module
         From sequences and their masks to sequences.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     token_dim : int or None
         Width of a step of the sequence; None takes the features as they are, side by side.
     window : int
@@ -145,7 +145,7 @@ class TPMCFModule(nn.Module):
     forecast_share : float
         Share of the training rows that are predicted from steps before their own.
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -313,7 +313,7 @@ class TPMCFModule(nn.Module):
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         return self._predict(*self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(

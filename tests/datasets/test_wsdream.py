@@ -344,7 +344,7 @@ def test_an_unknown_qos(tmp_path, qos):
 
 
 def test_no_folder(tmp_path):
-    assert "there is no folder" in error_of(tmp_path / "nowhere", kind=FileNotFoundError)
+    assert "does not exist" in error_of(tmp_path / "nowhere", kind=FileNotFoundError)
 
 
 def test_nothing_in_the_folder(tmp_path):
@@ -361,7 +361,7 @@ def test_the_asked_file_is_missing(tmp_path):
 
 def test_both_data_sets_in_one_folder(tmp_path):
     write(tmp_path, {"rtMatrix.txt": RT, "tpdata.txt": "0 0 0 1\n"})
-    assert "give each its own folder" in error_of(tmp_path)
+    assert "use a separate folder for each" in error_of(tmp_path)
 
 
 # Zip archives
@@ -400,7 +400,7 @@ def test_wrong_archives_are_named(tmp_path):
         archive.writestr("other/tpMatrix.txt", "1 2\n")
     assert "several folders: ['other', 'set']" in error_of(path)
     nothing = zipped(tmp_path / "nothing.zip", {"readme.txt": "hello"})
-    assert "holds no WS-DREAM data" in error_of(nothing, kind=FileNotFoundError)
+    assert "contains no WS-DREAM data" in error_of(nothing, kind=FileNotFoundError)
     (tmp_path / "text.zip").write_text("hello")
     assert "text.zip is neither a folder nor a zip archive" in error_of(tmp_path / "text.zip")
 

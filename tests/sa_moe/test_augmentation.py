@@ -42,7 +42,7 @@ def test_a_full_matrix_has_no_cell_to_give(unit):
 
 def test_more_than_ten_million_cells_warn():
     assert MANY_CELLS == 10_000_000
-    message = r"ask for 10,000,001 cells, .* ratio=0\.1 counts in multiples of the missing cells"
+    message = r"need 10,000,001 cells, .* ratio=0\.1 is a multiple of the missing cells"
     with pytest.warns(UserWarning, match=message):
         assert count_cells(0.1, "missing", 10, 100_000_020) == 10_000_001
     with warnings.catch_warnings():

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from skqos.entities import UNKNOWN, EntityTable
 from skqos.graphs import BipartiteGraph
 from skqos.prediction import encode
+from skqos.sharp_qos import module as sharp_qos_module
 from skqos.sharp_qos.context import ContextColumn
 from skqos.sharp_qos.hyperbolic import make_ball, mobius_translate
 from skqos.sharp_qos.module import (
@@ -260,6 +261,18 @@ def test_no_edges_given_means_that_all_carry_messages(training):
     users, services, edges = held_out_edges()
     none_held_out = predict(module, users, services, torch.full_like(edges, -1))
     assert_allclose(predict(module, users, services), none_held_out, **SINGLE)
+
+
+def test_entities_need_not_be_counted_where_that_would_wait(monkeypatch):
+    """What is done beside a CPU predicts the same; tensors of "meta" have no values to count."""
+    codes, positions = sharp_qos_module._distinct(torch.tensor([3, 1, 3], device="meta"))
+    assert codes.shape == positions.shape == (3,)
+    module = make_module()
+    expected = predict(module, *all_pairs())
+    monkeypatch.setattr(
+        sharp_qos_module, "_distinct", lambda codes: (codes, torch.arange(len(codes)))
+    )
+    assert_allclose(predict(module, *all_pairs()), expected, **SINGLE)
 
 
 # --- Chance in training -------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_embeddings_are_those_of_dense_units_on_the_other_folds_edges(
     assert [unit.weight.shape[1] for unit in gcmf.units] == [N_STEPS if own_weights else 1] * 2
     for table in range(n_folds or 1):
         edges = cells if n_folds is None else cells.take(folds != table)
-        found = gcmf.embed(table)
+        found = gcmf.embed(torch.tensor([table]))
         for member in range(N_MEMBERS):
             expected = dense_embeddings(gcmf, member, edges, features, table, whole_self)
             for side, of_side in zip(found, expected, strict=True):
@@ -218,8 +218,8 @@ def test_steps_do_not_influence_one_another(own_weights):
     changed = [side.copy() for side in features]
     for side in changed:
         side[:, 1] += 1
-    before = make_gcmf(features=features, own=own_weights).embed(0)
-    after = make_gcmf(features=changed, own=own_weights).embed(0)
+    before = make_gcmf(features=features, own=own_weights).embed(torch.tensor([0]))
+    after = make_gcmf(features=changed, own=own_weights).embed(torch.tensor([0]))
     for old, new in zip(before, after, strict=True):
         assert torch.equal(old[:, [0, 2]], new[:, [0, 2]])
         assert (old[:, 1] - new[:, 1]).abs().max() > 0.1
@@ -227,11 +227,11 @@ def test_steps_do_not_influence_one_another(own_weights):
 
 def test_own_weights_of_a_step_are_of_that_step_alone():
     gcmf = make_gcmf(own=True)
-    before = gcmf.embed(0)
+    before = gcmf.embed(torch.tensor([0]))
     with torch.no_grad():
         for unit in gcmf.units:
             unit.weight[:, 1] *= -1
-    for old, new in zip(before, gcmf.embed(0), strict=True):
+    for old, new in zip(before, gcmf.embed(torch.tensor([0])), strict=True):
         assert torch.equal(old[:, [0, 2]], new[:, [0, 2]])
         assert (old[:, 1] - new[:, 1]).abs().max() > 0.1
 
@@ -248,7 +248,7 @@ def test_permuted_codes_permute_graph_features_and_outputs_alike():
         features = NodeFeatures(families).fit(cells)
         tables = without_folds(features.transform, cells, np.zeros(len(cells), int), None)
         gcmf = make_gcmf(cells, features=tables, n_folds=None)
-        outputs.append([numpy(side) for side in gcmf.embed(0)])
+        outputs.append([numpy(side) for side in gcmf.embed(torch.tensor([0]))])
     (of_users, of_services), permuted = outputs
     assert_allclose(permuted[0], of_users[:, :, users], **SINGLE)
     assert_allclose(permuted[1], of_services[:, :, services], **SINGLE)
@@ -269,9 +269,13 @@ def test_a_fold_is_predicted_without_its_own_cells():
         make_gcmf(edges, folds, without_folds(features.transform, edges, folds, N_FOLDS))
         for edges in (cells, others)
     )
-    for old, new in zip(before.embed(1), after.embed(1), strict=True):
+    for old, new in zip(
+        before.embed(torch.tensor([1])), after.embed(torch.tensor([1])), strict=True
+    ):
         assert_allclose(numpy(old), numpy(new), rtol=1e-5, atol=1e-6)
-    for old, new in zip(before.embed(0), after.embed(0), strict=True):
+    for old, new in zip(
+        before.embed(torch.tensor([0])), after.embed(torch.tensor([0])), strict=True
+    ):
         assert (old - new).abs().max() > 0.1
 
 
@@ -300,7 +304,7 @@ def slow_products(embedded, users, services, steps, start):
 def test_training_rows_are_products_of_the_embeddings_of_their_table(table):
     gcmf = make_gcmf()
     rows = some_rows()
-    expected = slow_products(gcmf.embed(table), *rows, 0.3)
+    expected = slow_products(gcmf.embed(torch.tensor([table])), *rows, 0.3)
     assert np.ptp(expected) > 0.1
     found = gcmf(*rows, torch.full((20,), table))
     assert_allclose(numpy(found), expected, **SINGLE)
@@ -308,7 +312,7 @@ def test_training_rows_are_products_of_the_embeddings_of_their_table(table):
 
 def test_prediction_takes_the_mean_of_the_embeddings_over_folds():
     gcmf = make_gcmf()
-    tables = [gcmf.embed(table) for table in range(N_FOLDS)]
+    tables = [gcmf.embed(torch.tensor([table])) for table in range(N_FOLDS)]
     for k, (every, mean) in enumerate(
         zip(gcmf.embed_all(), gcmf.prediction_embeddings(), strict=True)
     ):

@@ -1,22 +1,24 @@
-"""How the benchmarks run: each model and seed in a process of its own, with progress and resume."""
+"""Fits in processes of their own, one after the other or several at a time, into a CSV."""
 
 from __future__ import annotations
 
-import argparse
 import io
-import os
+import logging
 import sys
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from _benchmark import Fitted, timed
+
+from skqos.benchmarks.fits import Fitted, timed
+
+logger = logging.getLogger("skqos.benchmarks")
 
 
 class Task(NamedTuple):
@@ -36,6 +38,20 @@ class Task(NamedTuple):
     def row_keys(self) -> list[dict[str, Any]]:
         """Columns that name the rows of the results of this task."""
         return [{**p._asdict(), "model": self.model, "seed": self.seed} for p in self.problems]
+
+
+@contextmanager
+def log_to_stdout() -> Iterator[None]:
+    """Write the progress to the standard output, for commands."""
+    handler = logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def in_own_process(function: Callable[..., Any], *args: object) -> Any:
@@ -58,7 +74,7 @@ def run_tasks(
 
 
 class Progress:
-    """Prints a line for each task that has ended: how many have, and the time left."""
+    """Logs a line for each task that has ended: how many have, and the time left."""
 
     def __init__(self, tasks: Sequence[Task], jobs: int) -> None:
         self.left = list(tasks)
@@ -67,11 +83,12 @@ class Progress:
         self.seconds = defaultdict(list)
 
     def tell(self, task: Task, text: str, seconds: float | None = None) -> None:
+        """Log that a task has ended, and what the others are expected to take."""
         self.left.remove(task)
         if seconds is not None:
             self.seconds[task.model].append(seconds)
         done = self.total - len(self.left)
-        print(f"[{done}/{self.total}] {task}: {text}{self.time_left()}", flush=True)
+        logger.info("[%d/%d] %s: %s%s", done, self.total, task, text, self.time_left())
 
     def time_left(self) -> str:
         """Expect of each task what its model took so far, or what all models did."""
@@ -101,7 +118,13 @@ def append_rows(path: Path, rows: list[dict]) -> None:
 
 
 def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
-    """Return the keys that have results, as text, and cut off an incomplete last line."""
+    """Return the keys that have results, as text, and cut off an incomplete last line.
+
+    Raises
+    ------
+    ValueError
+        If the file begins with other columns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh or not path.exists():
         path.unlink(missing_ok=True)
@@ -109,8 +132,9 @@ def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
     rows = read_rows(path, str)
     if len(rows) and list(rows.columns[: len(columns)]) != columns:
         raise ValueError(
-            f"{path} must begin with the columns {columns}; got {list(rows.columns)}. It is of "
-            "another benchmark: choose another --out, or --fresh to replace it."
+            f"{path} must begin with the columns {columns}; got {list(rows.columns)}. It holds "
+            "results of another benchmark: choose another file for the results, or replace it by "
+            "'fresh'."
         )
     text = path.read_text()
     path.write_text(text[: text.rfind("\n") + 1])
@@ -118,16 +142,21 @@ def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
 
 
 def file_name(key: dict[str, Any]) -> str:
+    """Name a file after the row of its results."""
     return "-".join(str(part).replace(",", "").replace(" ", "_") for part in key.values())
 
 
 def measure(
     tasks: Sequence[Task],
     fit: Callable[[Task], list[Fitted]],
-    rate: Callable[[Any, np.ndarray], dict[str, float]],
-    args: argparse.Namespace,
+    rate: Callable[[Any, Fitted], dict[str, Any]],
+    path: Path,
+    *,
+    jobs: int = 1,
+    fresh: bool = False,
+    predictions: Path | None = None,
 ) -> list[str]:
-    """Run the tasks that have no results yet, and add each one's to those of the folder.
+    """Run the tasks that have no results yet, and add each one's to a CSV.
 
     Parameters
     ----------
@@ -138,102 +167,54 @@ def measure(
         Turns a task into a prediction for each of its problems.
 
     rate : callable
-        Turns a problem and the prediction of its test rows into errors.
+        Turns a problem and the prediction of its test rows into the columns of a row.
 
-    args : Namespace
-        With `out`, `fresh` and `jobs`.
+    path : Path
+        The CSV.
+
+    jobs : int
+        Tasks at a time.
+
+    fresh : bool
+        Whether to forget the results that are there.
+
+    predictions : Path or None
+        Folder for the predictions; None does not keep them.
 
     Returns
     -------
     failures : list of str
-        A line for each task that ended in an error.
+        A line for each task that ended in an error, which is logged.
     """
-    path = args.out / "results.csv"
-    there = open_results(path, list(tasks[0].row_keys()[0]), fresh=args.fresh)
-    progress, to_run, failures = Progress(tasks, args.jobs), [], []
+    there = open_results(path, list(tasks[0].row_keys()[0]), fresh=fresh)
+    progress, to_run, failures = Progress(tasks, jobs), [], []
     for task in tasks:
         if all(tuple(map(str, key.values())) in there for key in task.row_keys()):
             progress.tell(task, "skipped, its results are there")
         else:
             to_run.append(task)
-    for task, future in run_tasks(to_run, fit, args.jobs):
+    for task, future in run_tasks(to_run, fit, jobs):
         try:
             found, seconds = future.result()
         except Exception as error:
             # Of an error in another process, the cause is the traceback there.
-            traceback.print_exception(error.__cause__ or error)
+            logger.error("%s", task, exc_info=error.__cause__ or error)
             failures.append(f"{task}: {type(error).__name__}: {error}")
             progress.tell(task, f"FAILED, {type(error).__name__}: {error}")
             continue
         rows = []
         for problem, key, fitted in zip(task.problems, task.row_keys(), found, strict=True):
-            np.save(args.out / f"{file_name(key)}.npy", fitted.prediction)
-            rows.append({**key, **rate(problem, fitted.prediction), **fitted.cost})
+            if predictions is not None:
+                np.save(predictions / f"{file_name(key)}.npy", fitted.prediction)
+            rows.append({**key, **rate(problem, fitted)})
         append_rows(path, rows)
         progress.tell(task, "; ".join(map(describe, rows)), seconds)
-    if not path.exists():
-        stop_if(failures)
     return failures
 
 
-def stop_if(failures: list[str]) -> None:
-    """End the script with status 1 and a line for each failure."""
-    if failures:
-        sys.exit("\n".join(["these failed:", *failures]))
-
-
 def describe(row: dict[str, float]) -> str:
+    """Tell the errors and the costs of a row."""
     return (
         f"MAE {row['mae']:.4g}, RMSE {row['rmse']:.4g}, fit {row['fit_s']:.1f} s, "
         f"{row['peak_mb']:.0f} MB"
     )
-
-
-def make_parser(description: str, data_set: int) -> argparse.ArgumentParser:
-    """Make a parser with the options of every benchmark of accuracy."""
-    parser = argparse.ArgumentParser(description=description)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help=f"folder of WS-DREAM data set {data_set}")
-    source.add_argument("--table", type=Path, nargs="+", help="results.csv of earlier runs")
-    parser.add_argument("--out", type=Path, help="folder for results, predictions, figures")
-    parser.add_argument("--readme", type=Path, nargs="+", help="files to put the tables into")
-    parser.add_argument("--figures", type=Path, help="folder for the figures alone")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--models", nargs="+", help="names of the table, in place of the default")
-    parser.add_argument("--ablations", action="store_true", help="the variants of ours, too")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
-    parser.add_argument("--fresh", action="store_true", help="forget the results of the folder")
-    parser.add_argument("--permute-test-labels", action="store_true")
-    return parser
-
-
-def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse, check what all benchmarks share, and set the threads of the processes to come."""
-    args = parser.parse_args(argv)
-    if args.data and not args.out:
-        parser.error("--data needs --out, the folder for the results")
-    if args.jobs < 1 or args.threads < 1:
-        parser.error("--jobs and --threads must be at least 1")
-    if args.permute_test_labels and args.out:
-        args.out /= "permuted"
-    # Read by torch, LightGBM and the linear algebra when a process loads them.
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    return args
-
-
-def choose_models(
-    parser: argparse.ArgumentParser,
-    args: argparse.Namespace,
-    default: Sequence[str],
-    ablations: Sequence[str],
-) -> list[str]:
-    """Return the names of the models to run."""
-    unknown = set(args.models or ()) - {*default, *ablations}
-    if unknown:
-        parser.error(
-            f"--models: unknown {sorted(unknown)}; there are {', '.join([*default, *ablations])}"
-        )
-    if args.models:
-        return args.models
-    return [*default, *ablations] if args.ablations else list(default)

@@ -1,0 +1,188 @@
+"""Processes that train one network together: each takes a part of the rows of every batch.
+
+The loss sees the predictions of all rows in every process, so that no loss has to know of other
+processes. Gradients are averaged. Only sums and broadcasts travel, which all backends offer.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+# What launchers such as torchrun set, and `torch.distributed` reads.
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Of a group that nobody has made yet; processes prepare their rows at different speeds.
+TIMEOUT = datetime.timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a fit, seen from one of them; a single one shares nothing.
+
+    Parameters
+    ----------
+    rank : int, default=0
+        Number of this process.
+    size : int, default=1
+        Number of all.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def launched(cls) -> Processes:
+        """Find the processes that were launched together with this one, and connect to them.
+
+        Raises
+        ------
+        RuntimeError
+            If they cannot be reached.
+        """
+        if not distributed.is_available():
+            return cls()
+        if not distributed.is_initialized():
+            if not all(name in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
+                return cls()
+            with _answers():
+                distributed.init_process_group("gloo", timeout=TIMEOUT)
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def check_same(self, **values: Any) -> None:
+        """Raise ValueError unless all processes give the same values."""
+        seen: list[Any] = [None] * self.size
+        with _answers():
+            distributed.all_gather_object(seen, values)
+        for name, value in values.items():
+            others = [of_process[name] for of_process in seen]
+            if any(other != value for other in others):
+                raise ValueError(
+                    f"The processes of one fit must be given the same X, y and parameters, and an "
+                    f"int as random_state; {name} differs between them: {others}."
+                )
+
+    def start_equal(self, module: nn.Module) -> None:
+        """Give all processes the weights and statistics that the first one starts with."""
+        with _answers():
+            for values in module.state_dict().values():
+                distributed.broadcast(values, src=0)
+
+    def take(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take this process's rows of a batch; all get equally many, some perhaps twice."""
+        if self.size == 1:
+            return rows
+        n_rows = len(next(iter(rows.values())))
+        n_own = -(-n_rows // self.size)
+        device = next(iter(rows.values())).device
+        own = (self.rank * n_own + torch.arange(n_own, device=device)) % n_rows
+        return {name: values[own] for name, values in rows.items()}
+
+    def gather(self, own: Tensor, n_rows: int, axis: int) -> Tensor:
+        """Lay the predictions of all processes side by side, as `take` has shared out the rows.
+
+        Parameters
+        ----------
+        own : Tensor
+            Predictions of this process's rows.
+        n_rows : int
+            Number of rows of the batch.
+        axis : int
+            Axis of the rows.
+
+        Returns
+        -------
+        Tensor
+            Predictions of all rows. Gradients reach only this process's part, and are `size` times
+            as large: `average_gradients` then gives those of the whole batch.
+        """
+        if self.size == 1:
+            return own
+        return _Gather.apply(own, self, axis).narrow(axis, 0, n_rows)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace gradients by their averages over all processes."""
+        if self.size == 1:
+            return
+        self._average([values.grad for values in parameters if values.grad is not None])
+
+    def average_statistics(self, module: nn.Module) -> None:
+        """Replace the statistics of batch normalisation by their averages over all processes."""
+        if self.size == 1:
+            return
+        norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
+        self._average([x for norm in norms for x in (norm.running_mean, norm.running_var)])
+
+    def agree(self, value: float) -> float:
+        """Return the value that the first process has."""
+        if self.size == 1:
+            return value
+        agreed = torch.tensor(value, dtype=torch.float64)
+        with _answers():
+            distributed.broadcast(agreed, src=0)
+        return agreed.item()
+
+    def add(self, values: Tensor) -> None:
+        """Replace values by their sums over all processes, in place."""
+        with _answers():
+            distributed.all_reduce(values)
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        """Average tensors in one go, in place."""
+        if not tensors:
+            return
+        flat = torch.cat([values.flatten() for values in tensors])
+        self.add(flat)
+        flat /= self.size
+        parts = flat.split([values.numel() for values in tensors])
+        for values, part in zip(tensors, parts, strict=True):
+            values.copy_(part.view_as(values))
+
+
+class _Gather(torch.autograd.Function):
+    """Join tensors of one shape, one of each process, along an axis."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, processes: Processes, axis: int) -> Tensor:
+        """Add up what is 0 but for a process's own part."""
+        ctx.processes, ctx.axis, ctx.n_own = processes, axis, own.shape[axis]
+        shape = list(own.shape)
+        shape[axis] *= processes.size
+        joined = own.new_zeros(shape)
+        joined.narrow(axis, processes.rank * ctx.n_own, ctx.n_own).copy_(own)
+        processes.add(joined)
+        return joined
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Pass on the own part; the other processes do so with theirs."""
+        own = gradient.narrow(ctx.axis, ctx.processes.rank * ctx.n_own, ctx.n_own)
+        return ctx.processes.size * own, None, None
+
+
+def checksum(tensors: Iterable[Tensor]) -> int:
+    """Return a number that tells tensors apart."""
+    found = 0
+    for values in tensors:
+        found = zlib.crc32(values.cpu().contiguous().numpy(), found)
+    return found
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Say what it means that a call to other processes fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(
+            "Another process of this fit has ended, or has not answered in time, so that the fit "
+            f"cannot go on ({reason}). Start all processes again."
+        ) from error

@@ -1,0 +1,51 @@
+"""Tables of Markdown, and where in a file they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write rows of cells as a table.
+
+    Examples
+    --------
+    >>> from skqos.benchmarks.markdown import markdown
+    >>> markdown(["model", "MAE"], [["median", "0.74"]]).splitlines()
+    ['| model | MAE |', '|---|---|', '| median | 0.74 |']
+    """
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    lines.insert(1, "|---" * len(head) + "|")
+    return "\n".join(lines)
+
+
+def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
+    """Replace what stands between the marks of each table that the file has marks for.
+
+    Parameters
+    ----------
+    path : Path
+        A file with the marks ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+
+    tables : mapping of str to str
+        The texts by the names of their marks.
+
+    Raises
+    ------
+    ValueError
+        If the file has none of the marks.
+    """
+    text = path.read_text()
+    found = False
+    for name, table in tables.items():
+        begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
+        if begin not in text:
+            continue
+        found = True
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}\n{table}\n{end}{after}"
+    if not found:
+        raise ValueError(f"{path} has none of the marks '<!-- NAME: begin -->' of {list(tables)}.")
+    path.write_text(text)

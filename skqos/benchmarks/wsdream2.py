@@ -1,0 +1,105 @@
+"""Splits of WS-DREAM data set 2: one time slot, imputed or forecast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from skqos.benchmarks._split import Split
+
+Protocol = Literal["imputation", "forecast", "forecast_all"]
+SLOT, WINDOW = 63, 8
+# A file with fewer rows is the uniform fifth of the 31 million measured cells.
+COMPLETE = 15_000_000
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The measured cells, in the order of the file."""
+
+    X: NDArray[np.int64]
+    y: NDArray[np.float64]
+
+    def slots(self, last: int, n: int) -> NDArray[np.int64]:
+        """Return the rows of the last `n` slots up to `last`."""
+        slot = self.X[:, 2]
+        return np.flatnonzero((slot > last - n) & (slot <= last))
+
+
+def read_cells(folder: Path) -> Cells:
+    """Read the response times; their order decides which cells are drawn.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has neither ``rtdata.txt`` nor ``rtdata.txt.gz``.
+    """
+    paths = [folder / name for name in ("rtdata.txt", "rtdata.txt.gz")]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{folder} holds neither rtdata.txt nor rtdata.txt.gz.")
+    types = {0: np.int64, 1: np.int64, 2: np.int64, 3: np.float64}
+    table = pd.read_csv(path, sep=" ", header=None, usecols=range(4), dtype=types)
+    table = table[table[3] > 0]
+    return Cells(table[[0, 1, 2]].to_numpy(), table[3].to_numpy())
+
+
+def draw(n: int, share: float) -> NDArray[np.bool_]:
+    """Draw a share of `n` rows."""
+    return np.random.default_rng(0).random(n) < share
+
+
+def make_split(
+    cells: Cells,
+    protocol: Protocol,
+    density: float,
+    given_share: float,
+    slot: int = SLOT,
+    window: int = WINDOW,
+) -> Split:
+    """Draw training rows by the protocol; all protocols have the same test rows.
+
+    Parameters
+    ----------
+    cells : Cells
+        The given cells: all that were measured, or a uniform share of them.
+
+    protocol : {"imputation", "forecast", "forecast_all"}
+        Imputation trains on a share of the cells of the `window` slots that end with `slot`, a
+        forecast on as large a share of the `window` slots before it, "forecast_all" on all given
+        cells of those.
+
+    density : float
+        Share of all cells to train on.
+
+    given_share : float
+        Share of all cells that is given, above `density`.
+
+    slot : int
+        The slot whose cells are the test, but for those that imputation trains on.
+
+    window : int
+        Number of slots to train on.
+    """
+    rows = cells.slots(slot, window)
+    drawn = draw(len(rows), density / given_share)
+    test = rows[~drawn & (cells.X[rows, 2] == slot)]
+    train = rows[drawn]
+    if protocol != "imputation":
+        train = cells.slots(slot - 1, window)
+    if protocol == "forecast":
+        train = train[draw(len(train), density / given_share)]
+    return Split(
+        cells.X[train], cells.y[train], cells.X[test], cells.y[test], qos="rt", margin=0.05
+    )
+
+
+def read_split(folder: Path, protocol: Protocol, density: float) -> Split:
+    """Read the cells and draw the rows of slot 63."""
+    cells = read_cells(folder)
+    return make_split(cells, protocol, density, 1.0 if len(cells.y) > COMPLETE else 0.2)

@@ -1,0 +1,44 @@
+"""Tables of results, and the marks that they stand between."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skqos.benchmarks.markdown import write_between_marks
+from skqos.benchmarks.tables import Layout, add_ratios, make_table, summarise
+
+LAYOUT = Layout(("qos",), ("QoS",), lambda qos: [qos], lambda _: 3, (), {})
+
+
+def _rows(model, run, mae, seed=0):
+    costs = {"rmse": 1.0, "fit_s": 1.0, "pairs_per_s": 1.0, "peak_mb": 1.0}
+    return {"qos": "rt", "model": model, "run": run, "seed": seed, "mae": mae, **costs}
+
+
+def test_a_run_without_the_baseline_is_compared_with_that_of_all():
+    rows = [
+        _rows("embedding MLP", "a", 1.0),
+        _rows("embedding MLP", "b", 3.0),
+        _rows("ours", "a", 2.0),
+        _rows("ours", "c", 2.0),
+    ]
+    ratios = add_ratios(pd.DataFrame(rows), ["qos"])["mae / MLP"]
+    np.testing.assert_allclose(ratios, [1, 1, 2, 1])
+
+
+def test_only_several_seeds_have_a_deviation_and_the_best_is_bold():
+    rows = [_rows("one", "a", 2.0), _rows("two", "a", 1.0), _rows("two", "a", 3.0, seed=1)]
+    rows += [_rows("worse", "a", 4.0)]
+    table = make_table(summarise(pd.DataFrame(rows), ["qos"]), LAYOUT).splitlines()
+    assert "| one | 1 | **2.000** | **1.000** |" in table[2]
+    assert "| two | 2 | **2.000** (1.000) | **1.000** (0.000) |" in table[3]
+    assert "| worse | 1 | 4.000 | **1.000** |" in table[4]
+
+
+def test_text_is_put_between_its_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb\n")
+    write_between_marks(page, {"t": "new", "other": "-"})
+    assert page.read_text() == "a\n<!-- t: begin -->\nnew\n<!-- t: end -->\nb\n"
+    with pytest.raises(ValueError, match="has none of the marks"):
+        write_between_marks(page, {"other": "-"})

@@ -1,0 +1,79 @@
+"""What processes of tests/test_processes.py run: fits that they share, or one that fails.
+
+python -m tests.fit_together share FOLDER     writes what was found to a file named by the rank
+python -m tests.fit_together fail HOW         ends with an error
+"""
+
+import datetime
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from skorch.callbacks import Callback
+from torch import distributed
+
+from skqos import SAMoERegressor
+from skqos.datasets import make_qos
+from tests.common import CONTRACTS
+
+SMALL = {"max_epochs": 2, "first_stage_epochs": 2, "tower_dim": 8, "device": "cpu"}
+# Without any draw in a step, the processes find what one finds.
+PLAIN = {"input_dropout": 0.0, "batch_size": 33, "partial_fit_epochs": 2, **SMALL}
+
+
+def fits():
+    """Yield names, fitted models and data; some fits in a row, as a program may have them."""
+    for contract in CONTRACTS:
+        data = contract.make_data(20, 30, density=0.5)
+        model = contract.make(max_epochs=2, early_stopping=True, n_iter_no_change=1)
+        yield contract.estimator_class.__name__, model.fit(data.X, data.y), data
+    data = make_qos(20, 30, density=0.5, random_state=0)
+    model = SAMoERegressor(batch_norm=True, random_state=0, **PLAIN)
+    yield "batch_norm", model.fit(data.X, data.y), data
+    model = SAMoERegressor(random_state=0, verbose=1, **PLAIN)
+    yield "plain", model.fit(data.X, data.y, sample_weight=1.0 + data.X[:, 0] % 3), data
+    yield "updated", model.partial_fit(data.X[:50], 2 * data.y[:50]), data
+
+
+def summarise(model, data):
+    state = model.module_.state_dict()
+    return {
+        "weights": [float(values.double().sum()) for values in state.values()],
+        "predictions": model.predict(data.X).tolist(),
+        "losses": model.history_[["train_loss", "valid_loss"]].fillna(-1).to_numpy().tolist(),
+    }
+
+
+class Fails(Callback):
+    """Kill the second process, or let it answer no more, after an epoch."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def on_epoch_end(self, net, **_):
+        if os.environ["RANK"] == "1":
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+
+def share_fits(folder):
+    found = {name: summarise(model, data) for name, model, data in fits()}
+    Path(folder, os.environ["RANK"]).write_text(json.dumps(found))
+
+
+def fail(how):
+    distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=3))
+    data = make_qos(20, 30, density=0.5, random_state=0)
+    seed = int(os.environ["RANK"]) if how == "seed" else 0
+    callbacks = None if how == "seed" else [Fails(how)]
+    SAMoERegressor(random_state=seed, callbacks=callbacks, **SMALL).fit(data.X, data.y)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"share": share_fits, "fail": fail}[sys.argv[1]](sys.argv[2])
