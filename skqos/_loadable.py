@@ -43,6 +43,8 @@ OURS: dict[str, tuple[str, ...]] = {
         "GraphConvolution",
         "HypergraphConvolution",
         "PartLinear",
+        "PoincareBall",
+        "SideScales",
     ),
     "skqos.sharp_qos.module": (
         "ContextConvolution",
@@ -102,9 +104,7 @@ _RECURRENT = (
 )
 # Of others: layers are made by their constructor from these attributes, which are numbers, strings
 # and tuples of them; their weights have to be of the shapes that it asks for.
-MANIFOLD = "geoopt.manifolds.stereographic.manifold.PoincareBall"
 LAYERS: dict[str, tuple[str, ...]] = {
-    MANIFOLD: (),
     "torch.nn.modules.activation.ReLU": ("inplace",),
     "torch.nn.modules.activation.Tanh": (),
     "torch.nn.modules.batchnorm.BatchNorm1d": (
@@ -144,7 +144,7 @@ CONTAINERS = (
     "torch.nn.modules.container.ParameterList",
     "torch.nn.modules.container.Sequential",
 )
-PARAMETERS = ("geoopt.tensor.ManifoldParameter", "torch.nn.parameter.Parameter")
+PARAMETERS = ("torch.nn.parameter.Parameter",)
 PIPELINE = "sklearn.pipeline.Pipeline"
 # Packages whose state handling does no more than set attributes.
 _PLAIN_SETSTATE = (nn.Module.__setstate__, BaseEstimator.__setstate__)
