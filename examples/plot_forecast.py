@@ -113,8 +113,8 @@ print(pd.Series(regret).round(3).to_string())
 # The forecasts of the model have a lower error than both baselines, and the services chosen by them
 # are closer to the fastest ones. A pair without a recent measurement has nothing that a baseline of
 # the pair can use, but its user and its service were measured with others. The picture shows a pair
-# whose response time varies from day to day; the grey day is the forecast. Fit the model again, or
-# forecast anew, when the next day has been measured: the forecast is meant for the next step.
+# whose response time varies from day to day; the grey day is the forecast. When that day has been
+# measured, update or fit the model again, because nearer days are forecast better.
 
 
 counts = past.groupby(["user", "service"])["rt"].agg(["size", "std"])
