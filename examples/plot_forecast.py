@@ -101,12 +101,14 @@ for name in forecasts:
 print("mean regret, s")
 print(pd.Series(regret).round(3).to_string())
 
-# %% Conclusion ---------- The forecasts of the model have a lower error than both baselines, and
-# the services chosen by them are closer to the fastest ones. For a pair without a recent
-# measurement, the baselines have no information, but the model uses other measurements of its user
-# and its service. The figure shows a pair whose response time varies from day to day; the grey day
-# is the forecast. When the next day has been measured, fit or update the model before the next
-# forecast.
+# %%
+# Conclusion
+# ----------
+# The forecasts of the model have a lower error than both baselines, and the services chosen by them
+# are closer to the fastest ones. A pair without a recent measurement has nothing that a baseline of
+# the pair can use, but its user and its service were measured with others. The picture shows a pair
+# whose response time varies from day to day; the grey day is the forecast. When that day has been
+# measured, update or fit the model again, because nearer days are forecast better.
 
 
 counts = past.groupby(["user", "service"])["rt"].agg(["size", "std"])

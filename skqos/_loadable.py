@@ -44,6 +44,8 @@ OURS: dict[str, tuple[str, ...]] = {
         "GraphConvolution",
         "HypergraphConvolution",
         "PartLinear",
+        "PoincareBall",
+        "SideScales",
     ),
     "skqos.sharp_qos.module": (
         "ContextConvolution",
@@ -101,11 +103,9 @@ _RECURRENT = (
     "dropout",
     "bidirectional",
 )
-# Layers of other packages: they are created by their constructor from these attributes, which are
-# numbers, strings and tuples. Their weights must have the resulting shapes.
-MANIFOLD = "geoopt.manifolds.stereographic.manifold.PoincareBall"
+# Of others: layers are made by their constructor from these attributes, which are numbers, strings
+# and tuples of them; their weights have to be of the shapes that it asks for.
 LAYERS: dict[str, tuple[str, ...]] = {
-    MANIFOLD: (),
     "torch.nn.modules.activation.ReLU": ("inplace",),
     "torch.nn.modules.activation.Tanh": (),
     "torch.nn.modules.batchnorm.BatchNorm1d": (
@@ -145,7 +145,7 @@ CONTAINERS = (
     "torch.nn.modules.container.ParameterList",
     "torch.nn.modules.container.Sequential",
 )
-PARAMETERS = ("geoopt.tensor.ManifoldParameter", "torch.nn.parameter.Parameter")
+PARAMETERS = ("torch.nn.parameter.Parameter",)
 PIPELINE = "sklearn.pipeline.Pipeline"
 # Packages whose handling of state only sets attributes.
 _PLAIN_SETSTATE = (nn.Module.__setstate__, BaseEstimator.__setstate__)

@@ -30,8 +30,8 @@ MAX_DEPTH = 60
 # Attributes of any torch module; some of them contain code.
 MODULE_INTERNALS = frozenset(vars(nn.Module()))
 # Attributes that parameters may have.
-MARKS = ("no_weight_decay",)
-# Versions, which are in the head of a file.
+MARKS = ("no_weight_decay", "is_curvature", "is_on_ball")
+# Notes of the versions, which the head of a file has.
 VERSIONS = ("_skqos_version", "_sklearn_version")
 
 
@@ -168,14 +168,13 @@ class _Writer:
         }
 
     def _parameter(self, value: nn.Parameter, path: str) -> dict[str, Any]:
-        marks = {name: part for name, part in vars(value).items() if name != "manifold"}
+        marks = vars(value)
         if not marks.keys() <= set(MARKS):
             raise TypeError(f"{path} has the attributes {sorted(marks)}; known are {list(MARKS)}.")
         return {
             "type": "parameter",
             "values": _tensor(value, path),
             "requires_grad": value.requires_grad,
-            "manifold": self.write(vars(value).get("manifold"), f"{path}.manifold"),
             "marks": self._parts(marks, path),
         }
 
@@ -310,11 +309,6 @@ class _Reader:
         if not marks.keys() <= set(MARKS) or not all(part is True for part in marks.values()):
             raise ValueError(f"weights have the attributes {sorted(marks)}")
         value = Tensor._make_subclass(kind, values, node["requires_grad"] is True)
-        if kind is not nn.Parameter:
-            manifold = self.read(node["manifold"])
-            if loadable.class_name(type(manifold)) != loadable.MANIFOLD:
-                raise ValueError("weights lie on no manifold")
-            marks["manifold"] = manifold
         vars(value).update(marks)
         return value
 

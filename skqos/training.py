@@ -1,7 +1,7 @@
 """Training a network through skorch: tensor batches, early stopping, history, progress.
 
 Only this file imports skorch, and only `fit` imports this file, because importing skorch takes
-seconds and, through torch-geometric, hundreds of megabytes that prediction does not need.
+seconds and, through torch-geometric, a hundred megabytes that prediction does not need.
 """
 
 from __future__ import annotations
