@@ -218,7 +218,7 @@ class KnownSteps:
         return KnownSteps(np.pad(self.sums, margins), np.pad(self.counts, margins))
 
     def averages(self) -> np.ndarray:
-        """Return the average of each entity; without measurements, the mean over the others, or 0."""
+        """Return the average of each entity, or of the others if it has none, or 0."""
         means = self.sums / np.maximum(self.counts, 1)
         known = self.counts > 0
         overall = means.sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
