@@ -51,16 +51,16 @@ WARM_UP = 0.1
 
 @dataclass(frozen=True)
 class Update:
-    """What an update has learnt.
+    """Result of an update.
 
     Attributes
     ----------
     module : Module
-        The network, grown and trained.
+        Extended and trained network.
     net : QoSNet or None
-        The net that trained it; None without training.
+        Net that trained the module; None without training.
     attributes : dict of str to object
-        Fitted attributes that are others now.
+        Fitted attributes that have changed.
     """
 
     module: nn.Module

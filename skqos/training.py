@@ -564,7 +564,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generator | None]:
-    """Let each of several processes draw random numbers of its own inside the block.
+    """Use different random numbers in each of several processes inside the block.
 
     Yields what draws the same in all of them; a process alone draws all from torch's generator.
     """
