@@ -3,7 +3,6 @@
 import pkgutil
 import re
 from importlib import import_module
-from importlib.metadata import version as version_of
 from importlib.resources import files
 
 from docutils import nodes
@@ -16,7 +15,7 @@ import skqos
 project = "skqos"
 author = "The skqos developers"
 copyright = author
-version = release = version_of("skqos")
+version = release = skqos.__version__
 
 extensions = [
     "myst_parser",

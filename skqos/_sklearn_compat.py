@@ -1,6 +1,9 @@
-"""The one place that imports what scikit-learn does not promise to keep."""
+"""All imports of scikit-learn functions that are not part of its stable API."""
 
-from sklearn.base import _fit_context as fit_context
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_n_features as check_n_features
@@ -16,3 +19,10 @@ __all__ = [
     "get_feature_names",
     "validate_params",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
+    """Decorate a ``fit``, whose signature type checkers keep."""
+    return _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,7 @@ ADVICE = {
     (NAIVE, AWARE): "Give each its time zone, as pandas' tz_localize does.",
 }
 # Times as they are read: integers or points in time.
-Times = np.ndarray | pd.DatetimeIndex
+Times: TypeAlias = "np.ndarray | pd.DatetimeIndex"
 
 
 @dataclass(frozen=True)

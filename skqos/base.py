@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -97,9 +98,9 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: np.ndarray) -> Measurements:
+    def take(self, rows: np.ndarray) -> Self:
         """Return the given rows only."""
-        return Measurements(self.columns.take(rows), self.y[rows], self.weights[rows])
+        return type(self)(self.columns.take(rows), self.y[rows], self.weights[rows])
 
     def check_targets(self) -> None:
         """Raise ValueError if a target has no observation."""
@@ -175,12 +176,13 @@ class PairRegressor(RegressorMixin, BaseEstimator):
     _n_id_columns = 2
     # Number of columns that may have names of ids and time, if not `_n_id_columns`.
     _n_places: int | None = None
-    _state: FittedState | None = None
+    # A FittedState, or that of a subclass, once fitted.
+    _state: Any = None
 
-    n_features_in_ = FittedAttribute()
-    feature_names_in_ = FittedAttribute()
-    users_ = FittedAttribute()
-    services_ = FittedAttribute()
+    n_features_in_ = FittedAttribute[int]()
+    feature_names_in_ = FittedAttribute[np.ndarray]()
+    users_ = FittedAttribute[EntityEncoder]()
+    services_ = FittedAttribute[EntityEncoder]()
 
     def _snapshot(self) -> Self:
         """Return a view of the fitted estimator that no later call changes.
@@ -329,9 +331,9 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     subclass stores its parameters in ``__init__`` and defines ``_fit_networks``.
     """
 
-    module_ = FittedAttribute()
-    history_ = FittedAttribute()
-    n_iter_ = FittedAttribute()
+    module_ = FittedAttribute[Any]()
+    history_ = FittedAttribute[pd.DataFrame]()
+    n_iter_ = FittedAttribute[int]()
 
     _parameter_constraints: dict = {
         "user_features": ["array-like", None],

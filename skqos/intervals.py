@@ -86,7 +86,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     # A time column, which the regressor reads.
     _n_places = N_PLACES
 
-    estimator_ = FittedAttribute()
+    estimator_ = FittedAttribute[Any]()
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],

@@ -4,7 +4,7 @@ import datetime
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,7 @@ class DensitySplit(BaseShuffleSplit):
         n_services: int | None = None,
         n_time_steps: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        unit: str = "cell",
+        unit: Literal["cell", "row"] = "cell",
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
     ) -> None:
         self.n_splits = n_splits
@@ -316,7 +316,7 @@ class SlotSplit(BaseShuffleSplit):
         n_users: int | None = None,
         n_services: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        unit: str = "cell",
+        unit: Literal["cell", "row"] = "cell",
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
     ) -> None:
         self.n_splits = n_splits
@@ -388,7 +388,7 @@ class SlotSplit(BaseShuffleSplit):
         self._check_parameters()
         columns = _read_columns(self, X, y, 3)
         ids = _ids_of(columns)
-        slot_of_row = columns.times
+        slot_of_row = np.asarray(columns.times)
         slots = np.unique(slot_of_row)
         self._check_enough_slots(len(slots))
         n_cells = self.window * _count_cells(self, ids[:2])
@@ -558,13 +558,13 @@ def _n_splits(splitter: DensitySplit | SlotSplit) -> int:
     return int(splitter.n_splits)
 
 
-def _check_density(density: object) -> None:
-    if not (isinstance(density, Real) and 0 < density < 1):
+def _check_density(density: Any) -> None:
+    if not (isinstance(density, Real) and 0 < float(density) < 1):
         raise ValueError(f"density must be a float in (0, 1); got {density!r}.")
 
 
-def _check_count(name: str, value: object) -> None:
-    if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= 1):
+def _check_count(name: str, value: Any) -> None:
+    if not (isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1):
         raise ValueError(f"{name} must be an int >= 1; got {value!r}.")
 
 

@@ -102,10 +102,10 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike[str] | BinaryIO
         file,
     )
     _seal(file)
-    if hasattr(path, "write"):
-        write_all(path, file.getbuffer())
-    else:
+    if isinstance(path, str | os.PathLike):
         replace_file(Path(path), file.getbuffer())
+    else:
+        write_all(path, file.getbuffer())
 
 
 def load_model(path: str | os.PathLike[str] | BinaryIO) -> Any:

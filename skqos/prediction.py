@@ -7,13 +7,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from skqos.entities import EntityTable, Interactions
+
+M = TypeVar("M", bound=nn.Module)
 
 # Intermediate results of a batch of this size fit into the processor's cache.
 PAIRS_PER_BATCH = 2048
@@ -95,7 +97,7 @@ def _try_device(device: str) -> torch.device:
     return ones.device
 
 
-def copy_module(module: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+def copy_module(module: M, device: torch.device | str = "cpu") -> M:
     """Copy a network to a device, with attributes of its parameters such as ``no_weight_decay``."""
     twin = copy.deepcopy(module).to(device)
     for original, copied in zip(module.parameters(), twin.parameters(), strict=True):

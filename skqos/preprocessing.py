@@ -160,14 +160,14 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
         X = self._validate(X, reset=False)
         if not self._has_tables():
             return X
-        X = self._with_names(X)
+        frame = self._with_names(X)
         context: dict[str, Any] = {}
         for position, table in enumerate((self.users_, self.services_)):
             if table is not None:
-                ids = _read_ids(X, position)
+                ids = _read_ids(frame, position)
                 _check_kind(ids, table.index, ID_COLUMNS[position])
                 context.update(_rows_of(table, _positions(ids, table.index)))
-        return pd.concat([X, pd.DataFrame(context, index=X.index, copy=False)], axis=1)
+        return pd.concat([frame, pd.DataFrame(context, index=frame.index, copy=False)], axis=1)
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
         """Return the names of the columns of the output.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from skqos.distribution.model import Intervals
     from skqos.prediction import Predictor
     from skqos.training import QoSNet
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -126,15 +128,21 @@ class NetworkState(FittedState):
         return vars(self).setdefault(f"_{name}", value)
 
 
-class FittedAttribute:
+class FittedAttribute(Generic[T]):
     """Read-only attribute of a fitted estimator.
 
-    Its value is the field of the estimator's state with this name, or one of the further
-    attributes.
+    Its value, of type T, is the field of the estimator's state with this name, or one of the
+    further attributes.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+
+    @overload
+    def __get__(self, estimator: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, estimator: object, owner: type) -> T: ...
 
     def __get__(self, estimator: Any, owner: type) -> Any:
         if estimator is None:
@@ -153,7 +161,7 @@ class FittedAttribute:
             )
         return value
 
-    def __set__(self, estimator: Any, value: Any) -> None:
+    def __set__(self, estimator: object, value: Never) -> None:
         raise AttributeError(
             f"{self.name} is a fitted attribute of {type(estimator).__name__} and cannot be set."
         )

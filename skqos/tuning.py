@@ -68,7 +68,7 @@ class FloatRange:
         """Return a value drawn by a trial."""
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return _is_number(value, Real) and bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class IntRange:
         """Return a value drawn by a trial."""
         return trial.suggest_int(name, self.low, self.high, log=self.log)
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return _is_number(value, Integral) and bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
@@ -170,7 +170,7 @@ def _check_range(bounds: FloatRange | IntRange, kind: type, what: str) -> None:
         raise ValueError(f"low={bounds.low!r} must be above 0 where log=True.")
 
 
-def _is_number(value: object, kind: type) -> bool:
+def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
 
 
@@ -339,7 +339,8 @@ def _last_step(pipeline: Pipeline) -> tuple[str, Any]:
             f"estimator is a Pipeline whose last step, {steps[-1]!r:.60}, is not a pair of a name "
             "and an estimator."
         )
-    return steps[-1]
+    name, estimator = steps[-1]
+    return name, estimator
 
 
 def _search_space(estimator: BaseEstimator) -> SearchSpace:

@@ -236,7 +236,7 @@ CELLS = [
     DAY.date(),
     DAY.time(),
     datetime.timedelta(days=2),
-    np.datetime64("NaT"),
+    np.datetime64("NaT", "ns"),
     np.datetime64("2024-05-01"),
     np.timedelta64(3, "s"),
     np.uint64(2**63 + 5),

@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPT = re.compile(r"examples/\w+\.py")
 # Installations, builds and servers, which `.ci/run` or a reader starts.
-NOT_RUN = re.compile(r"(\.venv/bin/)?(git|cd|pip|ruff|dask|python3? -m (venv|pytest|sphinx))\b")
+NOT_RUN = re.compile(
+    r"(\.venv/bin/)?(git|cd|pip|ruff|mypy|dask|python3? -m (venv|pytest|sphinx))\b"
+)
 
 
 @functools.cache

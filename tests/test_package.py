@@ -1,11 +1,16 @@
 """The top of the package: what it names is imported at its first use."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import skqos
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOB = "https://github.com/skqos/skqos/blob/main/"
 
 
 def test_importing_the_package_imports_no_other():
@@ -28,3 +33,23 @@ def test_every_name_leads_to_what_it_names(name):
 def test_an_unknown_name_is_refused():
     with pytest.raises(AttributeError, match="module 'skqos' has no attribute 'fit'"):
         skqos.fit()
+
+
+def test_links_of_the_readme_work_on_pypi_and_name_files_of_the_repository():
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert all(link.startswith("https://") for link in links)
+    paths = [link.removeprefix(BLOB).split("#")[0] for link in links if link.startswith(BLOB)]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_the_readme_installs_torch_for_the_cpu_ahead_of_all_else():
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL)
+    first = next(command for command in commands if "pip install" in command)
+    assert "torch --index-url https://download.pytorch.org/whl/cpu" in first
+
+
+def test_the_citation_names_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {skqos.__version__}\n" in citation

@@ -163,7 +163,7 @@ def test_durations(time_step):
     [
         *("15", "", "h", "NaT", "0s", "-15min", "1ME", "soon", "1e400s", "1000000D"),
         *(15, 1.5, True, b"1h", [1], pd.NaT, pd.DateOffset(months=1)),
-        *(np.timedelta64("NaT"), np.timedelta64(1, "M"), np.timedelta64(1, "as")),
+        *(np.timedelta64("NaT", "ns"), np.timedelta64(1, "M"), np.timedelta64(1, "as")),
         datetime.timedelta.max,
     ],
     ids=repr,

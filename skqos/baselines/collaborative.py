@@ -39,9 +39,9 @@ class _MatrixRegressor(BaselineRegressor):
     A subclass defines ``_fit_matrix`` and ``_predict_known``.
     """
 
-    user_means_ = FittedAttribute()
-    service_means_ = FittedAttribute()
-    mean_ = FittedAttribute()
+    user_means_ = FittedAttribute[np.ndarray]()
+    service_means_ = FittedAttribute[np.ndarray]()
+    mean_ = FittedAttribute[float]()
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the QoS of pairs, measured or not, known or not.
@@ -174,8 +174,8 @@ class UIPCCRegressor(_MatrixRegressor):
     (2,)
     """
 
-    user_neighborhood_ = FittedAttribute()
-    service_neighborhood_ = FittedAttribute()
+    user_neighborhood_ = FittedAttribute["Neighborhood"]()
+    service_neighborhood_ = FittedAttribute["Neighborhood"]()
 
     PAPER_PARAMS: dict[str, Any] = {"significance_weighting": True, "confidence_weighting": True}
 
@@ -543,10 +543,10 @@ class PMFRegressor(_MatrixRegressor):
     (2,)
     """
 
-    user_factors_ = FittedAttribute()
-    service_factors_ = FittedAttribute()
-    loss_curve_ = FittedAttribute()
-    n_iter_ = FittedAttribute()
+    user_factors_ = FittedAttribute[np.ndarray]()
+    service_factors_ = FittedAttribute[np.ndarray]()
+    loss_curve_ = FittedAttribute[list[float]]()
+    n_iter_ = FittedAttribute[int]()
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
@@ -581,7 +581,7 @@ class PMFRegressor(_MatrixRegressor):
         transposed = matrix.T.tocsr()
         rng = check_random_state(self.random_state)
         services = rng.uniform(size=(matrix.shape[1], self.n_factors))
-        start, losses = time.perf_counter(), []
+        start, losses = time.perf_counter(), list[float]()
         while len(losses) < self.max_iter:
             users = solve_factors(matrix, services, self.regularization)
             services = solve_factors(transposed, users, self.regularization)

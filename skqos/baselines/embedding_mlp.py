@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
+)
 from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.incremental import IncrementalQoSRegressor
 
@@ -213,17 +220,17 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         hidden_sizes: Sequence[int] = (256, 128),
         input_dropout: float = 0.3,
         max_epochs: int = 20,
-        loss: str = "absolute_error",
+        loss: LossName = "absolute_error",
         partial_fit_epochs: int = 4,
         replay_buffer_size: int = 100_000,
-        target_transform: str | None = "auto",
-        optimizer: str = "adamw",
+        target_transform: TargetTransformName | None = "auto",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 3e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
-        batch_size: int | str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -83,16 +83,16 @@ class MedianRegressor(BaselineRegressor):
     array([2., 3.])
     """
 
-    median_ = FittedAttribute()
-    user_medians_ = FittedAttribute()
-    service_medians_ = FittedAttribute()
-    pair_codes_ = FittedAttribute()
-    pair_medians_ = FittedAttribute()
-    levels_ = FittedAttribute()
+    median_ = FittedAttribute[float]()
+    user_medians_ = FittedAttribute[np.ndarray]()
+    service_medians_ = FittedAttribute[np.ndarray]()
+    pair_codes_ = FittedAttribute[np.ndarray]()
+    pair_medians_ = FittedAttribute[np.ndarray]()
+    levels_ = FittedAttribute[tuple[str, ...]]()
 
     _parameter_constraints: dict = {"by": [StrOptions(set(LEVELS))]}
 
-    def __init__(self, *, by: str = "service") -> None:
+    def __init__(self, *, by: Literal["constant", "user", "service", "pair"] = "service") -> None:
         self.by = by
 
     def predict(self, X: Any) -> np.ndarray:

@@ -316,7 +316,7 @@ def _load_triples(
 
 
 def _by_cell(
-    path: Path, table: pd.DataFrame, shape: tuple[int, ...]
+    path: File, table: pd.DataFrame, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ascending cell numbers of the measured values, and the values."""
     table = table[table[3] > 0]
@@ -329,7 +329,7 @@ def _by_cell(
     return cell, values
 
 
-def _check_no_repeat(path: Path, cell: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_no_repeat(path: File, cell: np.ndarray, shape: tuple[int, ...]) -> None:
     repeats = cell[1:][cell[1:] == cell[:-1]]
     if len(repeats):
         user, service, slot = np.unravel_index(repeats[0], shape)
@@ -421,7 +421,7 @@ def _is_value(token: str) -> bool:
         return False
 
 
-def _are_values(values: np.ndarray) -> np.ndarray:
+def _are_values(values: np.ndarray | np.float64) -> np.ndarray:
     return ((values >= 0) & (values < np.inf)) | (values == -1)
 
 
@@ -542,7 +542,7 @@ def _numbers_or_names(column: pd.Series) -> pd.Series:
 
 
 def _last_of_path(addresses: pd.Series) -> pd.Series:
-    """Take "people.asmx" from "http://a.org/_vti_bin/People.asmx?WSDL"."""
+    """Return "people.asmx" for "http://a.org/_vti_bin/People.asmx?WSDL"."""
     path = addresses.str.replace(r"^[a-z]+://|[?#].*$", "", case=False, regex=True)
     return path.str.extract(r"/([^/]+)/?$", expand=False).str.lower()
 

@@ -70,9 +70,11 @@ class OnnxPredictor:
     def __init__(self, path: str | os.PathLike[str], *, n_threads: int = 1) -> None:
         if not isinstance(n_threads, Integral) or n_threads < 1:
             raise ValueError(f"n_threads must be an int of at least 1; got {n_threads!r}.")
-        self._session = _open(path, int(n_threads))
-        self._contents = _read_contents(self._session, path)
-        self._indexes = [make_index(ids) for ids in (self._contents.users, self._contents.services)]
+        self._session: InferenceSession = _open(path, int(n_threads))
+        self._contents: Contents = _read_contents(self._session, path)
+        self._indexes: list[pd.Index] = [
+            make_index(ids) for ids in (self._contents.users, self._contents.services)
+        ]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the QoS of pairs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -87,7 +87,7 @@ class AttentionDisplay:
         estimator: Any,
         X: Any,
         *,
-        kind: str = "matrix",
+        kind: Literal["matrix", "received"] = "matrix",
         block: int = -1,
         head: int | None = None,
         colorbar: bool = True,
@@ -134,7 +134,7 @@ class AttentionDisplay:
         self,
         ax: Any = None,
         *,
-        kind: str = "matrix",
+        kind: Literal["matrix", "received"] = "matrix",
         block: int = -1,
         head: int | None = None,
         colorbar: bool = True,
@@ -176,14 +176,15 @@ class AttentionDisplay:
         check_option("kind", kind, ("matrix", "received"))
         n_blocks, n_heads = self.weights.shape[1:3]
         _check_position("block", block, n_blocks)
-        heads = range(n_heads)
+        heads = list(range(n_heads))
         if head is not None:
             _check_position("head", head, n_heads)
             heads = [heads[head]]
         averaged = self._average(self.weights[:, block])[heads]
         labels = self._step_labels()
         (self.ax_,) = prepare_axes(ax, 1, (4.5, 3.6))
-        self.image_ = self.lines_ = None
+        self.image_: Any = None
+        self.lines_: list[Any] | None = None
         if kind == "matrix":
             self.attention_ = pd.DataFrame(averaged.mean(axis=0), labels, labels)
             self._draw_matrix(colorbar, im_kw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+P = ParamSpec("P")
 R = TypeVar("R")
 # Colours of Okabe and Ito, which colour-blind readers can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -58,7 +59,7 @@ OPTIONS: dict[str, list[Any]] = {
 }
 
 
-def check_options(function: Callable[..., R]) -> Callable[..., R]:
+def check_options(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function whose options must have the types above."""
     names = inspect.signature(function).parameters
     return validated({name: OPTIONS[name] for name in names if name in OPTIONS})(function)
@@ -257,7 +258,7 @@ def style(artist: type, defaults: dict[str, Any], given: dict[str, Any] | None) 
     """Return keyword arguments of an artist; the given ones, also as aliases, replace defaults."""
     from matplotlib.cbook import normalize_kwargs
 
-    return {**defaults, **normalize_kwargs(given, artist)}
+    return {**defaults, **normalize_kwargs(given or {}, artist)}
 
 
 def draw_heat_map(

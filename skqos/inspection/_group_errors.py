@@ -321,7 +321,10 @@ class GroupErrorDisplay:
             If `ax` is not an Axes.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
-        self.image_ = self.bars_ = self.line_ = self.text_ = None
+        self.image_: Any = None
+        self.bars_: Any = None
+        self.line_: Any = None
+        self.text_: np.ndarray | None = None
         if self.errors.index.nlevels == 2:
             self._draw_heat_map(ax, include_values, colorbar, im_kw)
         else:

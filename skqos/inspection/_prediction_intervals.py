@@ -185,11 +185,12 @@ class PredictionIntervalDisplay:
         observed = ~np.isnan(y)
         if not observed.any():
             raise ValueError("y_true is NaN in every row; at least one observed value is needed.")
+        predicted = None
         if y_pred is not None:
-            y_pred = take_target(y_pred, "y_pred", target)
-            check_same_length(y_true=y, y_pred=y_pred)
-            y_pred = y_pred[observed]
-        display = cls(y_true=y[observed], intervals=ends[observed], y_pred=y_pred)
+            predicted = take_target(y_pred, "y_pred", target)
+            check_same_length(y_true=y, y_pred=predicted)
+            predicted = predicted[observed]
+        display = cls(y_true=y[observed], intervals=ends[observed], y_pred=predicted)
         return display.plot(
             ax, max_rows=max_rows, line_kw=line_kw, fill_kw=fill_kw, scatter_kw=scatter_kw
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,7 @@ class ProbabilityCalibrationDisplay:
         *,
         limit: float,
         n_bins: int = 10,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         target: int | None = None,
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
@@ -157,7 +157,7 @@ class ProbabilityCalibrationDisplay:
         *,
         limit: float,
         n_bins: int = 10,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         target: int | None = None,
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,

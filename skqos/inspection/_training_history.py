@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
@@ -84,8 +84,8 @@ class TrainingHistoryDisplay:
         estimator: Any,
         *,
         target_names: Sequence[str] | None = None,
-        kind: str = "loss",
-        stages: str = "joined",
+        kind: Literal["loss", "task_loss", "task_weight"] = "loss",
+        stages: Literal["joined", "separate"] = "joined",
         ax: Any = None,
         line_kw: dict[str, Any] | None = None,
     ) -> Self:
@@ -120,8 +120,8 @@ class TrainingHistoryDisplay:
         self,
         ax: Any = None,
         *,
-        kind: str = "loss",
-        stages: str = "joined",
+        kind: Literal["loss", "task_loss", "task_weight"] = "loss",
+        stages: Literal["joined", "separate"] = "joined",
         line_kw: dict[str, Any] | None = None,
     ) -> Self:
         """Plot the history.
@@ -152,13 +152,13 @@ class TrainingHistoryDisplay:
             `target_names` has the wrong length.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
-        check_option("kind", kind, LABEL_OF_KIND)
+        check_option("kind", kind, list(LABEL_OF_KIND))
         check_option("stages", stages, ("joined", "separate"))
         labels = self._labels(kind)
         by_stage = dict(list(self.history.groupby("stage", sort=False)))
         n_panels = 1 if stages == "joined" else len(by_stage)
         axes = prepare_axes(ax, n_panels, (5 if n_panels == 1 else 4 * n_panels, 3.5))
-        self.lines_ = {}
+        self.lines_: dict[tuple[str, str], Any] = {}
         n_before = 0
         for k, (stage, rows) in enumerate(by_stage.items()):
             panel = axes[0 if stages == "joined" else k]

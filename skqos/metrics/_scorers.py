@@ -77,4 +77,4 @@ class WinklerScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:
         intervals = estimator.predict(X, quantiles=interval_quantiles(self.confidence_level))
-        return -winkler_score(y, intervals, confidence_level=self.confidence_level)
+        return -float(winkler_score(y, intervals, confidence_level=self.confidence_level))

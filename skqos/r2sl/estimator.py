@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
+)
 from skqos.base import TrainingData, TrainingRows
 from skqos.incremental import IncrementalQoSRegressor
 from skqos.r2sl.latent_states import RegionalLatentStates
@@ -343,7 +350,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         region_features: Sequence[str] | None = None,
         n_states: int = 3,
         concentration: float = 1.0,
-        rate: str = "matched",
+        rate: Literal["matched", "printed"] = "matched",
         slow_quantile: float = 0.9,
         n_members: int = 2,
         embedding_dim: int = 32,
@@ -351,20 +358,20 @@ class R2SLRegressor(IncrementalQoSRegressor):
         n_filters: int = 2,
         hidden_size: int = 256,
         skip_connection: bool = True,
-        loss: str = "absolute_error",
+        loss: LossName | Literal["e_huber", "e_huber_printed"] = "absolute_error",
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
         partial_fit_epochs: int = 4,
         replay_buffer_size: int = 100_000,
-        target_transform: str | None = "auto",
-        optimizer: str = "adamw",
+        target_transform: TargetTransformName | None = "auto",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 3e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int = 256,
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",
@@ -406,8 +413,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.random_state = random_state
         self.verbose = verbose
 
-    latent_state_models_ = FittedAttribute()
-    region_features_ = FittedAttribute()
+    latent_state_models_ = FittedAttribute[dict[str, RegionalLatentStates]]()
+    region_features_ = FittedAttribute[list[str]]()
 
     @property
     def latent_states_(self) -> dict[str, pd.DataFrame]:
@@ -500,7 +507,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
             slow_quantile=self.slow_quantile,
             random_state=data.seed,
         )
-        return model.fit(*regions, _positive(data.y, data.weights), data.weights)
+        users, services = regions
+        return model.fit(users, services, _positive(data.y, data.weights), data.weights)
 
     def _build_module(
         self,

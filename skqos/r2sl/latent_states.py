@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -298,7 +298,7 @@ class RegionalLatentStates(BaseEstimator):
         n_states: int = 5,
         *,
         concentration: float = 1.0,
-        rate: str = "matched",
+        rate: Literal["matched", "printed"] = "matched",
         slow_quantile: float = 0.9,
         n_restarts: int = 2,
         max_iter: int = 300,

@@ -6,13 +6,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from skqos._errors import check_same_length
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
+)
 from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
@@ -25,7 +32,8 @@ if TYPE_CHECKING:
     from skqos.sa_moe.module import SAMoEModule
     from skqos.training import QoSNet, Trainer
 
-EXPERTS = ("attention", "lhuc", "mlp")
+ExpertName: TypeAlias = Literal["attention", "lhuc", "mlp"]
+EXPERTS: tuple[ExpertName, ...] = ("attention", "lhuc", "mlp")
 LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 
 
@@ -401,38 +409,38 @@ class SAMoERegressor(IncrementalQoSRegressor):
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
         n_factors: int = 0,
-        fill_value: str = "mean",
+        fill_value: Literal["mean", "zero"] = "mean",
         embedding_dim: int = 32,
         n_members: int = 2,
         tower_dim: int | None = 128,
-        tower_activation: str = "relu",
+        tower_activation: Literal["relu", "identity"] = "relu",
         input_dropout: float = 0.3,
         mlp_hidden_sizes: Sequence[int] = (256, 64),
         attention_dim: int = 32,
         n_heads: int = 2,
         attention_dropout: float = 0.0,
         batch_norm: bool = False,
-        experts: Sequence[str] = EXPERTS,
-        mixture_activation: str = "relu",
+        experts: Sequence[ExpertName] = EXPERTS,
+        mixture_activation: Literal["relu", "identity"] = "relu",
         refill_ratio: float = 0.0,
         pseudo_label_ratio: float = 1.0,
         pseudo_label_weight: float = 0.5,
-        ratio_unit: str = "observed",
+        ratio_unit: Literal["observed", "missing"] = "observed",
         first_stage_epochs: int = 15,
         max_epochs: int = 12,
-        loss: str = "absolute_error",
+        loss: LossName = "absolute_error",
         partial_fit_epochs: int = 6,
         replay_buffer_size: int = 100_000,
-        target_transform: str | None = "auto",
-        optimizer: str = "adamw",
+        target_transform: TargetTransformName | None = "auto",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 3e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
-        batch_size: int | str = "auto",
-        second_stage_start: str = "first",
+        batch_size: int | Literal["auto"] = "auto",
+        second_stage_start: Literal["first", "fresh"] = "first",
         second_stage_batch_size: int | None = None,
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",

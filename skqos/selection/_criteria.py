@@ -137,7 +137,7 @@ def _sign(direction: Any) -> float:
 def _limit(limit: Any) -> float:
     if limit is None:
         return np.nan
-    if not isinstance(limit, Real) or not np.isfinite(limit):
+    if not isinstance(limit, Real) or not np.isfinite(float(limit)):
         raise ValueError(
             f"limit must be a finite number in the unit of y, or None for no limit; got {limit!r}."
         )
@@ -145,7 +145,7 @@ def _limit(limit: Any) -> float:
 
 
 def _weight(weight: Any) -> float:
-    if not isinstance(weight, Real) or not 0 <= weight < np.inf:
+    if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
         raise ValueError(f"weights must be finite numbers, none below 0; got {weight!r}.")
     return float(weight)
 

@@ -68,4 +68,4 @@ def _is_dominated(points: np.ndarray, others: np.ndarray) -> np.ndarray:
         mine, theirs = points[:, target, None], others[None, :, target]
         as_good &= theirs <= mine
         better |= theirs < mine
-    return (as_good & better).any(axis=1)
+    return np.asarray((as_good & better).any(axis=1))

@@ -147,7 +147,8 @@ class Ranking:
             if self.criteria.min_probability is None:
                 return np.ones(len(users), dtype=bool)
             # NaN stands for no limit.
-            return ~(scored.odds(users, services) < self.criteria.min_probability).any(axis=1)
+            missed = scored.odds(users, services) < self.criteria.min_probability
+            return ~np.asarray(missed.any(axis=1))
 
         costs = scored.costs
         if self.pareto_only:

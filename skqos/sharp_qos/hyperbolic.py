@@ -1,4 +1,4 @@
-"""Graph convolutions in the Poincare ball; all use of geoopt is here.
+"""Graph convolutions in the Poincare ball; all use of geoopt is here, in the optimiser.
 
 Between layers, features stay in the tangent space at the origin: the exponential map that would end
 a layer and the logarithmic map that would start the next one cancel.
@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
-import geoopt
 import torch
 import torch.nn.functional as F
-from geoopt import PoincareBall
 from torch import Tensor, nn
 
-from skqos.graphs import BipartiteOperators, ContextGraph
+from skqos.graphs import BipartiteOperators, ContextGraph, TypedOperators
 
 # How close to the boundary a point may come, as a share of the radius; geoopt's values.
 BOUNDARY = {torch.float32: 4e-3, torch.float64: 1e-5}
@@ -92,6 +91,38 @@ def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
     return torch.addcmul((to_tangent * alpha) * v, to_tangent * beta, bias)
 
 
+class PoincareBall(nn.Module):
+    """Curvature of a Poincare ball, in the form in which geoopt's class of that name learns it.
+
+    Parameters
+    ----------
+    curvature : float
+        Curvature c; the ball has radius 1 / sqrt(c).
+    learnable : bool, default=False
+        Whether it is trained on. It never decays.
+    """
+
+    def __init__(self, curvature: float, learnable: bool = False) -> None:
+        super().__init__()
+        # The inverse of the softplus function.
+        raw = torch.tensor(float(curvature)).expm1().log()
+        self.isp_c = nn.Parameter(raw, requires_grad=learnable)
+        self._mark()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Mark the parameter again: a deep copy of one has no marks."""
+        super().__setstate__(state)
+        self._mark()
+
+    def _mark(self) -> None:
+        self.isp_c.no_weight_decay = self.isp_c.is_curvature = True
+
+    @property
+    def c(self) -> Tensor:
+        """Curvature."""
+        return F.softplus(self.isp_c)
+
+
 class PartLinear(nn.Module):
     """A linear layer whose rows come in parts, each with weights of its own, as has each member.
 
@@ -128,8 +159,18 @@ class PartLinear(nn.Module):
         else:
             # Xavier's, for a ReLU.
             largest = math.sqrt(2) * math.sqrt(6 / (in_dim + out_dim))
-            self.bias = geoopt.ManifoldParameter(bias, manifold=ball)
+            self.bias = nn.Parameter(bias)
+            self._mark()
         self.weight = nn.Parameter(weight.uniform_(-largest, largest))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Mark the points again: a deep copy of a parameter has no marks."""
+        super().__setstate__(state)
+        if self.ball is not None:
+            self._mark()
+
+    def _mark(self) -> None:
+        self.bias.no_weight_decay = self.bias.is_on_ball = True
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Transform the features of each part; those of all parts, one after the other.
@@ -158,6 +199,27 @@ class PartLinear(nn.Module):
         return out.transpose(0, 1).flatten(1)
 
 
+class SideScales(nn.Module):
+    """Multiply what users, and what services receive by a factor that is learnt.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members; each has factors of its own, which start at 1.
+    """
+
+    def __init__(self, n_members: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(2, n_members))
+        self.factors.no_weight_decay = True
+
+    def forward(self, x: Tensor, sizes: tuple[int, int]) -> Tensor:
+        """Scale features (n_users + n_services, n_members * dim)."""
+        n_members = self.factors.shape[1]
+        sides = zip(x.unflatten(1, (n_members, -1)).split(sizes), self.factors, strict=True)
+        return torch.cat([side * factors.unsqueeze(1) for side, factors in sides]).flatten(1)
+
+
 class GraphConvolution(nn.Module):
     """Transform features, average them over neighbours, activate: GCN, or HyGCN in the ball.
 
@@ -171,8 +233,11 @@ class GraphConvolution(nn.Module):
         Width of the features.
     ball : PoincareBall or None
         None makes a convolution in Euclidean space.
-    n_graphs : int, default=1
-        Number of graphs that are convolved as one, each with weights of its own.
+    n_parts : int, default=1
+        Number of graphs that are convolved as one, or of the parts that edges with values take;
+        each has weights of its own.
+    scales : SideScales or None, default=None
+        Factors of what users and services receive.
     """
 
     def __init__(
@@ -181,15 +246,17 @@ class GraphConvolution(nn.Module):
         in_dim: int,
         out_dim: int,
         ball: PoincareBall | None,
-        n_graphs: int = 1,
+        n_parts: int = 1,
+        scales: SideScales | None = None,
     ) -> None:
         super().__init__()
-        self.linear = PartLinear(n_graphs, n_members, in_dim, out_dim, ball)
+        self.linear = PartLinear(n_parts, n_members, in_dim, out_dim, ball)
+        self.scales = scales
 
     def forward(
         self,
         x: Tensor,
-        graph: BipartiteOperators | ContextGraph,
+        graph: BipartiteOperators | TypedOperators | ContextGraph,
         sizes: Sequence[int] | None = None,
     ) -> Tensor:
         """Convolve the features of all nodes, tangent vectors at the origin.
@@ -198,7 +265,7 @@ class GraphConvolution(nn.Module):
         ----------
         x : Tensor of shape (n_nodes, n_members * in_dim)
             Features.
-        graph : BipartiteOperators or ContextGraph
+        graph : BipartiteOperators, TypedOperators or ContextGraph
             Averages over neighbours.
         sizes : sequence of int, default=None
             Number of nodes of each graph, if there are several.
@@ -207,15 +274,18 @@ class GraphConvolution(nn.Module):
         -------
         Tensor of shape (n_nodes, n_members * out_dim)
         """
-        parts = [x] if sizes is None else x.split(sizes)
-        return torch.relu(graph.convolve(self.linear(parts)))
+        parts = [x] * len(self.linear.weight) if sizes is None else x.split(sizes)
+        averages = graph.convolve(self.linear(parts))
+        if self.scales is not None:
+            averages = self.scales(averages, graph.sizes)
+        return torch.relu(averages)
 
 
 class HypergraphConvolution(nn.Module):
     """HHGCN: convolve over the QoS graph and over the hypergraphs of its second hops.
 
-    Each branch has weights of its own. The averages add up ahead of the activation; the summary
-    of the paper leaves open how branches are joined.
+    Each branch has weights of its own, one per type of edge. The averages add up ahead of the
+    activation; the summary of the paper leaves open how branches are joined.
 
     Parameters
     ----------
@@ -225,37 +295,50 @@ class HypergraphConvolution(nn.Module):
         Width of the features.
     ball : PoincareBall or None
         None makes a convolution in Euclidean space.
+    n_parts : int, default=1
+        Number of parts that a convolution over the QoS graph takes: the types of edges, and the
+        own features if there is more than one type.
+    scales : SideScales or None, default=None
+        Factors of what users and services receive.
     """
 
     def __init__(
-        self, n_members: int, in_dim: int, out_dim: int, ball: PoincareBall | None
+        self,
+        n_members: int,
+        in_dim: int,
+        out_dim: int,
+        ball: PoincareBall | None,
+        n_parts: int = 1,
+        scales: SideScales | None = None,
     ) -> None:
         super().__init__()
+        self.n_parts = n_parts
+        self.n_types = max(n_parts - 1, 1)
         # Of the QoS graph, of the hypergraph of users, and of that of services.
-        self.linear = PartLinear(3, n_members, in_dim, out_dim, ball)
+        self.linear = PartLinear(n_parts + 2 * self.n_types, n_members, in_dim, out_dim, ball)
+        self.scales = scales
 
-    def forward(self, x: Tensor, graph: BipartiteOperators) -> Tensor:
+    def forward(self, x: Tensor, graph: BipartiteOperators | TypedOperators) -> Tensor:
         """Convolve the features of all nodes, tangent vectors at the origin.
 
         They are (n_nodes, n_members * in_dim), and then (n_nodes, n_members * out_dim).
         """
-        transformed = self.linear([x, *x.split(graph.sizes)])
-        nodes, users, services = transformed.split([len(x), *graph.sizes])
-        return torch.relu(graph.convolve(nodes) + graph.convolve_second_hop(users, services))
-
-
-def make_ball(curvature: float, learnable: bool) -> PoincareBall:
-    """Make a Poincare ball, whose curvature is fixed or learnt but never decays."""
-    ball = PoincareBall(c=curvature, learnable=learnable)
-    ball.isp_c.no_weight_decay = True
-    return ball
+        of_users, of_services = x.split(graph.sizes)
+        parts = [x] * self.n_parts, [of_users] * self.n_types, [of_services] * self.n_types
+        transformed = self.linear([*chain.from_iterable(parts)])
+        nodes, users, services = transformed.split([sum(map(len, part)) for part in parts])
+        averages = graph.convolve(nodes) + graph.convolve_second_hop(users, services)
+        if self.scales is not None:
+            averages = self.scales(averages, graph.sizes)
+        return torch.relu(averages)
 
 
 class RiemannianAdamW(torch.optim.Optimizer):
-    """Adam for parameters on a manifold by geoopt, torch's for all others.
+    """Adam for parameters on a Poincare ball by geoopt, torch's for all others.
 
-    Points of a manifold, and parameters marked by an attribute ``no_weight_decay``, get none. A
-    parameter may hold many points: each row of its last axis is one.
+    Parameters marked by an attribute ``is_on_ball`` are points of the ball, whose curvature is the
+    parameter marked by ``is_curvature``. Points, and parameters marked by ``no_weight_decay``, get
+    no weight decay. A parameter may hold many points: each row of its last axis is one.
 
     Parameters
     ----------
@@ -280,24 +363,36 @@ class RiemannianAdamW(torch.optim.Optimizer):
         **kwargs: Any,
     ) -> None:
         parameters = [p for group in params for p in group["params"]]
-        points = [p for p in parameters if isinstance(p, geoopt.ManifoldParameter)]
-        others = [p for p in parameters if not isinstance(p, geoopt.ManifoldParameter)]
+        points = [p for p in parameters if hasattr(p, "is_on_ball")]
+        others = [p for p in parameters if not hasattr(p, "is_on_ball")]
         groups = [
             {"params": [p for p in others if not hasattr(p, "no_weight_decay")]},
             {"params": [p for p in others if hasattr(p, "no_weight_decay")], "weight_decay": 0.0},
         ]
         self.parts = [euclidean(groups, lr=lr, weight_decay=weight_decay, **kwargs)]
+        self.points = points
         if points:
-            self.parts.append(geoopt.optim.RiemannianAdam(points, lr=lr))
+            curvature = next(p for p in others if hasattr(p, "is_curvature"))
+            self.parts.append(_riemannian_adam(points, curvature, lr))
         super().__init__(parameters, self.parts[0].defaults)
         self._share_groups()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step of either optimiser."""
         loss = None if closure is None else closure()
+        for part in self.parts[1:]:
+            # They share the memory of the parameters, but not their gradients.
+            for twin, point in zip(part.param_groups[0]["params"], self.points, strict=True):
+                twin.grad = point.grad
         for part in self.parts:
             part.step()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters."""
+        super().zero_grad(set_to_none)
+        for point in self.points:
+            point.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of both optimisers."""
@@ -312,3 +407,15 @@ class RiemannianAdamW(torch.optim.Optimizer):
     def _share_groups(self) -> None:
         """Show the parts' own groups: what a scheduler changes here, it changes there."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def _riemannian_adam(
+    points: list[nn.Parameter], curvature: nn.Parameter, lr: float
+) -> torch.optim.Optimizer:
+    """Make geoopt's optimiser of twins of the points, which share their memory."""
+    import geoopt
+
+    ball = geoopt.PoincareBall()
+    ball.isp_c = curvature
+    twins = [geoopt.ManifoldParameter(point.data, manifold=ball) for point in points]
+    return geoopt.optim.RiemannianAdam(twins, lr=lr)

@@ -20,7 +20,12 @@ from skqos.graphs import BipartiteGraph, ContextGraph
 from skqos.members import ByteDropout, split_members
 from skqos.prediction import Encoded
 from skqos.sharp_qos.context import ContextColumn
-from skqos.sharp_qos.hyperbolic import GraphConvolution, HypergraphConvolution, PoincareBall
+from skqos.sharp_qos.hyperbolic import (
+    GraphConvolution,
+    HypergraphConvolution,
+    PoincareBall,
+    SideScales,
+)
 from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting, TaskLinear
 
 # Features enter at this size: small ahead of what the layers make of them.
@@ -361,6 +366,13 @@ class QoSGraph(nn.Module):
         None is Euclidean space.
     dropout : float
         Dropout of the features.
+    edge_dropout : float
+        Share of the edges that carry no messages in a training step.
+    side_scales : bool
+        Whether each layer scales what users and services receive by learnt factors.
+    newcomer_share : float
+        Share of the nodes whose features are the average of their side in a training step, as those
+        of a node that is absorbed without training are.
     fine_tune : bool
         Whether the features are trained on.
     """
@@ -376,20 +388,33 @@ class QoSGraph(nn.Module):
         convolution: str,
         ball: PoincareBall | None,
         dropout: float,
+        edge_dropout: float,
+        side_scales: bool,
+        newcomer_share: float,
         fine_tune: bool,
     ) -> None:
         super().__init__()
-        self._join(graph)
         self.n_members = n_members
+        self.edge_dropout = edge_dropout
+        self.newcomer_share = newcomer_share
         of_members = _scaled(features).repeat(1, n_members)
         self.features = nn.Parameter(of_members, requires_grad=fine_tune)
         self.dropout = ByteDropout(dropout)
         layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
         widths = [features.shape[1]] + [dim] * (0 if convolution == "none" else n_layers)
         self.layers = nn.ModuleList(
-            layer(n_members, n_in, n_out, ball) for n_in, n_out in pairwise(widths)
+            layer(
+                n_members,
+                n_in,
+                n_out,
+                ball,
+                n_parts=graph.n_parts,
+                scales=SideScales(n_members) if side_scales else None,
+            )
+            for n_in, n_out in pairwise(widths)
         )
         self.out_dim = sum(widths)
+        self._join(graph)
 
     def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
         """Convolve.
@@ -407,7 +432,9 @@ class QoSGraph(nn.Module):
         x = self.dropout(self.features)
         outputs = [x]
         if len(self.layers):
-            operators = self.graph(None if held_out is None else self._weights(held_out))
+            weights = None if held_out is None else self._weights(held_out)
+            operators = self.graph(weights, self.edge_dropout if self.training else 0.0)
+            x = self._with_newcomers(x)
             for layer in self.layers:
                 x = layer(x, operators)
                 outputs.append(x)
@@ -424,24 +451,52 @@ class QoSGraph(nn.Module):
     def grow(self, graph: BipartiteGraph) -> None:
         """Take over a graph with more edges, and with further nodes after those of either side.
 
-        The features of a new node start as the average of the connected nodes of its side.
+        The features of a new node start as the average of the connected nodes of its side. Without
+        layers the graph holds the new edges alone.
         """
         n_users = len(self.users_connected)
+        known = self.users_connected, self.services_connected
         sides = [
-            append_rows(x, n, x[is_connected.squeeze(1)].mean(0))
-            for x, n, is_connected in (
-                (self.features[:n_users].detach(), graph.n_users, self.users_connected),
-                (self.features[n_users:].detach(), graph.n_services, self.services_connected),
+            append_rows(x, n, average)
+            for x, n, average in zip(
+                (self.features[:n_users].detach(), self.features[n_users:].detach()),
+                (graph.n_users, graph.n_services),
+                self._averages(self.features.detach()),
+                strict=True,
             )
         ]
         self.features = nn.Parameter(torch.cat(sides), self.features.requires_grad)
         self._join(graph)
+        for is_connected, before in zip(
+            (self.users_connected, self.services_connected), known, strict=True
+        ):
+            is_connected[: len(before)] |= before
 
     def _join(self, graph: BipartiteGraph) -> None:
-        self.graph = graph
+        # Nothing but layers reads the edges.
+        self.graph = graph if len(self.layers) else None
         users_connected, services_connected = graph.connected()
         self.register_buffer("users_connected", users_connected)
         self.register_buffer("services_connected", services_connected)
+
+    def _averages(self, x: Tensor) -> list[Tensor]:
+        """Average features of the connected users, and of the connected services."""
+        connected = self.users_connected, self.services_connected
+        sides = x.split([len(side) for side in connected])
+        return [
+            side[is_connected.squeeze(1)].mean(0)
+            for side, is_connected in zip(sides, connected, strict=True)
+        ]
+
+    def _with_newcomers(self, x: Tensor) -> Tensor:
+        """Give some nodes the average features of their side in training."""
+        if not (self.training and self.newcomer_share):
+            return x
+        sizes = torch.tensor([len(self.users_connected), len(self.services_connected)])
+        averages = torch.stack(self._averages(x)).repeat_interleave(sizes.to(x.device), dim=0)
+        draws = torch.rand(len(x), self.n_members, 1, device=x.device)
+        is_new = (draws < self.newcomer_share).expand(-1, -1, x.shape[1] // self.n_members)
+        return torch.where(is_new.flatten(1), averages, x)
 
     def _weights(self, held_out: Tensor) -> Tensor:
         """0 for edges held out, else 1; -1 falls on the one that is cut off again."""

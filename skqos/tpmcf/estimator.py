@@ -6,7 +6,7 @@ import datetime
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,13 @@ from skqos._times import (
     learn_time_scale,
     read_time_step,
     read_times,
+)
+from skqos._types import (
+    EarlyStoppingOption,
+    LearningRateSchedule,
+    LossName,
+    OptimizerName,
+    TargetTransformName,
 )
 from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
@@ -53,7 +60,7 @@ if TYPE_CHECKING:
     from skqos.training import QoSNet, Trainer, ValidationDataset
 
 # Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
-MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT"), "O": pd.NaT}
+MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
 GCMF_PARAMETERS = (
     *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_epochs", "gcmf_learning_rate"),
     "gcmf_loss_scale",
@@ -512,7 +519,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     }
 
     _n_id_columns = 3
-    _step_features = FittedAttribute()
+    _step_features = FittedAttribute[Any]()
 
     _switched_off = (
         *IncrementalQoSRegressor._switched_off,
@@ -576,16 +583,16 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         n_members: int = 1,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        features: Sequence[str] = ("statistics",),
+        features: Sequence[Literal["statistics", "factors", "similarity"]] = ("statistics",),
         n_factors: int = 16,
         similarity_dim: int = 16,
-        similarity: str = "factors",
+        similarity: Literal["factors", "autoencoder"] = "factors",
         autoencoder_epochs: int = 20,
         n_folds: int | None = 20,
-        modules: str = "pte",
+        modules: Literal["both", "gcmf", "pte"] = "pte",
         gcmf_dim: int = 8,
-        gcmf_weights: str = "shared",
-        self_loops: str = "whole",
+        gcmf_weights: Literal["shared", "own"] = "shared",
+        self_loops: Literal["whole", "normalised"] = "whole",
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
@@ -595,14 +602,14 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
         window: int = 4,
         token_dim: int | None = 32,
-        temporal: str = "transformer",
+        temporal: Literal["transformer", "gru", "lstm"] = "transformer",
         n_blocks: int = 1,
         n_heads: int = 2,
         head_dim: int = 16,
-        convolution: str = "time",
+        convolution: Literal["time", "paper"] = "time",
         n_filters: int = 64,
         dropout: float = 0.0,
-        pooling: str = "max",
+        pooling: Literal["max", "mean", "last"] = "max",
         step_encoding: bool = True,
         target_features: bool = True,
         hidden_sizes: Sequence[int] = (256, 128),
@@ -610,20 +617,20 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         newcomer_share: float = 0.02,
         forecast_share: float = 0.2,
         max_horizon: int = 8,
-        target_steps: Sequence[int] | str | None = None,
-        loss: str = "absolute_error",
+        target_steps: Sequence[Any] | Literal["last"] | None = None,
+        loss: LossName | Literal["cauchy"] = "absolute_error",
         loss_scale: float = 0.25,
         partial_fit_epochs: int = 1,
         replay_buffer_size: int = 400_000,
-        target_transform: str | None = "auto",
+        target_transform: TargetTransformName | None = "auto",
         max_epochs: int = 12,
-        optimizer: str = "adamw",
+        optimizer: OptimizerName = "adamw",
         learning_rate: float = 6e-3,
-        learning_rate_schedule: str = "one_cycle",
+        learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.1,
         batch_size: int = 1024,
         intervals: bool = False,
-        early_stopping: bool | str = False,
+        early_stopping: EarlyStoppingOption = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         device: str = "auto",
@@ -873,7 +880,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             return data.time_scale.steps_of(times, "target_steps")
 
     def _families(self, seed: int) -> dict[str, Family]:
-        similarity = SimilarityFactors(self.similarity_dim, seed)
+        similarity: Family = SimilarityFactors(self.similarity_dim, seed)
         if self.similarity == "autoencoder":
             from skqos.tpmcf.autoencoder import SimilarityAutoencoder
 
@@ -930,10 +937,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
         entities = None
         if self.entity_dim is not None:
-            entities = [
+            users, services = (
                 FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
                 for side in (data.users, data.services)
-            ]
+            )
+            entities = users, services
         token_dim = self.token_dim
         if token_dim is None:
             token_dim = sum(side.shape[-1] for side in features)
@@ -1016,7 +1024,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         return RecentCells.of_rows(rows, rng)
 
     def _update(self, new: TrainingRows) -> Update:
-        """Take the steps of further rows in, then train on them and on the last ones before."""
+        """Add the steps of further rows, then train on them and on the last steps before."""
         from skqos.prediction import copy_module
         from skqos.tpmcf.module import TPMCFModule
         from skqos.tpmcf.updating import StepUpdate
