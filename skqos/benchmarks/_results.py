@@ -50,8 +50,8 @@ def load_results() -> pd.DataFrame:
 
     See Also
     --------
-    summarize_results : Mean and standard deviation over the seeds. load_published_results : Results
-    of papers and public repositories.
+    summarize_results : Mean and standard deviation over the seeds.
+    load_published_results : Results of papers and public repositories.
 
     Examples
     --------

@@ -51,8 +51,8 @@ class Split:
 
     See Also
     --------
-    load_split : Load a split of WS-DREAM. evaluate : Fit a model to the training rows and score it
-    on the test rows.
+    load_split : Load a split of WS-DREAM.
+    evaluate : Fit a model to the training rows and score it on the test rows.
 
     Examples
     --------
