@@ -41,6 +41,7 @@ MODELS = ("SAMoERegressor", "R2SLRegressor", "SharpQoSRegressor", "TPMCFRegresso
 N_USERS, N_SERVICES, DENSITY = 339, 5825, 0.025
 N_TIME_STEPS = 8
 PREDICTED = 200_000
+N_TEST = 50_000
 
 
 class FirstBatches(ShuffledBatches):
@@ -132,9 +133,10 @@ def read_parts(folder: Path) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
 def compare_parts(name: str, n_rows: int, n_parts: int) -> dict[str, float]:
     """Fit rows part by part, and all at once; tell the errors, as multiples of the latter too."""
     torch.set_num_threads(1)
-    data = make_qos(N_USERS, N_SERVICES, density=0.6, random_state=0)
+    density = min(1.0, (n_rows + N_TEST) / (N_USERS * N_SERVICES))
+    data = make_qos(N_USERS, N_SERVICES, density=density, random_state=0)
     order = np.random.default_rng(0).permutation(len(data.y))
-    train, test = order[:n_rows], order[n_rows:][:100_000]
+    train, test = order[:n_rows], order[n_rows:][:N_TEST]
     X_test = pd.DataFrame(data.X[test], columns=["user", "service"])
     y_test = data.y[test]
     found = {}

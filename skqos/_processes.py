@@ -111,14 +111,19 @@ class Processes:
         """Replace gradients by their averages over all processes."""
         if self.size == 1:
             return
-        self._average([values.grad for values in parameters if values.grad is not None])
+        trained = [values for values in parameters if values.grad is not None]
+        averages = self._averages([values.grad for values in trained])
+        for values, average in zip(trained, averages, strict=True):
+            values.grad = average
 
     def average_statistics(self, module: nn.Module) -> None:
         """Replace the statistics of batch normalisation by their averages over all processes."""
         if self.size == 1:
             return
         norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
-        self._average([x for norm in norms for x in (norm.running_mean, norm.running_var)])
+        statistics = [x for norm in norms for x in (norm.running_mean, norm.running_var)]
+        for values, average in zip(statistics, self._averages(statistics), strict=True):
+            values.copy_(average)
 
     def agree(self, value: float) -> float:
         """Return the value that the first process has."""
@@ -134,16 +139,15 @@ class Processes:
         with _answers():
             distributed.all_reduce(values)
 
-    def _average(self, tensors: list[Tensor]) -> None:
-        """Average tensors in one go, in place."""
+    def _averages(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Average tensors over all processes, in one go; the results share memory."""
         if not tensors:
-            return
+            return []
         flat = torch.cat([values.flatten() for values in tensors])
         self.add(flat)
         flat /= self.size
         parts = flat.split([values.numel() for values in tensors])
-        for values, part in zip(tensors, parts, strict=True):
-            values.copy_(part.view_as(values))
+        return [part.view_as(values) for values, part in zip(tensors, parts, strict=True)]
 
 
 class _Gather(torch.autograd.Function):

@@ -66,39 +66,49 @@ def test_one_process_shows_the_progress(together):
     assert printed.count("final: epoch 2/2") == 1
 
 
-def start(how):
-    """Start two processes, which do not end each other as torchrun would."""
+def test_processes_must_agree(together):
+    (first, second), _ = together
+    assert first["another seed"] == second["another seed"]
+    assert "an int as random_state; seed differs between them" in first["another seed"]
+
+
+# Has a short time-out, which the second process lets pass.
+SILENT = """
+import datetime, time, torch
+from skqos._processes import Processes
+torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=2))
+processes = Processes.launched()
+processes.add(torch.ones(1))
+if processes.rank == 1:
+    time.sleep(100)
+processes.add(torch.ones(1))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-m", "tests.fit_together", "lose"], ["-c", SILENT]], ids=["killed", "silent"]
+)
+def test_a_lost_process_ends_the_others_with_an_error(arguments):
+    """They are not started by torchrun, which would end them itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [
+    first, second = (
         subprocess.Popen(
-            [sys.executable, "-m", "tests.fit_together", "fail", how],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env={**os.environ, **place, "RANK": rank},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in "01"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("killed", "Another process of this fit has ended, or has not answered in time"),
-        ("silent", "Another process of this fit has ended, or has not answered in time"),
-        ("seed", "must be given the same X, y and parameters, and an int as random_state; seed"),
-    ],
-)
-def test_a_fit_that_cannot_go_on_ends_with_an_error(how, message):
-    first, second = start(how)
+    )
     _, error = first.communicate(timeout=300)
     second.kill()
     second.communicate()
     assert first.returncode == 1
-    assert message in error
+    assert "Another process of this fit has ended, or has not answered in time" in error
 
 
 # --- Seen from one process ----------------------------------------------------------------------
