@@ -2,7 +2,7 @@
 
     python examples/benchmark_scale.py [--times 1 3] [--models R2SLRegressor] [--steps 100]
     python examples/benchmark_scale.py --parts 10 [--rows 1000000]
-    torchrun --standalone --nproc-per-node 2 examples/benchmark_scale.py --inside [--batch-size 1024]
+    torchrun --standalone --nproc-per-node 2 examples/benchmark_scale.py --inside --batch-size 1024
 
 Users, services and so rows are made up (`make_qos`): at 10 times both sides of data set 1 there are
 3,390 users, 58,250 services and 5 million rows. Each fit is measured in a process of its own. A

@@ -7,6 +7,7 @@ processes. Gradients are averaged. Only sums and broadcasts travel, which all ba
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -50,7 +51,7 @@ class Processes:
         if not distributed.is_available():
             return cls()
         if not distributed.is_initialized():
-            if not all(name in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
+            if not _is_launched():
                 return cls()
             with _answers():
                 distributed.init_process_group("gloo", timeout=TIMEOUT)
@@ -169,6 +170,14 @@ class _Gather(torch.autograd.Function):
         """Pass on the own part; the other processes do so with theirs."""
         own = gradient.narrow(ctx.axis, ctx.processes.rank * ctx.n_own, ctx.n_own)
         return ctx.processes.size * own, None, None
+
+
+def _is_launched() -> bool:
+    """Tell whether a launcher started this process, beside others."""
+    # Workers, as of joblib, inherit the variables of the process that they work for.
+    is_worker = multiprocessing.parent_process() is not None
+    has_variables = all(name in os.environ for name in VARIABLES)
+    return has_variables and not is_worker and os.environ["WORLD_SIZE"] != "1"
 
 
 def checksum(tensors: Iterable[Tensor]) -> int:

@@ -1,6 +1,7 @@
 """Several processes that share one fit: one model in all, as good as that of one process alone."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from skqos import SAMoERegressor
-from skqos._processes import Processes
+from skqos._processes import VARIABLES, Processes
 from skqos.datasets import make_qos
 from tests.common import CONTRACTS
 from tests.fit_together import SMALL, fits, summarise
@@ -75,7 +76,7 @@ def test_processes_must_agree(together):
 # Has a short time-out, which the second process lets pass.
 SILENT = """
 import datetime, time, torch
-from skqos._processes import Processes
+from skqos._processes import VARIABLES, Processes
 torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=2))
 processes = Processes.launched()
 processes.add(torch.ones(1))
@@ -114,15 +115,21 @@ def test_a_lost_process_ends_the_others_with_an_error(arguments):
 # --- Seen from one process ----------------------------------------------------------------------
 
 
-def test_a_process_alone_is_not_delayed(monkeypatch):
+def test_a_process_alone_exchanges_nothing(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", None)
     monkeypatch.setattr(torch.distributed, "broadcast", None)
     data = make_qos(20, 30, density=0.5, random_state=0)
     SAMoERegressor(random_state=0, **SMALL).fit(data.X, data.y)
-    for size in (None, "1"):
-        if size is not None:
-            monkeypatch.setenv("WORLD_SIZE", size)
-        assert Processes.launched() == Processes(0, 1)
+
+
+@pytest.mark.parametrize("case", ["no variables", "one process", "a worker"])
+def test_processes_that_are_none_of_several_are_alone(monkeypatch, case):
+    for name in VARIABLES if case != "no variables" else ():
+        monkeypatch.setenv(name, "1")
+    if case == "a worker":
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a parent")
+    assert Processes.launched() == Processes(0, 1)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 8])
