@@ -571,9 +571,10 @@ def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generat
     if processes.size == 1:
         yield None
         return
-    shared = torch.Generator()
-    shared.set_state(torch.get_rng_state())
-    seed = int(torch.randint(2**31, (), generator=shared.clone_state()))
+    seeds, shared = torch.Generator(), torch.Generator()
+    for generator in (seeds, shared):
+        generator.set_state(torch.get_rng_state())
+    seed = int(torch.randint(2**31, (), generator=seeds))
     with seeded(seed + processes.rank, device):
         yield shared
     torch.set_rng_state(shared.get_state())

@@ -88,7 +88,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         A categorical column of users and one of services whose names differ only in the prefix form
         one context graph.
 
-    n_members : int, default=2
+    n_members : int, default=4
         Number of networks, each with weights of its own. They are trained in one pass, and their
         predictions are averaged in units of the transformed target.
 
@@ -517,7 +517,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        n_members: int = 2,
+        n_members: int = 4,
         n_factors: int = 32,
         context_dim: int = 32,
         autoencoder_epochs: int = 100,
