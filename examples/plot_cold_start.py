@@ -2,20 +2,18 @@
 New users and services
 ======================
 
-A new user has no measurement, and neither has a new service. `SAMoERegressor` predicts them from
-their context: country, autonomous system, region, provider and coordinates. This example measures
-what the context is worth for each kind of pair.
+New users and new services have no measurements. `SAMoERegressor` predicts them from their context:
+country, autonomous system, region, provider and coordinates. This example compares the errors with
+and without context, for known and new users and services.
 
 ::
 
     python examples/plot_cold_start.py
 """
 
-# %%
-# Hold out users and services
-# ---------------------------
-# A fifth of the users and a fifth of the services get no training row. Of the other pairs, three
-# quarters train. The rows that do not train form four groups.
+# %% Hold out users and services --------------------------- A fifth of the users and a fifth of the
+# services have no training row. Three quarters of the other pairs are used for training. The
+# held-out rows form four groups.
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ from skqos.datasets import make_qos
 from skqos.preprocessing import ContextJoiner
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 data = make_qos(100, 250, density=0.25, timeout_rate=0, random_state=0)
@@ -47,7 +45,7 @@ groups = {
     "new service": ~new_user & new_service,
     "both new": new_user & new_service,
 }
-print(f"{train.sum():,} rows train")
+print(f"{train.sum():,} training rows")
 for name, rows in groups.items():
     print(f"{name}: {rows.sum():,} rows")
 
@@ -99,9 +97,8 @@ if args.out:
 else:
     plt.show()
 
-# %%
-# ``is_known`` tells which ids of a row have training rows, so that an application can treat
-# predictions of new ids differently.
+# %% ``is_known`` returns which ids of a row are in the training data, so that an application can
+# treat predictions of new ids differently.
 
 known = models["without context"].is_known(data.X[new_user][:3])
 print(pd.DataFrame(known, columns=["user known", "service known"]).to_string(index=False))

@@ -11,11 +11,8 @@ choose a service for each user.
     python examples/plot_forecast.py
 """
 
-# %%
-# A log
-# -----
-# Two weeks of made-up response times and the day after them. The load of each region and the
-# response time of each pair change from day to day.
+# %% A log ----- The data is synthetic: response times of two weeks and of the following day. The
+# load of each region and the response time of each pair change from day to day.
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ from skqos.datasets import make_qos
 from skqos.preprocessing import ContextJoiner
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 data = make_qos(
@@ -76,9 +73,8 @@ model = make_pipeline(
 model.fit(past[columns], past["rt"])
 forecasts = {"TPMCFRegressor": model.predict(future[columns])}
 
-# %%
-# The baselines are the median of all earlier measurements of the pair, and the last one. A pair
-# without any takes the median of the service.
+# %% The baselines are the median of all earlier measurements of the pair, and its last measurement.
+# For a pair without measurements, they are the median of the service.
 
 median = MedianRegressor(by="pair").fit(past[["user", "service"]], past["rt"])
 forecasts["pair median"] = median.predict(future[["user", "service"]])
@@ -92,11 +88,9 @@ errors = pd.Series({name: np.abs(y - future["rt"]).mean() for name, y in forecas
 print("mean absolute error, s")
 print(errors.round(3).to_string())
 
-# %%
-# Choose for tomorrow
-# -------------------
-# Each user takes the service with the lowest forecast among those that it will use tomorrow. The
-# regret is how much longer this service takes than the fastest of them.
+# %% Choose for tomorrow ------------------- Each user chooses the service with the lowest forecast
+# among those that it will use tomorrow. The regret is the difference between the response times of
+# this service and of the fastest one.
 
 future = future.assign(**{name: np.asarray(y) for name, y in forecasts.items()})
 fastest = future.groupby("user")["rt"].min()
@@ -113,8 +107,8 @@ print(pd.Series(regret).round(3).to_string())
 # The forecasts of the model have a lower error than both baselines, and the services chosen by them
 # are closer to the fastest ones. A pair without a recent measurement has nothing that a baseline of
 # the pair can use, but its user and its service were measured with others. The picture shows a pair
-# whose response time varies from day to day; the grey day is the forecast. Fit the model again, or
-# forecast anew, when the next day has been measured: the forecast is meant for the next step.
+# whose response time varies from day to day; the grey day is the forecast. When that day has been
+# measured, update or fit the model again, because nearer days are forecast better.
 
 
 counts = past.groupby(["user", "service"])["rt"].agg(["size", "std"])

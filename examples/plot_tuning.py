@@ -11,10 +11,8 @@ behind end early.
     python examples/plot_tuning.py
 """
 
-# %%
-# Training and test rows
-# ----------------------
-# The search sees the training rows alone. The test rows are scored once, at the end.
+# %% Training and test rows ---------------------- The search uses only the training rows. The test
+# rows are used once, at the end.
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ from skqos.preprocessing import ContextJoiner
 from skqos.tuning import SEARCH_SPACES, OptunaPruning, suggest_params
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--out", type=Path, help="file for the picture, else it is shown")
+parser.add_argument("--out", type=Path, help="file for the figure; by default it is shown")
 args = parser.parse_args()
 
 data = make_qos(60, 150, density=0.25, random_state=0)
@@ -92,14 +90,12 @@ for name, model in models.items():
     error = mean_absolute_error(y_test, model.fit(X_train, y_train).predict(X_test))
     print(f"{name}: MAE {error:.3f} s")
 
-# %%
-# Conclusion
-# ----------
-# More than half of the trials were pruned after a few epochs, among them those with the highest
-# losses. The best trial has a slightly lower validation loss than the defaults, and its test error
-# is about as good: the defaults are already suitable for these data. Both are clearly better than
-# the service median. The validation loss of the best trial is optimistic, because it was selected
-# as the lowest of several, so that only the test rows give a fair comparison.
+# %% Conclusion ---------- More than half of the trials were pruned after a few epochs, among them
+# those with the highest losses. The best trial has a slightly lower validation loss than the
+# defaults, and a similar test error: the defaults are already suitable for these data. Both are
+# clearly better than the service median. The validation loss of the best trial is optimistic,
+# because it was selected as the lowest of several, so that only the test rows give a fair
+# comparison.
 
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
 for trial in study.trials:

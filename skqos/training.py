@@ -1,7 +1,7 @@
 """Training a network through skorch: tensor batches, early stopping, history, progress.
 
 Only this file imports skorch, and only `fit` imports this file, because importing skorch takes
-seconds and, through torch-geometric, hundreds of megabytes that prediction does not need.
+seconds and, through torch-geometric, a hundred megabytes that prediction does not need.
 """
 
 from __future__ import annotations
@@ -564,16 +564,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generator | None]:
-    """Let each of several processes draw random numbers of its own inside the block.
+    """Use different random numbers in each of several processes inside the block.
 
     Yields what draws the same in all of them; a process alone draws all from torch's generator.
     """
     if processes.size == 1:
         yield None
         return
-    shared = torch.Generator()
-    shared.set_state(torch.get_rng_state())
-    seed = int(torch.randint(2**31, (), generator=shared.clone_state()))
+    seeds, shared = torch.Generator(), torch.Generator()
+    for generator in (seeds, shared):
+        generator.set_state(torch.get_rng_state())
+    seed = int(torch.randint(2**31, (), generator=seeds))
     with seeded(seed + processes.rank, device):
         yield shared
     torch.set_rng_state(shared.get_state())

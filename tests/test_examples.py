@@ -452,6 +452,41 @@ def test_benchmark_of_intervals_goes_on_where_it_ended(example, in_process, wsdr
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_folder, capsys):
+    benchmark = in_process(example("benchmark_few_shot"))
+    # The made-up users have a few rows each.
+    benchmark.N_MEASURED = (0, 1, 2)
+    out = wsdream_folder / "out"
+    common = ["--data", str(wsdream_folder), "--out", str(out), "--seeds", "0"]
+    names = ["SharpQoSRegressor, graph", "R2SLRegressor", "service median", "UPCC"]
+    benchmark.main([*common, "--models", "service median"])
+    errors = benchmark.main([*common, "--models", *names])
+    told = capsys.readouterr().out
+    assert "[1/3] SharpQoSRegressor, graph, seed 0" in told
+    assert "| MAE | model | update | 0 | 1 | 2 |" in told
+    rows = pd.read_csv(out / "results.csv")
+    assert len(rows) == 2 * 3 * (2 + 2 + 1 + 1)
+    assert errors.shape == (12, 3)
+    assert errors.notna().all(axis=None)
+    again = benchmark.main(["--table", str(out / "results.csv"), "--out", str(out)])
+    pd.testing.assert_frame_equal(again, errors)
+    assert {path.name for path in out.iterdir()} == {"results.csv", "few_shot.md", "few_shot.png"}
+
+
+def test_new_users_are_unknown_and_their_rows_are_asked_once(example):
+    benchmark = example("benchmark_few_shot")
+    data = make_qos(20, 40, density=0.9, random_state=0)
+    part = benchmark.hold_out(data.X, data.y, seed=0)
+    assert not set(part.X[:, 0]) & set(part.X_new[:, 0])
+    assert len(part.y) + len(part.y_new) == len(data.y)
+    few, many = part.given(1), part.given(20)
+    assert pd.Series(few.X[:, 0]).value_counts().eq(1).all()
+    assert pd.Series(many.X[:, 0]).value_counts().eq(20).all()
+    np.testing.assert_array_equal(few.X_test, many.X_test)
+    assert not {*map(tuple, many.X)} & {*map(tuple, many.X_test)}
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_partial_fit_benchmark_draws_further_cells_and_holds_entities_out(example, wsdream_folder):
     benchmark = example("benchmark_partial_fit")
     train, test = (

@@ -120,7 +120,7 @@ class EntityRows(nn.Module):
 
 
 class MapGeometry:
-    """Which cells of the map are read by which cells of its convolutions, and by which weight.
+    """Geometry of the convolutions: the cells and weights that each output cell reads.
 
     Rows of users and services alternate: the known features of the user and of the service,
     followed by the states of the user's and of the service's region for each kind of region. A tap

@@ -76,7 +76,7 @@ class AttentionExpert(nn.Module):
         return self.service_projection(s)
 
     def forward(self, user: Tensor, service: Tensor) -> Tensor:
-        """Let the two tokens attend to each other; (n_members, n, out_dim)."""
+        """Compute the attention between the two tokens; (n_members, n, out_dim)."""
         user_query, user_key, user_value = user.chunk(3, dim=-1)
         service_query, service_key, service_value = service.chunk(3, dim=-1)
         # A softmax over two tokens is a sigmoid of the difference of their logits.

@@ -123,7 +123,7 @@ class SAMoEModule(nn.Module):
     batch_norm : bool
         Whether the LHUC expert normalises.
     activation : {"relu", "identity"}
-        Applied to the mixed output ahead of the head. The paper has none ("identity").
+        Activation of the mixed output before the head. The paper has none ("identity").
     bound : float
         Predictions lie between -bound and bound.
     """

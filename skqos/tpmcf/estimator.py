@@ -1024,7 +1024,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         return RecentCells.of_rows(rows, rng)
 
     def _update(self, new: TrainingRows) -> Update:
-        """Take the steps of further rows in, then train on them and on the last ones before."""
+        """Add the steps of further rows, then train on them and on the last steps before."""
         from skqos.prediction import copy_module
         from skqos.tpmcf.module import TPMCFModule
         from skqos.tpmcf.updating import StepUpdate
