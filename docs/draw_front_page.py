@@ -29,7 +29,9 @@ def main() -> None:
     train = np.random.default_rng(0).random(len(data.y)) < 0.1
     model = make_pipeline(
         ContextJoiner(data.users, data.services),
-        SAMoERegressor(intervals=True, random_state=0),
+        SAMoERegressor(
+            first_stage_epochs=8, max_epochs=8, batch_size=256, intervals=True, random_state=0
+        ),
     )
     model.fit(data.X[train], data.y[train])
     held_out = pd.DataFrame(data.X[~train], columns=["user", "service"]).assign(y=data.y[~train])

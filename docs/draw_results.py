@@ -64,15 +64,17 @@ def draw_densities(axes: Axes, table: pd.DataFrame, unit: str) -> None:
     x = np.array([float(column.removesuffix(" %")) for column in densities])
     errors = table[densities].apply(lambda column: column.str.extract(r"^([\d.]+)")[0])
     errors = errors.astype(float).to_numpy()
-    # Of methods with several runs, the best.
     ours = table["source"] == "this benchmark"
     comparable = ~table["remark"].str.startswith("not comparable")
-    shown = (ours & table["method"].isin(OURS)) | (np.isfinite(errors).sum(1) >= 3)
-    shown &= ~table["method"].str.contains("worst")
+    names = table["method"].str.split(",").str[0]
+    published = np.isfinite(errors).sum(1) >= 3
+    # Of a method with several runs or variants, the first.
+    published &= ~names.where(published).duplicated()
+    shown = (ours & table["method"].isin(OURS)) | published
     ends = {}
     for row in np.flatnonzero(shown):
         given = np.isfinite(errors[row])
-        name = table["method"].iloc[row].split(",")[0]
+        name = names.iloc[row]
         if ours.iloc[row]:
             axes.plot(x[given], errors[row, given], marker="D", zorder=3, label=name)
             continue

@@ -73,6 +73,22 @@ def predict_parts(
     return targets
 
 
+def predict_partition(pairs: pd.DataFrame, model: BaseEstimator) -> pd.Series:
+    """Predict one partition of a Dask dataframe; a filter may have left no row in it."""
+    values = model.predict(pairs) if len(pairs) else []
+    return pd.Series(values, index=pairs.index, name="prediction", dtype=float)
+
+
+def predict_frame(client: Client, model: BaseEstimator, pairs: Any) -> Any:
+    """Predict a Dask dataframe of pairs; return a Dask series, computed when it is asked for.
+
+    The model goes to every worker once.
+    """
+    on_workers = client.scatter(model, broadcast=True)
+    meta = pd.Series(name="prediction", dtype=float)
+    return pairs.map_partitions(predict_partition, on_workers, meta=meta)
+
+
 def write_pairs(users: pd.Index, services: pd.Index, folder: Path, n_rows: int) -> list[Path]:
     """Write files with all pairs of users and services, each for a part of the users."""
     n_users = max(1, n_rows // len(services))

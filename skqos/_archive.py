@@ -1,8 +1,8 @@
 """Reading the archives of ``torch.save`` without running or allocating anything they ask for.
 
-``torch.load`` interprets a pickle. Also where that is limited to tensors, the file says how much
-memory they take, and may be told apart from what was checked. This reads the few operations that
-plain data needs, and makes of tensors what the file holds, and no more.
+``torch.load`` interprets a pickle. Even if this is limited to tensors, the file determines how much
+memory is allocated. This module reads only the few operations that plain data needs, and allocates
+no more memory for tensors than the file contains.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_archive(content: bytes) -> Any:
     Raises
     ------
     Exception
-        Of any kind, if that is not what it holds.
+        Any exception, if the archive contains anything else.
     """
     records = _Records(content)
     if records.read("byteorder") != sys.byteorder.encode():
@@ -64,7 +64,7 @@ def read_archive(content: bytes) -> Any:
 
 
 class _Records:
-    """The records of an archive, none of which takes more memory than in the file."""
+    """The records of an archive, which need no more memory than the file."""
 
     def __init__(self, content: bytes) -> None:
         self._file = zipfile.ZipFile(io.BytesIO(content))
@@ -87,30 +87,30 @@ class _Records:
         record = bytearray(entry.file_size)
         with self._file.open(entry) as file:
             n_read = file.readinto(record)
-            # Only at the end, the checksum of the record is compared.
+            # The checksum of the record is compared at the end of reading.
             if n_read != entry.file_size or file.read(1):
                 raise ValueError(f"its record {name!r:.40} is incomplete")
         return record
 
 
 class _Name(str):
-    """A name that stands for a class or function; nothing is ever called by it."""
+    """Name of a class or function, which is never called."""
 
     __slots__ = ()
 
 
 class _Reader:
-    """Interprets what ``torch.save`` writes for plain data, and raises at any other operation."""
+    """Interpreter of the operations of plain data; any other operation raises an error."""
 
     def __init__(self, records: _Records) -> None:
         self._records = records
         self._stack: list[Any] = []
-        # What is below the marks that are open.
+        # Stacks below the open marks.
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
     def read(self, pickled: bytes) -> Any:
-        """Interpret all operations; return what is left."""
+        """Interpret all operations, and return the result."""
         operations: dict[str, Callable[[Any], None]] = {
             **dict.fromkeys(VALUES, self._push),
             "GLOBAL": lambda name: self._push(_Name(name)),
@@ -177,13 +177,13 @@ class _Reader:
 
     def _recall(self, number: int) -> None:
         value = self._memo[number]
-        # A container may be in one place only: it could contain itself, or grow without end.
+        # A container may occur only once; otherwise it could contain itself or grow without limit.
         if not isinstance(value, str):
             raise ValueError("a part of it is in two places")
         self._push(value)
 
     def _storage(self, _: None) -> None:
-        """Replace the description of a storage by its values, in one dimension."""
+        """Return the values of a storage as a 1-D tensor."""
         word, kind, key, _, n_values = _of_type(self._pop(1)[0], tuple)
         if word != "storage" or type(kind) is not _Name or kind not in DTYPES:
             raise ValueError(f"it holds numbers of the kind {kind!r:.60}")
@@ -193,7 +193,7 @@ class _Reader:
         self._push(_values(record, dtype))
 
     def _call(self, _: None) -> None:
-        """Make a tensor of a storage; nothing else can be made."""
+        """Create a tensor from a storage, the only object that can be created."""
         name, arguments = self._pop(2)
         if type(name) is _Name and name == NO_HOOKS and arguments == ():
             self._push(())
@@ -216,17 +216,17 @@ def _values(record: bytearray, dtype: torch.dtype) -> Tensor:
     if not record:
         return torch.empty(0, dtype=dtype)
     if dtype == torch.bool:
-        # Any byte may be there; 0 and 1 are what torch expects.
+        # Bytes may have any value, but torch expects 0 and 1.
         return torch.frombuffer(record, dtype=torch.uint8) != 0
     return torch.frombuffer(record, dtype=dtype)
 
 
 def _view(values: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-    """View all values in the given shape."""
+    """Return all values in the given shape."""
     for sizes in (shape, strides):
         if any(_of_type(size, int) < 0 for size in _of_type(sizes, tuple)):
             raise ValueError("a tensor has a negative size")
-    # Without values, too, no axis may be long: a loop over it would not end.
+    # Also without values, an axis must not be long, because loops over it would not end.
     is_long = sum(shape) > MAX_EMPTY_SIZE + values.numel()
     if math.prod(shape) != values.numel() or len(shape) != len(strides) or is_long:
         raise ValueError("a tensor claims another size than it has")

@@ -1,4 +1,4 @@
-"""Sets of large integers by sorting, which is faster than numpy's hashing; draws; exact units."""
+"""Sets of large integers, random draws, and exact scaling."""
 
 import numpy as np
 
@@ -61,15 +61,15 @@ def draw_distinct(
 ) -> np.ndarray:
     """Draw distinct integers below `n_all`, each set of them equally likely.
 
-    Time and memory grow with the numbers of drawn and excluded integers: all integers are
-    enumerated only if most are excluded, or more than half of those that are left are drawn.
+    Time and memory are proportional to the numbers of drawn and excluded integers. All integers are
+    enumerated only if most are excluded, or more than half of the remaining ones are drawn.
 
     Parameters
     ----------
     n_all : int
         Integers are drawn from 0 to ``n_all - 1``.
     n_drawn : int
-        How many; at most as many as are left.
+        Number of integers to draw, at most the number of remaining ones.
     rng : RandomState
         Source of randomness.
     excluded : ndarray of shape (m,), default=None
@@ -82,7 +82,7 @@ def draw_distinct(
     """
     excluded = np.empty(0, dtype=np.int64) if excluded is None else excluded
     n_left = n_all - len(excluded)
-    # Elsewhere at least every fourth candidate is fresh, so that the loop ends soon.
+    # At least every fourth candidate is new, so that the loop ends soon.
     if 2 * n_drawn > n_left or 2 * n_left < n_all:
         drawn = difference_sorted(np.arange(n_all), excluded)
     else:
@@ -91,16 +91,15 @@ def draw_distinct(
             candidates = rng.randint(n_all, size=2 * (n_drawn - len(drawn)), dtype=np.int64)
             fresh = difference_sorted(candidates, excluded)
             drawn = sorted_unique(np.concatenate([drawn, fresh]))
-    # Of all sets of its size each is as likely; a random subset keeps that.
+    # All sets of this size are equally likely, also after taking a random subset.
     surplus = rng.permutation(len(drawn))[n_drawn:]
     return np.delete(drawn, surplus)
 
 
 def power_of_two(*arrays: np.ndarray) -> float:
-    """Return the least power of two that no value of some arrays exceeds in size, 1 if all are 0.
+    """Return the smallest power of two that bounds the magnitude of all values, 1 if all are 0.
 
-    Values divided by it keep all their digits, and the sum of their squares is no longer infinite
-    or 0.
+    Division by it is exact, and the sum of squares of the results is finite and not 0.
 
     Examples
     --------
@@ -110,6 +109,6 @@ def power_of_two(*arrays: np.ndarray) -> float:
     8.0
     """
     largest = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0)
-    # Above, the power itself would be infinite; below, its inverse.
+    # Beyond these exponents, the power or its inverse would be infinite.
     exponent = np.clip(np.frexp(largest)[1], -1000, 1000)
     return float(2.0**exponent) if largest else 1.0

@@ -1,4 +1,4 @@
-"""Errors that name what is wrong, whoever finds it."""
+"""Errors that contain the name of the parameter or column."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 @contextmanager
 def about(name: str) -> Iterator[None]:
-    """Let what the block raises be a ValueError or TypeError that names a parameter or column.
+    """Convert exceptions of the block to a ValueError or TypeError with a name.
 
-    For calls that hand what the user gave to a library, or to methods of what the user gave: they
-    may raise anything, and know no name.
+    For calls that pass user input to libraries, or call its methods. These may raise any exception,
+    without the name of a parameter or column.
 
     Parameters
     ----------
     name : str
-        What the block reads.
+        Name of the parameter or column that the block reads.
 
     Raises
     ------
     TypeError, ValueError
-        In place of an exception of the block that is neither, is raised by a library, or does not
-        name it. What says that memory or files fail, warnings turned to errors and interrupts pass.
+        In place of exceptions that are of another class or do not contain the name. Errors of
+        memory and files, warnings raised as errors, and interrupts are not converted.
 
     Examples
     --------
@@ -49,12 +49,12 @@ def about(name: str) -> Iterator[None]:
 
 
 def check_same_length(**parts: Any) -> None:
-    """Check that arrays have a row each for the same samples; None is left out.
+    """Check that arrays have the same number of rows; None is ignored.
 
     Raises
     ------
     ValueError
-        If they have not, with the number of rows of each by its name.
+        If the numbers of rows differ; the message contains the number of each.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows, which lets nobody remove a file that is open.
+except ImportError:  # On Windows, open files cannot be removed.
     fcntl = None
 
 NEW_FILE_MODE = 0o666
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file at once: readers see the earlier one until the new one is complete.
+    """Replace a file in one step, when the new one is complete.
 
-    The content goes to a file without a name where the system can do that, else to a part file
-    beside the target. Part files that a killed process left there are removed.
+    The content is written to a file without name, if the system supports this, or to a part file in
+    the same folder. Part files of killed processes are removed.
 
     Parameters
     ----------
     path : Path
-        The file; a link is followed. An earlier file's mode is kept.
+        File to write; links are followed. The mode of an existing file is kept.
     content : bytes-like
-        All that it is to hold.
+        Complete content of the file.
 
     Raises
     ------
     OSError
-        If it cannot be written; an earlier file is as it was, and nothing else is left.
+        If the file cannot be written. An existing file remains unchanged, and no other file is
+        left.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
@@ -50,18 +51,18 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_all(file: BinaryIO, content: bytes | memoryview) -> None:
-    """Write all of the content, also to a file that takes only a part at a time."""
+    """Write the complete content, also to a file that accepts only a part per call."""
     content = memoryview(content)
     while content:
         n_written = file.write(content)
         if n_written == 0:
             raise OSError("the file takes no more bytes")
-        # What is not told was written.
+        # Files that return None have written everything.
         content = content[len(content) if n_written is None else n_written :]
 
 
 def _write_and_replace(target: Path, content: bytes | memoryview) -> None:
-    # Beside the target, hence on the same file system, where replacing is one step.
+    # In the folder of the target, and hence on the same file system, where replacing is atomic.
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     mode = target.stat().st_mode & 0o7777 if target.exists() else None
     with contextlib.ExitStack() as stack:
@@ -78,20 +79,20 @@ def _write_and_replace(target: Path, content: bytes | memoryview) -> None:
             _tidy_up(stack, part)
             _give_name(file, part)
         if fcntl is None:
-            # Windows moves no file that is open.
+            # Windows does not move open files.
             file.close()
         os.replace(part, target)
 
 
 def _tidy_up(stack: contextlib.ExitStack, part: Path) -> None:
-    """Remove a part file at the end, also if the process is told to end in between."""
+    """Remove a part file at the end, also if the process is terminated meanwhile."""
     stack.enter_context(_sigterm_waits())
     stack.callback(lambda: part.unlink(missing_ok=True))
 
 
 @contextlib.contextmanager
 def _sigterm_waits() -> Iterator[None]:
-    """Let SIGTERM end the process after the block, where it would end it at once."""
+    """Delay the termination by SIGTERM until the end of the block."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -107,15 +108,15 @@ def _sigterm_waits() -> Iterator[None]:
 
 
 def _open_without_name(folder: Path, mode: int | None) -> BinaryIO | None:
-    """Open a file that is gone when the process ends; None where that cannot be."""
+    """Open a file that disappears with the process, or return None if not supported."""
     if fcntl is None or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return None
     try:
         number = os.open(folder, os.O_TMPFILE | os.O_WRONLY, _first_mode(mode))
     except OSError:
-        # Not every file system can; whatever else is wrong, a file with a name meets it, too.
+        # Not supported by all file systems; other errors will also occur with a named file.
         return None
-    # A lock tells parts of running processes from those that were left.
+    # A lock distinguishes part files of running processes from abandoned ones.
     fcntl.flock(number, fcntl.LOCK_EX)
     return os.fdopen(number, "wb", buffering=0)
 
@@ -123,7 +124,7 @@ def _open_without_name(folder: Path, mode: int | None) -> BinaryIO | None:
 def _give_name(file: BinaryIO, part: Path) -> None:
     folder = os.open(part.parent, os.O_RDONLY)
     try:
-        # With a folder, the link to the open file is followed.
+        # With dir_fd, the link to the open file is followed.
         os.link(f"/proc/self/fd/{file.fileno()}", part, src_dir_fd=folder, follow_symlinks=True)
     finally:
         os.close(folder)
@@ -138,17 +139,17 @@ def _open_part(part: Path, mode: int | None) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return file
-        # Somebody took it for one that was left, before it was locked.
+        # Another process removed it before it was locked.
         file.close()
 
 
 def _first_mode(mode: int | None) -> int:
-    """Mode to make a file with: never more than the earlier one's."""
+    """Return the mode of a new file, with at most the rights of the existing one."""
     return NEW_FILE_MODE if mode is None else mode & 0o600
 
 
 def _keep_owner(file: BinaryIO, target: Path, mode: int | None) -> None:
-    """Give a file the owner and the mode of the earlier one, as far as this is allowed."""
+    """Set the owner and the mode of the existing file, as far as permitted."""
     if mode is None or fcntl is None:
         return
     earlier = target.stat()
@@ -158,7 +159,7 @@ def _keep_owner(file: BinaryIO, target: Path, mode: int | None) -> None:
 
 
 def _remove_left_parts(target: Path) -> None:
-    """Remove part files of processes that were killed; those of running ones are locked."""
+    """Remove part files of killed processes; those of running processes are locked."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:

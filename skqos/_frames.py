@@ -1,4 +1,4 @@
-"""Tables of any library as pandas DataFrames: names kept, no value changed."""
+"""Conversion of frames of any library to pandas DataFrames, without changing values."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# What a frame that holds no values yet has: a call that gets them.
+# Methods that compute the values of lazy frames.
 COLLECTING = ("collect", "compute", "execute", "toPandas")
 INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
-# How pandas holds integers and bools of which some are missing.
+# pandas dtypes of integers and booleans with missing values.
 NULLABLE = {**dict.fromkeys(INTEGERS, pd.arrays.IntegerArray), "Boolean": pd.arrays.BooleanArray}
 ARROW_TYPES = {name.lower(): pd.api.types.pandas_dtype(name) for name in INTEGERS}
 ARROW_TYPES["bool"] = pd.BooleanDtype()
 
 
 def to_frame(table: Any, name: str) -> pd.DataFrame | None:
-    """Return a table of named columns as a DataFrame, or None if it is none.
+    """Return a frame as a DataFrame, or None if it is not a frame.
 
     Takes the frames of pandas, polars, pyarrow and narwhals, and those with a ``to_pandas`` or an
     interchange protocol (``__dataframe__``). None of these packages needs to be installed.
@@ -25,19 +25,19 @@ def to_frame(table: Any, name: str) -> pd.DataFrame | None:
     Parameters
     ----------
     table : object
-        Anything.
+        Any object.
     name : str
-        How to name it in an error.
+        Name in errors.
 
     Returns
     -------
     DataFrame or None
-        A pandas frame itself; otherwise a new one whose missing values are NaN or None.
+        The same object for a pandas frame; otherwise a new one with NaN or None for missing values.
 
     Raises
     ------
     TypeError
-        If it is lazy.
+        If the frame is lazy.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def to_frame(table: Any, name: str) -> pd.DataFrame | None:
     if package == "polars" and hasattr(kind, "get_columns"):
         return _join([(part.name, _from_polars(part)) for part in table.get_columns()], len(table))
     if package == "pyarrow" and hasattr(kind, "column_names"):
-        # Its notes on a pandas index would hide columns.
+        # Metadata of a pandas index would hide columns.
         return table.to_pandas(
             ignore_metadata=True, types_mapper=lambda kind: ARROW_TYPES.get(str(kind))
         )
@@ -82,7 +82,7 @@ def _check_not_lazy(kind: type, name: str) -> None:
 
 
 def _from_polars(column: Any) -> Any:
-    """Values of a polars column; neither pyarrow nor float takes part where integers do."""
+    """Return the values of a polars column, without pyarrow or conversion of integers to float."""
     dtype = column.dtype
     kind = type(dtype).__name__ if not isinstance(dtype, type) else dtype.__name__
     if kind in ("Categorical", "Enum"):
@@ -101,7 +101,7 @@ def _from_polars(column: Any) -> Any:
 
 
 def _from_polars_categories(column: Any) -> pd.Categorical:
-    """Take codes and each label once; to polars its categories may be those of all frames."""
+    """Convert codes and each label once; polars may share categories between frames."""
     present = column.is_not_null().to_numpy()
     codes = np.full(len(column), -1)
     used, first, codes[present] = np.unique(

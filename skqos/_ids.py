@@ -1,4 +1,4 @@
-"""Ids as exact labels: arrays of one kind, look-ups by value, no path through float."""
+"""Ids as exact labels, without conversion to float."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype, is_numeric_dtype
 
-# pandas fills the hash table of an index at its first look-up; a second thread would find it half
-# full and take known ids for unknown.
+# pandas fills the hash table of an index at its first look-up. A second thread would see a partly
+# filled table and miss known ids.
 _LOOKUP = threading.Lock()
 TIME_CLASSES = {
     "datetime": pd.Timestamp,
@@ -21,25 +21,25 @@ TIME_CLASSES = {
 
 
 def read_ids(column: pd.Series, label: str) -> np.ndarray:
-    """Read a column of ids of one kind, each as it is.
+    """Read a column of ids of one kind, without conversion.
 
     Parameters
     ----------
     column : Series of length n
-        No value may be missing.
+        Ids without missing values.
     label : str
-        How to name it in an error.
+        Name in errors.
 
     Returns
     -------
     ndarray of shape (n,)
-        int64 where all ids are whole numbers that it holds; object of int where some are larger;
-        float64, or object of numbers, where some have a fraction; otherwise object, of one type.
+        int64 if all ids are integers in its range; object of int if some are larger; float64, or
+        object of numbers, if some have a fraction; otherwise object of one type.
 
     Raises
     ------
     ValueError
-        If an id is missing, infinite, complex, or a float that may stand for several integers, or
+        If an id is missing, infinite, complex, or a float that may represent several integers, or
         if there are several kinds of ids.
     TypeError
         If ids cannot be hashed and sorted.
@@ -55,7 +55,7 @@ def read_ids(column: pd.Series, label: str) -> np.ndarray:
 
 
 def id_kind(ids: np.ndarray) -> str:
-    """Name the kind of an id array: "number", "string", or its elements' type."""
+    """Return the kind of an id array: "number", "string", or the type of its elements."""
     if ids.dtype.kind in "iuf":
         return "number"
     names = {"str": "string", "str_": "string", "int": "number", "float": "number"}
@@ -64,45 +64,45 @@ def id_kind(ids: np.ndarray) -> str:
 
 
 def make_index(ids: np.ndarray, name: Any = None) -> pd.Index:
-    """Return ids as an Index of the very same values."""
+    """Return ids as an Index with the same values."""
     return pd.Index(ids, dtype=ids.dtype, name=name, tupleize_cols=False)
 
 
 def append_ids(index: pd.Index, ids: np.ndarray) -> pd.Index:
-    """Append ids to an Index; integers do not turn to floats beside others."""
+    """Append ids to an Index, without converting integers to floats."""
     if index.dtype == ids.dtype:
         return make_index(np.concatenate([index.to_numpy(), ids]))
     return make_index(np.concatenate([index.to_numpy().astype(object), ids.astype(object)]))
 
 
 def find_ids(index: pd.Index, ids: np.ndarray) -> np.ndarray:
-    """Return the position of each id in a unique Index, -1 where it is not there.
+    """Return the position of each id in a unique Index, or -1.
 
     Parameters
     ----------
     index : Index
-        What `make_index` or `append_ids` made.
+        Result of `make_index` or `append_ids`.
     ids : ndarray of shape (n,)
-        What `read_ids` read.
+        Result of `read_ids`.
 
     Returns
     -------
     ndarray of int64 of shape (n,)
     """
     if index.dtype.kind == "i" and ids.dtype.kind == "f":
-        # As floats, large integers of the index would be equal.
+        # As floats, some large integers of the index would be equal.
         positions = np.full(len(ids), -1, dtype=np.int64)
         whole = ids == np.floor(ids)
         positions[whole] = find_ids(index, ids[whole].astype(np.int64))
         return positions
     with _LOOKUP:
         positions = index.get_indexer(make_index(ids))
-    # int64: on 32-bit platforms pandas' positions are narrower.
+    # int64, because positions of pandas are narrower on 32-bit platforms.
     return positions.astype(np.int64)
 
 
 def _values(column: pd.Series, label: str) -> np.ndarray:
-    """Values of a column as a numeric array or one of objects; raise if one is missing."""
+    """Return the values of a column as numbers or objects; raise if one is missing."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "iubc":
         return column.to_numpy()
@@ -115,7 +115,7 @@ def _values(column: pd.Series, label: str) -> np.ndarray:
         return np.asarray(column)
     if is_numeric_dtype(dtype):
         values = column.to_numpy()
-        # Arrow's decimals are numbers to pandas.
+        # Decimals of Arrow are numbers for pandas.
         if values.dtype.kind != "f" or not np.isnan(values).any():
             return values
         raise ValueError(
@@ -131,12 +131,12 @@ def _integers(values: np.ndarray) -> np.ndarray:
 
 
 def _floats(values: np.ndarray, label: str) -> np.ndarray:
-    """Whole numbers as int64, others as float64."""
+    """Return integers as int64, other numbers as float64."""
     finite = np.isfinite(values)
     if not finite.all():
         row = int(finite.argmin())
         raise ValueError(f"{label}: row {row} is {values[row]} (inf); every row needs an id.")
-    # Above, several integers are the same float.
+    # Above this limit, several integers are the same float.
     limit = 2.0 ** min(np.finfo(values.dtype).nmant + 1, 53)
     if (ambiguous := np.abs(values) >= limit).any():
         row = int(ambiguous.argmax())
@@ -174,7 +174,7 @@ def _objects(values: np.ndarray, label: str) -> np.ndarray:
 
 
 def _large_integers(values: np.ndarray) -> np.ndarray:
-    """Python's integers as int64, or as they are where one is larger."""
+    """Return Python integers as int64, or unchanged if one is larger."""
     try:
         return values.astype(np.int64)
     except OverflowError:
@@ -182,7 +182,7 @@ def _large_integers(values: np.ndarray) -> np.ndarray:
 
 
 def _mixed_numbers(values: np.ndarray, label: str) -> np.ndarray:
-    """Integers beside floats: int64 if all are whole, else as few floats as there are."""
+    """Return integers and floats as int64 if all are whole, otherwise as float64 if exact."""
     is_float = np.array([isinstance(value, float | np.floating) for value in values])
     floats = _floats(values[is_float].astype(np.float64), label)
     values = values.copy()
@@ -194,7 +194,7 @@ def _mixed_numbers(values: np.ndarray, label: str) -> np.ndarray:
 
 
 def _points_in_time(values: np.ndarray, make: type, label: str) -> np.ndarray:
-    """Datetimes or durations of any class as those of pandas."""
+    """Return datetimes or durations of any class as those of pandas."""
     made = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
         try:

@@ -1,7 +1,7 @@
-"""The classes that a model file may name: a closed list, and what it takes to be on it.
+"""The closed list of classes that a model file may contain, and its requirements.
 
-A new class that a fitted estimator holds, such as a layer, is added here by name. Nothing is
-imported before a file names it.
+A new class that is part of a fitted estimator, such as a layer, must be added here by name. A class
+is imported only when a file contains it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import importlib
 from sklearn.base import BaseEstimator
 from torch import nn
 
-# Ours: objects are made without a constructor, and their checked state is set name by name.
+# Classes of this package: objects are created without constructor, and their checked state is set
+# attribute by attribute.
 OURS: dict[str, tuple[str, ...]] = {
     "skqos._times": ("TimeScale",),
     "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "Side"),
@@ -43,6 +44,8 @@ OURS: dict[str, tuple[str, ...]] = {
         "GraphConvolution",
         "HypergraphConvolution",
         "PartLinear",
+        "PoincareBall",
+        "SideScales",
     ),
     "skqos.sharp_qos.module": (
         "ContextConvolution",
@@ -102,9 +105,7 @@ _RECURRENT = (
 )
 # Of others: layers are made by their constructor from these attributes, which are numbers, strings
 # and tuples of them; their weights have to be of the shapes that it asks for.
-MANIFOLD = "geoopt.manifolds.stereographic.manifold.PoincareBall"
 LAYERS: dict[str, tuple[str, ...]] = {
-    MANIFOLD: (),
     "torch.nn.modules.activation.ReLU": ("inplace",),
     "torch.nn.modules.activation.Tanh": (),
     "torch.nn.modules.batchnorm.BatchNorm1d": (
@@ -137,32 +138,32 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sparse",
     ),
 }
-# Made by their constructor from what they contain.
+# Classes that are created by their constructor from their content.
 CONTAINERS = (
     "torch.nn.modules.container.ModuleDict",
     "torch.nn.modules.container.ModuleList",
     "torch.nn.modules.container.ParameterList",
     "torch.nn.modules.container.Sequential",
 )
-PARAMETERS = ("geoopt.tensor.ManifoldParameter", "torch.nn.parameter.Parameter")
+PARAMETERS = ("torch.nn.parameter.Parameter",)
 PIPELINE = "sklearn.pipeline.Pipeline"
-# Packages whose state handling does no more than set attributes.
+# Packages whose handling of state only sets attributes.
 _PLAIN_SETSTATE = (nn.Module.__setstate__, BaseEstimator.__setstate__)
 
 
 def loadable_names() -> list[str]:
-    """Return the full name of every class that a file may name."""
+    """Return the full names of all classes that a file may contain."""
     ours = [f"{module}.{name}" for module, names in OURS.items() for name in names]
     return [*ours, *LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE]
 
 
 def class_name(kind: type) -> str:
-    """Return the name of a class as files give it."""
+    """Return the name of a class in files."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_ours(name: str) -> bool:
-    """Tell whether a name is one of a listed class of this package."""
+    """Return whether a name is that of a listed class of this package."""
     module, _, class_ = name.rpartition(".")
     return class_ in OURS.get(module, ())
 
@@ -173,12 +174,12 @@ def find_class(name: str) -> type:
     Parameters
     ----------
     name : str
-        Its full name.
+        Full name of the class.
 
     Raises
     ------
     ValueError
-        If it is not on the list.
+        If the class is not on the list.
     """
     if not (is_ours(name) or name in (*LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE)):
         raise ValueError(f"it names the class {name!r:.100}, which no model is made of")

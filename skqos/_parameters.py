@@ -1,4 +1,4 @@
-"""Parameters as Python's own values: numpy scalars count, but overflow and are no bool or int."""
+"""Conversion of parameters from numpy scalars, which may overflow, to Python values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plain_value(value: Any) -> Any:
     (0.5, (3, 'a'), [0, 1])
     """
     if isinstance(value, np.floating):
-        # `item` leaves longdouble as it is.
+        # `item` does not convert longdouble.
         return float(value)
     if isinstance(value, np.timedelta64):
         return _plain_duration(value)
@@ -47,24 +47,24 @@ def plain_value(value: Any) -> Any:
 
 
 def _plain_duration(value: np.timedelta64) -> Any:
-    """Return a duration as one of pandas: `item` makes a bare int of nanoseconds."""
+    """Return a duration of pandas; `item` would return an int for nanoseconds."""
     try:
         return pd.Timedelta(value)
     except (ValueError, OverflowError):
-        # Of a unit that pandas has not.
+        # A unit that pandas does not support.
         return value.item()
 
 
 def with_plain_parameters(configured: T) -> T:
     """Return a shallow copy whose parameters are Python's own values.
 
-    An estimator keeps what it was given, as scikit-learn asks; whoever reads a parameter to compute
-    with it reads it here.
+    An estimator stores its parameters unchanged, as scikit-learn requires. Computations use the
+    parameters of this copy.
 
     Parameters
     ----------
     configured : estimator or splitter
-        Its parameters are the arguments of its ``__init__``.
+        Object whose parameters are the arguments of its ``__init__``.
     """
     copy = object.__new__(type(configured))
     vars(copy).update(vars(configured))
@@ -75,14 +75,14 @@ def with_plain_parameters(configured: T) -> T:
 
 
 def check_numbers(parameters: Mapping[str, Any]) -> None:
-    """Check that numbers are such as computers compute with, before anybody compares them.
+    """Check that numbers are ints or floats of at most 64 bits, before they are compared.
 
     Raises
     ------
     ValueError
-        If a parameter is, or holds, an integer of more than 64 bits.
+        If a parameter is or contains an integer of more than 64 bits.
     TypeError
-        If it is or holds a number that is no int or float, such as a fraction.
+        If it is or contains a number that is not an int or float, such as a fraction.
     """
     for name, value in parameters.items():
         for number in _numbers(plain_value(value)):
@@ -98,16 +98,16 @@ def check_numbers(parameters: Mapping[str, Any]) -> None:
 
 
 def check_items(name: str, value: Any) -> None:
-    """Raise TypeError unless a parameter lists items such as names and sizes."""
+    """Raise TypeError unless a parameter contains hashable items."""
     with about(name):
         for item in value:
             hash(item)
 
 
 def validated(constraints: dict[str, Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function whose parameters scikit-learn's constraints describe.
+    """Check the parameters of the decorated function by scikit-learn's constraints.
 
-    It gets Python's own values, and ints for bools where an int is meant.
+    The function receives Python values, and ints for bools if an int is expected.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -129,7 +129,7 @@ def validated(constraints: dict[str, Any]) -> Callable[[Callable[P, R]], Callabl
 
 
 def _as_meant(value: Any, constraints: list[Any]) -> Any:
-    """Return Python's own value; to scikit-learn, True is the integer 1 as well."""
+    """Return a Python value, with an int for a bool unless a bool is expected."""
     value = plain_value(value)
     return int(value) if isinstance(value, bool) and "boolean" not in constraints else value
 
@@ -143,7 +143,7 @@ def _numbers(value: Any) -> Iterator[Any]:
 
 
 def _shorten(number: int) -> str:
-    # Python refuses to write very long integers out.
+    # Python does not convert very long integers to strings.
     return f"one of {number.bit_length()} bits" if number.bit_length() > 200 else str(number)
 
 
@@ -168,14 +168,14 @@ class SwitchedOff:
     parameters : tuple of str
         Parameters without effect.
     by : dict of str to tuple
-        Values of the other parameters, all of which have to be met.
+        Values of other parameters, all of which must apply.
     """
 
     parameters: tuple[str, ...]
     by: Mapping[str, tuple[Any, ...]]
 
     def applies(self, configured: Any) -> bool:
-        """Tell whether an estimator with plain parameters has these values."""
+        """Return whether an estimator with plain parameters has these values."""
         return all(getattr(configured, name) in values for name, values in self.by.items())
 
 
@@ -185,7 +185,7 @@ def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
     Parameters
     ----------
     estimator : estimator
-        Its parameters are valid; ``_switched_off`` says which ones may have no effect.
+        Estimator with valid parameters and rules in ``_switched_off``.
     stacklevel : int
         As in `warnings.warn`, counted from the caller.
     """

@@ -1,4 +1,4 @@
-"""A Pipeline or a search taken apart: its last step, and the input of that step."""
+"""The last step of a Pipeline or a search, and its input."""
 
 from __future__ import annotations
 

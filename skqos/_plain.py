@@ -1,9 +1,9 @@
-"""Objects as plain data and back: numbers, strings, lists, tuples, dicts and tensors, no code.
+"""Conversion of objects to plain data (numbers, strings, lists, tuples, dicts, tensors) and back.
 
-What pickle does, for the closed list of classes of `skqos._loadable`. Reading makes an object and
-sets its attributes, whose names are checked; it calls no function of the file's choice, and no
-method of an object but `check_loaded`, which a class of ours may define to raise ValueError where
-its state would lead a compiled routine out of bounds.
+It corresponds to pickle, but only for the classes listed in `skqos._loadable`. Reading creates an
+object and sets its attributes, whose names are checked. It calls no function that the file selects,
+and no method of an object except `check_loaded`, which a class of this package may define to raise
+ValueError for a state with which compiled code would access memory out of bounds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from skqos import _plain_arrays as arrays
 from skqos._archive import DTYPES
 
 PLAIN = (type(None), bool, int, float, str)
-# Far more than a model has, and few enough for the stack.
+# More than any model has, and small enough for the stack.
 MAX_DEPTH = 60
-# What torch keeps of any module; some of it is code to run.
+# Attributes of any torch module; some of them contain code.
 MODULE_INTERNALS = frozenset(vars(nn.Module()))
 # Attributes that parameters may have.
-MARKS = ("no_weight_decay",)
+MARKS = ("no_weight_decay", "is_curvature", "is_on_ball")
 # Notes of the versions, which the head of a file has.
 VERSIONS = ("_skqos_version", "_sklearn_version")
 
@@ -41,35 +41,36 @@ def to_plain(value: Any, path: str) -> Any:
     Parameters
     ----------
     value : object
-        What to store.
+        Object to convert.
     path : str
-        How to name it in an error.
+        Name in errors.
 
     Raises
     ------
     TypeError
-        If it holds something that is no data, or of a class that is not on the list.
+        If it contains objects that are not data, or of classes that are not on the list.
     """
     return _Writer().write(value, path)
 
 
 def from_plain(plain: Any) -> Any:
-    """Make the object that `to_plain` was given.
+    """Create the object that `to_plain` converted.
 
     Raises
     ------
     Exception
-        Of any kind, if that is not what `plain` is, or if it names a class that is not on the list.
+        Any exception, if `plain` is not a result of `to_plain`, or contains a class that is not on
+        the list.
     """
     return _Reader().read(plain)
 
 
 class _Writer:
-    """Writes one object; what occurs in it several times is stored once."""
+    """Conversion of one object; repeated parts are stored once."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
-        # The state that an object hands out may be the only thing that refers to a part of it.
+        # The state may hold the only reference to a part.
         self._alive: list[Any] = []
         self._depth = 0
 
@@ -137,7 +138,7 @@ class _Writer:
 
     def _object(self, value: Any, path: str) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
-            # What is computed from the fields is computed again.
+            # Values that are computed from fields are not stored.
             state = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         else:
             state = value.__getstate__() or {}
@@ -167,14 +168,13 @@ class _Writer:
         }
 
     def _parameter(self, value: nn.Parameter, path: str) -> dict[str, Any]:
-        marks = {name: part for name, part in vars(value).items() if name != "manifold"}
+        marks = vars(value)
         if not marks.keys() <= set(MARKS):
             raise TypeError(f"{path} has the attributes {sorted(marks)}; known are {list(MARKS)}.")
         return {
             "type": "parameter",
             "values": _tensor(value, path),
             "requires_grad": value.requires_grad,
-            "manifold": self.write(vars(value).get("manifold"), f"{path}.manifold"),
             "marks": self._parts(marks, path),
         }
 
@@ -183,7 +183,7 @@ class _Writer:
 
 
 class _Reader:
-    """Reads what a writer wrote."""
+    """Conversion of the result of a writer to an object."""
 
     def __init__(self) -> None:
         self._made: dict[int, Any] = {}
@@ -222,7 +222,7 @@ class _Reader:
             self._depth -= 1
 
     def _numbered(self, read: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-        """Keep what is made by number once it is complete, so that nothing contains itself."""
+        """Store a complete object by its number, so that no object contains itself."""
 
         def read_and_keep(node: dict[str, Any]) -> Any:
             number = node["number"]
@@ -309,11 +309,6 @@ class _Reader:
         if not marks.keys() <= set(MARKS) or not all(part is True for part in marks.values()):
             raise ValueError(f"weights have the attributes {sorted(marks)}")
         value = Tensor._make_subclass(kind, values, node["requires_grad"] is True)
-        if kind is not nn.Parameter:
-            manifold = self.read(node["manifold"])
-            if loadable.class_name(type(manifold)) != loadable.MANIFOLD:
-                raise ValueError("weights lie on no manifold")
-            marks["manifold"] = manifold
         vars(value).update(marks)
         return value
 
@@ -327,7 +322,7 @@ class _Reader:
 
 
 def _check_state(kind: type, state: dict[str, Any]) -> None:
-    """Raise ValueError unless attributes may be those of an object."""
+    """Raise ValueError unless the attributes are possible for an object."""
     _check_names(kind, state)
     if dataclasses.is_dataclass(kind):
         fields = {field.name for field in dataclasses.fields(kind)}
@@ -337,7 +332,7 @@ def _check_state(kind: type, state: dict[str, Any]) -> None:
         unknown = {
             name
             for name in state.keys() - parameters
-            # The convention for what is learnt.
+            # Convention for fitted attributes.
             if kind is Pipeline or not (name.endswith("_") or name.startswith("_"))
         }
         lacking = parameters - state.keys()
@@ -351,23 +346,23 @@ def _check_state(kind: type, state: dict[str, Any]) -> None:
 
 
 def _check_names(kind: type, names: Iterable[str]) -> None:
-    """Raise ValueError if an attribute has an impossible name or that of a part of the class."""
+    """Raise ValueError if an attribute has an invalid name or the name of a class attribute."""
     for name in names:
         if not name.isidentifier() or name.startswith("__"):
             raise ValueError(f"{kind.__name__} has an attribute {name!r:.60}")
-        # Where a class says None, its objects say more.
+        # A class attribute that is None may be set on objects.
         if inspect.getattr_static(kind, name, None) is not None and not _is_field(kind, name):
             raise ValueError(f"{kind.__name__} has another {name!r:.60}")
 
 
 def _is_field(kind: type, name: str) -> bool:
-    """Tell whether a dataclass has a field of a name, whose default is with the class."""
+    """Return whether a dataclass has a field whose default is a class attribute."""
     return name in getattr(kind, "__dataclass_fields__", {})
 
 
 def _check_pipeline(state: dict[str, Any]) -> None:
     if state["memory"] is not None:
-        # A cache is a folder of pickles.
+        # A cache is a folder with pickles.
         raise ValueError(
             "memory names a folder of pickles, which would be run; use set_params(memory=None)"
         )
@@ -379,9 +374,9 @@ def _check_pipeline(state: dict[str, Any]) -> None:
 
 def _with_state(value: Any, state: dict[str, Any]) -> Any:
     for name, part in state.items():
-        # Also where the class forbids it, as frozen dataclasses do.
+        # Also for frozen dataclasses.
         object.__setattr__(value, name, part)
-    # Asked of the class: a part may have that name.
+    # Looked up in the class, because a part may have this name.
     if hasattr(type(value), "check_loaded"):
         type(value).check_loaded(value)
     return value
@@ -401,13 +396,13 @@ def _make_layer(
     parameters: dict[str, Any],
     buffers: dict[str, Any],
 ) -> nn.Module:
-    """Make a layer by its constructor, and give it weights of the shapes that this asked for."""
+    """Create a layer by its constructor, and set weights of the resulting shapes."""
     expected = loadable.LAYERS[loadable.class_name(kind)]
     if sorted(arguments) != sorted(expected) or not _are_sizes(arguments.values()):
         raise ValueError(f"{kind.__name__} is made of other parts")
     if arguments.get("num_layers", 0) > len(parameters):
         raise ValueError(f"{kind.__name__} has weights for fewer layers")
-    # Nothing is allocated on this device.
+    # The meta device allocates no memory.
     on_meta = {"device": "meta"} if "device" in inspect.signature(kind).parameters else {}
     layer = kind(**arguments, **on_meta)
     for asked, given in ((vars(layer)["_parameters"], parameters), (layer._buffers, buffers)):
@@ -448,7 +443,7 @@ def _tensor(value: Tensor, path: str) -> Tensor:
         raise TypeError(
             f"{path} is a tensor of {value.dtype}, {value.layout}, which is not stored."
         )
-    # A copy: a view would bring all of what it is a view of along.
+    # A copy, because a view would keep its complete base.
     return value.detach().cpu().clone()
 
 

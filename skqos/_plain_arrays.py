@@ -1,4 +1,4 @@
-"""Arrays, columns and labels as plain data and back."""
+"""Conversion of arrays, columns and labels to plain data and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-# Kinds of numpy that torch has; all others are stored as bytes.
+# numpy dtypes that torch supports; others are stored as bytes.
 TORCH_KINDS = ("b1", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8")
 DTYPE = re.compile(
     r"[<>|=]?([biufcSU]\d{1,9}|[mM]8(\[\d{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
@@ -38,7 +38,7 @@ Read = Callable[[Any], Any]
 
 
 def _zone_name(zone: datetime.tzinfo | None) -> str | int | None:
-    """Name of a time zone, or its distance from UTC in seconds."""
+    """Return the name of a time zone, or its offset from UTC in seconds."""
     if zone is None:
         return None
     name = getattr(zone, "key", None) or getattr(zone, "zone", None)
@@ -52,7 +52,7 @@ def _zone(name: str | int | None) -> datetime.tzinfo | None:
     if name is None:
         return None
     if isinstance(name, str):
-        # Checks that the name leads to no other file than one of its own.
+        # Checks that the name does not refer to another file.
         return zoneinfo.ZoneInfo(name)
     return datetime.timezone(datetime.timedelta(seconds=name))
 
@@ -113,24 +113,24 @@ def read_label(node: dict[str, Any]) -> Any:
 
 
 def check_shape(shape: Any, n_values: int) -> tuple[int, ...]:
-    """Return a shape that has as many values as there are; raise ValueError at any other."""
+    """Return a shape if it matches the number of values; raise ValueError otherwise."""
     sizes = tuple(shape)
     is_whole = all(type(size) is int and size >= 0 for size in sizes)
-    # Without values, too, no axis may be long: a loop over it would not end.
+    # Also without values, an axis must not be long, because loops over it would not end.
     if not is_whole or math.prod(sizes) != n_values or sum(sizes) > 2**20 + n_values:
         raise ValueError("an array claims another size than it has")
     return sizes
 
 
 def write_array(value: np.ndarray, path: str, write: Write) -> dict[str, Any]:
-    """Write an array of any dtype of numpy but structures and extended floats."""
+    """Write an array of any numpy dtype except structures and extended floats."""
     dtype = value.dtype
     if dtype.kind == "O":
         cells = [write(part, f"{path}[{k}]") for k, part in enumerate(value.reshape(-1))]
         return {"type": "objects", "items": cells, "shape": value.shape}
     if not _is_stored(dtype.str):
         raise TypeError(f"{path} is an array of dtype {dtype}, which model files do not hold.")
-    # In the same order of the axes: sums over them are rounded as before.
+    # With the same memory order, so that sums are rounded in the same way.
     copy = np.array(value, order="K")
     if dtype.isnative and dtype.str[1:] in TORCH_KINDS:
         return {"type": "array", "dtype": dtype.str, "values": torch.from_numpy(copy)}
@@ -172,7 +172,7 @@ def read_objects(node: dict[str, Any], read: Read) -> np.ndarray:
 
 
 def _is_stored(name: Any) -> bool:
-    """Tell whether files hold arrays of a dtype, given by name."""
+    """Return whether files support arrays of a dtype, given by name."""
     if not isinstance(name, str) or not DTYPE.fullmatch(name):
         return False
     dtype = np.dtype(name)
@@ -183,7 +183,7 @@ def _is_stored(name: Any) -> bool:
 
 
 def write_column(values: pd.Series | pd.Index, path: str, write: Write) -> dict[str, Any]:
-    """Write the values of a column or an index, of any dtype but periods and intervals."""
+    """Write the values of a column or index, of any dtype except periods and intervals."""
     dtype = values.dtype
     if isinstance(dtype, pd.SparseDtype):
         return write_column(values.astype(dtype.subtype), path, write)
@@ -251,7 +251,7 @@ def _masked(node: dict[str, Any], read: Read) -> Any:  # noqa: ARG001  (as the o
 
 
 def _strings(node: dict[str, Any], read: Read) -> Any:
-    """Read strings, as the pandas that is here keeps them."""
+    """Read strings as the installed pandas stores them."""
     missing = {"NaN": np.nan, "NA": pd.NA}[node["missing"]]
     items = [missing if part is None else read(part) for part in node["items"]]
     if not all(isinstance(part, str) or part is missing for part in items):
@@ -260,7 +260,7 @@ def _strings(node: dict[str, Any], read: Read) -> Any:
         try:
             return pd.array(items, dtype=dtype())
         except (ImportError, TypeError, ValueError):
-            # Another pandas, or no pyarrow.
+            # Another version of pandas, or no pyarrow.
             continue
     return np.fromiter(items, dtype=object, count=len(items))
 
@@ -274,7 +274,7 @@ def _string_dtypes(storage: str, missing: Any) -> list[Callable[[], pd.StringDty
 
 
 def _arrow(node: dict[str, Any], read: Read) -> Any:
-    """Read a column of pyarrow, as objects where its dtype cannot be made here."""
+    """Read a pyarrow column, as objects if its dtype is not available."""
     items = [pd.NA if part is None else read(part) for part in node["items"]]
     try:
         import pyarrow as pa
@@ -363,7 +363,7 @@ POLARS_DTYPES = {
 
 
 def is_polars(value: Any) -> bool:
-    """Tell whether a value is a table of polars, without importing it."""
+    """Return whether a value is a polars table, without importing polars."""
     kind = type(value)
     return kind.__name__ == "DataFrame" and kind.__module__.split(".")[0] == "polars"
 

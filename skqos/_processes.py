@@ -1,12 +1,14 @@
 """Processes that train one network together: each takes a part of the rows of every batch.
 
-The loss sees the predictions of all rows in every process, so that no loss has to know of other
-processes. Gradients are averaged. Only sums and broadcasts travel, which all backends offer.
+Every process computes the loss from the predictions of all rows, so that losses do not depend on
+processes. Gradients are averaged. Only sums and broadcasts are communicated, which all backends
+support.
 """
 
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,22 +19,22 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-# What launchers such as torchrun set, and `torch.distributed` reads.
+# Environment variables that launchers such as torchrun set, and `torch.distributed` reads.
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Of a group that nobody has made yet; processes prepare their rows at different speeds.
+# Timeout of a new process group; processes prepare their rows at different speeds.
 TIMEOUT = datetime.timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a fit, seen from one of them; a single one shares nothing.
+    """The processes of a fit, from the view of one of them.
 
     Parameters
     ----------
     rank : int, default=0
         Number of this process.
     size : int, default=1
-        Number of all.
+        Number of processes.
     """
 
     rank: int = 0
@@ -40,24 +42,24 @@ class Processes:
 
     @classmethod
     def launched(cls) -> Processes:
-        """Find the processes that were launched together with this one, and connect to them.
+        """Connect to the processes that were launched together with this one.
 
         Raises
         ------
         RuntimeError
-            If they cannot be reached.
+            If the processes cannot be reached.
         """
         if not distributed.is_available():
             return cls()
         if not distributed.is_initialized():
-            if not all(name in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
+            if not _is_launched():
                 return cls()
             with _answers():
                 distributed.init_process_group("gloo", timeout=TIMEOUT)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def check_same(self, **values: Any) -> None:
-        """Raise ValueError unless all processes give the same values."""
+        """Raise ValueError unless all processes have the same values."""
         seen: list[Any] = [None] * self.size
         with _answers():
             distributed.all_gather_object(seen, values)
@@ -70,13 +72,13 @@ class Processes:
                 )
 
     def start_equal(self, module: nn.Module) -> None:
-        """Give all processes the weights and statistics that the first one starts with."""
+        """Copy the initial weights and statistics of the first process to all processes."""
         with _answers():
             for values in module.state_dict().values():
                 distributed.broadcast(values, src=0)
 
     def take(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take this process's rows of a batch; all get equally many, some perhaps twice."""
+        """Return the rows of this process in a batch; all have equal numbers, by repetition."""
         if self.size == 1:
             return rows
         n_rows = len(next(iter(rows.values())))
@@ -86,7 +88,7 @@ class Processes:
         return {name: values[own] for name, values in rows.items()}
 
     def gather(self, own: Tensor, n_rows: int, axis: int) -> Tensor:
-        """Lay the predictions of all processes side by side, as `take` has shared out the rows.
+        """Concatenate the predictions of all processes in the order of the rows.
 
         Parameters
         ----------
@@ -100,8 +102,8 @@ class Processes:
         Returns
         -------
         Tensor
-            Predictions of all rows. Gradients reach only this process's part, and are `size` times
-            as large: `average_gradients` then gives those of the whole batch.
+            Predictions of all rows. Gradients flow only to the part of this process and are
+            multiplied by `size`, so that `average_gradients` returns those of the whole batch.
         """
         if self.size == 1:
             return own
@@ -111,17 +113,22 @@ class Processes:
         """Replace gradients by their averages over all processes."""
         if self.size == 1:
             return
-        self._average([values.grad for values in parameters if values.grad is not None])
+        trained = [values for values in parameters if values.grad is not None]
+        averages = self._averages([values.grad for values in trained])
+        for values, average in zip(trained, averages, strict=True):
+            values.grad = average
 
     def average_statistics(self, module: nn.Module) -> None:
         """Replace the statistics of batch normalisation by their averages over all processes."""
         if self.size == 1:
             return
         norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
-        self._average([x for norm in norms for x in (norm.running_mean, norm.running_var)])
+        statistics = [x for norm in norms for x in (norm.running_mean, norm.running_var)]
+        for values, average in zip(statistics, self._averages(statistics), strict=True):
+            values.copy_(average)
 
     def agree(self, value: float) -> float:
-        """Return the value that the first process has."""
+        """Return the value of the first process."""
         if self.size == 1:
             return value
         agreed = torch.tensor(value, dtype=torch.float64)
@@ -134,24 +141,23 @@ class Processes:
         with _answers():
             distributed.all_reduce(values)
 
-    def _average(self, tensors: list[Tensor]) -> None:
-        """Average tensors in one go, in place."""
+    def _averages(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Average tensors over all processes, in one go; the results share memory."""
         if not tensors:
-            return
+            return []
         flat = torch.cat([values.flatten() for values in tensors])
         self.add(flat)
         flat /= self.size
         parts = flat.split([values.numel() for values in tensors])
-        for values, part in zip(tensors, parts, strict=True):
-            values.copy_(part.view_as(values))
+        return [part.view_as(values) for values, part in zip(tensors, parts, strict=True)]
 
 
 class _Gather(torch.autograd.Function):
-    """Join tensors of one shape, one of each process, along an axis."""
+    """Concatenate tensors of equal shape, one of each process, along an axis."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, processes: Processes, axis: int) -> Tensor:
-        """Add up what is 0 but for a process's own part."""
+        """Sum tensors that are 0 outside the part of each process."""
         ctx.processes, ctx.axis, ctx.n_own = processes, axis, own.shape[axis]
         shape = list(own.shape)
         shape[axis] *= processes.size
@@ -162,13 +168,21 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Pass on the own part; the other processes do so with theirs."""
+        """Return the gradient of the own part."""
         own = gradient.narrow(ctx.axis, ctx.processes.rank * ctx.n_own, ctx.n_own)
         return ctx.processes.size * own, None, None
 
 
+def _is_launched() -> bool:
+    """Tell whether a launcher started this process, beside others."""
+    # Workers, as of joblib, inherit the variables of the process that they work for.
+    is_worker = multiprocessing.parent_process() is not None
+    has_variables = all(name in os.environ for name in VARIABLES)
+    return has_variables and not is_worker and os.environ["WORLD_SIZE"] != "1"
+
+
 def checksum(tensors: Iterable[Tensor]) -> int:
-    """Return a number that tells tensors apart."""
+    """Return a number that identifies the values of tensors."""
     found = 0
     for values in tensors:
         found = zlib.crc32(values.cpu().contiguous().numpy(), found)
@@ -177,7 +191,7 @@ def checksum(tensors: Iterable[Tensor]) -> int:
 
 @contextmanager
 def _answers() -> Iterator[None]:
-    """Say what it means that a call to other processes fails."""
+    """Convert errors of calls to other processes to an error with an explanation."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The one place that imports what scikit-learn does not promise to keep."""
+"""All imports of scikit-learn functions that are not part of its stable API."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

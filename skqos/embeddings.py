@@ -1,4 +1,4 @@
-"""What networks know of a user or a service: id and context as vectors."""
+"""Embeddings of ids and context."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from skqos.entities import EntityTable
 from skqos.members import split_members
 
-# Small: a rare id or category adds little noise until it learns.
+# Small, so that a rare id or category adds little noise before it is trained.
 EMBEDDING_STD = 0.05
 
 
 class FeatureEmbedding(nn.Module):
     """One vector per known feature: the id, each categorical column, the numeric columns together.
 
-    An entity that training did not see gets the average of the known entities for what it lacks
-    (id, unknown context) and its own context for the rest.
+    An entity that training did not see has the average of the known entities in place of its id and
+    unknown context, and its own known context.
 
     Parameters
     ----------
@@ -31,19 +31,19 @@ class FeatureEmbedding(nn.Module):
     dim : int
         Width of each vector.
     n_members : int, default=1
-        Number of members; each has vectors of its own.
+        Number of members, each with its own vectors.
     std : float, default=EMBEDDING_STD
-        Standard deviation of the vectors at first.
+        Initial standard deviation of the vectors.
 
     Attributes
     ----------
     vectors : Parameter of shape (n_entities + sum(n_categories), n_members * dim)
-        The vectors of all ids, then those of each column's codes. One table for all takes one
-        look-up, and one step of the optimiser.
+        Vectors of all ids, followed by those of the codes of each column. A single table needs one
+        look-up and one optimiser step.
     n_features : int
         Number of vectors of an entity.
     out_dim : int
-        Width of all vectors of an entity, laid side by side.
+        Total width of the vectors of an entity.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class FeatureEmbedding(nn.Module):
             found = self.vectors[starts[column] + of_column[is_known]]
             features[:, is_known, column + 1] = self._members_first(found)
         if self.numeric_layer is not None:
-            # Standardised: an unknown number is the mean, 0.
+            # Numbers are standardised; an unknown one is the mean, 0.
             numerics = torch.as_tensor(np.nan_to_num(new.numerics)).to(average)
             features[:, :, -1] = self._members_first(self.numeric_layer(numerics))
         return features.flatten(2)
@@ -104,10 +104,10 @@ class FeatureEmbedding(nn.Module):
         return self.vectors[: self.sizes[0]].mean(0).unflatten(0, (self.n_members, -1))
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
-        """Make room for the entities and categories that were appended to those known.
+        """Add the entities and categories that were appended to the known ones.
 
-        What is new starts as the average of the known entities, so that the network predicts it as
-        it did when it was unknown.
+        New vectors start as the average of the known entities, so that the predictions of new
+        entities do not change.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class FeatureEmbedding(nn.Module):
         self.vectors = nn.Parameter(torch.cat(list(grown)))
 
     def _set_context(self, table: EntityTable, n_categories: Sequence[int]) -> None:
-        """Note where the vectors of each entity are, and its numbers."""
+        """Store the positions of the vectors of each entity, and its numbers."""
         self.sizes = [len(table), *n_categories]
         columns = np.column_stack([np.arange(len(table)), table.categories])
         starts = np.cumsum([0, *self.sizes[:-1]])

@@ -9,11 +9,11 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
 
-# Of a power of two that a sum of very many numbers still fits into.
+# Exponent of a power of two for which sums of many numbers are finite.
 MAX_EXPONENT = 900
 NMF_TOLERANCE = 1e-3
 NMF_MAX_ITER = 50
-# Directions whose singular value is smaller, relative to the largest, are rounding errors.
+# Relative singular value below which a direction is a rounding error.
 MIN_SINGULAR_VALUE = 1e-10
 
 
@@ -24,14 +24,14 @@ def interaction_matrix(
     shape: tuple[int, int],
     weights: np.ndarray | None = None,
 ) -> sparse.csr_array:
-    """Arrange interactions as a sparse matrix; repeated cells hold their weighted mean.
+    """Return interactions as a sparse matrix with the weighted mean of repeated cells.
 
     Parameters
     ----------
     users, services : ndarray of int64 of shape (n,)
         Codes of the entities.
     values : ndarray of float of shape (n,)
-        What was observed there.
+        Observed values.
     shape : tuple of int
         Number of users and of services.
     weights : ndarray of float64 of shape (n,), default=None
@@ -44,10 +44,10 @@ def interaction_matrix(
     """
     weights = np.ones(len(values)) if weights is None else weights
     counts = sparse.coo_array((weights, (users, services)), shape=shape).tocsr()
-    # Sums of repeated cells may overflow where their mean does not.
+    # Sums of repeated cells may overflow although their mean does not.
     exponent = max(_exponent(np.abs(values).max(initial=0.0)) - MAX_EXPONENT, 0)
     small = np.ldexp(values, -exponent) * weights
-    # Both conversions add up repeated cells and end with the same structure.
+    # Both conversions add repeated cells and have the same structure.
     matrix = sparse.coo_array((small, (users, services)), shape=shape).tocsr()
     matrix.data = np.ldexp(matrix.data / counts.data, exponent)
     return matrix
@@ -56,7 +56,7 @@ def interaction_matrix(
 def truncated_svd(
     matrix: sparse.csr_array, n_components: int, random_state: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factor a sparse matrix by truncated SVD, the singular values shared out evenly.
+    """Factorise a sparse matrix by truncated SVD, with singular values split evenly.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def truncated_svd(
 def nonnegative_factors(
     matrix: sparse.csr_array, n_components: int, random_state: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factor a sparse matrix of non-negative values by NMF.
+    """Factorise a sparse matrix of non-negative values by NMF.
 
     Parameters
     ----------
@@ -113,13 +113,13 @@ def nonnegative_factors(
 def _fit_nmf(
     matrix: sparse.csr_matrix, rank: int, random_state: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    # Imported here: it would be half of what `import skqos` takes beside scikit-learn's own.
+    # Imported here, because it is slow to import.
     from sklearn.decomposition import non_negative_factorization
 
     with warnings.catch_warnings():
-        # Features need no optimum.
+        # Features need not be optimal.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # Unlike the class NMF it takes no root of an error that rounding may make negative.
+        # The class NMF would take the root of an error that may be negative by rounding.
         user_factors, service_factors, _ = non_negative_factorization(
             matrix,
             n_components=rank,
@@ -132,20 +132,19 @@ def _fit_nmf(
 
 
 def _numerical_rank(matrix: sparse.csr_matrix, rank: int, random_state: int) -> int:
-    """Count the directions that NMF may start from, at most `rank`.
+    """Return the number of directions for the start of NMF, at most `rank`.
 
-    A pair of singular vectors of a non-negative matrix has parts of the same sign, unless its
-    singular value is 0: the signs of such a pair are arbitrary, and where no part is left
-    scikit-learn's start divides by 0.
+    If the singular value of a pair of singular vectors is 0, their signs are arbitrary, and
+    scikit-learn's initialisation may divide by 0.
     """
     singular = randomized_svd(matrix, rank, random_state=random_state)[1]
     return int((singular > MIN_SINGULAR_VALUE * singular[0]).sum())
 
 
 def _rescale(matrix: sparse.csr_array) -> tuple[sparse.csr_array, int]:
-    """Divide a matrix by a power of 4 near its mean size, whose exponent of 2 is returned too.
+    """Divide a matrix by a power of 4 near its mean magnitude; also return the exponent of 2.
 
-    Squares of very large and very small values are not finite or 0; a power of 2 rounds nothing.
+    Squares of very large or small values would be infinite or 0; scaling by a power of 2 is exact.
     """
     sizes = np.abs(matrix.data)
     largest = sizes.max(initial=0.0)

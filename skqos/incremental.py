@@ -51,16 +51,16 @@ WARM_UP = 0.1
 
 @dataclass(frozen=True)
 class Update:
-    """What an update has learnt.
+    """Result of an update.
 
     Attributes
     ----------
     module : Module
-        The network, grown and trained.
+        Extended and trained network.
     net : QoSNet or None
-        The net that trained it; None without training.
+        Net that trained the module; None without training.
     attributes : dict of str to object
-        Fitted attributes that are others now.
+        Fitted attributes that have changed.
     """
 
     module: nn.Module
@@ -78,7 +78,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
     _parameter_constraints: dict = {
         **BaseQoSRegressor._parameter_constraints,
-        "partial_fit_epochs": [Interval(Integral, 1, None, closed="left")],
+        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
         "replay_buffer_size": [Interval(Integral, 0, None, closed="left")],
     }
     # An update is short and overfits less than `fit`; without dropout it learns more from its rows.
@@ -97,6 +97,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         is measured again, the new value replaces the old one, which is not replayed. No validation
         rows are held out, whatever the value of `early_stopping`. The target transform and the
         scales of numeric context do not change.
+
+        With ``partial_fit_epochs=0`` nothing is trained. New users and services are added with
+        their context. If the network has a graph of the measurements, the new edges are added, and
+        predictions for new entities depend on them.
 
         Parameters
         ----------
@@ -141,8 +145,6 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
     def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> NetworkState:
         """Return the updated state; to be called on a snapshot."""
-        from skqos.training import history_frame
-
         # scikit-learn skips these checks in `partial_fit` of a fitted estimator.
         self._validate_params()
         self._check_parameters()
@@ -172,6 +174,8 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             module_=update.module,
         )
         if update.net is not None:
+            from skqos.training import history_frame
+
             # Only the last net, because each of the earlier ones would keep a network.
             nets = {STAGE: update.net}
             updated = replace(
@@ -204,6 +208,9 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
         module = copy_module(self.module_)
+        if not self.partial_fit_epochs:
+            self._prepare_update(module, new)
+            return Update(module.eval(), None, {"_replay_buffer": buffer})
         net = self._train_update(
             module, rate, rng, lambda: self._prepare_update(module, replayed.appended_to(new))
         )

@@ -1,4 +1,4 @@
-"""Losses on the scale of the transformed target, blind to what was not observed."""
+"""Losses on the scale of the transformed target, over the observed entries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
 
 
 def e_huber(error: Tensor, threshold: float = 0.5, tail_weight: float = 0.05) -> Tensor:
-    r"""Huber loss with another slope beyond its threshold, elementwise.
+    r"""Huber loss with a different slope beyond its threshold, elementwise.
 
     :math:`e^2 / 2` up to the threshold :math:`\varsigma`, beyond it
     :math:`\varsigma^2 / 2 + \psi \varsigma (|e| - \varsigma)`, so that it is continuous.
@@ -34,11 +34,11 @@ def e_huber(error: Tensor, threshold: float = 0.5, tail_weight: float = 0.05) ->
 
 
 def e_huber_printed(error: Tensor, threshold: float = 0.5, tail_weight: float = 0.05) -> Tensor:
-    r"""E-Huber as R2SL prints it (eq. 27), elementwise; discontinuous.
+    r"""E-Huber loss as printed in the R2SL paper (eq. 27), elementwise; discontinuous.
 
-    Beyond the threshold :math:`\psi (\varsigma |e| - \varsigma^2 / 2)`. With the paper's 0.5 and
-    0.05 the loss falls from 0.125 to 0.00625 at the threshold: errors up to 5.25 cost less than
-    one just below 0.5.
+    It is :math:`\psi (\varsigma |e| - \varsigma^2 / 2)` beyond the threshold. With the values 0.5
+    and 0.05 of the paper, the loss drops from 0.125 to 0.00625 at the threshold, so that errors up
+    to 5.25 cost less than one just below 0.5.
     """
     size = error.abs()
     tail = tail_weight * (threshold * size - 0.5 * threshold**2)
@@ -65,19 +65,19 @@ TINY = 1e-12
 
 
 def n_members_of(prediction: Tensor, target: Tensor) -> int:
-    """Count the members that predict: they have the first axis, if targets lack it."""
+    """Return the number of members, which are the first axis of predictions but not of targets."""
     return len(prediction) if prediction.ndim > target.ndim else 1
 
 
 def _observed_error(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell what was observed, and the errors there; 0 elsewhere."""
+    """Return a mask of observed entries, and their errors; 0 for others."""
     observed = ~target.isnan()
-    # where, not indexing: shapes stay fixed, and NaN never meets the gradient.
+    # `where` instead of indexing keeps shapes fixed and NaN out of the gradient.
     return observed, prediction - torch.where(observed, target, prediction.detach())
 
 
 def _entry_weights(observed: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Weigh the entries of the target by their rows; 0 where nothing was observed."""
+    """Return the weights of the entries of the target; 0 if not observed."""
     if sample_weight is None:
         return observed.float()
     return observed * sample_weight.view(-1, *[1] * (observed.ndim - 1))
@@ -91,7 +91,7 @@ class ObservedLoss(nn.Module):
     loss : {"absolute_error", "cauchy", "squared_error", "huber", "e_huber", "e_huber_printed"}
         The elementwise loss.
     **constants : float
-        Of that loss.
+        Constants of the loss.
     """
 
     def __init__(self, loss: str, **constants: float) -> None:
@@ -102,12 +102,12 @@ class ObservedLoss(nn.Module):
     def forward(
         self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
-        """Average over members, and over targets that are not NaN; 0 if there is none.
+        """Average over members and observed targets; 0 without observation.
 
         Parameters
         ----------
         prediction : Tensor of shape (n, ...) or (n_members, n, ...)
-            Predictions, of each member apart or not.
+            Predictions, with or without an axis of members.
         target : Tensor of shape (n, ...)
             Targets; NaN where not observed.
         sample_weight : Tensor of shape (n,), default=None
@@ -126,8 +126,8 @@ DWA_TEMPERATURE = 2.0
 class JointLoss(nn.Module):
     """Weighted mean over tasks of an elementwise loss over each task's observed entries.
 
-    Weights sum to the number of tasks, except those of "uncertainty", which are learnt. In
-    evaluation mode tasks weigh the same.
+    The weights sum to the number of tasks, except for "uncertainty", where they are learnt. In
+    evaluation mode all tasks have the same weight.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class JointLoss(nn.Module):
           Kendall, Gal, Cipolla, CVPR 2018).
         - "equal": 1.
     ema_decay : float
-        Share of the old average in the new one (beta).
+        Weight beta of the previous average in the new one.
     """
 
     def __init__(self, loss: str, n_tasks: int, weighting: str, ema_decay: float) -> None:
@@ -154,7 +154,7 @@ class JointLoss(nn.Module):
         self.weighting = weighting
         self.ema_decay = ema_decay
         self.register_buffer("weights", torch.ones(n_tasks))
-        # Smoothed losses; 0 until a task is first observed.
+        # Smoothed losses; 0 until the first observation of a task.
         self.register_buffer("smoothed", torch.zeros(n_tasks))
         self.register_buffer("loss_sums", torch.zeros(n_tasks, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(n_tasks, dtype=torch.float64))
@@ -166,7 +166,7 @@ class JointLoss(nn.Module):
     def forward(
         self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
-        """Average over members, and over targets (n, n_tasks) that are not NaN; 0 if none is.
+        """Average over members and observed targets (n, n_tasks); 0 without observation.
 
         Parameters are those of `ObservedLoss.forward`.
         """
@@ -187,7 +187,7 @@ class JointLoss(nn.Module):
         return (self.weights * losses).sum() / self.n_tasks
 
     def end_epoch(self) -> dict[str, float]:
-        """Close an epoch; return the loss and the weight of each task."""
+        """End an epoch; return the loss and the weight of each task."""
         losses = self.loss_sums / self.counts.clamp(min=TINY)
         self.loss_sums.zero_()
         self.counts.zero_()
@@ -201,7 +201,7 @@ class JointLoss(nn.Module):
         return record
 
     def _update(self, losses: Tensor, counts: Tensor) -> None:
-        """Keep account of the losses of a step; set the weights for it."""
+        """Update the smoothed losses and the weights of the tasks."""
         self.loss_sums += losses * counts
         self.counts += counts
         if self.weighting == "uncertainty":
@@ -211,7 +211,7 @@ class JointLoss(nn.Module):
         fresh = self.ema_decay * self.smoothed + (1 - self.ema_decay) * losses
         fresh = torch.where(self.smoothed > 0, fresh, losses)
         self.smoothed.copy_(torch.where(counts > 0, fresh, self.smoothed))
-        # A task not yet observed has no say in the weights of the others.
+        # A task without observation does not affect the weights of the others.
         known = self.smoothed > 0
         inverse = torch.where(known, 1 / self.smoothed.clamp(min=1e-12), 0)
         share = inverse / inverse.sum().clamp(min=1e-12)

@@ -1,9 +1,9 @@
 """Members: several networks of one shape, each with weights of its own, trained in one pass.
 
-Small networks that are averaged predict better than one wide network, at a part of its cost. The
-members of a network are an axis of its tensors: weights have it first, and so do activations,
-(n_members, n, width). A module is written as for one network; the layers here see to the rest.
-One member is the plain network.
+The average of several small networks predicts better than one wide network, at a fraction of its
+cost. The members are the first axis of all weights and activations, (n_members, n, width). A module
+is written as for one network, with the layers of this file. With one member it is an ordinary
+network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class MemberLinear(nn.Module):
-    """A linear layer of each member; its initial weights are those of ``torch.nn.Linear``.
+    """A linear layer for each member, initialised like ``torch.nn.Linear``.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class MemberLinear(nn.Module):
             nn.init.uniform_(self.bias, -largest, largest)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform rows of each member, or rows that all share; (n_members, n, out_dim)."""
+        """Transform rows of each member, or shared rows; (n_members, n, out_dim)."""
         x = x.expand(len(self.weight), *x.shape[-2:])
         if self.bias is None:
             return torch.bmm(x, self.weight)
@@ -51,7 +51,7 @@ class MemberLinear(nn.Module):
 
 
 class PairLinear(nn.Module):
-    """A linear layer on [u || s], applied to each side apart: the two parts add up to it.
+    """A linear layer on [u || s], computed as the sum of a part for users and one for services.
 
     Parameters
     ----------
@@ -65,11 +65,12 @@ class PairLinear(nn.Module):
     Attributes
     ----------
     user_weight : Parameter of shape (n_members, user_dim, out_dim)
-        Weights of u. Two parameters: the gradient of a part of one would be as large as the whole.
+        Weights of u. They are a separate parameter, because the gradient of a slice has the size of
+        the whole parameter.
     service_weight : Parameter of shape (n_members, service_dim, out_dim)
         Weights of s.
     bias : Parameter of shape (n_members, 1, out_dim)
-        Biases; the services' part has them.
+        Biases, which are added in the services' part.
     """
 
     def __init__(self, n_members: int, user_dim: int, service_dim: int, out_dim: int) -> None:
@@ -100,7 +101,7 @@ class PairLinear(nn.Module):
 
 
 class MemberBatchNorm(nn.Module):
-    """Batch normalisation of each member's features, as ``torch.nn.BatchNorm1d`` has it.
+    """Batch normalisation of the features of each member, as in ``torch.nn.BatchNorm1d``.
 
     Parameters
     ----------
@@ -121,14 +122,14 @@ class MemberBatchNorm(nn.Module):
 
 
 class ByteDropout(nn.Dropout):
-    """Dropout that draws a random byte a value: a fifth of the time of torch's on a CPU.
+    """Dropout with one random byte per value, which takes a fifth of the time of torch's on a CPU.
 
-    The share that is dropped is rounded to a multiple of 1/256, but not to 0 or 1. On other devices
-    it is torch's.
+    The dropout rate is rounded to a multiple of 1/256, but not to 0 or 1. On other devices, the
+    dropout of torch is used.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop values in training, and scale up those that stay."""
+        """Drop values in training, and scale the remaining ones."""
         if not self.training or self.p in (0.0, 1.0) or x.device.type != "cpu":
             return super().forward(x)
         n_dropped = min(max(round(256 * self.p), 1), 255)
@@ -139,7 +140,7 @@ class ByteDropout(nn.Dropout):
 
 
 def split_members(x: Tensor, n_members: int) -> Tensor:
-    """Give the members, side by side in the last axis, an axis of their own, the first.
+    """Move the members from the last axis, where they are concatenated, to the first one.
 
     Parameters
     ----------

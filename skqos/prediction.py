@@ -1,4 +1,4 @@
-"""Predicting with a trained module: every entity is encoded once, then the pairs meet."""
+"""Prediction with a trained module: entities are encoded once, then pairs are scored."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from skqos.entities import EntityTable, Interactions
 
 M = TypeVar("M", bound=nn.Module)
 
-# Small enough that a batch's intermediate rows stay in the processor's cache.
+# Intermediate results of a batch of this size fit into the processor's cache.
 PAIRS_PER_BATCH = 2048
 
-# A tensor whose last axis but one is that of the entities, or a list or tuple of sides.
+# A tensor whose second last axis is that of the entities, or a list or tuple of such.
 Side = Any
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Users and services as a module represents them.
+    """Users and services encoded by a module.
 
     Attributes
     ----------
     users, services : Side
-        A tensor whose last axis but one is that of the entities, or lists and tuples of such.
+        A tensor whose second last axis is that of the entities, or lists and tuples of such.
     averages : object
-        What the module gives to newcomers in place of what they lack.
+        Averages that replace missing inputs of new entities.
     """
 
     users: Side
@@ -42,36 +42,36 @@ class Encoded:
 
 
 class PairModule(Protocol):
-    """What every network of this package offers beside ``forward``.
+    """Interface of the networks of this package, in addition to ``forward``.
 
     ``forward(users, services[, times])`` is the training pass over codes of known entities.
     """
 
     def encode_known(self) -> Encoded:
-        """Represent all known entities, each once."""
+        """Encode all known entities."""
 
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
-        """Represent newcomers alone, given what `encode_known` returned."""
+        """Encode new entities, given the result of `encode_known`."""
 
     def score(
         self, encoded: Encoded, users: Tensor, services: Tensor | slice, *times: Tensor
     ) -> Tensor:
-        """Predict pairs, given as positions into what was encoded.
+        """Predict pairs from positions of encoded entities.
 
-        Without times, a single user may stand for that of all services, and a slice for services
-        that follow one another.
+        Without times, a single user may be paired with all services, and consecutive services may
+        be given by a slice.
         """
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn the `device` parameter into a torch device; "auto" is a GPU where there is one.
+    """Return the `device` parameter as a torch device; "auto" is a GPU if available.
 
     Raises
     ------
     ValueError
-        If torch cannot compute on that device here.
+        If torch cannot compute on the device.
     """
     try:
         if not isinstance(device, str):
@@ -79,7 +79,7 @@ def resolve_device(device: str) -> torch.device:
         if device == "auto":
             return _try_device("cuda" if torch.cuda.is_available() else "cpu")
         return _try_device(device)
-    except Exception as error:  # each kind of device fails in its own way
+    except Exception as error:  # each kind of device raises its own exceptions
         # torch appends its own call stack to some messages.
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -90,7 +90,7 @@ def resolve_device(device: str) -> torch.device:
 
 @lru_cache
 def _try_device(device: str) -> torch.device:
-    """Compute something there and read it: some devices only take tensors."""
+    """Test a computation on the device, because some devices can only store tensors."""
     ones = torch.ones(2, 2, device=device)
     if (ones @ ones).tolist() != [[2.0, 2.0], [2.0, 2.0]]:
         raise RuntimeError("it computes wrongly")
@@ -98,34 +98,35 @@ def _try_device(device: str) -> torch.device:
 
 
 def copy_module(module: M, device: torch.device | str = "cpu") -> M:
-    """Copy a network to a device, marks of its parameters such as ``no_weight_decay`` with it."""
+    """Copy a network to a device, with attributes of its parameters such as ``no_weight_decay``."""
     twin = copy.deepcopy(module).to(device)
     for original, copied in zip(module.parameters(), twin.parameters(), strict=True):
-        # deepcopy makes a new parameter of the values alone.
+        # deepcopy copies only the values of a parameter.
         vars(copied).update(vars(original) | vars(copied))
     return twin
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A module in evaluation mode on a device, its known entities encoded."""
+    """A module in evaluation mode on a device, with encoded known entities."""
 
-    # What the weights were then.
+    # State of the weights at the time of encoding.
     stamp: list[Any]
     module: PairModule
     known: Encoded
 
 
 class Predictor:
-    """A trained module that predicts on any device without being moved or changed.
+    """Prediction with a trained module on any device, without moving or changing it.
 
-    A copy per device (none for the device where the module is) and the encodings of the known
-    entities are kept until the weights change. Threads may share it.
+    A copy for each device (except the device of the module) and the encodings of the known entities
+    are cached until the weights change. It can be used by several threads.
 
     Parameters
     ----------
     module : PairModule
-        Any changes of its weights in place are noticed, but for those through ``.data``.
+        Trained module. In-place changes of its weights are detected, except for those through
+        ``.data``.
     """
 
     def __init__(self, module: PairModule) -> None:
@@ -141,21 +142,21 @@ class Predictor:
         Parameters
         ----------
         interactions : Interactions
-            n pairs, of known and new entities.
+            n pairs of known and new entities.
         device : torch.device
-            Where to compute.
+            Device of the computation.
         method : str, default="score"
-            The method of the module that scores.
+            Method of the module.
 
         Returns
         -------
         ndarray of float64 of shape (n, ...)
-            Scores; those of ``score`` are predictions in units of the transformed target.
+            Results; those of ``score`` are predictions in units of the transformed target.
 
         Raises
         ------
         ValueError
-            If the device cannot compute what the module needs.
+            If the device does not support an operation of the module.
         """
         try:
             ready = self._on(device)
@@ -174,7 +175,7 @@ class Predictor:
         if ready is not None and ready.stamp == stamp:
             return ready
         with self._lock:
-            # Another thread may have been first.
+            # Another thread may have been faster.
             ready = self._ready.get(device)
             if ready is None or ready.stamp != stamp:
                 ready = self._make_ready(device, stamp)
@@ -193,7 +194,7 @@ class Predictor:
 
 
 def _stamp(module: nn.Module) -> list[Any]:
-    """Tell weights apart from what they are after a change, in a few microseconds."""
+    """Return a stamp of the weights, which changes with them; takes a few microseconds."""
     found, parts = [], [module]
     while parts:
         part = parts.pop()
@@ -212,7 +213,7 @@ def predict_interactions(
 ) -> np.ndarray:
     """Score interactions with a module that is on the device, in evaluation mode.
 
-    As `Predictor.predict` does, but nothing is kept.
+    Like `Predictor.predict`, but without caching.
     """
     with torch.inference_mode():
         known = module.encode_known()
@@ -228,8 +229,8 @@ def score_pairs(
 ) -> np.ndarray:
     """Score interactions with a module whose known entities are encoded.
 
-    All scores are written into one array: kept apart, the small result of each batch would pin
-    the memory of its large intermediates.
+    All scores are written into one array; separate results of batches would keep the memory of
+    large intermediate tensors.
     """
     score = getattr(module, method)
     with torch.inference_mode():
@@ -248,7 +249,7 @@ def score_pairs(
 def _columns_of(
     tensors: list[Tensor], columns: list[np.ndarray], rows: slice
 ) -> list[Tensor | slice]:
-    """Take the rows of a batch; services of one user share what is taken of it."""
+    """Select the rows of a batch; the services of one user share its row."""
     batch = [tensor[rows] for tensor in tensors]
     if len(tensors) == 2:
         users, services = (column[rows] for column in columns)
@@ -259,7 +260,7 @@ def _columns_of(
 
 
 def _run(positions: np.ndarray) -> slice | None:
-    """Return the slice that the positions are, if they follow one another."""
+    """Return positions as a slice if they are consecutive."""
     first, n = int(positions[0]), len(positions)
     if positions[-1] != first + n - 1 or not (positions == np.arange(first, first + n)).all():
         return None
@@ -267,14 +268,14 @@ def _run(positions: np.ndarray) -> slice | None:
 
 
 def take(of_entities: Tensor, positions: Tensor | slice) -> Tensor:
-    """Take the rows (axis 1) at positions into what was encoded; a slice copies nothing."""
+    """Select rows (axis 1) of encoded entities; a slice is not copied."""
     if isinstance(positions, slice):
         return of_entities[:, positions]
     return of_entities.index_select(1, positions)
 
 
 def encode(module: PairModule, new_users: EntityTable, new_services: EntityTable) -> Encoded:
-    """Represent all known entities and then the new ones."""
+    """Encode all known entities and the new ones."""
     known = module.encode_known()
     new = module.encode_new(known, new_users, new_services)
     return Encoded(_append(known.users, new.users), _append(known.services, new.services))
@@ -283,7 +284,7 @@ def encode(module: PairModule, new_users: EntityTable, new_services: EntityTable
 def _meet(
     module: PairModule, known: Encoded, interactions: Interactions
 ) -> tuple[Encoded, list[np.ndarray]]:
-    """Represent what the interactions need, and find them there; times with them, if any."""
+    """Encode the entities of interactions; return their positions, and times if any."""
     users, services = interactions.users, interactions.services
     new_users, new_services = interactions.new_users, interactions.new_services
     encoded = known
@@ -297,7 +298,7 @@ def _meet(
 
 
 def _join(known: Side, new: Side, positions: np.ndarray, n_new: int) -> tuple[Side, np.ndarray]:
-    """Put newcomers behind those known entities that are asked for."""
+    """Append new entities to the requested known ones."""
     if n_new == 0:
         return known, positions
     n_known = _n_entities(known)
@@ -325,6 +326,6 @@ def _append(side: Side, new: Side) -> Side:
 
 
 def _batches(n_rows: int) -> Iterator[slice]:
-    # No pairs make one empty batch, so that the result has its shape.
+    # Without pairs there is one empty batch, so that the result has the right shape.
     for start in range(0, max(n_rows, 1), PAIRS_PER_BATCH):
         yield slice(start, min(start + PAIRS_PER_BATCH, n_rows))

@@ -1,7 +1,7 @@
 """Training a network through skorch: tensor batches, early stopping, history, progress.
 
-This is the only file that imports skorch, and only `fit` imports this file: skorch costs seconds
-and, through torch-geometric, hundreds of megabytes that prediction does not need.
+Only this file imports skorch, and only `fit` imports this file, because importing skorch takes
+seconds and, through torch-geometric, a hundred megabytes that prediction does not need.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from skqos.prediction import predict_interactions
 if TYPE_CHECKING:
     from skqos.base import TrainingRows
 
-# Rows whose predictions are checked when training has ended.
+# Number of rows whose predictions are checked after training.
 MAX_CHECKED_ROWS = 20_000
-# A prediction that is so many times the largest target is no prediction.
+# Maximum ratio of a prediction to the largest target.
 MAX_GROWTH = 1e12
 
-# Name of the input of a batch that weighs its rows; the module does not see it.
+# Name of the batch input with the weights of rows, which is not passed to the module.
 WEIGHT = "sample_weight"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -58,7 +58,7 @@ class InteractionDataset(Dataset):
     weights : ndarray of shape (n,), default=None
         Positive weights of the rows in the loss; None is the same for all.
     one_per_batch : str, default=None
-        Name of an input of which a batch holds one value only.
+        Name of an input that has a single value in each batch.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class InteractionDataset(Dataset):
 
     @classmethod
     def of_rows(cls, rows: TrainingRows) -> InteractionDataset:
-        """Give a network that takes users and services alone its rows."""
+        """Create the dataset of a network whose inputs are users and services."""
         inputs = {"users": rows.user_codes, "services": rows.service_codes}
         return cls(inputs, rows.target, rows.weights)
 
@@ -87,14 +87,14 @@ class InteractionDataset(Dataset):
         return {name: values[rows] for name, values in self.inputs.items()}, self.target[rows]
 
     def to(self, device: torch.device) -> InteractionDataset:
-        """Move all rows at once, so that no batch has to travel."""
+        """Move all rows at once instead of each batch."""
         self.inputs = {name: values.to(device) for name, values in self.inputs.items()}
         self.target = self.target.to(device)
         return self
 
 
 class ValidationDataset(Dataset):
-    """Held-out interactions; they may name users and services that training does not know.
+    """Held-out interactions, which may contain unknown users and services.
 
     Parameters
     ----------
@@ -118,29 +118,30 @@ class ValidationDataset(Dataset):
 
 
 def _weight_input(weights: np.ndarray | None) -> dict[str, Tensor]:
-    """Make the input of a batch that weighs its rows; weights that are all the same need none."""
+    """Return the input with the weights of rows; equal weights need none."""
     if weights is None or (weights == weights[:1]).all():
         return {}
-    # The losses are means: only ratios count, and small numbers would be lost in float32.
+    # Losses are weighted means, so only ratios matter, and small numbers would underflow in
+    # float32.
     scaled = 2 * weights / power_of_two(weights)
     return {WEIGHT: torch.as_tensor(scaled, dtype=torch.float32)}
 
 
 class ShuffledBatches:
-    """Batches of one size, cut from one permutation per epoch.
+    """Batches of equal size, cut from one permutation of the rows per epoch.
 
-    An epoch has as few batches as `batch_size` allows. Their rows differ by one at most; a batch
-    that lacks a row borrows one whose target is masked by NaN, so that the loss does not see it.
-    Where a batch may hold one value of an input only, each value's rows are cut on their own.
+    An epoch has as few batches as `batch_size` allows. Their sizes differ by one at most; a smaller
+    batch is filled with a row whose target is set to NaN, so that the loss ignores it. If an input
+    must have a single value in a batch, the rows of each value are split separately.
 
     Parameters
     ----------
     dataset : InteractionDataset
         The rows.
     batch_size : int
-        Largest number of rows of a batch.
+        Maximum number of rows of a batch.
     generator : Generator, default=None
-        Draws the permutations; None is torch's own.
+        Generator of the permutations. If None, the default generator of torch is used.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class ShuffledBatches:
         for rows, bounds in zip(self.groups, self.bounds, strict=True):
             order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
             shuffled = rows[order]
-            # The last batch is never the one that lacks a row.
+            # The last batch is never a smaller one.
             size = bounds[-1] - bounds[-2]
             for start, stop in pairwise(bounds):
                 inputs, target = self.dataset[shuffled[start : start + size]]
@@ -170,7 +171,7 @@ class ShuffledBatches:
 
 
 def _rows_by_value(dataset: InteractionDataset) -> list[Tensor]:
-    """Rows that may share a batch."""
+    """Return groups of rows that may share a batch."""
     if dataset.one_per_batch is None:
         return [torch.arange(len(dataset), device=dataset.target.device)]
     values = dataset.inputs[dataset.one_per_batch]
@@ -178,7 +179,7 @@ def _rows_by_value(dataset: InteractionDataset) -> list[Tensor]:
 
 
 class WholeDataset:
-    """The validation rows in one piece: `predict_interactions` cuts them itself."""
+    """All validation rows as one batch, which `predict_interactions` splits."""
 
     def __init__(self, dataset: ValidationDataset, **_: Any) -> None:
         self.dataset = dataset
@@ -188,7 +189,7 @@ class WholeDataset:
 
 
 def batch_bounds(n_rows: int, batch_size: int) -> list[int]:
-    """Where the batches of an epoch begin and end; their sizes differ by one at most."""
+    """Return the bounds of the batches of an epoch, whose sizes differ by one at most."""
     n_batches = -(-n_rows // batch_size)
     return [k * n_rows // n_batches for k in range(n_batches + 1)]
 
@@ -228,7 +229,7 @@ class QoSNet(NeuralNet):
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
-        """Run an epoch; record the loss per observed entry, not per batch."""
+        """Run an epoch, and record the loss per observed entry instead of per batch."""
         if iterator is None:
             return
         total, n_observed = 0.0, 0
@@ -259,7 +260,7 @@ class QoSNet(NeuralNet):
         return {"loss": loss, "y_pred": prediction}
 
     def infer(self, x: dict[str, Tensor], **fit_params: Any) -> Tensor:
-        """Run the module; weights of the rows are for the loss alone."""
+        """Run the module without the weights of rows, which only the loss uses."""
         return super().infer({k: v for k, v in x.items() if k != WEIGHT}, **fit_params)
 
     def get_loss(
@@ -270,7 +271,7 @@ class QoSNet(NeuralNet):
         *,
         training: bool = False,
     ) -> Tensor:
-        """Add a module's own penalty, if it has one, to the training loss."""
+        """Return the loss, plus the penalty of the module in training, if it has one."""
         weights = [X[WEIGHT]] if X is not None and WEIGHT in X else []
         loss = self.criterion_(y_pred, y_true, *weights)
         if training and hasattr(self.module_, "penalty"):
@@ -280,7 +281,7 @@ class QoSNet(NeuralNet):
     def validation_step(
         self, batch: tuple[ValidationDataset, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        """Score held-out rows as `predict` would."""
+        """Predict held-out rows as `predict` does."""
         rows, target = batch
         self._set_training(False)
         device = torch.device(self.device)
@@ -289,7 +290,7 @@ class QoSNet(NeuralNet):
         return {"loss": self.get_loss(prediction, target, rows.weights), "y_pred": prediction}
 
     def partial_fit(self, X: Dataset, y: None = None, **fit_params: Any) -> QoSNet:
-        """Train; unlike skorch's, Ctrl-C is not swallowed but ends the fit."""
+        """Train; unlike in skorch, Ctrl-C raises KeyboardInterrupt."""
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
@@ -300,7 +301,7 @@ class QoSNet(NeuralNet):
         return self
 
     def initialize_callbacks(self) -> QoSNet:
-        """Let those that stop early do so by an exception of their own."""
+        """Make early stopping raise `StoppedEarly`."""
         super().initialize_callbacks()
         for _, callback in self.callbacks_:
             if isinstance(callback, EarlyStopping):
@@ -309,7 +310,7 @@ class QoSNet(NeuralNet):
 
 
 def _observed_weight(inputs: Any, target: Tensor) -> Tensor:
-    """Weight of all entries of a batch that were observed."""
+    """Return the total weight of the observed entries of a batch."""
     observed = ~target.isnan()
     if isinstance(inputs, dict) and WEIGHT in inputs:
         observed = observed * inputs[WEIGHT].view(-1, *[1] * (observed.ndim - 1))
@@ -317,11 +318,11 @@ def _observed_weight(inputs: Any, target: Tensor) -> Tensor:
 
 
 class StoppedEarly(Exception):
-    """Training ends because it did not improve; a Ctrl-C raises KeyboardInterrupt."""
+    """Raised by early stopping, to distinguish it from KeyboardInterrupt."""
 
 
 def _end_epoch(stopping: EarlyStopping, net: QoSNet, **kwargs: Any) -> None:
-    """End an epoch as `EarlyStopping` does, which stops by KeyboardInterrupt."""
+    """End an epoch as `EarlyStopping` does, but raise `StoppedEarly` to stop."""
     patience, stopping.patience = stopping.patience, math.inf
     try:
         type(stopping).on_epoch_end(stopping, net, **kwargs)
@@ -342,7 +343,7 @@ class StopOnDivergence(Callback):
 
 
 def diverged(net: QoSNet, what: str) -> FloatingPointError:
-    """Say where training diverged and what to try."""
+    """Return an error that states where training diverged and what to try."""
     return FloatingPointError(
         f"Training diverged in stage {net.stage!r}, epoch {len(net.history)}: {what}. Try a "
         "smaller learning_rate, a larger batch_size, or another target_transform."
@@ -350,13 +351,13 @@ def diverged(net: QoSNet, what: str) -> FloatingPointError:
 
 
 def check_trained(net: QoSNet, rows: InteractionDataset) -> None:
-    """Check what training has ended with: no loss has seen the last step.
+    """Check the trained network, because no loss was computed after the last step.
 
     Raises
     ------
     FloatingPointError
-        If a weight or a statistic of the network is not finite, or a prediction of its training
-        rows is not, or out of all proportion to their targets.
+        If a weight or statistic of the network or a prediction of training rows is not finite, or a
+        prediction is far too large.
     """
     module = net.module_
     for kind, values in (("weight", module.parameters()), ("statistic", module.buffers())):
@@ -364,13 +365,13 @@ def check_trained(net: QoSNet, rows: InteractionDataset) -> None:
             raise diverged(net, f"a {kind} of the network is not finite")
     predictions = predict_interactions(module, _some_pairs(module, rows), rows.target.device)
     largest = float(rows.target.abs().nan_to_num().max())
-    # NaN is not below the limit, either.
+    # The comparison is also False for NaN.
     if not (np.abs(predictions) <= MAX_GROWTH * max(largest, 1.0)).all():
         raise diverged(net, "the network's predictions of its training rows are not finite")
 
 
 def _some_pairs(module: nn.Module, rows: InteractionDataset) -> Interactions:
-    """Take training rows at equal distances."""
+    """Return a regular sample of the training rows."""
     step = -(-len(rows) // MAX_CHECKED_ROWS)
     codes = {name: values[::step].cpu() for name, values in rows.inputs.items()}
     times = module.times.cpu()[codes["steps"]].numpy() if "steps" in codes else None
@@ -379,10 +380,10 @@ def _some_pairs(module: nn.Module, rows: InteractionDataset) -> Interactions:
 
 
 class CriterionRecord(Callback):
-    """Record what a criterion has to tell of an epoch, such as the weights of tasks."""
+    """Callback that records values of the criterion, such as the weights of tasks."""
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
-        """Ask it, if it can be asked."""
+        """Record the values of the criterion, if it has any."""
         if hasattr(net.criterion_, "end_epoch"):
             net.history.record("criterion", net.criterion_.end_epoch())
 
@@ -412,9 +413,9 @@ class ProgressLine(Callback):
 
 @dataclass(frozen=True)
 class Trainer:
-    """How an estimator trains its networks; one `fit` per stage.
+    """Training of the networks of an estimator, with one `fit` per stage.
 
-    The attributes are the estimators' training parameters of the same names.
+    The attributes are the training parameters of the estimators.
     """
 
     learning_rate: float
@@ -429,7 +430,7 @@ class Trainer:
     verbose: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no callback ahead of all training."""
+        """Check the callbacks before training."""
         for position, callback in enumerate(self.callbacks):
             _check_callback(callback, f"callbacks[{position}]")
         names = [callback[0] for callback in self.callbacks if isinstance(callback, tuple)]
@@ -450,17 +451,17 @@ class Trainer:
         optimizer: type[torch.optim.Optimizer] | None = None,
         warm_up: float = 0.3,
     ) -> QoSNet:
-        """Train a module on encoded rows; it ends on the CPU, in evaluation mode.
+        """Train a module on encoded rows; afterwards it is on the CPU, in evaluation mode.
 
         Processes that were launched together share the rows of each batch.
 
         Raises FloatingPointError if training diverges, ValueError if processes were given different
         rows or parameters, and RuntimeError if one of them no longer answers.
 
-        `batch_size` and `learning_rate` take the place of the parameters of that name in a stage
-        that has its own. An `optimizer` takes the place of the one that the parameter names, which
-        it is given as ``euclidean``. `warm_up` is the share of the steps in which the rate of the
-        "one_cycle" schedule rises.
+        `batch_size` and `learning_rate` replace the attributes of these names in stages with their
+        own values. `optimizer` replaces the optimiser of the attribute, which it receives as
+        ``euclidean``. `warm_up` is the share of the steps in which the learning rate of the
+        "one_cycle" schedule increases.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         learning_rate = self.learning_rate if learning_rate is None else learning_rate
@@ -476,7 +477,7 @@ class Trainer:
             criterion=criterion,
             **self._optimizer(optimizer),
             optimizer__weight_decay=self.weight_decay,
-            # One kernel for all weights takes less than half the time of the default.
+            # A fused optimiser takes less than half the time of the default.
             optimizer__fused=True,
             lr=learning_rate,
             max_epochs=max_epochs,
@@ -510,7 +511,7 @@ class Trainer:
                 LRScheduler(
                     torch.optim.lr_scheduler.OneCycleLR,
                     max_lr=learning_rate,
-                    # A warm-up of exactly one step divides by 0 there.
+                    # OneCycleLR divides by 0 for a warm-up of exactly one step.
                     pct_start=0.0 if warm_up * n_steps == 1 else warm_up,
                     total_steps=n_steps,
                     step_every="batch",
@@ -519,19 +520,19 @@ class Trainer:
             )
         if has_validation and self.early_stopping is True:
             callbacks.append(EarlyStopping(patience=self.n_iter_no_change, load_best=True))
-        # Clones: fitting must not change what the user passed as a parameter.
+        # Clones, because fitting must not change parameters.
         callbacks.extend(clone(callback, safe=False) for callback in self.callbacks)
         return callbacks
 
 
 def _check_callback(callback: Any, label: str) -> None:
-    """Raise TypeError unless skorch takes it: a callback or its class, perhaps with a name."""
+    """Raise TypeError unless it is a callback, its class, or a pair of a name and one of them."""
     if isinstance(callback, tuple) and len(callback) == 2 and isinstance(callback[0], str):
         callback = callback[1]
     kind = callback if isinstance(callback, type) else type(callback)
     if not issubclass(kind, Callback):
         raise TypeError(
-            f"{label} must be a skorch callback, a class of such, or a pair of a name and one of "
+            f"{label} must be a skorch callback, a callback class, or a pair of a name and one of "
             f"them; got {callback!r}."
         )
     if kind is callback:
@@ -551,7 +552,7 @@ def _join_processes(module: nn.Module, rows: InteractionDataset, **settings: Any
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch inside the block; leave the caller's random state as it was."""
+    """Seed torch inside the block, and restore the random state afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -560,16 +561,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generator | None]:
-    """Let each of several processes draw random numbers of its own inside the block.
+    """Use different random numbers in each of several processes inside the block.
 
     Yields what draws the same in all of them; a process alone draws all from torch's generator.
     """
     if processes.size == 1:
         yield None
         return
-    shared = torch.Generator()
-    shared.set_state(torch.get_rng_state())
-    seed = int(torch.randint(2**31, (), generator=shared.clone_state()))
+    seeds, shared = torch.Generator(), torch.Generator()
+    for generator in (seeds, shared):
+        generator.set_state(torch.get_rng_state())
+    seed = int(torch.randint(2**31, (), generator=seeds))
     with seeded(seed + processes.rank, device):
         yield shared
     torch.set_rng_state(shared.get_state())
@@ -577,7 +579,7 @@ def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generat
 
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Switch the dropout of a network off inside the block, also where it trains there."""
+    """Switch off the dropout of a network inside the block, also in training."""
     layers = [part for part in module.modules() if isinstance(part, nn.Dropout)]
     shares = [layer.p for layer in layers]
     for layer in layers:
@@ -590,7 +592,7 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
 
 
 def history_frame(nets: dict[str, QoSNet]) -> pd.DataFrame:
-    """Losses and durations of all stages, one row an epoch."""
+    """Return losses and durations of all stages, with one row per epoch."""
     return pd.DataFrame(
         [
             {
@@ -608,10 +610,10 @@ def history_frame(nets: dict[str, QoSNet]) -> pd.DataFrame:
 
 
 def restore_net(module: nn.Module, history: pd.DataFrame) -> dict[str, QoSNet]:
-    """Wrap an unpickled module of the last stage into a net again, its history with it."""
+    """Create the net of the last stage from an unpickled module and its history."""
     stage = history["stage"].iloc[-1]
     net = QoSNet(module, stage=stage, criterion=nn.L1Loss, train_split=None, verbose=0).initialize()
-    # A stage may come up again: the net's rows begin with the last first epoch.
+    # A stage may occur several times; the rows of the net begin with the last first epoch.
     first = np.flatnonzero(history["epoch"] == 1)[-1]
     rows = history.iloc[first:].rename(columns={"duration": "dur"})
     for row in rows.drop(columns="stage").to_dict("records"):

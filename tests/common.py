@@ -59,8 +59,8 @@ class Contract:
     `tiny` settings train in a fraction of a second; `learning` ones, added to them, in seconds
     and well enough to beat a median; `expected_failed_checks` names the checks of scikit-learn's
     suite that may fail, with the reason. `temporal` says that a third column of X is the time step,
-    `history_columns` are what it adds to ``history_``, `bytes_per_row` what a pickle keeps of a
-    training row, and `predicts_with` the packages beside torch that prediction imports.
+    `history_columns` are what it adds to ``history_``, and `bytes_per_row` what a pickle keeps of a
+    training row.
     """
 
     estimator_class: type
@@ -70,7 +70,6 @@ class Contract:
     temporal: bool = False
     history_columns: tuple[str, ...] = ()
     bytes_per_row: int = 0
-    predicts_with: frozenset[str] = frozenset()
 
     def make(self, **params):
         """Return an unfitted estimator that trains in a fraction of a second.
@@ -163,7 +162,6 @@ CONTRACTS = [
         history_columns=("train_loss_0", "task_weight_0"),
         # An edge, from either end, and a row of the replay buffer.
         bytes_per_row=52,
-        predicts_with=frozenset({"geoopt"}),
     ),
     Contract(
         R2SLRegressor,

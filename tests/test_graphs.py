@@ -9,7 +9,14 @@ from torch.utils._pytree import tree_leaves
 
 from skqos import SharpQoSRegressor
 from skqos.datasets import make_qos
-from skqos.graphs import BipartiteGraph, BipartiteOperators, ContextGraph
+from skqos.graphs import (
+    MEAN_DAMPING,
+    N_BINS,
+    BipartiteGraph,
+    BipartiteOperators,
+    ContextGraph,
+    to_hetero_data,
+)
 from skqos.prediction import encode
 from skqos.preprocessing import ContextJoiner
 
@@ -45,27 +52,42 @@ def incidence(users, services, weights):
     return h
 
 
-def normalise(adjacency):
-    """D^-1/2 (A + I) D^-1/2."""
-    with_self = adjacency + np.eye(len(adjacency))
-    root = np.diag(with_self.sum(1) ** -0.5)
-    return root @ with_self @ root
-
-
-def dense_first_hop(h):
+def both_ways(h):
+    """Return the dense adjacency of all nodes."""
     adjacency = np.zeros((N_NODES, N_NODES))
     adjacency[:N_USERS, N_USERS:] = h
     adjacency[N_USERS:, :N_USERS] = h.T
-    return normalise(adjacency)
+    return adjacency
 
 
-def dense_second_hop(h):
-    """D_v^-1/2 H D_e^-1 H^T D_v^-1/2, of users and of services on the diagonal."""
-    operator = np.zeros((N_NODES, N_NODES))
-    for part, side in ((slice(N_USERS), h), (slice(N_USERS, None), h.T)):
-        root = np.diag(inverse(side.sum(1), 0.5))
-        operator[part, part] = root @ side @ np.diag(inverse(side.sum(0))) @ side.T @ root
-    return operator
+def dense_first_hop(h, normalization="symmetric"):
+    """D^-1/2 (A + I) D^-1/2 or D^-1 (A + I)."""
+    with_self = both_ways(h) + np.eye(N_NODES)
+    degrees = with_self.sum(1)
+    if normalization == "row":
+        return with_self / degrees[:, None]
+    return with_self / np.sqrt(np.outer(degrees, degrees))
+
+
+def dense_second_hop(h, normalization="symmetric"):
+    """D_v^-1/2 H D_e^-1 H^T D_v^-1/2 or D_v^-1 H D_e^-1 H^T, of users, and of services."""
+    return typed_second_hop([h], normalization)[0]
+
+
+def typed_second_hop(typed, normalization):
+    """Return the operator of each type of hyperedge; degrees of nodes count all types."""
+    operators = [np.zeros((N_NODES, N_NODES)) for _ in typed]
+    for operator, h in zip(operators, typed, strict=True):
+        for part, side, whole in (
+            (slice(N_USERS), h, sum(typed)),
+            (slice(N_USERS, None), h.T, sum(typed).T),
+        ):
+            degrees = whole.sum(1)
+            power = 0.5 if normalization == "symmetric" else 1.0
+            received = np.diag(inverse(degrees, power))
+            sent = np.diag(inverse(degrees, 1 - power)) if power < 1 else np.eye(len(degrees))
+            operator[part, part] = received @ side @ np.diag(inverse(side.sum(0))) @ side.T @ sent
+    return operators
 
 
 def first_hop(operators, x):
@@ -89,33 +111,44 @@ def some_weights(n_edges, carrying):
     return (np.random.default_rng(2).random(n_edges) < 0.5).astype(float)
 
 
-def make_operators(users, services, weights):
-    graph = BipartiteGraph(users, services, N_USERS, N_SERVICES)
+def make_operators(users, services, weights, **params):
+    graph = BipartiteGraph(users, services, N_USERS, N_SERVICES, **params)
     return graph(torch.tensor(weights))
 
 
 # --- Bipartite graph and its hypergraphs --------------------------------------------------------
 
 
+both_normalizations = pytest.mark.parametrize("normalization", ["symmetric", "row"])
+
+
 @both_hops
+@both_normalizations
 @pytest.mark.parametrize("carrying", ["all", "some"])
-def test_products_are_those_of_the_dense_operator(convolve, dense, carrying):
+def test_products_are_those_of_the_dense_operator(convolve, dense, carrying, normalization):
     users, services = some_edges()
     weights = some_weights(len(users), carrying)
     x = features(N_NODES)
-    found = convolve(make_operators(users, services, weights), torch.tensor(x))
-    assert_allclose(found, dense(incidence(users, services, weights)) @ x, **EXACT)
+    operators = make_operators(users, services, weights, normalization=normalization)
+    expected = dense(incidence(users, services, weights), normalization) @ x
+    assert_allclose(convolve(operators, torch.tensor(x)), expected, **EXACT)
 
 
 @both_hops
+@both_normalizations
 @pytest.mark.parametrize("carrying", ["all", "some"])
-def test_gradients_are_those_of_the_dense_operator(convolve, dense, carrying):
+def test_gradients_are_those_of_the_dense_operator(convolve, dense, carrying, normalization):
     users, services = some_edges()
     weights = some_weights(len(users), carrying)
     x = torch.tensor(features(N_NODES), requires_grad=True)
     upstream = features(N_NODES, seed=3)
-    convolve(make_operators(users, services, weights), x).backward(torch.tensor(upstream))
-    assert_allclose(x.grad, dense(incidence(users, services, weights)).T @ upstream, **EXACT)
+    operators = make_operators(users, services, weights, normalization=normalization)
+    found = convolve(operators, x)
+    found.backward(torch.tensor(upstream))
+    expected = dense(incidence(users, services, weights), normalization)
+    assert_allclose(x.grad, expected.T @ upstream, **EXACT)
+    # The product that keeps no gradient is another one.
+    assert_allclose(found.detach(), convolve(operators, x.detach()), **EXACT)
 
 
 @both_hops
@@ -192,6 +225,170 @@ def test_no_edge_at_all_gives_finite_products_and_gradients(convolve):
     expected = x.detach() if convolve is first_hop else torch.zeros_like(x)
     assert torch.equal(found, expected)
     assert x.grad.isfinite().all()
+
+
+# --- Edges with values --------------------------------------------------------------------------
+
+
+def some_values(n_edges, seed=5):
+    return np.random.default_rng(seed).gamma(1.0, size=n_edges)
+
+
+def slow_bins(users, services, values, weights, residuals):
+    """Return the types of each edge for users and for services: residuals cut at three of them."""
+    carrying = [k for k, weight in enumerate(weights) if weight]
+
+    def less_means(values, nodes):
+        means = {}
+        for node in set(nodes):
+            mine = [values[k] for k in carrying if nodes[k] == node]
+            means[node] = sum(mine) / (len(mine) + MEAN_DAMPING)
+        return np.array([v - means[node] for v, node in zip(values, nodes, strict=True)])
+
+    def cut(values):
+        ranked = sorted(values[k] for k in carrying)
+        bounds = [ranked[b * len(ranked) // N_BINS - 1] for b in range(1, N_BINS)]
+        return np.array([sum(bound < v for bound in bounds) for v in values])
+
+    centred = values - np.mean([values[k] for k in carrying])
+    if residuals == "both":
+        return [cut(less_means(less_means(centred, services), users))] * 2
+    return [cut(less_means(centred, senders)) for senders in (services, users)]
+
+
+def make_typed(weights=None, values=None, residuals="both", **params):
+    """Return operators of a graph with values, types, and incidences by type for either side."""
+    users, services = some_edges()
+    values = some_values(len(users)) if values is None else values
+    weights = np.ones(len(users)) if weights is None else weights
+    params |= {"values": values, "residuals": residuals}
+    operators = make_operators(users, services, weights, **params)
+    bins = slow_bins(users, services, values, weights, residuals)
+    typed = [
+        [incidence(users, services, weights * (of_side == b)) for b in range(N_BINS)]
+        for of_side in bins
+    ]
+    return operators, bins, typed
+
+
+both_residuals = pytest.mark.parametrize("residuals", ["both", "sender"])
+
+
+def typed_features(n_parts, dim=DIM):
+    return features(n_parts * N_NODES, dim).reshape(n_parts, N_NODES, dim)
+
+
+def by_blocks(x, part):
+    """Lay the rows of one side for each type below each other."""
+    return torch.tensor(x[:, part]).flatten(0, 1)
+
+
+def typed_hops(operators, x):
+    """Return both products of features (N_BINS + 1, n_nodes, dim)."""
+    sides = by_blocks(x[:-1], slice(N_USERS)), by_blocks(x[:-1], slice(N_USERS, None))
+    return operators.convolve(torch.tensor(x).flatten(0, 1)), operators.convolve_second_hop(*sides)
+
+
+@both_residuals
+@pytest.mark.parametrize("carrying", ["all", "some"])
+def test_types_are_quantiles_of_residuals(carrying, residuals):
+    weights = some_weights(len(some_edges()[0]), carrying)
+    operators, bins, _ = make_typed(weights, residuals=residuals)
+    for found, expected in zip(operators.bins, bins, strict=True):
+        assert_array_equal(found, expected)
+        counts = np.bincount(expected[weights > 0])
+        assert len(counts) == N_BINS
+        assert counts.max() - counts.min() <= 2
+    assert torch.equal(*operators.bins) == (residuals == "both")
+
+
+def test_types_depend_neither_on_the_unit_nor_on_an_offset():
+    values = some_values(len(some_edges()[0]))
+    operators, bins, _ = make_typed(values=1000 * values + 7)
+    assert_array_equal(operators.bins[0], bins[0])
+    assert_array_equal(bins[0], make_typed(values=values)[1][0])
+
+
+def test_types_by_the_sender_tell_the_level_of_the_receiver():
+    users, services = np.divmod(np.arange(48), 6)
+    values = users + np.random.default_rng(0).normal(scale=0.1, size=48)
+    graph = BipartiteGraph(users, services, 8, 6, values=values, residuals="sender")
+    of_users, of_services = graph.bins(torch.ones(48))
+    assert_array_equal(of_users, users * N_BINS // 8)
+    # No service is better than another.
+    assert np.ptp(np.bincount(services, of_services, 6)) < 8
+
+
+@both_residuals
+@both_normalizations
+@pytest.mark.parametrize("carrying", ["all", "some"])
+def test_typed_products_are_those_of_dense_operators(carrying, normalization, residuals):
+    weights = some_weights(len(some_edges()[0]), carrying)
+    operators, _, typed = make_typed(weights, residuals=residuals, normalization=normalization)
+    x = typed_features(N_BINS + 1)
+    degrees = both_ways(sum(typed[0])).sum(1) + 1
+    scale = degrees[:, None] if normalization == "row" else np.sqrt(np.outer(degrees, degrees))
+    found = typed_hops(operators, x)
+    sides = slice(N_USERS), slice(N_USERS, None)
+    for rows, of_side in zip(sides, typed, strict=True):
+        first = x[-1] + sum(both_ways(h) / scale @ x[b] for b, h in enumerate(of_side))
+        dense = typed_second_hop(of_side, normalization)
+        second = sum(operator @ x[b] for b, operator in enumerate(dense))
+        for product, expected in zip(found, (first, second), strict=True):
+            assert_allclose(product[rows], expected[rows], **EXACT)
+
+
+def test_gradients_of_typed_products_pass_gradcheck():
+    operators, _, _ = make_typed()
+    x = torch.tensor(typed_features(N_BINS + 1, dim=1), requires_grad=True)
+
+    def both(x):
+        sides = x[:-1].split([N_USERS, N_SERVICES], dim=1)
+        second = operators.convolve_second_hop(*(side.flatten(0, 1) for side in sides))
+        return operators.convolve(x.flatten(0, 1)), second
+
+    assert torch.autograd.gradcheck(both, x)
+
+
+@both_residuals
+def test_an_edge_that_is_left_out_tells_nothing_of_its_value(residuals):
+    """Neither as a message nor by the means and bins that type the other edges."""
+    n_edges = len(some_edges()[0])
+    weights = some_weights(n_edges, "some")
+    x = typed_features(N_BINS + 1)
+    values = some_values(n_edges)
+    other = np.where(weights > 0, values, 100 * some_values(n_edges, seed=6))
+    found, expected = (typed_hops(make_typed(weights, v, residuals)[0], x) for v in (other, values))
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    # With all edges the values matter.
+    found, expected = (typed_hops(make_typed(None, v, residuals)[0], x) for v in (other, values))
+    assert not any(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_without_edges_typed_products_are_the_own_features():
+    users, _ = some_edges()
+    operators = make_operators(*some_edges(), np.zeros(len(users)), values=some_values(len(users)))
+    x = typed_features(N_BINS + 1)
+    first, second = typed_hops(operators, x)
+    assert_array_equal(first, x[-1])
+    assert (second == 0).all()
+
+
+@pytest.mark.parametrize("values", [None, some_values(2000)], ids=["binary", "values"])
+def test_dropout_drops_a_share_of_the_edges_but_no_statistics(values):
+    cells = np.random.default_rng(0).permutation(100 * 80)[:2000]
+    graph = BipartiteGraph(*np.divmod(cells, 80), 100, 80, values=values)
+    held_out = (torch.arange(2000) % 2).float()
+    torch.manual_seed(0)
+    dropped, again, whole = graph(held_out, 0.3), graph(held_out, 0.3), graph(held_out)
+    if values is not None:
+        assert torch.equal(dropped.bins[0], whole.bins[0])
+        dropped, again, whole = dropped.untyped, again.untyped, whole.untyped
+    assert (dropped.weights[held_out == 0] == 0).all()
+    assert dropped.weights.sum().item() == pytest.approx(700, abs=50)
+    assert dropped.user_degrees.sum() == dropped.weights.sum()
+    assert not torch.equal(dropped.weights, again.weights)
+    assert torch.equal(whole.weights, held_out)
 
 
 # --- Context graph ------------------------------------------------------------------------------
@@ -331,9 +528,17 @@ def stored_numbers(tensor):
     return tensor.numel()
 
 
+def dense_adjacency(operators):
+    """Return the matrix that is never made: (n_users, n_services)."""
+    graph = operators.graph
+    found = torch.zeros(graph.n_users, graph.n_services)
+    found[graph.users.long(), graph.services.long()] = operators.weights
+    return found
+
+
 def dense_second_hop_product(operators, x_users, x_services):
     """Do the work of `convolve_second_hop` the forbidden way."""
-    h = operators.graph.by_user.fill(operators.weights).to_dense()
+    h = dense_adjacency(operators)
     user, service = operators.user_degrees.clamp(min=1), operators.service_degrees.clamp(min=1)
     scaled = h / user.sqrt().unsqueeze(1)
     users = scaled @ ((scaled.T @ x_users) / service.unsqueeze(1))
@@ -356,6 +561,11 @@ def convolve_with_gradient(name, n_users=300, n_services=400, dim=2):
             y = BipartiteGraph(users, services, *parts)().convolve(x)
         elif name == "second hop":
             y = BipartiteGraph(users, services, *parts)().convolve_second_hop(*x.split(parts))
+        elif name == "typed":
+            graph = BipartiteGraph(users, services, *parts, values=some_values(len(users)))
+            operators = graph()
+            blocks = [part.repeat(N_BINS, 1) for part in x.split(parts)]
+            y = operators.convolve_second_hop(*blocks) + operators.convolve(x.repeat(N_BINS + 1, 1))
         else:
             operators = BipartiteGraph(users, services, *parts)()
             y = dense_second_hop_product(operators, *x.split(parts))
@@ -364,10 +574,12 @@ def convolve_with_gradient(name, n_users=300, n_services=400, dim=2):
     return largest.size, 2 * len(users) + 2 * n_nodes * dim
 
 
-@pytest.mark.parametrize("name", ["first hop", "second hop", "context"])
+@pytest.mark.parametrize("name", ["first hop", "second hop", "context", "typed"])
 def test_products_form_nothing_larger_than_edges_and_features(name):
     size, linear = convolve_with_gradient(name)
-    assert linear < 300 * 400 / 10
+    if name == "typed":
+        linear *= N_BINS + 1
+    assert linear < 300 * 400 / 2
     assert 700 * 2 <= size <= linear
 
 
@@ -444,3 +656,44 @@ def test_a_dense_product_in_training_is_noticed(sparse_qos, monkeypatch):
     monkeypatch.setattr(BipartiteOperators, "convolve_second_hop", dense_second_hop_product)
     size, model = fit_tiny(sparse_qos)
     assert size >= pairs_of(model)
+
+
+# --- torch-geometric ----------------------------------------------------------------------------
+
+
+def test_interactions_as_hetero_data():
+    qos = make_qos(12, 15, density=0.4, n_qos=2, random_state=0)
+    data = to_hetero_data(qos.X, qos.y, qos.users, qos.services)
+    assert data.validate()
+    edges = data["user", "measured", "service"]
+    ids = [
+        data[side].ids[codes] for side, codes in zip(data.node_types, edges.edge_index, strict=True)
+    ]
+    assert_array_equal(np.column_stack(ids), qos.X)
+    assert_allclose(edges.edge_attr, qos.y, rtol=1e-6)
+    numeric = qos.users.loc[data["user"].ids].select_dtypes("number").to_numpy()
+    expected = np.nan_to_num((numeric - np.nanmean(numeric, 0)) / np.nanstd(numeric, 0))
+    assert_allclose(data["user"].x, expected, rtol=1e-4, atol=1e-4)
+    assert data["user"].categories.shape == (len(data["user"].ids), 3)
+    assert data["user"].categories.dtype == torch.int64
+
+
+def test_hetero_data_without_context():
+    data = to_hetero_data([["a", 1], ["b", 2], ["a", 2]], [1.0, np.nan, 3.0])
+    assert data["user"].ids.tolist() == ["a", "b"]
+    assert data["service"].x.shape == (2, 0)
+    assert data["user", "measured", "service"].edge_index.tolist() == [[0, 1, 0], [0, 1, 1]]
+    assert data["user", "measured", "service"].edge_attr.isnan().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        ([[1, 2], [3, 4]], [1.0], "numbers of samples"),
+        ([[1], [3]], [1.0, 2.0], "minimum of 2 is required"),
+        ([[1, 2], [3, 4]], [[[1.0]], [[2.0]]], "y"),
+    ],
+)
+def test_hetero_data_of_bad_input(X, y, message):
+    with pytest.raises(ValueError, match=message):
+        to_hetero_data(X, y)

@@ -410,6 +410,40 @@ def test_edges_are_joined_once(qos):
     assert sorted(zip(users, services, strict=True)) == sorted({*pairs, (NEW_USER, 3)})
 
 
+# --- Without training ----------------------------------------------------------------------------
+
+
+@sampling_estimators
+def test_without_epochs_new_entities_are_taken_in_and_nothing_is_trained(contract, qos):
+    model = contract.make(partial_fit_epochs=0).fit(qos.X, qos.y)
+    known, history = model.predict(qos.X), model.history_
+    model.partial_fit([[NEW_USER, 0], [1, NEW_SERVICE]], [1.0, 2.0])
+    assert model.is_known([[NEW_USER, NEW_SERVICE]]).all()
+    assert np.isfinite(model.predict([[NEW_USER, NEW_SERVICE]])).all()
+    pd.testing.assert_frame_equal(model.history_, history)
+    if contract is not SHARP:
+        np.testing.assert_allclose(model.predict(qos.X), known, rtol=1e-4)
+    # The rows are trained on later.
+    assert model._replay_buffer.n_seen == len(qos.X) + 2
+    model.set_params(partial_fit_epochs=1).partial_fit(qos.X[:20], qos.y[:20])
+    assert model.n_iter_ == 1
+    assert len(model.history_) == len(history) + 1
+
+
+def test_without_epochs_edges_tell_of_a_new_user(qos):
+    """Two users who measured the same services are told apart by their values alone."""
+    model = SHARP.make(
+        convolution="gcn", edge_values="quantile", normalization="row", partial_fit_epochs=0
+    ).fit(qos.X, qos.y)
+    services = np.arange(5)
+    low, high = np.quantile(qos.y, [0.02, 0.98])
+    X = [[user, service] for user in (NEW_USER, NEW_USER + 1) for service in services]
+    model.partial_fit(X, np.repeat([low, high], len(services)))
+    asked = [[user, service] for user in (NEW_USER, NEW_USER + 1) for service in (7, 8, 9)]
+    first, second = model.predict(asked).reshape(2, 3)
+    assert (first != second).all()
+
+
 # --- Replay --------------------------------------------------------------------------------------
 
 

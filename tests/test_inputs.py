@@ -202,10 +202,10 @@ def test_a_listed_name_that_several_columns_have_is_refused():
     ("feature", "message"),
     [
         ("planet", "'planet' is not in X; its columns are"),
-        ("user", "column 0 is no context column"),
-        (1, "column 1 is no context column"),
+        ("user", "column 0 is not a context column"),
+        (1, "column 1 is not a context column"),
         (3, "column 3 is not a context column of X, which has ids in columns 0 to 1 and 3"),
-        (-1, "column -1 is no context column"),
+        (-1, "column -1 is not a context column"),
     ],
 )
 def test_a_listed_column_must_be_a_context_column(feature, message):

@@ -362,7 +362,9 @@ def test_text_is_light_on_dark_and_dark_on_light():
 
 
 def test_without_gates_there_is_nothing_to_draw(joint_data):
-    model = MAKE[SharpQoSRegressor](routing=False, cross_routing=False)
+    model = MAKE[SharpQoSRegressor](
+        routing=False, cross_routing=False, n_blocks=4, n_cross_blocks=4
+    )
     model.fit(joint_data.X, joint_data.y)
     with pytest.raises(ValueError, match=r"has no gates: .*routing=False .* cross_routing=False"):
         GateProbabilityDisplay.from_estimator(model)
@@ -371,7 +373,7 @@ def test_without_gates_there_is_nothing_to_draw(joint_data):
 
 
 def test_one_routing_takes_one_panel(joint_data):
-    model = MAKE[SharpQoSRegressor](cross_routing=False).fit(
+    model = MAKE[SharpQoSRegressor](cross_routing=False, n_cross_blocks=4).fit(
         with_context(joint_data, None)[0].fit_transform(joint_data.X), joint_data.y
     )
     _, ax = plt.subplots()

@@ -172,7 +172,7 @@ def test_the_constant_target_has_narrow_intervals():
 
 def test_too_few_rows_say_so():
     model = BY_NAME["EmbeddingMLPRegressor"].make(intervals=True)
-    with pytest.raises(ValueError, match=r"a second training without .* of n_samples=2"):
+    with pytest.raises(ValueError, match=r"a second training that holds out .* of n_samples=2"):
         model.fit([[0, 0], [1, 1]], [1.0, 2.0])
     assert not hasattr(model, "module_")
 

@@ -295,7 +295,7 @@ def test_cells_of_time_stamps(timed):
 @pytest.mark.parametrize(
     ("splitter", "match"),
     [
-        (SlotSplit(density=0.1), "time_step is None.* such as time_step='1min', which fits"),
+        (SlotSplit(density=0.1), "time_step is None.* time_step='1min', which is suitable"),
         (SlotSplit(density=0.1, time_step="soon"), "time_step must be None or a duration"),
         (SlotSplit(density=0.1, time_step=60), "time_step must be None or a duration"),
         (DensitySplit(time_step="1h"), "is used only with n_time_steps"),

@@ -127,9 +127,11 @@ def test_an_unfitted_model(contract, qos, path):
 VARIANTS = [
     (SharpQoSRegressor, {"learn_curvature": True, "n_layers": 2, "n_context_layers": 2}),
     (SharpQoSRegressor, {"convolution": "hygcn", "context_graphs": "merged"}),
-    (SharpQoSRegressor, {"convolution": "gcn", "routing": False}),
-    (SharpQoSRegressor, {"convolution": "none", "cross_routing": False}),
+    (SharpQoSRegressor, {"convolution": "gcn", "routing": False, "n_blocks": 4}),
+    (SharpQoSRegressor, {"convolution": "none", "cross_routing": False, "n_cross_blocks": 4}),
     (SharpQoSRegressor, {"fine_tune_features": False, "task_weighting": "uncertainty"}),
+    (SharpQoSRegressor, {"edge_values": "quantile", "side_scales": True}),
+    (SharpQoSRegressor, {"context_convolution": "hygcn"}),
     (SAMoERegressor, {"experts": ("mlp",), "mixture_activation": "identity"}),
     (SAMoERegressor, {"experts": ("attention", "lhuc"), "refill_ratio": 0}),
     (R2SLRegressor, {"region_features": []}),
@@ -503,7 +505,7 @@ def test_every_loadable_class_can_be_made_without_foreign_code():
                 kind, QoSNet | ProgressLine | torch.optim.Optimizer | torch.nn.DataParallel
             )
         else:
-            assert name.split(".")[0] in ("torch", "geoopt", "sklearn")
+            assert name.split(".")[0] in ("torch", "sklearn")
     # No method of these is asked to set a state, and no argument of theirs is interpreted.
     plain = {"bool", "int", "float", "str"}
     assert all(isinstance(name, str) for names in _loadable.LAYERS.values() for name in names)

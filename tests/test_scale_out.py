@@ -191,6 +191,32 @@ def test_predictions_of_a_frame_larger_than_a_workers_memory(example, qos, tmp_p
     shutil.rmtree(out)
 
 
+@pytest.fixture
+def dask_frames():
+    """Return Dask's dataframes, which need pyarrow."""
+    pytest.importorskip("pyarrow")
+    return pytest.importorskip("dask.dataframe")
+
+
+def test_predictions_of_a_dask_frame(client, example, qos, dask_frames, tmp_path):
+    pairs = pd.DataFrame(
+        {"user": [f"u{k}" for k in qos.X[:, 0]], "service": [f"s{k}" for k in qos.X[:, 1]]}
+    )
+    model = R2SL.make().fit(pairs, qos.y)
+    for k in range(3):
+        pairs[200 * k : 200 * (k + 1)].to_parquet(tmp_path / f"{k}.parquet")
+    frame = dask_frames.read_parquet(tmp_path)
+    found = frame.assign(prediction=example.predict_frame(client, model, frame))
+    assert found.npartitions == 3
+    result = found.compute()
+    assert list(result) == ["user", "service", "prediction"]
+    np.testing.assert_allclose(result["prediction"], model.predict(pairs))
+    # Users are in ascending order: most partitions have no row of one.
+    of_user = frame[frame["user"] == pairs["user"][0]]
+    expected = model.predict(pairs[pairs["user"] == pairs["user"][0]])
+    np.testing.assert_allclose(example.predict_frame(client, model, of_user), expected)
+
+
 def test_the_example_runs(client, example, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(example, "ROWS_PER_PART", 300)
     arguments = ["--epochs", "1", "--n-users", "20", "--n-services", "30"]

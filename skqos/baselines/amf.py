@@ -24,26 +24,26 @@ from skqos.state import FittedAttribute, FittedState
 
 __all__ = ["AMFRegressor"]
 
-# Of the normalised values: errors are divided by them.
+# Lower bound of normalised values, by which errors are divided.
 LEAST_VALUE = 0.1
-# Of the shifted values, relative to their mean: smaller ones are taken for this.
+# Lower bound of the shifted values, relative to their mean.
 LEAST_RATIO = 1e-3
 
 
 @dataclass(frozen=True)
 class BoxCoxScale:
-    """From the unit of y to [LEAST_VALUE, 1], by a Box-Cox transform between two ends.
+    """Map from the unit of y to [LEAST_VALUE, 1] by a Box-Cox transform.
 
     Attributes
     ----------
     power : float
-        Of the transform; 0 is the logarithm.
+        Power of the transform; 0 is the logarithm.
     low : float
-        What is subtracted first: 0, or the smallest value if that is negative.
+        Value that is subtracted first: 0, or the minimum if it is negative.
     mean : float
-        What the differences are divided by.
+        Divisor of the differences.
     ends : tuple of float
-        The smallest and the largest transformed value of `fit`.
+        Minimum and maximum of the transformed values of `fit`.
     """
 
     power: float
@@ -62,7 +62,7 @@ class BoxCoxScale:
         return replace(scale, ends=(least, largest if largest > least else least + 1.0))
 
     def transform(self, y: np.ndarray) -> np.ndarray:
-        """Map values to the interval; those beyond its ends to the ends."""
+        """Map values to the interval, and clip those beyond its ends."""
         least, largest = self.ends
         places = np.clip((self._bend(y) - least) / (largest - least), 0.0, 1.0)
         return LEAST_VALUE + (1 - LEAST_VALUE) * places
@@ -86,7 +86,7 @@ class BoxCoxScale:
 
 @dataclass(frozen=True)
 class Side:
-    """What AMF has learnt of the users, or of the services.
+    """Factors and errors of the users, or of the services.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class Side:
     errors: np.ndarray
 
     def grown(self, n: int, rng: np.random.RandomState) -> Side:
-        """Append entities with random factors and large errors, which lets them learn fast."""
+        """Append entities with random factors and large errors, which cause large first steps."""
         n_new = n - len(self.factors)
         further = rng.uniform(size=(n_new, self.factors.shape[1])) / self.factors.shape[1] ** 0.5
         return Side(
@@ -108,7 +108,7 @@ class Side:
         )
 
     def with_average(self) -> np.ndarray:
-        """Return the factors, and after them those of an unknown entity: the average."""
+        """Return the factors, followed by the average factors of an unknown entity."""
         return np.concatenate([self.factors, self.factors.mean(axis=0, keepdims=True)])
 
 
@@ -117,9 +117,9 @@ class AMFRegressor(BaselineRegressor):
 
     The product of a user's and a service's factors gives the QoS on a normalised scale, by a
     logistic function. Stochastic gradient descent minimises the squared relative errors. The step
-    of each side is weighted by its error so far: a new user is changed much, and the services that
-    it uses are changed little. `partial_fit` continues with the measurements of the next time slot
-    alone; earlier measurements have expired.
+    of each side is weighted by its error so far: a new user has large steps, and the services that
+    it uses have small ones. `partial_fit` continues only with the measurements of the next time
+    slot; earlier measurements have expired.
 
     Context columns of X, for example from a `ContextJoiner`, are accepted but not used. A time
     column is not used either.
@@ -173,11 +173,11 @@ class AMFRegressor(BaselineRegressor):
     n_iter_ : int
         Number of iterations that were run.
 
-        Those of the latest call of `fit` or `partial_fit`.
+        They are those of the latest call of `fit` or `partial_fit`.
     users_, services_ : EntityEncoder
         Encoders of the users and of the services. They hold the ids seen in `fit`.
 
-        And those of updates.
+        They also hold the ids of updates.
     n_features_in_ : int
         Number of columns of X seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -190,7 +190,7 @@ class AMFRegressor(BaselineRegressor):
     Notes
     -----
     Rows are processed in blocks in which each user and each service occurs at most once. The steps
-    of a block are computed together, which gives the same result as one after the other. Repeated
+    of a block are computed together, with the same result as one after the other. Repeated
     measurements of a cell in a call are replaced by their mean, weighted by `sample_weight`, and
     every cell counts once. For an unknown user or service, the average factors are used.
 
@@ -320,8 +320,8 @@ class AMFRegressor(BaselineRegressor):
         return self._learn_rows(rows, None, (nothing, nothing))
 
     def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> FittedState:
-        """Return the state that follows; to be called on a snapshot."""
-        # scikit-learn skips these checks for a fitted estimator's `partial_fit`.
+        """Return the updated state; to be called on a snapshot."""
+        # scikit-learn skips these checks in `partial_fit` of a fitted estimator.
         self._validate_params()
         y = self._check_target(y)
         columns = self._read_again(X)
@@ -345,9 +345,9 @@ class AMFRegressor(BaselineRegressor):
     def _learn_rows(
         self, rows: TrainingRows, scale: BoxCoxScale | None, sides: tuple[Side, Side]
     ) -> dict[str, Any]:
-        """Take gradient steps over the cells of rows until they no longer help.
+        """Take gradient steps over the cells of rows until convergence.
 
-        Without a scale, it is learnt from them.
+        Without a scale, it is learnt from the rows.
         """
         rng = check_random_state(self.random_state)
         cells = interaction_matrix(
@@ -382,7 +382,7 @@ class AMFRegressor(BaselineRegressor):
         service_codes: np.ndarray,
         values: np.ndarray,
     ) -> float:
-        """Take the gradient steps of cells without a common entity in place; sum their errors."""
+        """Take gradient steps in place for cells without common entities; return summed errors."""
         u, s = users.factors[user_codes], services.factors[service_codes]
         found = _logistic(np.einsum("nk,nk->n", u, s))
         error = np.abs(found - values) / values
@@ -405,7 +405,7 @@ def _logistic(x: np.ndarray) -> np.ndarray:
 
 
 def blocks_without_repeats(users: np.ndarray, services: np.ndarray) -> Iterator[np.ndarray]:
-    """Deal rows out to blocks in which no user and no service comes twice.
+    """Divide rows into blocks in which no user and no service is repeated.
 
     Parameters
     ----------

@@ -103,8 +103,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int or "auto", default="auto"
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         "auto" is 1/192 of the training rows, but at least 32 and at most 256. In an update, it is
         256.

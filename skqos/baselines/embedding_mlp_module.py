@@ -51,7 +51,7 @@ class EmbeddingMLPModule(nn.Module):
         )
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs of known entities, given by code; (n_members, n)."""
+        """Predict pairs of known entities from their codes; (n_members, n)."""
         of_users = self.dropout(self.user_features(users))
         return self._predict(self.first(of_users, self.dropout(self.service_features(services))))
 
@@ -72,7 +72,7 @@ class EmbeddingMLPModule(nn.Module):
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
-        """Predict pairs, given as positions into what was encoded; (n,)."""
+        """Predict pairs from positions of encoded entities; (n,)."""
         of_users = take(encoded.users, users)
         return self._predict(of_users + take(encoded.services, services)).mean(0)
 

@@ -1,4 +1,4 @@
-"""Benchmarks: splits of WS-DREAM, published and own results, and one way to run any regressor."""
+"""Benchmarks on WS-DREAM: splits, published results, our results, and runs of any regressor."""
 
 from skqos.benchmarks._published import load_published_results
 from skqos.benchmarks._reproduce import reproduce

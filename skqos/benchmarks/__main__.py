@@ -19,7 +19,7 @@ SHOWN += ["fit_s", "predict_s"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and do what it says."""
+    """Parse the command line and run the command."""
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands."""
+    """Create the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m skqos.benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("run", help="run a regressor on splits")
@@ -96,7 +96,7 @@ def _reproduce(args: argparse.Namespace) -> str:
 def _set_threads(args: argparse.Namespace) -> None:
     if args.jobs < 1 or args.threads < 1:
         raise ValueError("--jobs and --threads must be at least 1.")
-    # Read by torch, trees and the linear algebra when a process loads them.
+    # Read by torch, tree libraries and linear algebra libraries when they are loaded.
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
 
 

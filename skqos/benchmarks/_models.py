@@ -1,4 +1,4 @@
-"""Models by the place of what makes them."""
+"""Models that are created by factories."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Factory = Callable[..., Any]
 
 
 def find_factory(model: str | Factory) -> Factory:
-    """Return a factory, or import it by ``module:name``.
+    """Return a factory, which may be imported by ``module:name``.
 
     Raises
     ------
     ValueError
-        If the text has no colon, or the module has no such name.
+        If the text has no colon, or the module does not contain the name.
     ModuleNotFoundError
-        If there is no such module.
+        If the module does not exist.
     """
     if callable(model):
         return model
@@ -36,24 +36,24 @@ def find_factory(model: str | Factory) -> Factory:
 
 
 def make_model(model: str | Factory, split: Split, seed: int) -> Any:
-    """Call a factory with what it asks for by the names of its parameters.
+    """Call a factory with the arguments that its parameter names request.
 
     Parameters
     ----------
     model : str or callable
-        A class or a function, or ``module:name`` of one. It may have the parameters ``seed`` or
+        Class or function, or its ``module:name``. It may have the parameters ``seed`` or
         ``random_state``, ``users``, ``services`` and ``qos``.
 
     split : Split
-        Tells the context and the QoS.
+        Split with the context and the QoS.
 
     seed : int
-        The seed.
+        Seed.
 
     Raises
     ------
     ValueError
-        If the factory has another parameter without a default, or makes no regressor.
+        If the factory has another parameter without a default, or does not return a regressor.
     """
     factory = find_factory(model)
     known = {
@@ -86,7 +86,7 @@ def make_model(model: str | Factory, split: Split, seed: int) -> Any:
 
 
 def name_model(model: str | Factory) -> str:
-    """Name a model in results."""
+    """Return the name of a model in results."""
     return model if isinstance(model, str) else f"{model.__module__}:{_name(model)}"
 
 

@@ -18,7 +18,7 @@ R2SL_CONTEXT = ["as", "city", "latitude", "longitude"]
 
 @dataclass(frozen=True)
 class Paper:
-    """A method as published.
+    """A published method.
 
     Parameters
     ----------
@@ -26,19 +26,19 @@ class Paper:
         As in `load_published_results`.
 
     model : str
-        What makes it, as `run` takes it.
+        Factory of the model, as in `run`.
 
     task : str
-        The splits of its protocol, by `list_splits`.
+        Task of its protocol, as in `list_splits`.
 
     protocol : str
-        The protocol of its figures, as in `load_published_results`.
+        Protocol of its figures, as in `load_published_results`.
 
     differs : str
-        In what else the protocol here differs from the paper's.
+        Further differences between our protocol and that of the paper.
 
     filtered : bool
-        Whether its figures leave out test cells that an isolation forest flags.
+        Whether its figures exclude test cells that an isolation forest flags.
     """
 
     method: str

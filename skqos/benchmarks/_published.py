@@ -8,13 +8,13 @@ import pandas as pd
 
 
 def read_entries() -> pd.DataFrame:
-    """Return the published errors, a row for each method of a source.
+    """Return the published errors, with one row for each method of a source.
 
     Returns
     -------
     DataFrame
-        Columns as in ``published.csv``: what tells the entries apart, then "mae 0.025",
-        "rmse 0.025" and so on, NaN where nothing was published.
+        Columns as in ``published.csv``: those that identify the entry, then "mae 0.025", "rmse
+        0.025" and so on, with NaN for values that were not published.
     """
     with as_file(files("skqos.benchmarks") / "published.csv") as path:
         entries = pd.read_csv(path, dtype={"year": "Int64", "runs": "Int64", "remark": str})
@@ -25,31 +25,32 @@ def read_entries() -> pd.DataFrame:
 def load_published_results() -> pd.DataFrame:
     """Load the errors that papers and public repositories report for WS-DREAM.
 
-    Most of them were measured by another protocol than ours, and all of them on other draws of the
-    cells.
+    Most of them were measured with a different protocol, and all of them on different random draws
+    of the cells.
 
     Returns
     -------
     DataFrame
-        A row for each published number, with the columns
+        One row for each published number, with the columns
 
         - ``data_set``: "wsdream1" or "wsdream2";
         - ``qos``: "rt" (response time, in seconds) or "tp" (throughput, in kbps);
-        - ``protocol``: which cells train and which are tested. "all cells" trains on a share of
-          all user-service cells and tests on every other measured cell. "full context" does so on
-          the 4,612 services of which all context is known. "filtered" trains on a share of the
-          measured cells, and leaves out the test cells that an isolation forest flags;
-        - ``method`` and ``year``: of the method, missing where the source does not tell;
-        - ``source``, ``table`` and ``runs``: where the number is from, and how many runs it is the
-          mean of, missing where the source does not tell;
-        - ``comparable``: whether it can be compared with errors on unfiltered test cells;
-        - ``remark``: why it cannot, or what else differs; may be empty;
-        - ``density``: share of the cells that train, in (0, 1); counted as `protocol` says;
+        - ``protocol``: selection of the training and test cells. "all cells" trains on a fraction
+          of all user-service cells and tests on all other measured cells. "full context" is the
+          same for the 4,612 services with complete context. "filtered" trains on a fraction of the
+          measured cells, and excludes test cells that an isolation forest flags;
+        - ``method`` and ``year``: name and year of the method; the year is missing if the source
+          does not state it;
+        - ``source``, ``table`` and ``runs``: origin of the number, and number of runs of which it
+          is the mean, missing if the source does not state it;
+        - ``comparable``: whether the number can be compared with errors on unfiltered test cells;
+        - ``remark``: reason why it is not comparable, or other differences; may be empty;
+        - ``density``: fraction of training cells, in (0, 1), counted according to `protocol`;
         - ``metric`` and ``value``: "mae" or "rmse", in the unit of the QoS.
 
     See Also
     --------
-    load_results : Our own results.
+    load_results : Our results.
 
     Examples
     --------
@@ -62,7 +63,7 @@ def load_published_results() -> pd.DataFrame:
     entries = read_entries()
     names = [column for column in entries if " " not in column]
     figures = entries.melt(names, var_name="figure", ignore_index=False).dropna(subset="value")
-    # A method after the other, as in the file.
+    # Sorted by method, as in the file.
     figures = figures.sort_index(kind="stable").reset_index(drop=True)
     figures[["metric", "density"]] = figures.pop("figure").str.split(" ", expand=True)
     figures["density"] = figures["density"].astype(float)

@@ -1,4 +1,4 @@
-"""A paper's setting, run and put beside its published figures."""
+"""Runs with the settings of a paper, compared with its published figures."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ def reproduce(
 ) -> pd.DataFrame:
     """Run a method with the settings of its paper and compare with the published figures.
 
-    The model is the estimator with its ``PAPER_PARAMS``, the protocol that of the paper as far as
-    the data allow. Some of these settings train for hours.
+    The model is the estimator with its ``PAPER_PARAMS``, and the protocol is that of the paper as
+    far as the data allow. With some of these settings, training takes hours.
 
     Parameters
     ----------
     method : str
-        "MF-MoE", "SA-MoE-", "SA-MoE", "R2SL" or "TPMCF". Case, spaces and inner hyphens do not
-        count: "SAMoE" is SA-MoE.
+        "MF-MoE", "SA-MoE-", "SA-MoE", "R2SL" or "TPMCF". Case, spaces and inner hyphens are
+        ignored: "SAMoE" is SA-MoE.
 
     year : int
         Year of the paper.
 
     split : str
-        One of `list_splits` for which the paper has figures.
+        Name of a split in `list_splits` for which the paper has figures.
 
     folder : str or path-like
-        The files of the data set, as in `load_split`.
+        Folder with the data set, as in `load_split`.
 
     out : str or path-like
-        The CSV of the results; a further call skips what is there.
+        CSV file of the results. A further call skips existing results.
 
     seeds : sequence of int, default=(0, 1, 2)
-        One fit each.
+        Seeds of the fits.
 
     jobs : int, default=1
-        Number of processes at a time.
+        Number of processes that run at the same time.
 
     Returns
     -------
     DataFrame
-        A row for each published metric, with the columns ``metric``, ``ours``, ``std`` (NaN for one
-        seed), ``seeds``, ``published``, ``ratio`` (ours over the published figure), and the
-        columns of `load_published_results` that tell where the latter is from and whether it is
-        comparable. ``differs`` tells in what else the protocols differ.
+        One row for each published metric, with the columns ``metric``, ``ours``, ``std`` (NaN for
+        one seed), ``seeds``, ``published``, ``ratio`` (our result divided by the published one),
+        and the columns of `load_published_results` with its origin and whether it is comparable.
+        The column ``differs`` states further differences between the protocols.
 
     Raises
     ------
     ValueError
-        If there is no such method or split, or the paper has no figure for the split. The message
-        lists what exists.
+        If the method or split does not exist, or the paper has no figure for the split. The message
+        lists the existing ones.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def find_paper(method: str, year: int) -> Paper:
     Raises
     ------
     ValueError
-        If there is none.
+        If there is no such paper.
     """
     known = {f"{_normal(paper.method)} {paper.year}": paper for paper in PAPERS}
     key = f"{_normal(method)} {year}"
@@ -114,7 +114,7 @@ def find_paper(method: str, year: int) -> Paper:
 
 
 def find_figures(paper: Paper, split: str) -> pd.DataFrame:
-    """Return the published figures of a paper for a split; there may be none."""
+    """Return the published figures of a paper for a split, possibly none."""
     recipe = RECIPES[split]
     if recipe.task != paper.task:
         return pd.DataFrame()
@@ -127,13 +127,14 @@ def find_figures(paper: Paper, split: str) -> pd.DataFrame:
         "protocol": paper.protocol,
     }
     published = load_published_results()
-    # Methods in the tables of other papers have the year, and not the table, of their own.
+    # Entries of methods in other papers have the year of the method and the table of the other
+    # paper.
     rows = published[(published[list(wanted)] == pd.Series(wanted)).all(axis="columns")]
     return rows.reset_index(drop=True)
 
 
 def write_comparison(table: pd.DataFrame) -> str:
-    """Lay a comparison out for a terminal."""
+    """Format a comparison for a terminal."""
     rows = []
     for row in table.itertuples():
         spread = "" if pd.isna(row.std) else f" ({row.std:.4g})"
@@ -170,5 +171,5 @@ def _compare(paper: Paper, published: pd.DataFrame, rows: pd.DataFrame) -> pd.Da
 
 
 def _normal(method: str) -> str:
-    """Leave out spaces and hyphens, but for one at the end, as in SA-MoE-."""
+    """Remove spaces and hyphens, except a hyphen at the end, as in SA-MoE-."""
     return re.sub(r"\s|_|-(?!$)", "", method).lower()

@@ -1,4 +1,4 @@
-"""Our own results, as they are stored in the package."""
+"""Our results, which are stored in the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skqos.benchmarks.runs import read_rows
 
 KEYS = ["split", "model", "seed"]
 PROVENANCE = ["date", "version", "machine", "command"]
-# The other columns of the examples, such as those of single limits, are left in the files.
+# Other columns of the examples, such as those of single limits, are only in the files.
 METRICS = [
     *("mae", "rmse", "nmae", "mae_filtered", "rmse_filtered", "mae_answered", "rmse_answered"),
     *("regret", "near_best", "coverage", "winkler"),
@@ -37,21 +37,21 @@ def load_results() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each measured number, with the columns
+        One row for each measured number, with the columns
 
         - ``split``: name of the split, as in `list_splits`;
-        - ``data_set``, ``qos`` and ``density``: what it is, as in `load_published_results`;
+        - ``data_set``, ``qos`` and ``density``: as in `load_published_results`;
         - ``model`` and ``seed``;
         - ``metric`` and ``value``: a score or a cost of `evaluate`, or ``pairs_per_s``, pairs
           predicted per CPU second, or ``mae_answered`` and ``rmse_answered``, errors on the test
           cells without time-outs;
-        - ``date``, ``version``, ``machine`` and ``command``: when, with which version of skqos, on
-          what machine and by which command it was measured.
+        - ``date``, ``version``, ``machine`` and ``command``: date, version of skqos, machine and
+          command of the measurement.
 
     See Also
     --------
     summarize_results : Mean and standard deviation over the seeds.
-    load_published_results : Those of papers and public repositories.
+    load_published_results : Results of papers and public repositories.
 
     Examples
     --------
@@ -78,13 +78,13 @@ def summarize_results(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results : DataFrame
-        Of `load_results`, or a part of it.
+        Result of `load_results`, or a part of it.
 
     Returns
     -------
     DataFrame
-        A row for each split, model, metric and origin, with ``mean``, ``std`` and ``seeds``. The
-        standard deviation is that of the population, and NaN where there is one seed.
+        One row for each split, model, metric and origin, with ``mean``, ``std`` and ``seeds``. The
+        standard deviation is that of the population, and NaN for a single seed.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def summarize_results(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def deviation(values: pd.Series) -> float:
-    """Return the standard deviation of the population, NaN of one value.
+    """Return the standard deviation of the population, NaN for a single value.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def deviation(values: pd.Series) -> float:
 
 
 def _read(folder: Path, run: pd.Series) -> pd.DataFrame:
-    """Read one file; what its rows do not tell about their origin, ``runs.csv`` does."""
+    """Read one file, and complete the origin of its rows from ``runs.csv``."""
     rows = _name_splits(read_rows(folder / run["file"]))
     for column in PROVENANCE:
         if column not in rows:
@@ -135,7 +135,7 @@ def _name_splits(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name_task(task: str) -> str:
-    """Return the name of a task of data set 2; one that has no split keeps its own."""
+    """Return the name of a task of data set 2; a task without split keeps its name."""
     found = TASK.fullmatch(task)
     if found is None:
         return task

@@ -1,4 +1,4 @@
-"""Any regressor on the splits: fits, scores, rows of a CSV."""
+"""Runs of any regressor on the splits, with scores in a CSV file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from skqos.benchmarks.scores import flag_outliers, score
 
 
 class Problem(NamedTuple):
-    """A split by its name: a column of the results."""
+    """Name of a split, which is a column of the results."""
 
     split: str
 
@@ -38,33 +38,33 @@ def evaluate(model: Any, split: Split, *, filtered: bool = False) -> dict[str, f
     Parameters
     ----------
     model : regressor
-        Any scikit-learn regressor of (user, service) or (user, service, time) rows. It is fitted
-        in place, and does not see the test values.
+        Any scikit-learn regressor over rows of user, service and, optionally, time. It is fitted in
+        place and does not see the test values.
 
     split : Split
-        Of `load_split`, or one of your own rows.
+        Result of `load_split`, or a split of your own rows.
 
     filtered : bool, default=False
-        Whether to also score the test cells that an isolation forest keeps
-        (`skqos.metrics.outlier_mask` with contamination 0.1, all samples, seed 42), which is
+        Whether to also compute the errors on the test cells that an isolation forest keeps
+        (`skqos.metrics.outlier_mask` with a contamination of 0.1, all samples and seed 42). It is
         fitted to all values of the split.
 
     Returns
     -------
     dict of str to float
-        - ``mae``, ``rmse``: errors in the unit of y; ``nmae``: the MAE over the mean of y;
-        - ``mae_filtered``, ``rmse_filtered``: on the cells that the filter keeps;
-        - ``regret``, ``near_best``: of choices of one among ten services of a user, as
-          `skqos.metrics.choice_regret` and `skqos.metrics.near_best_share` have it;
-        - ``coverage``, ``winkler``: of 90 % intervals, if the model's ``predict`` takes
-          ``quantiles`` and its ``intervals``, if it has such a parameter, is on;
-        - ``fit_s``, ``predict_s``: CPU seconds; ``peak_mb``: largest memory of this process, in MB.
+        - ``mae``, ``rmse``: errors in the unit of y; ``nmae``: MAE divided by the mean of y;
+        - ``mae_filtered``, ``rmse_filtered``: errors on the cells that the filter keeps;
+        - ``regret``, ``near_best``: `skqos.metrics.choice_regret` and
+          `skqos.metrics.near_best_share` of choices among ten services of a user;
+        - ``coverage``, ``winkler``: scores of 90 % intervals, if the model's ``predict`` accepts
+          ``quantiles`` and its parameter ``intervals``, if it exists, is True;
+        - ``fit_s``, ``predict_s``: CPU seconds; ``peak_mb``: peak memory of this process, in MB.
 
-        What was not asked for or cannot be told is NaN.
+        Values that were not requested or cannot be computed are NaN.
 
     See Also
     --------
-    run : Several seeds and splits, each fit in a process of its own.
+    run : Several seeds and splits, with each fit in a separate process.
 
     Examples
     --------
@@ -95,54 +95,54 @@ def run(
 ) -> pd.DataFrame:
     """Run a regressor on splits of WS-DREAM, each fit in a process of its own.
 
-    Each row is added to `out` when its fit has ended. A further run skips what is there. Progress
-    is logged by ``logging.getLogger("skqos.benchmarks")``. The fits start in fresh processes, so
-    that a script must call this below ``if __name__ == "__main__":``.
+    Each row is added to `out` when its fit has ended, and a further run skips existing rows.
+    Progress is logged by ``logging.getLogger("skqos.benchmarks")``. The fits run in new processes,
+    so a script must call this function below ``if __name__ == "__main__":``.
 
     Parameters
     ----------
     model : str or callable
-        What makes the regressor: a class or a function, or ``module:name`` of one. It may have
-        the parameters ``seed`` or ``random_state``, ``users`` and ``services`` (the context, a
-        DataFrame each) and ``qos``.
+        Factory of the regressor: a class or function, or its ``module:name``. It may have the
+        parameters ``seed`` or ``random_state``, ``users`` and ``services`` (DataFrames of context)
+        and ``qos``.
 
     folder : str or path-like
-        The files of the data set, as in `load_split`.
+        Folder with the data set, as in `load_split`.
 
     splits : str or sequence of str
-        Names of `list_splits`.
+        Names of splits in `list_splits`.
 
     out : str or path-like
-        The CSV of the results.
+        CSV file of the results.
 
     seeds : sequence of int, default=(0, 1, 2)
-        One fit each.
+        Seeds of the fits.
 
     name : str, default=None
-        Name of the model in the results. None takes `model`.
+        Name of the model in the results. If None, it is `model`.
 
     filtered : bool, default=False
         As in `evaluate`.
 
     jobs : int, default=1
-        Number of processes at a time.
+        Number of processes that run at the same time.
 
     fresh : bool, default=False
-        Whether to forget the results in `out`.
+        Whether to delete the existing results in `out`.
 
     Returns
     -------
     DataFrame
-        The results of the model on the splits, a row for each split and seed: ``split``,
-        ``model``, ``seed``, the scores and costs of `evaluate`, and ``date``, ``version`` and
+        Results of the model, with one row for each split and seed and the columns ``split``,
+        ``model``, ``seed``, the scores and costs of `evaluate`, ``date``, ``version`` and
         ``machine``.
 
     Raises
     ------
     ValueError
-        If there is no such split or model, or `out` holds results of another benchmark.
+        If the split or model does not exist, or `out` contains results of another benchmark.
     RuntimeError
-        If a fit failed. The results of the others are kept.
+        If a fit failed. The results of the other fits are kept.
 
     Examples
     --------
@@ -170,14 +170,14 @@ def run(
 
     failures = measure(tasks, fit, rate, path, jobs=jobs, fresh=fresh)
     if failures:
-        raise RuntimeError("\n".join(["these failed:", *failures]))
+        raise RuntimeError("\n".join(["these fits failed:", *failures]))
     rows = read_rows(path)
     asked = rows["split"].isin(names) & (rows["model"] == label) & rows["seed"].isin(seeds)
     return rows[asked].reset_index(drop=True)
 
 
 def _fit(model: str | Callable[..., Any], split: Split, seed: int) -> Fitted:
-    """Make a model, fit it and predict: all that is done in a process of its own."""
+    """Create, fit and evaluate a model, in a separate process."""
     return fit_and_predict(make_model(model, split, seed), split)
 
 
@@ -187,7 +187,7 @@ def _rate(split: Split, fitted: Fitted, kept: NDArray[np.bool_] | None) -> dict[
 
 
 def provenance() -> dict[str, str]:
-    """Tell when, with which version and on what machine a result was measured."""
+    """Return the date, the version and the machine of a result."""
     from skqos import __version__
 
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"

@@ -16,40 +16,42 @@ from skqos.preprocessing import ContextJoiner
 class Split:
     """Training and test rows of one QoS, with the context of users and services.
 
-    `load_split` makes those of WS-DREAM. Make one of your own rows to evaluate models on them.
+    `load_split` returns the splits of WS-DREAM. Create a split of your own rows to evaluate models
+    on them.
 
     Parameters
     ----------
     X : ndarray of shape (n_train, 2) or (n_train, 3)
-        User, service and, where there are time steps, the time of each training row.
+        User, service and, optionally, time step of each training row.
 
     y : ndarray of shape (n_train,)
-        The QoS of the training rows.
+        QoS of the training rows.
 
     X_test : ndarray of shape (n_test, 2) or (n_test, 3)
-        The test rows.
+        Test rows, in the same form.
 
     y_test : ndarray of shape (n_test,) or None
-        The QoS of the test rows. None for a model that must not see it.
+        QoS of the test rows. None in a split for models, which must not see it.
 
     name : str, default=""
         Name of the split in results.
 
     qos : str, default=""
-        Name of the QoS: "rt" or "tp" in the splits of WS-DREAM.
+        Name of the QoS; "rt" or "tp" in the splits of WS-DREAM.
 
     users, services : DataFrame, default=None
-        Context by id, as `skqos.preprocessing.ContextJoiner` takes it. None if there is none.
+        Context with the ids as index, as in `skqos.preprocessing.ContextJoiner`. None means no
+        context.
 
     direction : {"minimize", "maximize"}, default="minimize"
         Whether low or high values are good.
 
     margin : float, default=0.0
-        Difference from the best value, in the unit of y, up to which a choice is near the best.
+        Maximum difference from the best value, in the unit of y, for a choice to be near the best.
 
     See Also
     --------
-    load_split : The splits of WS-DREAM by their names.
+    load_split : Load a split of WS-DREAM.
     evaluate : Fit a model to the training rows and score it on the test rows.
 
     Examples
@@ -90,7 +92,7 @@ class Split:
         return replace(self, X=joiner.transform(self.X), X_test=joiner.transform(self.X_test))
 
     def blind(self) -> Split:
-        """Return the split without the test values: what a model gets to see."""
+        """Return the split without the test values."""
         return replace(self, y_test=None)
 
     def permuted(self) -> Split:

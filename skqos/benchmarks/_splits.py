@@ -14,17 +14,16 @@ import pandas as pd
 from skqos.benchmarks import wsdream1, wsdream2
 from skqos.benchmarks._names import check_known
 from skqos.benchmarks._split import Split
-from skqos.datasets import load_wsdream
 
 DENSITIES = (0.01, 0.025, 0.05, 0.07, 0.075, 0.1)
-# The R2SL paper counts densities in measured cells; of response times there are so many.
+# Number of measured response times, which the R2SL paper uses for densities.
 MEASURED_DENSITIES = (0.02, 0.04, 0.06, 0.08, 0.1)
 N_MEASURED = 1_873_838
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a split is made, and what it is.
+    """Description of a split, and function that reads it.
 
     Parameters
     ----------
@@ -32,13 +31,13 @@ class Recipe:
         As in `load_published_results`.
 
     task : str
-        What is predicted.
+        Task: the cells that are predicted.
 
     density : float
-        Share of the cells that train.
+        Fraction of training cells.
 
     read : callable
-        Makes the split from the folder of the data set.
+        Function that reads the split from the folder of the data set.
     """
 
     data_set: str
@@ -49,19 +48,19 @@ class Recipe:
 
 
 def list_splits() -> pd.DataFrame:
-    """List the splits of WS-DREAM that `load_split` knows.
+    """List the splits of WS-DREAM for `load_split`.
 
     Returns
     -------
     DataFrame
-        The index holds the names. Columns:
+        The index holds the names. The columns are:
 
         - ``data_set``: "wsdream1" (339 users, 5,825 services) or "wsdream2" (142 users, 4,500
           services, 64 time slots);
         - ``qos``: "rt" (response time, s) or "tp" (throughput, kbps);
-        - ``task``: what is predicted;
-        - ``density``: share of all cells that train, where the task does not say otherwise; NaN if
-          all given cells train.
+        - ``task``: the cells that are predicted;
+        - ``density``: fraction of all cells that are training cells, unless the task states
+          otherwise; NaN if all given cells are training cells.
 
     Examples
     --------
@@ -83,26 +82,26 @@ def load_split(name: str, folder: str | os.PathLike[str]) -> Split:
     Parameters
     ----------
     name : str
-        One of `list_splits`.
+        Name of a split in `list_splits`.
 
     folder : str or path-like
-        The folder with the files of the data set, complete or in part, as
-        `skqos.datasets.load_wsdream` reads them, or one with a folder ``wsdream1`` or
-        ``wsdream2`` in it. Its folder ``splits`` may hold the rows of 2.5 %,
-        ``{rt,tp}_{train,test}_0.025.txt`` with lines ``user service value``. Without it, 2.5 % of
-        the cells are drawn to train and half of the others to test.
+        Folder with the files of the data set, complete or in part, as for
+        `skqos.datasets.load_wsdream`, or a folder that contains it as ``wsdream1`` or ``wsdream2``.
+        Its folder ``splits`` may contain the rows of the 2.5 % split,
+        ``{rt,tp}_{train,test}_0.025.txt`` with lines of ``user service value``. Without them, 2.5 %
+        of the cells are drawn for training and half of the others for testing.
 
     Returns
     -------
     Split
-        The rows, and the context of users and services.
+        Rows, and context of users and services.
 
     Raises
     ------
     FileNotFoundError
-        If the folder lacks the files of the data set.
+        If the folder does not contain the files of the data set.
     ValueError
-        If there is no split of this name, or the files hold too few cells for its density.
+        If the split does not exist, or the files contain too few cells for its density.
 
     Examples
     --------
@@ -118,8 +117,7 @@ def load_split(name: str, folder: str | os.PathLike[str]) -> Split:
 
 
 def _read_of_measured(folder: Path, density: float) -> Split:
-    data = load_wsdream(folder, qos="rt")
-    return wsdream1.resize_split(folder, "rt", data, density, N_MEASURED)
+    return wsdream1.read_measured_split(folder, density, N_MEASURED)
 
 
 def _read_new_entities(folder: Path, qos: str, column: int) -> Split:
@@ -147,7 +145,7 @@ def _list_recipes() -> dict[str, Recipe]:
         ("forecast-0.1", "forecast", 0.1, "cells of slot 63; slots 55 to 62 train"),
         ("forecast-all", "forecast_all", math.nan, "cells of slot 63; all of 55 to 62 train"),
     ):
-        # The test cells are those that imputation at 10 % leaves.
+        # The test cells are those that are not training cells for imputation at 10 %.
         read = partial(wsdream2.read_split, protocol=protocol, density=0.1)
         recipes[f"wsdream2-rt-{name}"] = Recipe("wsdream2", "rt", task, density, read)
     return recipes

@@ -1,4 +1,4 @@
-"""One fit and one prediction, and what they cost."""
+"""One fit and one prediction, with their costs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Fitted(NamedTuple):
-    """The prediction of the test rows of a split, and what it took.
+    """Predictions of the test rows of a split, with their costs.
 
     Parameters
     ----------
     prediction : ndarray of shape (n_test,)
-        In the unit of y.
+        Predictions in the unit of y.
 
     fit_s, predict_s : float
-        CPU seconds.
+        CPU seconds of fit and prediction.
 
     peak_mb : float
-        Largest resident memory of the process so far, in MB.
+        Peak resident memory of the process so far, in MB.
 
     intervals : ndarray of shape (n_test, 2) or None
-        Quantiles of the levels `QUANTILES`, if the model predicts them.
+        Quantiles at the levels `QUANTILES`, if the model predicts them.
     """
 
     prediction: NDArray[np.float64]
@@ -47,14 +47,14 @@ class Fitted(NamedTuple):
 
 
 def timed(task: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple:
-    """Return the result of a task and how long it took."""
+    """Return the result of a task and its time."""
     start = clock()
     result = task()
     return result, clock() - start
 
 
 def cpu_timed(task: Callable[[], Any]) -> tuple[Any, float]:
-    """Time in CPU seconds: other processes of a busy machine do not count."""
+    """Measure CPU seconds, which do not depend on other processes."""
     return timed(task, time.process_time)
 
 
@@ -62,14 +62,14 @@ def peak_memory() -> float:
     """Return the largest resident memory of this process so far, in MB."""
     status = Path("/proc/self/status")
     if status.exists():
-        # On Linux ru_maxrss of a new process starts at the peak of the one that started it.
+        # On Linux, ru_maxrss of a new process starts at the peak of its parent.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e6
 
 
 def join(splits: Sequence[Split]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the training rows of all QoS, NaN for what a row does not tell."""
+    """Return the training rows of all QoS, with NaN for missing values."""
     X = np.concatenate([split.X for split in splits])
     y = np.full((len(X), len(splits)), np.nan)
     start = 0
@@ -85,7 +85,7 @@ def fit_and_predict(model: Any, split: Split) -> Fitted:
 
 
 def fit_jointly(model: Any, splits: Sequence[Split]) -> list[Fitted]:
-    """Fit one split, or several QoS at once; the time of the fit is shared out among them."""
+    """Fit one split, or several QoS jointly; the time of the fit is divided among them."""
     X, y = join(splits) if len(splits) > 1 else (splits[0].X, splits[0].y)
     _, fit_s = cpu_timed(lambda: model.fit(X, y))
     found = []
@@ -101,7 +101,7 @@ def fit_jointly(model: Any, splits: Sequence[Split]) -> list[Fitted]:
 
 
 def has_intervals(model: Any) -> bool:
-    """Tell whether a model, or the last step of a pipeline, predicts quantiles."""
+    """Return whether a model, or the last step of a pipeline, predicts quantiles."""
     last = model[-1] if isinstance(model, Pipeline) else model
     takes_quantiles = "quantiles" in inspect.signature(last.predict).parameters
     return takes_quantiles and getattr(last, "intervals", True) is not False

@@ -1,4 +1,4 @@
-"""Fits in processes of their own, one after the other or several at a time, into a CSV."""
+"""Fits in separate processes, with results in a CSV file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ logger = logging.getLogger("skqos.benchmarks")
 class Task(NamedTuple):
     """One fit: a model with a seed, on one problem, or on several at once.
 
-    A problem is a named tuple that tells one split from another; its fields are columns of the
-    results.
+    A problem is a named tuple that identifies a split; its fields are columns of the results.
     """
 
     model: str
@@ -36,7 +35,7 @@ class Task(NamedTuple):
         return f"{' + '.join(map(str, self.problems))}, {self.model}, seed {self.seed}"
 
     def row_keys(self) -> list[dict[str, Any]]:
-        """Columns that name the rows of the results of this task."""
+        """Columns that identify the rows of the results of this task."""
         return [{**p._asdict(), "model": self.model, "seed": self.seed} for p in self.problems]
 
 
@@ -55,7 +54,7 @@ def log_to_stdout() -> Iterator[None]:
 
 
 def in_own_process(function: Callable[..., Any], *args: object) -> Any:
-    """Call in a fresh process: memory is that of the call, and only the call dies with it."""
+    """Call a function in a new process, which isolates its memory and crashes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(function, *args).result()
 
@@ -63,7 +62,7 @@ def in_own_process(function: Callable[..., Any], *args: object) -> Any:
 def run_tasks(
     tasks: Sequence[Task], fit: Callable[[Task], list[Fitted]], jobs: int
 ) -> Iterator[tuple[Task, Future]]:
-    """Yield each task when it has ended, with the future of its results and seconds."""
+    """Yield each finished task, with the future of its results and its seconds."""
     pool = ThreadPoolExecutor(jobs)
     try:
         futures = {pool.submit(timed, lambda task=task: fit(task)): task for task in tasks}
@@ -74,7 +73,7 @@ def run_tasks(
 
 
 class Progress:
-    """Logs a line for each task that has ended: how many have, and the time left."""
+    """Log a line for each finished task, with the number of finished tasks and the time left."""
 
     def __init__(self, tasks: Sequence[Task], jobs: int) -> None:
         self.left = list(tasks)
@@ -83,7 +82,7 @@ class Progress:
         self.seconds = defaultdict(list)
 
     def tell(self, task: Task, text: str, seconds: float | None = None) -> None:
-        """Log that a task has ended, and what the others are expected to take."""
+        """Log that a task has finished, and the expected time of the others."""
         self.left.remove(task)
         if seconds is not None:
             self.seconds[task.model].append(seconds)
@@ -91,7 +90,7 @@ class Progress:
         logger.info("[%d/%d] %s: %s%s", done, self.total, task, text, self.time_left())
 
     def time_left(self) -> str:
-        """Expect of each task what its model took so far, or what all models did."""
+        """Estimate the time left from the previous tasks of the same model, or of all models."""
         known = {model: np.mean(seconds) for model, seconds in self.seconds.items()}
         if not (known and self.left):
             return ""
@@ -101,7 +100,7 @@ class Progress:
 
 
 def read_rows(path: Path, dtype: type | None = None) -> pd.DataFrame:
-    """Read results; a last line that a killed run left incomplete does not count."""
+    """Read results, without an incomplete last line of a killed run."""
     text = path.read_text()
     complete = text[: text.rfind("\n") + 1]
     if not complete:
@@ -110,7 +109,7 @@ def read_rows(path: Path, dtype: type | None = None) -> pd.DataFrame:
 
 
 def append_rows(path: Path, rows: list[dict]) -> None:
-    """Add rows by one write."""
+    """Append rows in a single write."""
     header = not path.exists() or not path.stat().st_size
     text = pd.DataFrame(rows).to_csv(index=False, header=header)
     with path.open("a") as file:
@@ -118,12 +117,12 @@ def append_rows(path: Path, rows: list[dict]) -> None:
 
 
 def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
-    """Return the keys that have results, as text, and cut off an incomplete last line.
+    """Return the keys with results, as text, and remove an incomplete last line.
 
     Raises
     ------
     ValueError
-        If the file begins with other columns.
+        If the file has other columns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh or not path.exists():
@@ -142,7 +141,7 @@ def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
 
 
 def file_name(key: dict[str, Any]) -> str:
-    """Name a file after the row of its results."""
+    """Return a file name for the row of its results."""
     return "-".join(str(part).replace(",", "").replace(" ", "_") for part in key.values())
 
 
@@ -156,7 +155,7 @@ def measure(
     fresh: bool = False,
     predictions: Path | None = None,
 ) -> list[str]:
-    """Run the tasks that have no results yet, and add each one's to a CSV.
+    """Run the tasks without results, and append their results to a CSV file.
 
     Parameters
     ----------
@@ -164,27 +163,27 @@ def measure(
         All tasks of the benchmark.
 
     fit : callable
-        Turns a task into a prediction for each of its problems.
+        Function from a task to predictions of each of its problems.
 
     rate : callable
-        Turns a problem and the prediction of its test rows into the columns of a row.
+        Function from a problem and predictions of its test rows to the columns of a row.
 
     path : Path
-        The CSV.
+        CSV file of the results.
 
     jobs : int
-        Tasks at a time.
+        Number of tasks that run at the same time.
 
     fresh : bool
-        Whether to forget the results that are there.
+        Whether to delete existing results.
 
     predictions : Path or None
-        Folder for the predictions; None does not keep them.
+        Folder for the predictions. If None, they are not kept.
 
     Returns
     -------
     failures : list of str
-        A line for each task that ended in an error, which is logged.
+        One line for each failed task, which is also logged.
     """
     there = open_results(path, list(tasks[0].row_keys()[0]), fresh=fresh)
     progress, to_run, failures = Progress(tasks, jobs), [], []
@@ -197,7 +196,7 @@ def measure(
         try:
             found, seconds = future.result()
         except Exception as error:
-            # Of an error in another process, the cause is the traceback there.
+            # The cause of an error in another process is the traceback there.
             logger.error("%s", task, exc_info=error.__cause__ or error)
             failures.append(f"{task}: {type(error).__name__}: {error}")
             progress.tell(task, f"FAILED, {type(error).__name__}: {error}")
@@ -213,7 +212,7 @@ def measure(
 
 
 def describe(row: dict[str, float]) -> str:
-    """Tell the errors and the costs of a row."""
+    """Return a text with the errors and the costs of a row."""
     return (
         f"MAE {row['mae']:.4g}, RMSE {row['rmse']:.4g}, fit {row['fit_s']:.1f} s, "
         f"{row['peak_mb']:.0f} MB"

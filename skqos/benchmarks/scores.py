@@ -1,4 +1,4 @@
-"""What predictions of the test rows are worth."""
+"""Scores of predictions of the test rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTERVALS = ("coverage", "winkler")
 
 
 def flag_outliers(split: Split) -> NDArray[np.bool_]:
-    """Mark the test cells that the filtered protocol leaves out; it looks at their values."""
+    """Mark the test cells that the filtered protocol excludes by their values."""
     values = np.concatenate([split.y, split.y_test])
     mask = outlier_mask(values, contamination=0.1, max_samples="all", random_state=42)
     return mask[len(split.y) :]
@@ -40,7 +40,7 @@ def score_errors(
     prediction: NDArray[np.float64],
     kept: Mapping[str, NDArray[np.bool_]],
 ) -> dict[str, float]:
-    """Return errors on all test cells, and on the cells kept by each of the named protocols."""
+    """Return errors on all test cells, and on the cells that each named protocol keeps."""
     scores = {}
     for name, cells in {"": slice(None), **kept}.items():
         scores[f"mae{name}"] = nan_mean_absolute_error(values[cells], prediction[cells])
@@ -59,16 +59,16 @@ def score(
     Parameters
     ----------
     split : Split
-        With its test values.
+        Split with test values.
 
     prediction : ndarray of shape (n_test,)
         Predictions of the test rows.
 
     intervals : ndarray of shape (n_test, 2), default=None
-        Their 90 % intervals.
+        90 % intervals of the test rows.
 
     kept : ndarray of bool of shape (n_test,), default=None
-        The test cells that the filtered protocol keeps.
+        Test cells that the filtered protocol keeps.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def score(
 
 
 def score_choices(split: Split, prediction: NDArray[np.float64]) -> dict[str, float]:
-    """Score choices of one among ten services of a user; nothing where no user has so many rows."""
+    """Score choices among ten services of a user; empty if no user has enough rows."""
     users = np.asarray(split.X_test)[:, 0]
     if pd.Series(users).value_counts().max() < N_CHOICES:
         return {}

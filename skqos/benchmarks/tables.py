@@ -19,7 +19,7 @@ RELATIVE = ("mae", "rmse", "fit_s")
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which test cells count, and how a table of their errors is headed."""
+    """A selection of test cells, and the heading of the table of their errors."""
 
     suffix: str
     title: str
@@ -28,7 +28,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tables of a benchmark look.
+    """Layout of the tables of a benchmark.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:
 
 
 def take_errors(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Put the errors of another protocol in the place of the others, where there are any."""
+    """Replace the errors by those of another protocol, if there are any."""
     errors = {name: rows[f"{name}{protocol}"] for name in ("mae", "rmse")}
     return rows.assign(**errors).dropna(subset="mae")
 

@@ -45,22 +45,28 @@ def read_split(folder: Path, qos: str, density: float = GIVEN_DENSITY) -> Split:
         If there are too few cells.
     """
     data = load_wsdream(folder, qos=qos)
-    return resize_split(folder, qos, data, density, len(data.users) * len(data.services))
-
-
-def resize_split(folder: Path, qos: str, data: Bunch, density: float, n_cells: int) -> Split:
-    """Read or draw the rows of a density that counts as a share of `n_cells`."""
-    if not (folder / "splits").is_dir():
-        split, others = draw_split(data)
-    else:
-        split, others = read_given_split(folder, qos), None
-    split = replace(split, qos=qos, users=data.users, services=data.services, **QOS[qos])
-    n_train = round(density * n_cells)
-    if density == GIVEN_DENSITY and n_cells == len(data.users) * len(data.services):
+    split, others = _read_base(folder, qos, data)
+    if density == GIVEN_DENSITY:
         return split
-    if others is None:
+    return _resize(split, data, others, round(density * len(data.users) * len(data.services)))
+
+
+def read_measured_split(folder: Path, density: float, n_measured: int) -> Split:
+    """Read or draw the rows of a density that is a share of `n_measured` response times."""
+    data = load_wsdream(folder, qos="rt")
+    split, others = _read_base(folder, "rt", data)
+    return _resize(split, data, others, round(density * n_measured))
+
+
+def _read_base(folder: Path, qos: str, data: Bunch) -> tuple[Split, NDArray[np.int64]]:
+    """Read or draw the rows of 2.5 %; return the rows that are left, too."""
+    if (folder / "splits").is_dir():
+        split = read_given_split(folder, qos)
         others = find_others(data, split)
-    return _resize(split, data, others, n_train)
+    else:
+        split, others = draw_split(data)
+    context = {"users": data.users, "services": data.services}
+    return replace(split, qos=qos, **context, **QOS[qos]), others
 
 
 def read_given_split(folder: Path, qos: str) -> Split:

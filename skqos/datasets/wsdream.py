@@ -542,7 +542,7 @@ def _numbers_or_names(column: pd.Series) -> pd.Series:
 
 
 def _last_of_path(addresses: pd.Series) -> pd.Series:
-    """Take "people.asmx" from "http://a.org/_vti_bin/People.asmx?WSDL"."""
+    """Return "people.asmx" for "http://a.org/_vti_bin/People.asmx?WSDL"."""
     path = addresses.str.replace(r"^[a-z]+://|[?#].*$", "", case=False, regex=True)
     return path.str.extract(r"/([^/]+)/?$", expand=False).str.lower()
 

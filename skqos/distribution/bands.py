@@ -10,28 +10,28 @@ import numpy as np
 from skqos.distribution.quantiles import LEVELS
 
 KNOWN, NEW_USER, NEW_SERVICE = GROUPS = (0, 1, 2)
-# A band holds so many rows or more, and a kind of pair has so many bands at most.
+# Minimum number of rows of a band, and maximum number of bands of a kind of pair.
 ROWS_PER_BAND = 300
 MAX_BANDS = 10
-# Of fewer rows a kind of pair takes the corrections of all.
+# A kind of pair with fewer rows uses the corrections of all rows.
 MIN_ROWS = 50
 
 
 def group_of(new_user: np.ndarray, new_service: np.ndarray) -> np.ndarray:
-    """Tell kinds of pairs apart; a pair of which both are new counts as one of a new user."""
+    """Return the kind of each pair; a pair with two unknown ids counts as a new user."""
     return np.where(new_user, NEW_USER, np.where(new_service, NEW_SERVICE, KNOWN)).astype(np.int8)
 
 
 @dataclass(frozen=True)
 class BandCorrections:
-    """What is added to quantiles so that they cover what was held out.
+    """Corrections of quantiles, so that they cover held-out rows.
 
     Attributes
     ----------
     edges : list of ndarray of shape (n_bands - 1,)
-        For each kind of pair, the predictions at which a next band begins.
+        Predictions at which the next band begins, for each kind of pair.
     shifts : list of ndarray of shape (n_bands, n_levels)
-        For each kind of pair, the correction of each band and level.
+        Correction of each band and level, for each kind of pair.
     """
 
     edges: list[np.ndarray]
@@ -39,7 +39,7 @@ class BandCorrections:
 
     @classmethod
     def fit(cls, prediction: np.ndarray, group: np.ndarray, excess: np.ndarray) -> Self:
-        """Learn from rows that the quantiles were not fitted on.
+        """Learn corrections from rows on which the quantiles were not fitted.
 
         Parameters
         ----------
@@ -48,7 +48,7 @@ class BandCorrections:
         group : ndarray of int of shape (n,)
             Kind of each pair.
         excess : ndarray of shape (n, n_levels)
-            How far the target lies above each quantile.
+            Target minus each quantile.
         """
         edges, shifts = [], []
         for kind in GROUPS:
@@ -75,10 +75,10 @@ class BandCorrections:
 
 
 def conformal_quantiles(excess: np.ndarray) -> np.ndarray:
-    """Quantile of each column at its level, a further row taken into account; 0 of no rows.
+    """Return the conformal quantile of each column at its level; 0 without rows.
 
-    Of n values and the unknown next one, each is equally likely to be the k-th. Levels above a half
-    round up and others down, so that intervals between them are rather too wide than too narrow.
+    Among n values and the unknown next one, each is equally likely to be the k-th. Levels above 0.5
+    are rounded up and others down, so that intervals are too wide rather than too narrow.
     """
     n_rows = len(excess)
     if n_rows == 0:

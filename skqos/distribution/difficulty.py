@@ -1,4 +1,4 @@
-"""How well a user and a service are predicted so far: what tells easy pairs from hard ones."""
+"""Errors of users and services, which are features for the width of intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-# Sums over no rows say nothing: each entity is given so many rows of the average entity.
+# Number of rows of the average entity that are added to each entity, as sums over few rows are not
+# reliable.
 PRIOR_ROWS = 2.0
 
 
@@ -28,24 +29,24 @@ class EntityErrors:
     def of_rows(
         cls, codes: np.ndarray, target: np.ndarray, prediction: np.ndarray, n_entities: int
     ) -> Self:
-        """Add rows up, by the code of their entity."""
+        """Sum up rows by the code of their entity."""
         error = target - prediction
         parts = (np.ones(len(codes)), target, target**2, error, np.abs(error), error**2)
         sums = [np.bincount(codes, part, minlength=n_entities) for part in parts]
         return cls(np.stack(sums, axis=1))
 
     def __add__(self, later: EntityErrors) -> EntityErrors:
-        """Join the rows of both; the later ones may be of more entities."""
+        """Add the rows of another object, which may have more entities."""
         missing = len(later.sums) - len(self.sums)
         return EntityErrors(np.pad(self.sums, ((0, missing), (0, 0))) + later.sums)
 
     def are_unknown(self, codes: np.ndarray) -> np.ndarray:
-        """Tell which codes are of entities without rows."""
+        """Return which codes belong to entities without rows."""
         has_rows = np.append(self.sums[:, 0] > 0, False)
         return ~has_rows[np.minimum(codes, len(self.sums))]
 
     def features(self) -> np.ndarray:
-        """Describe each entity, and an unknown one in the last row.
+        """Return features of each entity, and of an unknown entity in the last row.
 
         Returns
         -------
@@ -70,16 +71,16 @@ def describe_pairs(
     service_codes: np.ndarray,
     prediction: np.ndarray,
 ) -> np.ndarray:
-    """Put together what is known of pairs ahead of any measurement.
+    """Return features of pairs that do not depend on their measurements.
 
     Parameters
     ----------
     users, services : EntityErrors
-        Of both sides.
+        Errors of users and of services.
     user_codes, service_codes : ndarray of int64 of shape (n,)
-        Codes; from the number of entities on, the entity is unknown.
+        Codes; values from the number of entities on are unknown entities.
     prediction : ndarray of float64 of shape (n,)
-        In units of the transformed target.
+        Predictions in units of the transformed target.
 
     Returns
     -------

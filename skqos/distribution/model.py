@@ -1,8 +1,7 @@
-"""The distribution of measurements around predictions: learnt, corrected, kept up to date.
+"""The distribution of measurements around predictions.
 
-Rows that a second training leaves out -> how far their targets lie from its predictions ->
-quantiles of that error given the pair (`network`) -> corrections by band (`bands`) -> quantiles of
-y (`quantiles`).
+A second training holds out rows. A network learns quantiles of their errors given the pair
+(`network`), which are corrected by band (`bands`) and converted to quantiles of y (`quantiles`).
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from skqos.targets import TargetTransform
 if TYPE_CHECKING:
     from skqos.distribution.network import QuantileNetwork
 
-# Shares of the pairs, and of the users and of the services with all their pairs, that the second
-# training leaves out.
+# Shares of the pairs, and of the users and services with all their pairs, that the second training
+# holds out.
 PAIR_SHARE = 0.2
 ENTITY_SHARE = 0.1
-# Of fewer pairs rows are left out one by one.
+# With fewer pairs, rows are held out individually.
 MIN_PAIRS = 5
-# More calibration rows would cost time and room, and tell little more.
+# More calibration rows would need more time and memory, with little benefit.
 MAX_CALIBRATION_ROWS = 30_000
-# Of each kind of pair, the calibration keeps so many of the latest rows or as many as it had.
+# Number of the latest rows that the calibration keeps of each kind of pair, unless it had more.
 MIN_KEPT_ROWS = 1000
-# Pairs whose quantiles are computed at once.
+# Number of pairs whose quantiles are computed at once.
 BLOCK = 2**16
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows as an estimator encodes them, and what it predicts there.
+    """Encoded rows and their predictions.
 
     Attributes
     ----------
     users, services : ndarray of int64 of shape (n,)
         Codes; from the number of known entities on, the entity is new.
     prediction : ndarray of float64 of shape (n, n_targets)
-        In units of the transformed target.
+        Predictions in units of the transformed target.
     """
 
     users: np.ndarray
@@ -61,16 +60,16 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Errors of rows that were not trained on, beside the quantiles that were expected of them.
+    """Errors of held-out rows, relative to their expected quantiles.
 
     Attributes
     ----------
     prediction : ndarray of float64 of shape (n,)
-        In units of the transformed target.
+        Predictions in units of the transformed target.
     group : ndarray of int8 of shape (n,)
         Kind of each pair.
     excess : ndarray of float32 of shape (n, n_levels)
-        How far the target lies above each quantile.
+        Target minus each quantile.
     """
 
     prediction: np.ndarray
@@ -81,11 +80,11 @@ class Calibration:
     def of_rows(
         cls, prediction: np.ndarray, group: np.ndarray, error: np.ndarray, expected: np.ndarray
     ) -> Self:
-        """Compare errors with their expected quantiles, of shape (n, n_levels)."""
+        """Create a calibration from errors and their expected quantiles, of shape (n, n_levels)."""
         return cls(prediction, group, (error[:, None] - expected).astype(np.float32))
 
     def joined(self, later: Calibration) -> Calibration:
-        """Append rows; of each kind of pair the earliest ones leave, where there are too many."""
+        """Append rows; if there are too many of a kind of pair, the earliest ones are dropped."""
         group = np.concatenate([self.group, later.group])
         kept = []
         for kind in GROUPS:
@@ -100,7 +99,7 @@ class Calibration:
         )
 
     def corrections(self) -> BandCorrections:
-        """Learn what makes the quantiles cover these rows."""
+        """Learn corrections with which the quantiles cover these rows."""
         return BandCorrections.fit(self.prediction, self.group, self.excess)
 
 
@@ -115,9 +114,9 @@ class ErrorDistribution:
     network : QuantileNetwork
         Quantiles of the error of a pair.
     calibration : Calibration
-        Rows that were not trained on.
+        Held-out rows.
     bands : BandCorrections
-        What they ask for.
+        Corrections learnt from the calibration.
     """
 
     users: EntityErrors
@@ -132,13 +131,13 @@ class ErrorDistribution:
         """Return quantiles of the transformed target at all levels, of shape (n, n_levels)."""
         expected = self._expected(users, services, prediction)
         corrected = expected + self.bands.of(prediction, self._group(users, services))
-        # Corrections of neighbouring levels may cross.
+        # Corrected quantiles of neighbouring levels may cross.
         return prediction[:, None] + np.sort(corrected, axis=1)
 
     def with_rows(
         self, seen_as: Pairs, target: int, z: np.ndarray, shape: tuple[int, int], now: Pairs
     ) -> ErrorDistribution:
-        """Join rows that an update has brought: `seen_as` before it, `now` after it."""
+        """Add the rows of an update: `seen_as` before it, `now` after it."""
         observed = np.flatnonzero(~np.isnan(z))
         if not len(observed):
             return self
@@ -176,11 +175,11 @@ class Intervals:
     Attributes
     ----------
     transform : TargetTransform
-        Of the estimator.
+        Transform of the estimator.
     lowest : ndarray of float64 of shape (n_targets,)
-        No quantile is below: 0 for a target that was never negative, else minus infinity.
+        Lower bound of quantiles: 0 for a target without negative values, otherwise minus infinity.
     targets : list of ErrorDistribution
-        One per target.
+        Distribution of each target.
     """
 
     transform: TargetTransform
@@ -202,25 +201,25 @@ class Intervals:
         return found
 
     def with_rows(self, seen_as: Pairs, y: np.ndarray, shape: tuple[int, int], now: Pairs) -> Self:
-        """Join the rows of an update.
+        """Add the rows of an update.
 
         Parameters
         ----------
         seen_as : Pairs
-            The rows as the estimator saw and predicted them ahead of the update.
+            Rows as encoded and predicted before the update.
         y : ndarray of shape (n, n_targets)
             Their targets; NaN where not observed.
         shape : tuple of int
             Number of users and of services after the update.
         now : Pairs
-            The rows as the updated estimator sees them.
+            Rows as encoded by the updated estimator.
         """
         z = self.transform.transform(y)
         targets = [
             distribution.with_rows(seen_as, k, z[:, k], shape, now)
             for k, distribution in enumerate(self.targets)
         ]
-        # NaN is not negative.
+        # Comparisons with NaN are False.
         negative = (y < 0).any(axis=0)
         return replace(self, targets=targets, lowest=np.where(negative, -np.inf, self.lowest))
 
@@ -245,30 +244,31 @@ def learn_intervals(
     fit_and_predict: Callable[[np.ndarray], np.ndarray],
     seed: int,
 ) -> Intervals:
-    """Learn how far measurements lie from predictions.
+    """Learn the distribution of measurements around predictions.
 
     Parameters
     ----------
     pairs : Pairs
-        All rows as the fitted estimator encodes and predicts them; of a row that it holds out to
-        validate, an entity may be new.
+        All rows as encoded and predicted by the fitted estimator. Entities of validation rows may
+        be new.
     y : ndarray of shape (n, n_targets)
         Their targets; NaN where not observed.
     times : ndarray of int64 of shape (n,) or None
         Their time steps.
     shape : tuple of int
-        Number of users and of services that the estimator knows.
+        Number of known users and services.
     transform : TargetTransform
-        Of the estimator.
+        Transform of the estimator.
     fit_and_predict : callable
-        Trains on the rows that it is given the positions of, and predicts all; an ndarray like y.
+        Function that trains on rows, given by position, and returns predictions of all rows, like
+        y.
     seed : int
-        Seeds what is drawn.
+        Seed of the random numbers.
 
     Raises
     ------
     ValueError
-        If there are too few rows to leave some out of a training.
+        If there are too few rows to hold some out.
     """
     rng = np.random.RandomState([seed, len(y)])
     left_out = leave_out(pairs.users, pairs.services, times, rng)
@@ -285,15 +285,15 @@ def learn_intervals(
 
 
 def _check_enough(pairs: Pairs, y: np.ndarray, left_out: np.ndarray) -> None:
-    """Raise ValueError unless both parts hold what they need."""
+    """Raise ValueError unless both parts have enough rows."""
     entities = [len(np.unique(codes[~left_out])) for codes in (pairs.users, pairs.services)]
     observed = ~np.isnan(y)
     enough = min(entities) > 1 and observed[~left_out].any(axis=0).all()
     if not (enough and observed[left_out].any(axis=0).all()):
         raise ValueError(
-            f"Intervals take a second training without {left_out.sum()} rows of "
-            f"n_samples={len(y)}: too few users, services or observations of a target are on one "
-            "side then. Give more rows, or fit without intervals."
+            f"Intervals need a second training that holds out {left_out.sum()} rows of "
+            f"n_samples={len(y)}: one of the two parts would have too few users, services or "
+            "observations of a target. Give more rows, or fit without intervals."
         )
 
 
@@ -331,7 +331,7 @@ def _learn_target(
 def _errors_of(
     pairs: Pairs, target: int, z: np.ndarray, shape: tuple[int, int]
 ) -> tuple[EntityErrors, EntityErrors]:
-    """Add up the rows of each known user and of each known service."""
+    """Sum up the rows of each known user and each known service."""
     sides = []
     for codes, n_entities in zip((pairs.users, pairs.services), shape, strict=True):
         known = codes < n_entities
@@ -343,9 +343,9 @@ def _errors_of(
 def leave_out(
     users: np.ndarray, services: np.ndarray, times: np.ndarray | None, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Choose the rows that a second training leaves out: some pairs, users and services.
+    """Choose the rows that a second training holds out: some pairs, users and services.
 
-    Rows of one pair (and time) are left out together, unless there are hardly any pairs.
+    Rows of a pair (and time) are held out together, unless there are very few pairs.
 
     Parameters
     ----------
@@ -354,7 +354,7 @@ def leave_out(
     times : ndarray of int64 of shape (n,) or None
         Time steps.
     rng : RandomState
-        Draws them.
+        Source of randomness.
 
     Returns
     -------
@@ -372,7 +372,7 @@ def leave_out(
 
 
 def _draw(codes: np.ndarray, share: float, rng: np.random.RandomState) -> np.ndarray:
-    """Draw a share of the codes, of which at least two stay."""
+    """Draw a share of the codes, so that at least two remain."""
     n = codes.max() + 1
     drawn = np.zeros(n, dtype=bool)
     drawn[rng.permutation(n)[: max(min(round(share * n), n - 2), 0)]] = True

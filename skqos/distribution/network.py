@@ -1,4 +1,4 @@
-"""A network that gives all quantiles of the error of a pair at once."""
+"""A network that predicts all quantiles of the error of a pair."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ N_EPOCHS = 30
 BATCH_SIZE = 256
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01
-# Of the quantiles that the network starts from: no two are equal.
+# Minimum distance of the initial quantiles.
 MIN_STEP = 1e-3
 MIDDLE = len(LEVELS) // 2
 
 
 class QuantileNetwork(nn.Module):
-    """Quantiles of an error given features of the pair, as members that each left out a fold.
+    """Quantiles of an error given features of the pair; each member is trained without one fold.
 
-    The network gives the median and the logarithms of the steps between neighbouring levels, so
-    that the quantiles of a member never cross. Features beyond the range of training are taken to
-    its ends.
+    The outputs of the network are the median and the transformed distances between neighbouring
+    levels, so that the quantiles of a member never cross. Features outside the range of training
+    are clipped to it.
 
     Parameters
     ----------
     features : Tensor of shape (n, n_features)
-        Training rows; standardised here.
+        Features of the training rows, which are standardised here.
     error : Tensor of shape (n,)
-        Their errors, from whose quantiles the members start.
+        Errors of the training rows, whose quantiles are the initial values.
     """
 
     def __init__(self, features: Tensor, error: Tensor) -> None:
@@ -70,12 +70,12 @@ class QuantileNetwork(nn.Module):
 
     @torch.inference_mode()
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Average the members, of shape (n, n_levels)."""
+        """Return the average over the members, of shape (n, n_levels)."""
         return self(torch.as_tensor(features)).mean(0).numpy().astype(np.float64)
 
     @torch.inference_mode()
     def predict_out_of_fold(self, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
-        """Give each training row the quantiles of the member that has not seen it."""
+        """Return the quantiles of each training row from the member that has not seen it."""
         quantiles = self(torch.as_tensor(features)).numpy().astype(np.float64)
         return quantiles[fold, np.arange(len(fold))]
 
@@ -83,25 +83,25 @@ class QuantileNetwork(nn.Module):
 def train_quantile_network(
     features: np.ndarray, error: np.ndarray, fold: np.ndarray, seed: int
 ) -> QuantileNetwork:
-    """Minimise the pinball loss over all levels; each member leaves out the rows of its fold.
+    """Minimise the pinball loss over all levels; each member is trained without its fold.
 
     Parameters
     ----------
     features : ndarray of float32 of shape (n, n_features)
-        Of the pairs.
+        Features of the pairs.
     error : ndarray of float64 of shape (n,)
         Target minus prediction.
     fold : ndarray of int of shape (n,)
         Below `N_MEMBERS`.
     seed : int
-        Seeds weights and batches.
+        Seed of weights and batches.
     """
-    # Prediction does not need skorch, which this file imports.
+    # Imported here, because the module imports skorch, which prediction does not need.
     from skqos.training import seeded
 
     x = torch.as_tensor(features)
     y = torch.as_tensor(error, dtype=torch.float32)
-    # Whether a member trains on a row.
+    # Whether a member is trained on a row.
     sees = torch.as_tensor(fold[None, :] != np.arange(N_MEMBERS)[:, None]).float()
     with seeded(seed, torch.device("cpu")):
         network = QuantileNetwork(x, y)
@@ -122,7 +122,7 @@ def train_quantile_network(
 
 
 def _pinball_loss(quantiles: Tensor, error: Tensor, weight: Tensor, unit: Tensor) -> Tensor:
-    """Average over levels and over the rows that each member sees; sum over members."""
+    """Average over levels and over the rows of each member; sum over members."""
     levels = torch.as_tensor(LEVELS, dtype=error.dtype)
     above = (error[:, None] - quantiles) / unit
     losses = torch.maximum(levels * above, (levels - 1) * above).mean(-1)

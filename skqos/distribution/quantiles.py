@@ -1,4 +1,4 @@
-"""Quantiles of y at fixed levels, and what is read off them."""
+"""Quantiles of y at fixed levels, and interpolation between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from skqos._errors import about
 from skqos._parameters import plain_value
 
-# Levels that are estimated; those between are interpolated.
+# Estimated levels; quantiles of other levels are interpolated.
 LEVELS = np.array(
     [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99]
 )
@@ -21,24 +21,24 @@ def check_levels(quantiles: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is none, or one is not within the range of `LEVELS`.
+        If there is no level, or a level is outside the range of `LEVELS`.
     TypeError
-        If they are no numbers.
+        If they are not numbers.
     """
     with about("quantiles"):
         values = np.asarray(plain_value(quantiles))
         if values.ndim != 1 or not len(values):
             raise ValueError(
-                f"quantiles must be a list of one level or more, such as [0.05, 0.5, 0.95]; got "
+                f"quantiles must be a list of one or more levels, such as [0.05, 0.5, 0.95]; got "
                 f"{quantiles!r:.60}."
             )
         if values.dtype.kind not in "fiu":
-            raise TypeError(f"quantiles must hold numbers; got {quantiles!r:.60}.")
-        # Written so that NaN is outside.
+            raise TypeError(f"quantiles must contain numbers; got {quantiles!r:.60}.")
+        # Written so that NaN is out of range.
         if not ((values >= LEVELS[0]) & (values <= LEVELS[-1])).all():
             raise ValueError(
-                f"quantiles must lie between {LEVELS[0]} and {LEVELS[-1]}, beyond which too few "
-                f"rows are left to tell; got {quantiles!r:.60}."
+                f"quantiles must be between {LEVELS[0]} and {LEVELS[-1]}, because there are too "
+                f"few rows for more extreme levels; got {quantiles!r:.60}."
             )
     return values.astype(np.float64)
 
@@ -51,7 +51,7 @@ def check_confidence_level(confidence_level: Any) -> list[float]:
     ValueError
         If the level is not above 0 and at most 0.98.
     TypeError
-        If it is no number.
+        If it is not a number.
     """
     level, largest = plain_value(confidence_level), float(LEVELS[-1] - LEVELS[0])
     if isinstance(level, bool) or not isinstance(level, int | float):
@@ -60,7 +60,7 @@ def check_confidence_level(confidence_level: Any) -> list[float]:
         raise ValueError(
             f"confidence_level must be above 0 and at most {largest}; got {confidence_level}."
         )
-    # Rounding must not put the ends of the widest interval outside.
+    # Rounding must not move the ends of the widest interval out of range.
     tail = max((1 - level) / 2, LEVELS[0])
     return [tail, 1 - tail]
 
@@ -71,9 +71,9 @@ def check_limits(limit: Any, n_targets: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there are as many as neither one nor the targets, or one is NaN.
+        If their number is neither 1 nor the number of targets, or a limit is NaN.
     TypeError
-        If they are no numbers.
+        If they are not numbers.
     """
     with about("limit"):
         limits = np.asarray(plain_value(limit))
@@ -91,14 +91,14 @@ def check_limits(limit: Any, n_targets: int) -> np.ndarray:
 
 
 def interpolate(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Read other levels off quantiles at `LEVELS`.
+    """Interpolate other levels from quantiles at `LEVELS`.
 
     Parameters
     ----------
     values : ndarray of shape (..., n_levels)
         Quantiles, not decreasing.
     levels : ndarray of shape (k,)
-        Within the range of `LEVELS`.
+        Levels within the range of `LEVELS`.
 
     Returns
     -------
@@ -106,13 +106,13 @@ def interpolate(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """
     above = np.searchsorted(LEVELS, levels).clip(1)
     share = (levels - LEVELS[above - 1]) / (LEVELS[above] - LEVELS[above - 1])
-    # Infinite quantiles times 0 would be NaN, and rounding must not put one above the next.
+    # Infinite quantiles times 0 would be NaN, and rounding must not change the order of quantiles.
     lower, upper = values[..., above - 1], values[..., above]
     return np.where(share == 1, upper, np.minimum(lower + share * (upper - lower), upper))
 
 
 def probability_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Read P(y <= limit) off quantiles at `LEVELS`.
+    """Interpolate P(y <= limit) from quantiles at `LEVELS`.
 
     Parameters
     ----------
@@ -124,14 +124,14 @@ def probability_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n, n_targets)
-        0 below the first quantile, 1 from the last one on.
+        Probabilities: 0 below the first quantile, 1 from the last one on.
     """
     limits = limits[:, None]
     n_below = (values <= limits).sum(axis=-1, keepdims=True)
     above = n_below.clip(1, len(LEVELS) - 1)
     low, high = (np.take_along_axis(values, k, axis=-1) for k in (above - 1, above))
     width = high - low
-    # Limits far outside would overflow.
+    # Limits far outside the range would overflow.
     share = (np.clip(limits, low, high) - low) / np.where(width > 0, width, 1.0)
     between = LEVELS[above - 1] + share * (LEVELS[above] - LEVELS[above - 1])
     found = np.where(n_below == 0, 0.0, np.where(n_below == len(LEVELS), 1.0, between))

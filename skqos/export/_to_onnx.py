@@ -46,8 +46,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
 
     See Also
     --------
-    OnnxPredictor : Predict from the file. skqos.persistence.save_model : Save a model that can be
-    loaded as an estimator.
+    OnnxPredictor : Predict from the file.
+    skqos.persistence.save_model : Save a model that can be loaded as an estimator.
 
     Notes
     -----

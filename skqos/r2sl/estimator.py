@@ -170,8 +170,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=256
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
     intervals : bool, default=False
         Whether `fit` also estimates the distribution of measurements around the predictions, which

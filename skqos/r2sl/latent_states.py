@@ -1,4 +1,4 @@
-"""Latent states of regions, learnt from the QoS between them by expectation maximisation."""
+"""Latent states of regions, learnt from QoS by expectation maximisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skqos._sklearn_compat import Interval, StrOptions, fit_context
 from skqos._target_checks import as_weights
 from skqos._weighted import weighted_quantile
 
-# Iterations after which only the most promising start goes on.
+# Number of iterations after which only the best start is continued.
 TRIAL_ITERATIONS = 20
 
 
@@ -33,11 +33,11 @@ class Records:
     qos : ndarray of float64 of shape (n,)
         Positive measurements.
     weights : ndarray of float64 of shape (n,)
-        How often each counts.
+        Weight of each measurement.
     n_per_pair : ndarray of int64 of shape (n_pairs,)
-        How many records, one after the other, each pair of regions has; at least one.
+        Number of consecutive records of each pair of regions, at least one.
     pair_user, pair_service : ndarray of int64 of shape (n_pairs,)
-        The regions of each pair that has records.
+        Regions of each pair with records.
     n_user_regions, n_service_regions : int
         Number of regions.
     """
@@ -54,7 +54,7 @@ class Records:
     def arrange(
         cls, users: np.ndarray, services: np.ndarray, qos: np.ndarray, weights: np.ndarray
     ) -> Records:
-        """Arrange records given by the code of their regions; every code occurs."""
+        """Sort records by the codes of their regions; every code must occur."""
         n_services = int(services.max()) + 1
         cell = users * n_services + services
         cells, counts = np.unique(cell, return_counts=True)
@@ -69,7 +69,7 @@ class Records:
 
     @cached_property
     def _row_ends(self) -> np.ndarray:
-        # Pairs are in the order of rows.
+        # Pairs are sorted by rows.
         return np.searchsorted(self.pair_user, np.arange(self.n_user_regions + 1))
 
     @cached_property
@@ -103,7 +103,7 @@ class Records:
         return self.per_service_region(self.weight_per_pair)
 
     def of_records(self, values: np.ndarray) -> np.ndarray:
-        """Give each record the value of its pair."""
+        """Return the value of the pair for each record."""
         return np.repeat(values, self.n_per_pair)
 
     def per_pair(self, values: np.ndarray) -> np.ndarray:
@@ -126,19 +126,19 @@ class Records:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What expectation maximisation estimates.
+    """Parameters that expectation maximisation estimates.
 
     Attributes
     ----------
     user_joint, service_joint : ndarray of shape (n_regions, m)
-        Probability of state and region together: frequency of the state times share of the region
-        in it, Theta[j] beta[j, c].
+        Joint probability of state and region: frequency of the state times probability of the
+        region in the state, Theta[j] beta[j, c].
     user_frequencies, service_frequencies : ndarray of shape (m,)
         Theta.
     user_level, service_level : ndarray of shape (n_regions,)
-        W_u and W_s: the mean QoS of a pair whose states match is their product.
+        W_u and W_s, whose product is the mean QoS of a pair with matching states.
     mismatch : float
-        w, by which the mean is larger where the states differ.
+        w, the factor of the mean if the states differ.
     """
 
     user_joint: np.ndarray
@@ -153,18 +153,19 @@ class Parameters:
 class RegionalLatentStates(BaseEstimator):
     r"""Latent states of user and service regions, learnt from QoS (section 3.1 of R2SL).
 
-    Regions are cities, autonomous systems, countries: whatever users and services are grouped by.
-    A record, a measurement y between user region c and service region c', comes about so: a user
-    state j and a service state k are drawn with frequencies :math:`\Theta`, each draws a region
-    with probabilities :math:`\beta`, and
+    Regions are groups of users and services, for example cities, autonomous systems or countries.
+    The model of a record, which is a measurement y between user region c and service region c', is
+    as follows. A user state j and a service state k are drawn with frequencies :math:`\Theta`, each
+    draws a region with probabilities :math:`\beta`, and
 
     .. math::
         y \sim \mathrm{Exponential}(\text{mean } W^u_c W^s_{c'} w^{[j \ne k]}), \quad w \ge 1,
 
-    so that a region's states tell with which regions of the other side it gets on well. The most
-    probable parameters are found by expectation maximisation [1]_. Its responsibilities are
-    computed in the log domain; with R a record's responsibility summed over :math:`j \ne k`, the
-    rates are maximised one after the other, each with the others already updated:
+    so that requests between regions with matching states are faster. The parameters with the
+    highest posterior probability are computed by expectation maximisation [1]_. Responsibilities
+    are computed in the log domain. With R, the responsibility of a record summed over
+    :math:`j \ne k`, the rates are updated one after the other, each with the updated values of the
+    others:
 
     .. math::
         W^u_c = \mathrm{mean}_{\text{records of } c}\; y (1 - R + R / w) / W^s_{c'}, \quad
@@ -248,7 +249,7 @@ class RegionalLatentStates(BaseEstimator):
 
     Notes
     -----
-    Only products of state shares are identified, and states are numbered at random.
+    Only products of state probabilities are identified, and the order of states is random.
 
     The paper prints a mean of W_u W_s if y < eta and W_u W_s w otherwise. That is the same for
     all states j and k, so that it cancels when responsibilities are normalised:
@@ -259,8 +260,9 @@ class RegionalLatentStates(BaseEstimator):
              {\sum_{j'k'} \Theta^u_{j'} \beta^u_{j'c} \Theta^s_{k'} \beta^s_{k'c'} \Phi(y)}
         = P(j \mid c) P(k \mid c').
 
-    No y is left: the expected counts are :math:`n_c P(j \mid c)`, whatever was measured, and states
-    stay as they were drawn, but for what the prior makes of them. ``rate="printed"`` shows it.
+    The result does not depend on y: the expected counts are :math:`n_c P(j \mid c)` for any
+    measurements, and the states remain as they were drawn, except for the effect of the prior.
+    ``rate="printed"`` shows this.
 
     The prior of the frequencies counts once. The paper has it in the product over records (eq. 12
     and 18), so that it counts once per record.
@@ -328,10 +330,10 @@ class RegionalLatentStates(BaseEstimator):
             Region of each record's user and service: labels of any kind. A missing value is a
             region of its own.
         qos : array-like of shape (n_records,)
-            What was measured; positive.
+            Measurements, which must be positive.
         sample_weight : array-like of shape (n_records,), default=None
-            Weight of each record, not negative; a record of weight n counts as n equal records do,
-            and one of weight 0 as none. None is 1 for all.
+            Weight of each record, at least 0. A record of weight n counts as n equal records, and a
+            record of weight 0 is ignored. If None, all records have weight 1.
 
         Returns
         -------
@@ -347,7 +349,7 @@ class RegionalLatentStates(BaseEstimator):
         qos = column_or_1d(check_array(qos, ensure_2d=False, dtype=np.float64, input_name="qos"))
         if qos.min() <= 0:
             raise ValueError(
-                f"qos must be positive, as exponential variables are; found {qos.min()}. Shift it."
+                f"qos must be positive for the exponential model; found {qos.min()}. Add an offset."
             )
         weights = np.ones(len(qos))
         if sample_weight is not None:
@@ -359,7 +361,7 @@ class RegionalLatentStates(BaseEstimator):
             pd.factorize(pd.Index(regions)[kept], use_na_sentinel=False)
             for regions in (user_regions, service_regions)
         )
-        # The mean as unit, whose sum must not overflow.
+        # The mean is the unit; its sum must not overflow.
         unit = qos.max() * np.average(qos / qos.max(), weights=weights)
         records = Records.arrange(users, services, qos / unit, weights)
         eta = weighted_quantile(records.qos, records.weights, self.slow_quantile)
@@ -391,13 +393,13 @@ class RegionalLatentStates(BaseEstimator):
         Parameters
         ----------
         user_regions, service_regions : array-like of shape (n_users,), (n_services,)
-            Regions, not necessarily of the same records. One that `fit` did not see gets the
-            frequencies of the states, which is what they are a priori.
+            Regions, which need not be from the same records. A region that `fit` did not see gets
+            the frequencies of the states, which are the prior probabilities.
 
         Returns
         -------
         user_states, service_states : ndarray of shape (n_users, m), (n_services, m)
-            Probabilities; rows add up to 1.
+            Probabilities; rows sum to 1.
         """
         check_is_fitted(self)
         sides = (
@@ -423,15 +425,15 @@ class RegionalLatentStates(BaseEstimator):
         eta: float,
         seed: int,
     ) -> tuple[Parameters, list[float]]:
-        """Find m states from random starts and from splits of the solution with m - 1 states."""
+        """Fit m states from random starts and from splits of the solution with m - 1 states."""
         rng = np.random.RandomState([seed, m])
         neutral = _neutral_start(records)
         random = [_random_start(neutral, m, records, eta, rng) for _ in range(self.n_restarts)]
         splits = [_split(smaller, rng) for _ in range(self.n_restarts)]
         runs = [self._climb_best(group, records, eta) for group in (random, splits)]
         best, longest = max(runs, key=lambda run: run[1][-1])
-        # The smaller solution with an empty state is one, too. The uniform prior of m frequencies
-        # has the density (m - 1)!; any other rules out an empty state.
+        # The smaller solution with an empty state is also a start. The uniform prior of m
+        # frequencies has the density (m - 1)!; other priors exclude empty states.
         gained = 2 * np.log(m - 1)
         if self.concentration == 1 and longest[-1] < trace[-1] + gained:
             return _with_empty_state(smaller), [value + gained for value in trace]
@@ -440,7 +442,7 @@ class RegionalLatentStates(BaseEstimator):
     def _climb_best(
         self, starts: list[Parameters], records: Records, eta: float
     ) -> tuple[Parameters, list[float]]:
-        """Try all starts for some iterations, then go on from the best."""
+        """Run all starts for some iterations, then continue with the best."""
         n_trial = min(TRIAL_ITERATIONS, self.max_iter)
         trials = [self._climb(start, records, eta, n_trial) for start in starts]
         trial, first = max(trials, key=lambda run: run[1][-1])
@@ -450,7 +452,7 @@ class RegionalLatentStates(BaseEstimator):
     def _climb(
         self, parameters: Parameters, records: Records, eta: float, max_iter: int
     ) -> tuple[Parameters, list[float]]:
-        """Iterate until nothing is gained; return also the log posterior before each iteration."""
+        """Iterate until convergence; also return the log posterior before each iteration."""
         trace: list[float] = []
         for _ in range(max_iter):
             updated, before = iterate(
@@ -475,27 +477,27 @@ def iterate(
 ) -> tuple[Parameters, float]:
     """One iteration of expectation maximisation.
 
-    A record's responsibilities depend on its states only through whether they match, so that
-    records are summed over pairs of regions first, and states are dealt with per pair.
+    The responsibilities of a record depend only on whether its states match. Therefore records are
+    summed over pairs of regions first, and states are processed for each pair.
 
     Parameters
     ----------
     parameters : Parameters
-        Before the iteration.
+        Parameters before the iteration.
     records : Records
         What was measured.
     concentration : float
         Alpha of the Dirichlet prior.
     slow : ndarray of bool of shape (n,), default=None
-        Which of `records` w applies to, whatever their states: the printed rate. None is the
-        matched.
+        Records to which w applies whatever their states, for the printed rate. None selects the
+        matched rate.
 
     Returns
     -------
     parameters : Parameters
-        After it.
+        Parameters after the iteration.
     log_posterior : float
-        Of the parameters before it.
+        Log posterior of the parameters before the iteration.
     """
     user, service = parameters.user_joint, parameters.service_joint
     differs = 1.0 - np.eye(user.shape[1])
@@ -508,7 +510,7 @@ def iterate(
         log_match, log_differ = np.log(matching / mean), np.log(differing / mean)
     ratio = records.qos / records.of_records(mean)
     if slow is None:
-        # Of each record, the log of the density and of the probability of its states together.
+        # Log of the density times the probability of the states, for each record.
         fast_part = records.of_records(log_match) - ratio
         slow_part = records.of_records(log_differ - np.log(w)) - ratio / w
         log_density, mismatched = _mix(fast_part, slow_part)
@@ -518,7 +520,7 @@ def iterate(
         log_density = records.of_records(np.logaddexp(log_match, log_differ))
         log_density = log_density - np.where(slow, ratio / w + np.log(w), ratio)
         mismatched = records.weights * slow
-        # The density cancels: responsibilities are the probabilities of the states alone.
+        # The density cancels, so responsibilities are the probabilities of the states.
         n_differ = records.weight_per_pair * differing / (matching + differing)
     log_posterior = (records.weights * log_density).sum() + sum(
         _log_dirichlet(frequencies, concentration)
@@ -539,11 +541,11 @@ def iterate(
 
 
 def _mix(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add what is given by its log; return also the second's share of the sum."""
+    """Add values given by their logs; also return the share of the second one in the sum."""
     difference = first - second
     smaller = np.exp(-np.abs(difference))
     both = 1.0 + smaller
-    # Faster than logaddexp, and as exact: both is between 1 and 2.
+    # Faster than logaddexp and equally exact, because `both` is between 1 and 2.
     return (
         np.maximum(first, second) + np.log(both),
         np.where(difference > 0, smaller, 1.0) / both,
@@ -553,11 +555,11 @@ def _mix(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _maximise_states(
     counts: np.ndarray, joint: np.ndarray, concentration: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies of states, and their product with each region's share in a state."""
+    """Return the frequencies of states, and the joint probabilities of states and regions."""
     per_state = counts.sum(0)
     frequencies = per_state + concentration - 1
     frequencies = frequencies / frequencies.sum()
-    # An empty state keeps its regions.
+    # An empty state keeps its distribution of regions.
     counts = np.where(per_state > 0, counts, joint)
     totals = counts.sum(0)
     return frequencies, frequencies * counts / np.where(totals > 0, totals, 1.0)
@@ -566,9 +568,9 @@ def _maximise_states(
 def _maximise_rates(
     parameters: Parameters, records: Records, mismatched: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """W_u, W_s and w, each with the others already updated.
+    """Return W_u, W_s and w, each computed with the updated values of the others.
 
-    `mismatched` is each record's weight times the probability that its states differ.
+    `mismatched` is the weight of each record times the probability that its states differ.
     """
     differing = records.per_pair(records.qos * mismatched)
     reduced = records.qos_per_pair - differing + differing / parameters.mismatch
@@ -588,7 +590,7 @@ def _maximise_rates(
 
 
 def _neutral_start(records: Records) -> Parameters:
-    """One state, all regions alike."""
+    """Return parameters with one state and equal regions."""
     return Parameters(
         (records.weight_per_user_region / records.total)[:, None],
         (records.weight_per_service_region / records.total)[:, None],
@@ -603,7 +605,7 @@ def _neutral_start(records: Records) -> Parameters:
 def _random_start(
     neutral: Parameters, m: int, records: Records, eta: float, rng: Any
 ) -> Parameters:
-    """Perturb the states of regions at random: a symmetric start would be a saddle."""
+    """Perturb the states of regions at random, because a symmetric start is a saddle point."""
     rng = check_random_state(rng)
     slow = records.qos >= eta
     w = 1.0
@@ -616,13 +618,13 @@ def _random_start(
         joint * rng.dirichlet(np.ones(m), size=len(joint))
         for joint in (neutral.user_joint, neutral.service_joint)
     ]
-    # Matched pairs are one in m: the mean over all pairs stays.
+    # One of m pairs matches, so the mean over all pairs does not change.
     level = neutral.service_level / (1 / m + (1 - 1 / m) * w)
     return replace(_with_states(neutral, *joints), service_level=level, mismatch=w)
 
 
 def _split(smaller: Parameters, rng: np.random.RandomState) -> Parameters:
-    """Move a random share of one state, other for each region, into a new state."""
+    """Move a random share of one state, different for each region, to a new state."""
     state = rng.randint(len(smaller.user_frequencies))
     joints = []
     for joint in (smaller.user_joint, smaller.service_joint):

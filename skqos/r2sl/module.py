@@ -16,23 +16,24 @@ from skqos.members import ByteDropout, MemberLinear, PairLinear
 from skqos.prediction import Encoded, take
 
 KERNEL_WIDTHS = (1, 3, 5)
-# Of embeddings of features at first; three times what other networks start with lowered the error.
+# Initial standard deviation of feature embeddings; three times that of other networks reduced the
+# error.
 FEATURE_STD = 0.15
-# Shares that vary less are not blown up: a region unlike all others would be far out.
+# Lower bound of the deviation of shares, so that an unusual region does not become an outlier.
 MIN_DEVIATION = 0.1
 
-# Of entities: vectors of the known features (n_members, n, n_features * dim) and shares of the
-# latent states (n_members or 1, n, kinds * m).
+# Rows of entities: vectors of the known features (n_members, n, n_features * dim), and shares of
+# the latent states (n_members or 1, n, kinds * m).
 Rows = tuple[Tensor, Tensor]
-# Convolved features, shares, and what goes past the convolutions, if anything does.
+# Convolved features, shares and, with skip connection, its contribution.
 Projection = tuple[Tensor, ...]
 
 
 class EntityRows(nn.Module):
     """One side's rows of the map: known features, then latent states (eq. 21 and 22).
 
-    Each cell is a vector. A known feature's is its embedding; a latent state's is the share of
-    that state in the region, standardised over the entities, times a vector that is learnt.
+    Each cell is a vector. For a known feature, it is its embedding. For a latent state, it is the
+    share of the state in the region, standardised over the entities, times a learnt vector.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class EntityRows(nn.Module):
     Attributes
     ----------
     state_vectors : Parameter of shape (n_members, n_kinds, m, dim)
-        What shares are multiplied by.
+        Vectors by which shares are multiplied.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class EntityRows(nn.Module):
         return self.features.encode_new(average, new), self._find_shares(new).unsqueeze(0)
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
-        """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`.
+        """Add the entities and categories that were appended; see `FeatureEmbedding.grow`.
 
         A new region has the states of an unknown one.
         """
@@ -119,14 +120,14 @@ class EntityRows(nn.Module):
 
 
 class MapGeometry:
-    """Which cells of the map are read by which cells of its convolutions, and by which weight.
+    """Geometry of the convolutions: the cells and weights that each output cell reads.
 
-    Rows of users and services alternate: known features of the user, of the service, then for each
-    kind of region the states of the user's, of the service's. A kernel's weight at one of its
-    places is a tap; taps of all kernels are numbered through.
+    Rows of users and services alternate: the known features of the user and of the service,
+    followed by the states of the user's and of the service's region for each kind of region. A tap
+    is one position of a kernel; the taps of all kernels are numbered consecutively.
 
-    Cells of a convolution that read neither a feature nor a state are the same for all pairs: their
-    kernel's bias. A dense layer needs none but its own bias for them, so that they are left out.
+    Cells of a convolution that read neither a feature nor a state are equal for all pairs, to the
+    bias of their kernel. They are omitted, because the bias of the dense layer replaces them.
 
     Parameters
     ----------
@@ -190,17 +191,16 @@ class MapGeometry:
 class R2SLModule(nn.Module):
     """Multi-scale convolutions over the fused map, and a dense head (eq. 23 to 26).
 
-    Convolution is linear. It is done as products with matrices that hold the kernels' weights
-    where a cell reads another, one for the features of each side and one for the states. A pair's
-    convolved map is the sum of what its user's and its service's rows give, each alone; the map
-    itself is never formed.
+    A convolution is linear. It is computed as products with matrices of the kernel weights: one for
+    the features of each side, and one for the states. The convolved map of a pair is the sum of the
+    contributions of its user's and its service's rows, so the map itself is not stored.
 
     Parameters
     ----------
     user_rows, service_rows : EntityRows
         The two sides of the map.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     n_filters : int
         Filters of each width of kernel; kernels are min(m, rows) high and 1, 3 and 5 wide.
     hidden_size : int
@@ -219,7 +219,7 @@ class R2SLModule(nn.Module):
     layers : ModuleList of MemberLinear
         The dense layers. Inputs of the first are the cells that vary, each with all filters.
     skip : ModuleList of PairLinear
-        What the first adds for the features themselves; empty without skip connection.
+        Skip connection of the features to the first layer; empty without skip connection.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class R2SLModule(nn.Module):
         )
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs of known entities, given by code; (n_members, n)."""
+        """Predict pairs of known entities from their codes; (n_members, n)."""
         user_rows, service_rows = self.sides
         return self._predict(
             self._project_users(user_rows(users)), self._project_services(service_rows(services))
@@ -283,7 +283,7 @@ class R2SLModule(nn.Module):
         return Encoded(self._project_users(users), self._project_services(services))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
-        """Predict pairs, given as positions into what was encoded; (n,)."""
+        """Predict pairs from positions of encoded entities; (n,)."""
         of_users, of_services = (
             tuple(take(part, positions) for part in parts)
             for parts, positions in ((encoded.users, users), (encoded.services, services))
@@ -291,7 +291,7 @@ class R2SLModule(nn.Module):
         return self._predict(of_users, of_services).mean(0)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
-        """Make room for entities and categories that were appended."""
+        """Add the entities and categories that were appended."""
         for side, encoder in zip(self.sides, (users, services), strict=True):
             side.grow(encoder.table_, encoder.n_categories)
 
@@ -306,13 +306,13 @@ class R2SLModule(nn.Module):
         self.kernel_bias = nn.Parameter(biases * largest[:, None])
 
     def _project_users(self, rows: Rows) -> Projection:
-        """Do with users what does not depend on the pair."""
+        """Compute the part of users that does not depend on the pair."""
         features, shares = rows
         known = torch.bmm(features, self._feature_matrix(0))
         return known, shares, *(skip.users(features) for skip in self.skip)
 
     def _project_services(self, rows: Rows) -> Projection:
-        """Do with services what does not depend on the pair; they have its biases."""
+        """Compute the part of services that does not depend on the pair, including biases."""
         features, shares = rows
         bias, _ = self._split_cells(self._cell_bias())
         known = torch.baddbmm(bias, features, self._feature_matrix(1))
@@ -355,7 +355,7 @@ class R2SLModule(nn.Module):
     def _predict(self, users: Projection, services: Projection) -> Tensor:
         """Convolve the states, and go through the dense layers (eq. 26); (n_members, n)."""
         (known_u, shares_u, *skipped_u), (known_s, shares_s, *skipped_s) = users, services
-        # There may be one user for all services.
+        # One user may be paired with all services.
         shares_u = shares_u.expand(-1, shares_s.shape[1], -1)
         hidden = self._convolve(known_u + known_s, torch.cat([shares_u, shares_s], dim=2))
         first, *others = self.layers

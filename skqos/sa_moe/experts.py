@@ -1,9 +1,9 @@
-"""The three experts of SA-MoE, each split into what one entity gives and what a pair adds.
+"""The three experts of SA-MoE, each split into a part per entity and a part per pair.
 
-An expert first projects users and services apart, then meets the pairs. Projections of an entity
-are the same for all its pairs, so that prediction computes them once per entity: a tensor
-(n_members, n, width) of the expert's ``user_width`` or ``service_width``, of which a pair takes its
-row.
+An expert first projects users and services separately and then processes pairs. The projection of
+an entity is the same for all its pairs, so that prediction computes it once per entity: a tensor
+(n_members, n, width), where width is the expert's ``user_width`` or ``service_width``. A pair
+selects its rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from skqos.members import MemberBatchNorm, MemberLinear, PairLinear
 class AttentionExpert(nn.Module):
     """Multi-head self-attention over the two tokens u_i and s_j.
 
-    Attention weights get dropout, as in the paper's appendix A.2. The two output tokens are
-    laid side by side ("reshaped") and mapped linearly to the experts' common width. That map
-    takes the place of multi-head attention's own output projection: two linear maps in a row
-    are one. Tokens of one width, as the paper has them, share their projections; tokens of
-    different widths have projections of their own.
+    Dropout is applied to the attention weights, as in appendix A.2 of the paper. The two output
+    tokens are concatenated ("reshaped") and mapped linearly to the common width of the experts.
+    This map replaces the output projection of multi-head attention, because two consecutive linear
+    maps are one. Tokens of equal width, as in the paper, share their projections; tokens of
+    different widths have separate projections.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class AttentionExpert(nn.Module):
         return self.service_projection(s)
 
     def forward(self, user: Tensor, service: Tensor) -> Tensor:
-        """Let the two tokens attend to each other; (n_members, n, out_dim)."""
+        """Compute the attention between the two tokens; (n_members, n, out_dim)."""
         user_query, user_key, user_value = user.chunk(3, dim=-1)
         service_query, service_key, service_value = service.chunk(3, dim=-1)
         # A softmax over two tokens is a sigmoid of the difference of their logits.
@@ -101,15 +101,15 @@ class AttentionExpert(nn.Module):
 
 
 class LHUCExpert(nn.Module):
-    r"""Hidden units of the user, rescaled by the service (learning hidden unit contributions).
+    r"""Learning hidden unit contributions (LHUC): hidden units of the user, scaled by the service.
 
-    Two stages of eq. 14, the user's pathway modulated by the service's in each:
+    There are two stages (eq. 14). In each, the service scales the hidden units of the user:
 
     .. math::
         h = BN_1(2 \sigma(W_3 s_j) \odot ReLU(W_1 u_i)), \quad
         o = BN_2(2 \sigma(W_4 s_j) \odot ReLU(W_2 h)).
 
-    The paper prints the outer stage and leaves the inner as dots; the same form is ours.
+    The paper shows only the outer stage; that the inner one has the same form is our choice.
 
     Parameters
     ----------

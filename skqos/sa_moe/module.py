@@ -14,7 +14,7 @@ from skqos.members import ByteDropout, MemberLinear, PairLinear
 from skqos.prediction import Encoded, take
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert
 
-# Three times what other networks start with: measured on validation folds.
+# Three times that of other networks, chosen on validation folds.
 EMBEDDING_STD = 0.15
 ACTIVATIONS = {"relu": nn.ReLU, "identity": nn.Identity}
 
@@ -22,8 +22,8 @@ ACTIVATIONS = {"relu": nn.ReLU, "identity": nn.Identity}
 class EntityTower(nn.Module):
     """One side's tower: id embedding, side features and factors, mixed by a layer (eq. 11).
 
-    An entity that training did not see gets the average of the known entities for its factors
-    and whatever else it lacks.
+    For an entity that training did not see, the factors and other missing inputs are the average of
+    the known entities.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class EntityTower(nn.Module):
     embedding_dim : int
         Width of each embedding and of the projected numeric context.
     out_dim : int or None
-        Width of the mixed vector; None leaves the inputs side by side, unmixed.
+        Width of the mixed vector. If None, the inputs are concatenated without mixing.
     activation : {"relu", "identity"}
         Applied to the mixed vector. The paper has none ("identity").
     dropout : float
@@ -66,7 +66,7 @@ class EntityTower(nn.Module):
         self.features = FeatureEmbedding(
             table, n_categories, embedding_dim, n_members, EMBEDDING_STD
         )
-        # At the size of a fresh embedding, so that no input drowns the others.
+        # Scaled to the size of initial embeddings, so that no input dominates.
         factors = EMBEDDING_STD * factors / (factors.std() or 1.0) if factors.size else factors
         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float32))
         self.dropout = ByteDropout(dropout)
@@ -94,36 +94,36 @@ class EntityTower(nn.Module):
         return self.mixer(self._join(features, factors))
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
-        """Make room for entities and categories that were appended, see `FeatureEmbedding.grow`."""
+        """Add the entities and categories that were appended; see `FeatureEmbedding.grow`."""
         self.features.grow(table, n_categories)
         self.factors = append_rows(self.factors, len(table), self.factors.mean(0))
 
     def _join(self, features: Tensor, factors: Tensor) -> Tensor:
-        """Lay the features of each member and the factors, which all share, side by side."""
+        """Concatenate the features of each member and the shared factors."""
         return torch.cat([features, factors.expand(len(features), -1, -1)], dim=2)
 
 
 class SAMoEModule(nn.Module):
-    """Mixture of experts over a user's and a service's vector (eq. 11 and 14 to 17).
+    """Mixture of experts on the vectors of a user and a service (eq. 11 and 14 to 17).
 
     Parameters
     ----------
     user_tower, service_tower : EntityTower
-        Give u_i and s_j.
+        Towers that compute u_i and s_j.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_sizes : sequence of int
         Layers of the MLP expert; the last is the common width of the experts' outputs.
     experts : sequence of {"attention", "lhuc", "mlp"}
-        Which experts take part.
+        Experts of the mixture.
     attention_dim, n_heads, attention_dropout : int, int, float
-        Of the attention expert.
+        Parameters of the attention expert.
     shared_projections : bool
         Whether the attention expert projects u and s by the same weights.
     batch_norm : bool
         Whether the LHUC expert normalises.
     activation : {"relu", "identity"}
-        Applied to the mixed output ahead of the head. The paper has none ("identity").
+        Activation of the mixed output before the head. The paper has none ("identity").
     bound : float
         Predictions lie between -bound and bound.
     """
@@ -163,7 +163,7 @@ class SAMoEModule(nn.Module):
         }
         self.experts = nn.ModuleDict({name: build[name]() for name in experts})
         self.gate = PairLinear(*sides, len(experts))
-        # Of what the gate and each expert see of a user, and of a service.
+        # Widths of the projections of a user, and of a service, for the gate and each expert.
         self.widths = [
             [len(experts), *(expert.user_width for expert in self.experts.values())],
             [len(experts), *(expert.service_width for expert in self.experts.values())],
@@ -173,12 +173,12 @@ class SAMoEModule(nn.Module):
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
 
     def forward(self, users: Tensor, services: Tensor) -> Tensor:
-        """Predict pairs of known entities, given by code; (n_members, n)."""
+        """Predict pairs of known entities from their codes; (n_members, n)."""
         u, s = self.user_tower(users), self.service_tower(services)
         return self._mix(self._project_users(u), self._project_services(s))
 
     def encode_known(self) -> Encoded:
-        """Project every known entity for the gate and all experts, side by side."""
+        """Project every known entity for the gate and all experts."""
         u, average_user = self.user_tower.encode_known()
         s, average_service = self.service_tower.encode_known()
         return Encoded(*self._project(u, s), (average_user, average_service))
@@ -193,17 +193,17 @@ class SAMoEModule(nn.Module):
         return Encoded(*self._project(u, s))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
-        """Predict pairs, given as positions into what was encoded; (n,)."""
+        """Predict pairs from positions of encoded entities; (n,)."""
         return self._mix(*self._take(encoded, users, services)).mean(0)
 
     def score_experts(self, encoded: Encoded, users: Tensor, services: Tensor) -> Tensor:
-        """Predict by each expert alone, and give its gate weight; (n, 2, n_experts)."""
+        """Return the prediction and the gate weight of each expert; (n, 2, n_experts)."""
         gate, outputs = self._consult(*self._take(encoded, users, services))
         alone = torch.stack([self._predict(output).mean(0) for output in outputs], dim=1)
         return torch.stack([alone, gate.mean(0)], dim=1)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder, bound: float) -> None:
-        """Make room for entities and categories that were appended, and for larger targets."""
+        """Add the entities and categories that were appended, and allow larger targets."""
         self.user_tower.grow(users.table_, users.n_categories)
         self.service_tower.grow(services.table_, services.n_categories)
         self.bound = self.bound.clamp(min=bound)
@@ -215,7 +215,7 @@ class SAMoEModule(nn.Module):
         return [self.gate.services(s), *(expert.services(s) for expert in self.experts.values())]
 
     def _project(self, u: Tensor, s: Tensor) -> list[Tensor]:
-        """Project entities; what all parts of the network see of one is a row."""
+        """Project entities; a row contains the projections for all parts of the network."""
         return [
             torch.cat(parts, dim=2) for parts in (self._project_users(u), self._project_services(s))
         ]
@@ -223,7 +223,7 @@ class SAMoEModule(nn.Module):
     def _take(
         self, encoded: Encoded, users: Tensor, services: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Take the rows of pairs, and part them again."""
+        """Select the rows of pairs, and split them by part."""
         user_widths, service_widths = self.widths
         return (
             take(encoded.users, users).split(user_widths, dim=2),

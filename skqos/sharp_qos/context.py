@@ -19,17 +19,17 @@ AUTOENCODER_LEARNING_RATE = 1e-2
 class ContextColumn:
     """A categorical column of users, of services, or of both.
 
-    A category of users and one of services have codes of their own, the users' first: they may
-    mean different things to a network. Equal ones share a group.
+    Categories of users and of services have separate codes, those of users first, because they may
+    have different effects. Equal categories share a group.
 
     Attributes
     ----------
     user_column, service_column : int or None
-        Position among the categorical columns of that side; None where it has no such column.
+        Position among the categorical columns of the side, or None.
     n_user_categories : int
-        Codes from here on are of services.
+        Number of user codes; the codes from there on belong to services.
     groups : ndarray of int64 of shape (n_codes,)
-        Group of each code; -1 for the category "unknown", which says nothing in common.
+        Group of each code; -1 for the category "unknown", which connects nothing.
     """
 
     user_column: int | None
@@ -38,11 +38,11 @@ class ContextColumn:
     groups: np.ndarray
 
     def user_codes(self, users: EntityTable) -> np.ndarray:
-        """Code of each user; -1 where it is unknown or there is no such column."""
+        """Return the code of each user, -1 if it is unknown or there is no column."""
         return _codes(users, self.user_column, 0)
 
     def service_codes(self, services: EntityTable) -> np.ndarray:
-        """Code of each service; -1 where it is unknown or there is no such column."""
+        """Return the code of each service, -1 if it is unknown or there is no column."""
         return _codes(services, self.service_column, self.n_user_categories)
 
 
@@ -54,9 +54,9 @@ def _codes(table: EntityTable, column: int | None, offset: int) -> np.ndarray:
 
 
 def match_columns(users: EntityEncoder, services: EntityEncoder) -> list[ContextColumn]:
-    """Match categorical columns named alike but for their prefix, such as ``user_as``.
+    """Match categorical columns whose names differ only in the prefix, such as ``user_as``.
 
-    Columns that are not named for their side, as are those given by position, match nothing.
+    Columns without the prefix of their side, for example those given by position, are not matched.
     """
     positions = [
         (position, services.shared_names.get(name)) for name, position in _by_name(users).items()
@@ -70,7 +70,7 @@ def match_columns(users: EntityEncoder, services: EntityEncoder) -> list[Context
 
 
 def _by_name(encoder: EntityEncoder) -> dict[Any, int]:
-    """Position of each column, by its shared name or else a name that is none."""
+    """Return the position of each column by its name without prefix, or by a unique key."""
     named = {position: name for name, position in encoder.shared_names.items()}
     return {named.get(k, (k,)): k for k in range(len(encoder.categorical_))}
 
@@ -92,18 +92,19 @@ def _match(
 def autoencode(counts: np.ndarray, n_components: int, n_epochs: int) -> np.ndarray:
     """Compress the categories of a column by an autoencoder of one-hot rows.
 
-    Two tanh layers encode, a linear one decodes, the loss is the squared error over all entities.
-    With a linear decoder D the error of a row that is 1 at c needs no row:
-    ``|D h|^2 - 2 (D h)_c + 1``, and ``|D h|^2 = h^T (D^T D) h``. Seeded by torch's random state.
+    Two tanh layers encode, a linear layer decodes, and the loss is the squared error over all
+    entities. With a linear decoder D, the error of the one-hot row of category c is
+    ``|D h|^2 - 2 (D h)_c + 1``, where ``|D h|^2 = h^T (D^T D) h``, so one-hot rows are not stored.
+    The random numbers are those of torch.
 
     Parameters
     ----------
     counts : ndarray of shape (n_codes,)
-        How many entities have each category.
+        Number of entities of each category.
     n_components : int
-        Width of the code.
+        Size of the code.
     n_epochs : int
-        Steps, each over all categories.
+        Number of steps, each on all categories.
 
     Returns
     -------

@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._arrays import sorted_unique
+from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._target_checks import as_target, as_weights, warn_of_missing_codes
 from skqos._types import (
@@ -48,12 +49,15 @@ class Edges:
     ----------
     users, services : ndarray of int64 of shape (n_edges,)
         Codes.
+    values : ndarray of float64 of shape (n_edges,)
+        Transformed targets, averaged over the rows of a pair.
     of_row : ndarray of int64 of shape (n,)
         Edge of each training row, or -1 if the target was not observed.
     """
 
     users: np.ndarray
     services: np.ndarray
+    values: np.ndarray
     of_row: np.ndarray
 
 
@@ -84,7 +88,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         A categorical column of users and one of services whose names differ only in the prefix form
         one context graph.
 
-    n_members : int, default=2
+    n_members : int, default=4
         Number of networks, each with weights of its own. They are trained in one pass, and their
         predictions are averaged in units of the transformed target.
 
@@ -115,9 +119,29 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "hhgcn", as in the paper, convolves over the QoS graph of each target and over its two
         hypergraphs, in hyperbolic space. "hygcn" convolves over the QoS graph alone. "gcn" does the
         same in Euclidean space. With "none" there is no convolution over the QoS graph, and the
-        factors are the structural features. The context graphs are convolved in Euclidean space
-        with "gcn" and "none", and in hyperbolic space otherwise. On WS-DREAM, two networks with
-        "none" are as accurate as one with a convolution, and take less time.
+        factors are the structural features. On WS-DREAM, two networks with "none" are as accurate
+        as one with a convolution, and take less time.
+
+    edge_values : {"binary", "quantile", "sender_quantile"}, default="binary"
+        Information on the edges of the QoS graph. With "binary", as in the paper, an edge means
+        that a pair was observed. With "quantile", the edges have four types, the quarters of the
+        residuals. A residual is the value minus the damped means of its service and its user. With
+        "sender_quantile", only the mean of the node that sends the message is subtracted, so that
+        the types contain the level of the receiver. Each layer has a linear map for each type, as
+        in GC-MC [2]_, and one for the features of the node itself. Both are not in the paper. Used
+        only if `convolution` is not "none".
+
+    edge_dropout : float, default=0.0
+        Fraction of the edges that carry no messages in a training step. It is not in the paper.
+        Used only if `convolution` is not "none".
+
+    normalization : {"symmetric", "row"}, default="symmetric"
+        Normalisation of the messages: by the degrees of both nodes, as in the paper, or by the
+        degree of the receiver ("row"). Used only if `convolution` is not "none".
+
+    side_scales : bool, default=False
+        Whether each layer multiplies what users receive, and what services receive, by learnt
+        factors. It is not in the paper. Used only if `convolution` is not "none".
 
     n_layers : int, default=2
         Number of layers over the QoS graph. The structural features are the factors and the outputs
@@ -128,15 +152,18 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     curvature : float, default=1.0
         Curvature c of the Poincare ball, from 0.001 to 50; the radius of the ball is 1 / sqrt(c).
-        Used only if `convolution` is "hhgcn" or "hygcn".
+        Used only if `convolution` is "hhgcn" or "hygcn", or `context_convolution` is "hygcn".
 
     learn_curvature : bool, default=False
-        Whether the curvature is trained, starting from `curvature`. Used only if `convolution` is
-        "hhgcn" or "hygcn".
+        Whether the curvature is trained, starting from `curvature`. Used in the same cases.
 
     context_graphs : {"separate", "merged"}, default="separate"
         Context graphs: one for each categorical column ("separate"), or a single graph that
         connects entities which share any of the categories ("merged").
+
+    context_convolution : {"hygcn", "gcn"}, default="gcn"
+        Whether the context graphs are convolved in hyperbolic space, as in the paper, or in
+        Euclidean space, which takes less time.
 
     n_context_layers : int, default=1
         Number of layers over each context graph.
@@ -187,7 +214,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         training, so that the network learns to predict unknown users and services.
 
         In each step, the structural features of this fraction are replaced by the average, as in
-        the prediction of an unknown entity. It is not in the paper.
+        the prediction of an unknown entity. With a convolution, the factors of another such
+        fraction are averages, as those of an entity that `partial_fit` adds. It is not in the
+        paper.
 
     disjoint_supervision : bool, default=True
         Whether the pairs of a training step carry no messages in this step. The network then learns
@@ -226,7 +255,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     partial_fit_epochs : int, default=3
         Number of epochs of an update by `partial_fit`.
 
-        Dropout is switched off during updates.
+        Dropout is switched off during updates. With 0, `partial_fit` adds entities and edges
+        without training.
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
@@ -255,8 +285,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         The biases in the Poincare ball, the curvature and the gates have no weight decay.
 
     batch_size : int or "auto", default="auto"
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
         training rows, but at least 96, so that the time of an epoch is linear in the number of
@@ -385,14 +415,17 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     network. A new node starts from the average factors of its side, and the weights of the tasks
     are initialised again. A target without an observation in the update may be NaN in all its rows.
 
-    A pickle contains the weights, the edges of all graphs, the entity tables, and up to
-    `replay_buffer_size` training rows as codes, transformed targets and weights. It contains no
-    optimiser state.
+    A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows
+    as codes, transformed targets and weights. With a convolution, it contains the edges of all
+    graphs, and unless `edge_values` is "binary", their transformed values. It contains no optimiser
+    state.
 
     References
     ----------
     .. [1] S. Kumar, A. Kumar, S. Chattopadhyay, "SHARP-QoS: Sparsely-gated Hierarchical Adaptive
        Routing for joint Prediction of QoS", arXiv:2512.17262, 2025.
+    .. [2] R. van den Berg, T. N. Kipf, M. Welling, "Graph convolutional matrix completion",
+       arXiv:1706.02263, 2017.
 
     Examples
     --------
@@ -409,6 +442,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "n_factors": 64,
         "context_dim": 50,
         "convolution": "hhgcn",
+        "context_convolution": "hygcn",
         "hidden_dim": 64,
         "context_graphs": "separate",
         "n_context_layers": 2,
@@ -434,11 +468,16 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
         "fine_tune_features": ["boolean"],
         "convolution": [StrOptions({"hhgcn", "hygcn", "gcn", "none"})],
+        "edge_values": [StrOptions({"binary", "quantile", "sender_quantile"})],
+        "edge_dropout": [Interval(Real, 0, 1, closed="left")],
+        "normalization": [StrOptions({"symmetric", "row"})],
+        "side_scales": ["boolean"],
         "n_layers": [Interval(Integral, 1, None, closed="left")],
         "hidden_dim": [Interval(Integral, 1, None, closed="left")],
         "curvature": [Interval(Real, 1e-3, 50, closed="both")],
         "learn_curvature": ["boolean"],
         "context_graphs": [StrOptions({"separate", "merged"})],
+        "context_convolution": [StrOptions({"hygcn", "gcn"})],
         "n_context_layers": [Interval(Integral, 1, None, closed="left")],
         "routing": ["boolean"],
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
@@ -458,23 +497,47 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "loss": [StrOptions(set(LOSS_NAMES))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(
+            ("edge_values", "edge_dropout", "normalization", "side_scales", "n_layers"),
+            by={"convolution": ("none",)},
+        ),
+        SwitchedOff(("disjoint_supervision",), by={"convolution": ("none",)}),
+        SwitchedOff(
+            ("curvature", "learn_curvature"),
+            by={"convolution": ("none", "gcn"), "context_convolution": ("gcn",)},
+        ),
+        SwitchedOff(("n_blocks",), by={"routing": (False,)}),
+        SwitchedOff(("n_cross_blocks",), by={"cross_routing": (False,)}),
+        SwitchedOff(
+            ("gate_temperature", "gate_log_odds", "l0_penalty"),
+            by={"routing": (False,), "cross_routing": (False,)},
+        ),
+        SwitchedOff(("ema_decay",), by={"task_weighting": ("dwa", "uncertainty", "equal")}),
+    )
 
     def __init__(
         self,
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        n_members: int = 2,
+        n_members: int = 4,
         n_factors: int = 32,
         context_dim: int = 32,
         autoencoder_epochs: int = 100,
         fine_tune_features: bool = True,
         convolution: Literal["hhgcn", "hygcn", "gcn", "none"] = "none",
+        edge_values: Literal["binary", "quantile", "sender_quantile"] = "binary",
+        edge_dropout: float = 0.0,
+        normalization: Literal["symmetric", "row"] = "symmetric",
+        side_scales: bool = False,
         n_layers: int = 2,
         hidden_dim: int = 32,
         curvature: float = 1.0,
         learn_curvature: bool = False,
         context_graphs: Literal["separate", "merged"] = "separate",
+        context_convolution: Literal["hygcn", "gcn"] = "gcn",
         n_context_layers: int = 1,
         routing: bool = True,
         n_blocks: int = 4,
@@ -518,11 +581,16 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.autoencoder_epochs = autoencoder_epochs
         self.fine_tune_features = fine_tune_features
         self.convolution = convolution
+        self.edge_values = edge_values
+        self.edge_dropout = edge_dropout
+        self.normalization = normalization
+        self.side_scales = side_scales
         self.n_layers = n_layers
         self.hidden_dim = hidden_dim
         self.curvature = curvature
         self.learn_curvature = learn_curvature
         self.context_graphs = context_graphs
+        self.context_convolution = context_convolution
         self.n_context_layers = n_context_layers
         self.routing = routing
         self.n_blocks = n_blocks
@@ -613,6 +681,17 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         tags.target_tags.multi_output = True
         return tags
 
+    def _check_parameters(self) -> None:
+        if (
+            self.convolution != "none"
+            and self.edge_values != "binary"
+            and not self.disjoint_supervision
+        ):
+            raise ValueError(
+                f"edge_values={self.edge_values!r} needs disjoint_supervision=True: an edge would "
+                "tell the value that the network is to predict."
+            )
+
     def _check_target(self, y: Any) -> np.ndarray:
         values = self._check_values(y)
         if values.ndim == 1:
@@ -653,7 +732,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         from skqos.training import ValidationDataset
 
         target = data.target.reshape(len(data.target), -1)
-        edges = [_distinct_pairs(data, ~np.isnan(column)) for column in target.T]
+        edges = [_distinct_pairs(data, column) for column in target.T]
         validation = None
         if data.validation is not None:
             interactions, held_out, weights = data.validation
@@ -669,17 +748,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return {"final": net}, {}
 
     def _prepare_update(self, module: SharpQoSModule, rows: TrainingRows) -> dict[str, Any]:
-        from skqos.graphs import BipartiteGraph
-
         target = rows.target.reshape(len(rows.target), -1)
-        observed = ~np.isnan(target)
         edges = [
             _distinct_pairs(rows, column, of_task.graph)
-            for column, of_task in zip(observed.T, module.graphs, strict=True)
+            for column, of_task in zip(target.T, module.graphs, strict=True)
         ]
-        shape = rows.users.n_entities, rows.services.n_entities
         module.grow(
-            [BipartiteGraph(found.users, found.services, *shape) for found in edges],
+            [self._graph_of(found, rows.shape) for found in edges],
             self._columns_of_graphs(rows),
             rows.users.table_,
             rows.services.table_,
@@ -707,13 +782,12 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     def _build_module(
         self, data: TrainingData, target: np.ndarray, edges: list[Edges]
     ) -> SharpQoSModule:
-        from skqos.sharp_qos.hyperbolic import make_ball
+        from skqos.sharp_qos.hyperbolic import PoincareBall
         from skqos.sharp_qos.module import NumericContext, SharpQoSModule
 
-        ball = None
-        if self.convolution in ("hhgcn", "hygcn"):
-            ball = make_ball(float(self.curvature), self.learn_curvature)
-        context = self._context(data, ball)
+        ball = PoincareBall(self.curvature, self.learn_curvature)
+        graph_ball = ball if self.convolution in ("hhgcn", "hygcn") else None
+        context = self._context(data, ball if self.context_convolution == "hygcn" else None)
         tables = data.users.table_, data.services.table_
         numbers = None
         if any(table.numerics.shape[1] for table in tables):
@@ -724,7 +798,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         widths = 0 if context is None else context.out_dim, self.hidden_dim * (numbers is not None)
         return SharpQoSModule(
             [
-                self._qos_graph(data, values, found, ball)
+                self._qos_graph(data, values, found, graph_ball)
                 for values, found in zip(target.T, edges, strict=True)
             ],
             context,
@@ -786,7 +860,6 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self, data: TrainingData, values: np.ndarray, edges: Edges, ball: PoincareBall | None
     ) -> QoSGraph:
         """Create the graph of one target, whose node features are an NMF of the observed values."""
-        from skqos.graphs import BipartiteGraph
         from skqos.sharp_qos.module import QoSGraph
 
         observed = ~np.isnan(values)
@@ -800,7 +873,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             data.weights[observed],
         )
         return QoSGraph(
-            BipartiteGraph(edges.users, edges.services, *data.shape),
+            self._graph_of(edges, data.shape),
             np.concatenate(nonnegative_factors(matrix, self.n_factors, data.seed)),
             n_members=self.n_members,
             dim=self.hidden_dim,
@@ -808,7 +881,22 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             convolution=self.convolution,
             ball=ball,
             dropout=self.feature_dropout,
+            edge_dropout=self.edge_dropout,
+            side_scales=self.side_scales,
+            newcomer_share=self.newcomer_share,
             fine_tune=self.fine_tune_features,
+        )
+
+    def _graph_of(self, edges: Edges, shape: tuple[int, int]) -> Any:
+        from skqos.graphs import BipartiteGraph
+
+        return BipartiteGraph(
+            edges.users,
+            edges.services,
+            *shape,
+            values=None if self.edge_values == "binary" else edges.values,
+            residuals="sender" if self.edge_values == "sender_quantile" else "both",
+            normalization=self.normalization,
         )
 
     def _batch_rows(self, n_rows: int) -> int:
@@ -829,15 +917,28 @@ def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:
     )
 
 
-def _distinct_pairs(rows: TrainingRows, observed: np.ndarray, graph: Any = None) -> Edges:
-    """Return the edges of observed rows and of an earlier graph."""
+def _distinct_pairs(rows: TrainingRows, target: np.ndarray, graph: Any = None) -> Edges:
+    """Return the edges of observed rows and of an earlier graph.
+
+    If a pair is measured again, its edge gets the new value.
+    """
     n_services = rows.services.n_entities
+    observed = ~np.isnan(target)
     cells = rows.user_codes[observed] * n_services + rows.service_codes[observed]
-    all_cells = cells
+    earlier, all_cells = cells[:0], cells
     if graph is not None:
         users, services = (side.numpy().astype(np.int64) for side in (graph.users, graph.services))
-        all_cells = np.concatenate([users * n_services + services, cells])
+        earlier = users * n_services + services
+        all_cells = np.concatenate([earlier, cells])
     distinct = sorted_unique(all_cells)
+    found = np.searchsorted(distinct, cells)
+    values = np.zeros(len(distinct))
+    if graph is not None and graph.values is not None:
+        values[np.searchsorted(distinct, earlier)] = graph.values.numpy()
+    weights = rows.weights[observed]
+    total = np.bincount(found, weights, len(distinct))
+    sums = np.bincount(found, weights * target[observed], len(distinct))
+    np.divide(sums, total, out=values, where=total > 0)
     of_row = np.full(len(observed), -1)
-    of_row[observed] = np.searchsorted(distinct, cells)
-    return Edges(*np.divmod(distinct, n_services), of_row)
+    of_row[observed] = found
+    return Edges(*np.divmod(distinct, n_services), values, of_row)

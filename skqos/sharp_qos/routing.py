@@ -1,6 +1,6 @@
 """Adaptive sharing of features between tasks: hard-concrete gates, SNR, Cross-SNR, gated fusion.
 
-Activations have an axis of members, and one of tasks before it where each task has its own.
+Activations have an axis of members, preceded by an axis of tasks if they differ between tasks.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from skqos.members import MemberLinear
 
-# Where the stretched concrete distribution begins and ends (gamma and zeta).
+# Bounds of the stretched concrete distribution (gamma and zeta).
 STRETCH = (-0.1, 1.1)
-# Louizos et al. keep the odds of a gate within these bounds.
+# Bound of the log-odds of gates, from Louizos et al.
 LOG_ODDS_BOUND = math.log(1e2)
 
 
@@ -32,7 +32,7 @@ class HardConcreteGates(nn.Module):
     temperature : float
         Temperature beta of the concrete distribution.
     start : float
-        Log odds (log alpha) at first, up to a little noise.
+        Initial log-odds (log alpha), up to a little noise.
     """
 
     def __init__(self, *shape: int, temperature: float, start: float) -> None:
@@ -42,7 +42,7 @@ class HardConcreteGates(nn.Module):
         self.log_odds.no_weight_decay = True
 
     def forward(self) -> Tensor:
-        """Draw the gates in training; else give their deterministic form."""
+        """Draw the gates in training; otherwise return their deterministic form."""
         if not self.training:
             return self.settled()
         with torch.no_grad():
@@ -51,11 +51,11 @@ class HardConcreteGates(nn.Module):
         return _stretch((torch.logit(u) + self.log_odds) / self.temperature)
 
     def settled(self) -> Tensor:
-        """Give the deterministic form of the gates."""
+        """Return the deterministic form of the gates."""
         return _stretch(self.log_odds)
 
     def probabilities(self) -> Tensor:
-        """Probability that a gate is not 0, sigmoid(log alpha - beta log(-gamma / zeta))."""
+        """Return P(gate is not 0), which is sigmoid(log alpha - beta log(-gamma / zeta))."""
         low, high = STRETCH
         return torch.sigmoid(self.log_odds - self.temperature * math.log(-low / high))
 
@@ -66,7 +66,7 @@ def _stretch(log_odds: Tensor) -> Tensor:
 
 
 class TaskLinear(nn.Module):
-    """A linear layer of each task and member.
+    """A linear layer for each task and member.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class TaskLinear(nn.Module):
 
 
 class SubnetworkRouting(nn.Module):
-    """SNR: route context features through blocks that all tasks share, by gates of each task.
+    """SNR: route context features through shared blocks, with gates for each task.
 
     A block is linear with a ReLU.
 
@@ -100,7 +100,7 @@ class SubnetworkRouting(nn.Module):
     n_tasks, n_blocks : int
         Number of tasks P and of blocks K1.
     temperature, start : float
-        Temperature of the gates, and their log odds at first.
+        Temperature and initial log-odds of the gates.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SubnetworkRouting(nn.Module):
     ) -> None:
         super().__init__()
         self.n_blocks = n_blocks
-        # The blocks, side by side.
+        # All blocks, concatenated.
         self.blocks = MemberLinear(n_members, in_dim, n_blocks * out_dim)
         shape = n_members, n_tasks, n_blocks
         self.gates = HardConcreteGates(*shape, temperature=temperature, start=start)
@@ -140,7 +140,7 @@ class CrossRouting(nn.Module):
     n_tasks, n_blocks : int
         Number of tasks P and of blocks K2 for the features of each.
     temperature, start : float
-        Temperature of the gates, and their log odds at first.
+        Temperature and initial log-odds of the gates.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class CrossRouting(nn.Module):
         self.blocks = TaskLinear(n_tasks, n_members, in_dim, n_blocks * out_dim)
         shape = n_members, n_tasks, n_tasks, n_blocks
         self.gates = HardConcreteGates(*shape, temperature=temperature, start=start)
-        # A task has no gates for itself.
+        # A task has no gates for its own features.
         self.register_buffer("others", (1 - torch.eye(n_tasks)).unsqueeze(2))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class CrossRouting(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Blend each task's structural features with the shared ones, each dimension by a gate.
+    """Fuse the structural features of each task with the shared ones, with a gate per dimension.
 
     The gate is sigmoid(W [Y || Y_shared] + b); the summary of the paper leaves its form open.
 
@@ -177,7 +177,7 @@ class GatedFusion(nn.Module):
     n_tasks, n_members : int
         Number of tasks and of members.
     in_dim, shared_dim, out_dim : int
-        Width of the structural features, of the shared ones, and of the blend.
+        Width of the structural, the shared and the fused features.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class GatedFusion(nn.Module):
             self.gate = TaskLinear(*stack, in_dim + shared_dim, out_dim)
 
     def forward(self, own: Tensor, shared: list[Tensor]) -> Tensor:
-        """Blend rows (n_tasks, n_members, n, ...); (n_tasks, n_members, n, out_dim).
+        """Fuse rows (n_tasks, n_members, n, ...); (n_tasks, n_members, n, out_dim).
 
         Without shared features there is nothing to blend.
         """

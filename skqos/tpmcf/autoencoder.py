@@ -1,4 +1,4 @@
-"""The stacked autoencoder that compresses rows of similarity (F_C, as the paper has it)."""
+"""Stacked autoencoder that compresses rows of similarities (F_C in the paper)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS_PER_BATCH = 256
 
 
 class StackedAutoencoder(nn.Module):
-    """Dense layers that narrow geometrically down to a code, and widen back (tanh).
+    """Dense layers with tanh, whose widths decrease geometrically to the code and increase again.
 
     Parameters
     ----------
@@ -47,18 +47,18 @@ def _dense(sizes: list[int]) -> nn.Sequential:
 
 
 class SimilarityAutoencoder:
-    """Rows of cosine similarity, compressed by an autoencoder per side over all steps.
+    """Rows of cosine similarities, compressed by one autoencoder per side for all steps.
 
-    The paper trains one per step, whose codes have nothing to do with one another. Rows of the
-    n x n similarities of a step are made a batch at a time, so that memory grows with n; time grows
-    with n squared times the number of steps and epochs.
+    The paper trains one per step, so that the codes of different steps are not comparable. Rows of
+    the n x n similarities of a step are computed in batches, so that the memory is linear in n. The
+    time is proportional to n squared times the number of steps and epochs.
 
     Parameters
     ----------
     dim : int
         Width of the codes (f_c).
     n_epochs : int
-        Passes over the rows of all entities and steps.
+        Number of passes over the rows of all entities and steps.
     """
 
     def __init__(self, dim: int, n_epochs: int) -> None:
@@ -78,7 +78,7 @@ class SimilarityAutoencoder:
         return self
 
     def transform(self, cells: StepCells) -> Sides:
-        """Codes of each user and service at each step."""
+        """Return the codes of each user and service at each step."""
         sides = []
         for rows, n, model in zip(
             normalised_rows(cells), cells.shape[1:], self.models_, strict=True
@@ -103,9 +103,9 @@ class SimilarityAutoencoder:
 
 
 def _similarities(rows: sparse.csr_array, n: int) -> Iterator[Tensor]:
-    """Rows of similarity of all entities at all steps, dense, a batch at a time.
+    """Yield dense rows of similarities of all entities at all steps, in batches.
 
-    `rows` are normalised and block-diagonal, n entities a step.
+    `rows` are normalised and block-diagonal, with n entities per step.
     """
     for first in range(0, rows.shape[0], n):
         step = rows[first : first + n]

@@ -1,4 +1,4 @@
-"""The time of the day and of the week of a step, where time steps have dates."""
+"""Features of the time of day and the day of the week of time steps with dates."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from skqos._times import TimeScale
 
 NANOSECONDS_PER_DAY = 86_400 * 10**9
 DAYS_PER_WEEK = 7
-# Sines and cosines of a day, of half a day and of a third of it.
+# Sines and cosines with periods of a day, half a day and a third of a day.
 N_HARMONICS = 3
-# Of fewer days, the time of the day, or the day of the week, tells one step from all others.
+# With fewer days, the time of day (or the day of the week) would identify single steps.
 MIN_DAYS = 2
 MIN_DAYS_FOR_WEEKDAYS = 14
 
 
 class Calendar(nn.Module):
-    """Describe steps by their time of the day and, where asked for, their day of the week.
+    """Features of steps: time of day and, optionally, day of the week.
 
     Parameters
     ----------
     step_length : int
         Length of a step in ns.
     first_weekday : int
-        Day of the week in which step 0 begins, at midnight; 0 is Monday.
+        Day of the week of step 0, which starts at midnight; 0 is Monday.
     with_weekdays : bool
-        Whether days of the week are told apart.
+        Whether there are features of the day of the week.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Calendar(nn.Module):
         self.out_dim = 2 * N_HARMONICS + DAYS_PER_WEEK * with_weekdays
 
     def forward(self, steps: Tensor) -> Tensor:
-        """Describe steps of shape (n,); (1, n, out_dim), the same for all members."""
+        """Return features of steps, (n,), as (1, n, out_dim), shared by all members."""
         elapsed = steps * self.step_length
         of_day = torch.remainder(elapsed, NANOSECONDS_PER_DAY).double() / NANOSECONDS_PER_DAY
         harmonics = torch.arange(1, N_HARMONICS + 1, device=steps.device)
@@ -58,16 +58,16 @@ class Calendar(nn.Module):
 
 
 def make_calendar(scale: TimeScale, steps: np.ndarray) -> Calendar | None:
-    """Make the calendar of training steps, or none.
+    """Create the calendar of training steps, or return None.
 
-    Integers have no dates; neither has a course of a day been seen in less than two of them.
+    There is none for integers, which have no dates, and for less than two days of data.
 
     Parameters
     ----------
     scale : TimeScale
-        How times count in steps.
+        Conversion of times to steps.
     steps : ndarray of int64 of shape (n_steps,)
-        The measured steps, ascending.
+        Measured steps, ascending.
     """
     if scale.step is None:
         return None

@@ -341,8 +341,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Weight decay of the optimiser; see `optimizer`.
 
     batch_size : int, default=1024
-        Number of training rows in each step of the optimiser. A last batch of one row is merged
-        with the batch before it.
+        Maximum number of training rows in each step of the optimiser. The sizes of the batches of
+        an epoch differ by one row at most.
 
         This is the size of batches of the sequence encoder. A step of the graph convolution uses
         all rows of a fold.
@@ -1011,7 +1011,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         return RecentCells.of_rows(rows, rng)
 
     def _update(self, new: TrainingRows) -> Update:
-        """Take the steps of further rows in, then train on them and on the last ones before."""
+        """Add the steps of further rows, then train on them and on the last steps before."""
         from skqos.prediction import copy_module
         from skqos.tpmcf.module import TPMCFModule
         from skqos.tpmcf.updating import StepUpdate

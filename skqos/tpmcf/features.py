@@ -1,8 +1,8 @@
 """Features of users and services at every time step, from the cells measured there (eq. 5 and 6).
 
-Everything is sparse and of all steps at once: the interaction matrices of the steps stand on the
-diagonal of one matrix, whose rows are the users of step 0, of step 1 and so on, and whose columns
-are the services likewise.
+All steps are processed at once with sparse matrices. The interaction matrices of the steps are the
+diagonal blocks of one matrix. Its rows are the users of step 0, of step 1 and so on, and its
+columns the services in the same way.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from skqos.factorization import interaction_matrix, truncated_svd
 
 FAMILIES = ("statistics", "factors", "similarity")
 STATISTICS = ("minimum", "maximum", "median", "mean", "standard deviation")
-# Features whose deviation is smaller, relative to their size, are constant but for rounding.
+# Relative deviation below which a feature is constant, except for rounding.
 MIN_DEVIATION = 1e-6
-# Of a standardised feature: without a fold's cells it may be of another order than with all.
+# Bound of standardised features, which may be extreme without the cells of a fold.
 LARGEST = 1e6
-# Directions whose singular value is smaller, relative to the largest, are noise.
+# Relative singular value below which a direction is noise.
 MIN_SINGULAR_VALUE = 1e-3
 
 # One array per side: (n_steps, n_users, width) and (n_steps, n_services, width).
@@ -84,47 +84,47 @@ class StepCells:
         return len(self.values)
 
     def take(self, kept: np.ndarray) -> StepCells:
-        """Return the given cells as measurements of the same steps and entities."""
+        """Return the given cells, with the same steps and entities."""
         return StepCells(
             self.steps[kept], self.users[kept], self.services[kept], self.values[kept], self.shape
         )
 
     @property
     def step_users(self) -> np.ndarray:
-        """Each cell's row in the block-diagonal matrix."""
+        """Row of each cell in the block-diagonal matrix."""
         return self.steps * self.shape[1] + self.users
 
     @property
     def step_services(self) -> np.ndarray:
-        """Each cell's column in the block-diagonal matrix."""
+        """Column of each cell in the block-diagonal matrix."""
         return self.steps * self.shape[2] + self.services
 
     @cached_property
     def blocks(self) -> sparse.csr_array:
-        """The matrices of all steps on one diagonal; zeros stand for what was not measured."""
+        """Block-diagonal matrix of all steps; cells without measurement are 0."""
         n_steps, n_users, n_services = self.shape
         entries = self.values, (self.step_users, self.step_services)
         return sparse.csr_array(entries, shape=(n_steps * n_users, n_steps * n_services))
 
 
 class Family(Protocol):
-    """A family of features: what it has to learn, it learns from all training cells."""
+    """A family of features, which is learnt from all training cells."""
 
     def fit(self, cells: StepCells) -> Family:
-        """Learn a basis that all steps share."""
+        """Learn a common basis of all steps."""
 
     def extend(self, cells: StepCells) -> Family:
         """Return a family that has also room for the further entities of these cells."""
 
     def transform(self, cells: StepCells) -> Sides:
-        """Describe each user and service at each step by the given cells alone.
+        """Return features of each user and service at each step, from the given cells only.
 
         NaN stands for what they do not tell.
         """
 
 
 class Statistics:
-    """Minimum, maximum, median, mean and standard deviation of what was measured (F_S).
+    """Minimum, maximum, median, mean and standard deviation of the measurements (F_S).
 
     They are NaN for an entity without a measurement in a step.
     """
@@ -138,7 +138,7 @@ class Statistics:
         return self
 
     def transform(self, cells: StepCells) -> Sides:
-        """Five statistics of each user and service at each step."""
+        """Return five statistics of each user and service at each step."""
         n_steps = cells.shape[0]
         return tuple(
             group_statistics(groups, cells.values, n_steps * n).reshape(n_steps, n, len(STATISTICS))
@@ -149,7 +149,7 @@ class Statistics:
 
 
 def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
-    """Minimum, maximum, median, mean and standard deviation of each group.
+    """Return the minimum, maximum, median, mean and standard deviation of each group.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ class KnownSteps:
         return KnownSteps(np.pad(self.sums, margins), np.pad(self.counts, margins))
 
     def averages(self) -> np.ndarray:
-        """Average of each entity; of all averages for one that has none, 0 where nobody has."""
+        """Return the average of each entity, or of the others if it has none, or 0."""
         means = self.sums / np.maximum(self.counts, 1)
         known = self.counts > 0
         overall = means.sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
@@ -226,7 +226,7 @@ class KnownSteps:
 
 
 def fill_unknown(values: np.ndarray, elsewhere: KnownSteps | None = None) -> np.ndarray:
-    """Replace what an entity lacks in a step by the average of its other steps.
+    """Replace missing features of an entity at a step by the average of its other steps.
 
     Parameters
     ----------
@@ -248,11 +248,11 @@ def fill_unknown(values: np.ndarray, elsewhere: KnownSteps | None = None) -> np.
 class MatrixFactors:
     """Factors of the interaction matrix of each step, in a basis that all steps share (F_Q).
 
-    The paper factors each step alone, so that the same coordinate means something else in every
-    step. Here U S V^T approximates the matrix of the means over all steps, and the factors of a
-    step's matrix Q are Q V S^(-1/2) of users and Q^T U S^(-1/2) of services: those of the means
-    are U S^(1/2) and V S^(1/2). Directions with next to no singular value are left at 0: the
-    division would blow them up as soon as Q is not the matrix that they come from.
+    The paper factorises each step separately, so that the same coordinate has a different meaning
+    at each step. Here U S V^T approximates the matrix of the means over all steps. The factors of
+    the matrix Q of a step are Q V S^(-1/2) for users and Q^T U S^(-1/2) for services; for the means
+    they are U S^(1/2) and V S^(1/2). Directions with a singular value near 0 are set to 0, because
+    the division would amplify them for other matrices.
 
     Parameters
     ----------
@@ -267,12 +267,12 @@ class MatrixFactors:
         self.random_state = random_state
 
     def fit(self, cells: StepCells) -> MatrixFactors:
-        """Factor the matrix of the means over steps."""
+        """Factorise the matrix of the means over steps."""
         means = interaction_matrix(cells.users, cells.services, cells.values, cells.shape[1:])
         factors = truncated_svd(means, self.n_factors, self.random_state)
         # The columns of U S^(1/2) have the squared norm S.
         singular = (factors[0] ** 2).sum(axis=0)
-        # The inverse of less than the smallest normal number may be infinite.
+        # The inverse of a number below the smallest normal one may be infinite.
         least = max(MIN_SINGULAR_VALUE * singular.max(initial=0.0), np.finfo(np.float64).tiny)
         is_kept = singular > least
         self.inverse_ = np.divide(1, singular, out=np.zeros_like(singular), where=is_kept)
@@ -302,10 +302,11 @@ class MatrixFactors:
 class SimilarityFactors:
     """Rows of cosine similarity, compressed by a truncated factor (F_C).
 
-    The similarity of two users in a step is the cosine of their zero-filled rows in that step. Its
-    row holds the similarities to all users; it is projected on the first left singular vectors of
-    the normalised rows of all steps, laid side by side. Services likewise. The similarities
-    themselves are never formed: with the normalised rows R of a step, R (R^T P) is.
+    The similarity of two users at a step is the cosine of their zero-filled rows at this step. The
+    row of similarities of a user to all users is projected on the first left singular vectors of
+    the concatenated normalised rows of all steps. Services are processed in the same way. The
+    similarities themselves are not stored: the projection is R (R^T P), with the normalised rows R
+    of a step.
 
     Parameters
     ----------
@@ -320,12 +321,12 @@ class SimilarityFactors:
         self.random_state = random_state
 
     def fit(self, cells: StepCells) -> SimilarityFactors:
-        """Find the projections of both sides."""
+        """Compute the projections of both sides."""
         self.projections_ = []
-        # Both sides go through the same weights of the graph convolution.
+        # Both sides have the same width, because they share graph-convolution weights.
         rank = min(self.dim, *cells.shape[1:])
         for rows, n in zip(normalised_rows(cells), cells.shape[1:], strict=True):
-            # Block (t, t) moves to block (0, t): entities by everything they were measured with.
+            # Block (t, t) is moved to block (0, t): entities by all their measurements.
             entries = rows.tocoo()
             wide = sparse.csr_array(
                 (entries.data, (entries.row % n, entries.col)), shape=(n, rows.shape[1])
@@ -353,7 +354,7 @@ class SimilarityFactors:
 
 
 def normalised_rows(cells: StepCells) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Users' and services' measurements of each step, scaled to length 1."""
+    """Return the measurements of users and services at each step, scaled to length 1."""
     by_service = sparse.csr_array(cells.blocks.T)
     if not len(cells):
         return cells.blocks, by_service
@@ -361,7 +362,7 @@ def normalised_rows(cells: StepCells) -> tuple[sparse.csr_array, sparse.csr_arra
 
 
 def _split_steps(cells: StepCells, *sides: np.ndarray) -> Sides:
-    """Give the steps an axis of their own, the first."""
+    """Move the steps to the first axis."""
     n_steps, *sizes = cells.shape
     return tuple(
         side.reshape(n_steps, n, side.shape[1]) for n, side in zip(sizes, sides, strict=True)
@@ -369,7 +370,7 @@ def _split_steps(cells: StepCells, *sides: np.ndarray) -> Sides:
 
 
 class NodeFeatures:
-    """The initial features of the nodes: the families, side by side and standardised (F_0).
+    """The initial features of the nodes: concatenated and standardised families (F_0).
 
     An entity without a measurement in a step takes the average of its other steps, where a family
     has nothing to say of it.
@@ -428,7 +429,7 @@ class NodeFeatures:
         ]
 
     def transform(self, cells: StepCells, elsewhere: list[KnownSteps] | None = None) -> Sides:
-        """Features of each user and service at each step, of float32, by the given cells.
+        """Return float32 features of each user and service at each step, from the given cells.
 
         Parameters
         ----------
@@ -447,7 +448,7 @@ class NodeFeatures:
         )
 
     def _describe(self, cells: StepCells) -> Sides:
-        """Lay the families side by side; NaN where an entity lacks something in a step."""
+        """Concatenate the families; NaN for missing features of an entity at a step."""
         parts = [family.transform(cells) for family in self.families]
         return tuple(np.concatenate(side, axis=2) for side in zip(*parts, strict=True))
 
@@ -459,7 +460,7 @@ def _scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_folds(n_cells: int, n_folds: int | None, rng: np.random.RandomState) -> np.ndarray:
-    """Deal cells out to folds of equal size; without folds, all cells are of fold 0."""
+    """Assign cells to folds of equal size; without folds, all cells are in fold 0."""
     if n_folds is None:
         return np.zeros(n_cells, dtype=np.int64)
     return rng.permutation(n_cells) % n_folds
@@ -468,15 +469,15 @@ def draw_folds(n_cells: int, n_folds: int | None, rng: np.random.RandomState) ->
 def without_folds(
     describe: Callable[[StepCells], Sides], cells: StepCells, folds: np.ndarray, n_folds: int | None
 ) -> Sides:
-    """Describe the nodes once without each fold's cells.
+    """Compute features of the nodes without the cells of each fold.
 
-    A training pair is to be predicted from features that its own value is no part of. The paper's
-    features contain it (`n_folds` is None): then one description by all cells is all there is.
+    A training pair is predicted from features that do not contain its own value. In the paper, the
+    features contain it (`n_folds` is None), and there is a single table of features from all cells.
 
     Parameters
     ----------
     describe : callable
-        From cells to features.
+        Function from cells to features.
     cells : StepCells
         The training cells.
     folds : ndarray of int64 of shape (n_cells,)
@@ -487,7 +488,7 @@ def without_folds(
     Returns
     -------
     users, services : ndarray of shape (n_tables, n_steps, n, width)
-        Their features; of a training cell, those in the table of its fold apply.
+        Features; a training cell uses the table of its fold.
     """
     if n_folds is None:
         descriptions = [describe(cells)]

@@ -30,7 +30,7 @@ class GraphUnit(nn.Module):
     in_dim, out_dim : int
         Widths.
     n_weights : int
-        1 for weights that all steps share, the number of steps for own weights of each.
+        1 for weights shared by all steps, or the number of steps for separate weights.
     """
 
     def __init__(self, n_members: int, in_dim: int, out_dim: int, n_weights: int) -> None:
@@ -43,26 +43,26 @@ class GraphUnit(nn.Module):
     def forward(self, convolved: Tensor) -> Tensor:
         """Transform convolved features; (n_members, n_steps, n, out_dim).
 
-        They have the shape (n_members, n_steps, n, in_dim), or (n_steps, n, in_dim) where all
-        members share them.
+        Their shape is (n_members, n_steps, n, in_dim), or (n_steps, n, in_dim) if all members share
+        them.
         """
         return F.relu(convolved @ self.weight + self.bias)
 
 
 class GCMF(nn.Module):
-    """Two graph-convolution units whose outputs, side by side, embed every node at every step.
+    """Two graph-convolution units, whose concatenated outputs embed every node at every step.
 
     The graphs of all steps are one graph without edges between steps, so that one sparse product
-    convolves them all. A user's and a service's embedding of the step, multiplied, predict (the
-    matrix factorisation that the units are trained by). Members share the graph and the initial
-    features; each has units of its own.
+    convolves them all. The prediction is the product of the embeddings of user and service at the
+    step, with which the units are trained. Members share the graph and the initial features; each
+    has units of its own.
 
     Parameters
     ----------
     in_dim : int
         Width of the initial features.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of each unit (f').
     n_weights : int
@@ -71,7 +71,7 @@ class GCMF(nn.Module):
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class GCMF(nn.Module):
     def observe(
         self, times: np.ndarray, cells: StepCells, folds: np.ndarray, features: Sides
     ) -> GCMF:
-        """Take the graphs of some steps, which `embed` and training are then about.
+        """Set the graphs of the steps that `embed` and training use.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class GCMF(nn.Module):
             cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
         )
         self.n_folds = len(features[0])
-        # The first unit convolves what never changes: once is enough.
+        # The input of the first convolution is constant and convolved once.
         convolved = [
             convolve_steps(
                 self._operators(k), [torch.tensor(side[k]) for side in features], self.whole_self
@@ -131,7 +131,7 @@ class GCMF(nn.Module):
         return self
 
     def forward(self, users: Tensor, services: Tensor, steps: Tensor, folds: Tensor) -> Tensor:
-        """Predict training rows, all of one fold, from the others' cells; (n_members, n)."""
+        """Predict training rows of one fold from the cells of the other folds; (n_members, n)."""
         return self._multiply(self.embed(folds[:1]), users, services, steps)
 
     def encode_known(self) -> Encoded:
@@ -142,7 +142,7 @@ class GCMF(nn.Module):
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
-        """Embed newcomers at all steps: each is the average node."""
+        """Embed new entities at all steps as the average node."""
         users, services = known.averages
         return Encoded(
             users.expand(-1, -1, len(new_users), -1),
@@ -150,7 +150,7 @@ class GCMF(nn.Module):
         )
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
@@ -164,7 +164,7 @@ class GCMF(nn.Module):
             self.units[0](side.index_select(0, fold).squeeze(0))
             for side in (self.user_convolved, self.service_convolved)
         ]
-        # One sparse product for all members, side by side in the width.
+        # A single sparse product for all members, concatenated along the width.
         wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
         convolved = convolve_steps(self._operators(fold), wide, self.whole_self)
         n_members = len(self.constant)
@@ -182,13 +182,13 @@ class GCMF(nn.Module):
         return [torch.stack(side, dim=1) for side in zip(*embedded, strict=True)]
 
     def prediction_embeddings(self) -> TensorSides:
-        """Average the embeddings over the folds: they are what training has seen."""
+        """Average the embeddings over the folds, as in training."""
         if self.user_frozen is not None:
             return [self.user_frozen, self.service_frozen]
         return [side.mean(1) for side in self.embed_all()]
 
     def freeze(self) -> GCMF:
-        """Keep what prediction needs: the embeddings, no graph and no features."""
+        """Keep only what prediction needs: the embeddings, without graph and features."""
         self.user_frozen, self.service_frozen = self.prediction_embeddings()
         return self._forget_graph()
 
@@ -198,7 +198,7 @@ class GCMF(nn.Module):
         return self._forget_graph()
 
     def place(self, times: np.ndarray, at: np.ndarray, embedded: TensorSides) -> None:
-        """Put embeddings of some steps among the frozen ones of all.
+        """Insert the embeddings of some steps into the frozen ones of all steps.
 
         Parameters
         ----------
@@ -220,7 +220,7 @@ class GCMF(nn.Module):
         return self
 
     def _operators(self, fold: int | Tensor) -> BipartiteOperators:
-        """Operators of the graph without a fold's edges, or of the whole graph."""
+        """Return the operators of the graph, with or without the edges of a fold."""
         return self.graph(None if self.n_folds == 1 else (self.folds != fold).float())
 
     def _multiply(
@@ -234,10 +234,10 @@ class GCMF(nn.Module):
 
 
 def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
-    """Take nodes (n_members, n_steps, n, width) by step and code; (n_members, ..., width).
+    """Select nodes (n_members, n_steps, n, width) by step and code; (n_members, ..., width).
 
-    `steps` and `codes` broadcast to a common shape. One number a node takes a third of the time
-    of a look-up by two.
+    `steps` and `codes` are broadcast to a common shape. A look-up by one number per node takes a
+    third of the time of one by two numbers.
     """
     rows = steps * nodes.shape[2] + codes
     return nodes.flatten(1, 2).index_select(1, rows.flatten()).unflatten(1, rows.shape)
@@ -246,7 +246,7 @@ def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
 def place_steps(
     nodes: Tensor, known_times: Tensor, times: np.ndarray, at: np.ndarray, placed: Tensor
 ) -> Tensor:
-    """Put the features of some steps among those of the known steps.
+    """Insert the features of some steps into those of the known steps.
 
     Parameters
     ----------
@@ -280,8 +280,8 @@ def average_node(nodes: Tensor) -> Tensor:
 
 
 def last_steps(times: Tensor, targets: Tensor) -> Tensor:
-    """Position of the last of the ascending times that is not after each target, at least 0."""
-    # Counted, because ONNX has no search in sorted values.
+    """Return the position of the last time that is not after each target, at least 0."""
+    # Computed by counting, because ONNX has no search in sorted values.
     n_before = (times <= targets.unsqueeze(1)).sum(1)
     return (n_before - 1).clamp(min=0)
 
@@ -291,12 +291,12 @@ def convolve_steps(
 ) -> TensorSides:
     """Convolve all steps: normalised adjacency with self-loops times features (eq. 2 to 4).
 
-    Nodes stand in the order of the graph: the users of all steps, then the services of all steps.
+    Nodes are in the order of the graph: the users of all steps, then the services of all steps.
 
     Parameters
     ----------
     operators : BipartiteOperators
-        Of the graph of all steps.
+        Operators of the graph of all steps.
     sides : tuple of Tensor of shape (n_steps, n, width)
         Features of users and services.
     whole_self : bool

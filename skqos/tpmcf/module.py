@@ -1,4 +1,4 @@
-"""The network of TPMCF: sequences of a pair's features, an encoder over time, dense layers."""
+"""The network of TPMCF: sequences of features, an encoder over time, and dense layers."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ BUFFERS = (
 
 @dataclass(frozen=True)
 class Windows:
-    """The last steps up to a target step, by position into the steps seen in training.
+    """The steps before and including a target step, as positions of training steps.
 
     Attributes
     ----------
     steps : Tensor of int64 of shape (n, window)
-        The steps, in order of time, each at its distance from the last; 0 where padded.
+        Steps in order of time, placed by their distance from the last one; 0 for padding.
     present : Tensor of bool of shape (n, window)
-        False for padding: ahead of the first step, and where nothing was measured. The last step is
-        there.
+        False for padding: before the first step, and for steps without measurement. The last step
+        is always present.
     horizons : Tensor of int64 of shape (n,)
         Time steps from the last step to the target step, at most the largest that training draws.
     targets : Tensor of int64 of shape (n,)
@@ -50,10 +50,10 @@ class Windows:
 
 
 def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
-    """Find which measured steps are in the window that ends at each of them.
+    """Return the measured steps in the window that ends at each of them.
 
-    A window spans `window` consecutive times. What is stored grows with the measured steps, not
-    with the time between them.
+    A window spans `window` consecutive times. The memory is proportional to the number of measured
+    steps, not to the time between them.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
     Returns
     -------
     steps : Tensor of int64 of shape (n_steps, window)
-        Positions into `times`; 0 where nothing was measured.
+        Positions in `times`; 0 without measurement.
     present : Tensor of bool of shape (n_steps, window)
-        Whether something was.
+        Whether there is a measurement.
     """
     wanted = times[:, None] + np.arange(1 - window, 1)
-    # The smallest integers wrap around: what they ask for is no step before them.
+    # The smallest integers wrap around to steps that are not before them.
     steps = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
     present = (times[steps] == wanted) & (wanted <= times[:, None])
     return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
@@ -98,7 +98,7 @@ def interpolate_horizons(longest: int) -> Tensor:
 
 
 class TPMCFModule(nn.Module):
-    """Predict a user's QoS of a service at a time step from both their last steps.
+    """Prediction of a pair at a time step, from the last steps of user and service.
 
     A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
     linearly, plus what both are at every step (id and context), how far back the step is, how far
@@ -117,20 +117,20 @@ class TPMCFModule(nn.Module):
     entities : tuple of FeatureEmbedding, or None
         Embeddings of users and of services.
     encoder : Module
-        From sequences and their masks to sequences.
+        Encoder from sequences and their masks to sequences.
     n_members : int
-        Number of members; the prediction is the average of theirs.
+        Number of members, whose predictions are averaged.
     token_dim : int or None
-        Width of a step of the sequence; None takes the features as they are, side by side.
+        Width of a step of the sequence. If None, features are concatenated without mixing.
     window : int
-        Length of a sequence, in time steps; those without measurements are padded.
+        Length of a sequence, in time steps; steps without measurements are padded.
     max_horizon : int
         The longest distance from the last step of a window to the target step that training draws;
         longer ones count as this one.
     hidden_sizes : sequence of int
         Widths of the dense layers but the last.
     pooling : {"max", "mean", "last"}
-        How the sequence is summarised.
+        Summary of the sequence.
     step_encoding : bool
         Whether a step tells its distance from the last one.
     calendar : Calendar or None
@@ -141,11 +141,11 @@ class TPMCFModule(nn.Module):
     entity_dropout : float
         Dropout of the embeddings of users and services in training.
     newcomer_share : float
-        Share of the users and of the services of training rows that are given as newcomers.
+        Share of the users and of the services of training rows that are represented as new ones.
     forecast_share : float
         Share of the training rows that are predicted from steps before their own.
     initial_prediction : float
-        What is predicted before training; learnt on.
+        Initial value of the constant that is added to predictions and trained.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class TPMCFModule(nn.Module):
         nn.init.constant_(self.layers[-1].bias, initial_prediction)
 
     def train_on(self, features: TensorSides, at: np.ndarray | None = None) -> None:
-        """Take the features that training rows are predicted from, without the cells of each fold.
+        """Set the features of training rows, without the cells of each fold.
 
         Parameters
         ----------
@@ -230,11 +230,11 @@ class TPMCFModule(nn.Module):
         self.fold_rows = rows
         for name, part in zip(SIDES, parts, strict=True):
             nodes = torch.cat(part, dim=1)
-            # The average node comes after all others: that of newcomers.
+            # The average node, which represents new entities, follows all others.
             setattr(self, f"{name}_folds", torch.cat([nodes, average_node(nodes)], dim=2))
 
     def place(self, times: np.ndarray, at: np.ndarray, features: TensorSides) -> None:
-        """Put the features of some steps, perhaps new ones, among those that prediction takes.
+        """Insert the features of some steps, which may be new, into those for prediction.
 
         Parameters
         ----------
@@ -283,7 +283,7 @@ class TPMCFModule(nn.Module):
         return self._predict(mixed, [side[:, :, -1] for side in features], embeddings, windows)
 
     def encode_known(self) -> Encoded:
-        """Gather what is known of every known node; mix its features once.
+        """Encode all known nodes, with mixed features.
 
         A side holds features and mixed features, (n_members or 1, n_steps, n, ...), and what is
         the same at every step, (n_members, n, width), if there is any.
@@ -299,7 +299,7 @@ class TPMCFModule(nn.Module):
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
-        """Gather what is known of newcomers: they have the features of the average node."""
+        """Encode new entities, with the features of the average node."""
         averages, average_embeddings = known.averages
         sides = []
         for k, new in enumerate((new_users, new_services)):
@@ -313,13 +313,13 @@ class TPMCFModule(nn.Module):
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
-        """Predict pairs, given as positions into what was encoded, at any times; (n,)."""
+        """Predict pairs from positions of encoded entities, at any times; (n,)."""
         return self._predict(*self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
     ) -> Tensor:
-        """Attention of each step of a window to each, averaged over members.
+        """Return the attention between the steps of a window, averaged over members.
 
         Its shape is (n, n_blocks, n_heads, window, window).
         """
@@ -328,18 +328,18 @@ class TPMCFModule(nn.Module):
         return self.encoder.attention_weights(sequence, windows.present).mean(0)
 
     def windows(self, times: Tensor) -> Windows:
-        """Find the window of each time: it ends at the time, or at the last step before it.
+        """Return the window of each time, which ends at the time or at the last step before it.
 
         A time before all steps is taken for the first step.
         """
         return self._windows_ending_at(last_steps(self.times, times), times)
 
     def forget_training(self) -> None:
-        """Keep what prediction needs."""
+        """Keep only what prediction needs."""
         self.fold_rows = self.user_folds = self.service_folds = None
 
     def _set_steps(self, times: np.ndarray, features: TensorSides) -> None:
-        """Take the measured steps, and the features that prediction takes there."""
+        """Set the measured steps, and their features for prediction."""
         self.times = torch.tensor(times)
         self.window_steps, self.window_present = lay_windows(times, self.window)
         self.user_features, self.service_features = features
@@ -363,7 +363,7 @@ class TPMCFModule(nn.Module):
         return Windows(self.window_steps[ends], self.window_present[ends], horizons, targets)
 
     def _features_of(self, side: int, codes: Tensor, is_new: Tensor, rows: Tensor) -> Tensor:
-        """Sequences of features; those of newcomers are of the average entity."""
+        """Return sequences of features; new entities have those of the average entity."""
         nodes = (self.user_folds, self.service_folds)[side]
         codes = torch.where(is_new, nodes.shape[2] - 1, codes)
         return take_nodes(nodes, rows, codes.unsqueeze(1))
@@ -410,7 +410,7 @@ class TPMCFModule(nn.Module):
     def _predict(
         self, mixed: Tensor, last: list[Tensor], embeddings: list[Tensor], windows: Windows
     ) -> Tensor:
-        """Encode the sequence, summarise it, go through the dense layers."""
+        """Encode the sequence, summarise it, and apply the dense layers."""
         sequence = self._sequence(mixed, embeddings, windows)
         summary = pool(self.encoder(sequence, windows.present), windows.present, self.pooling)
         hidden = summary
@@ -424,19 +424,19 @@ class TPMCFModule(nn.Module):
 
 
 class FeaturePlacement(nn.Module):
-    """Lay the features of users and services side by side without mixing them (the paper)."""
+    """Concatenate the features of users and services without mixing, as in the paper."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.margins = before, after
 
     def forward(self, features: Tensor) -> Tensor:
-        """Put features of shape (..., width) among zeros, to be summed with the other side's."""
+        """Pad features of shape (..., width) with zeros, for the sum with the other side."""
         return nn.functional.pad(features, self.margins)
 
 
 def _mixers(n_members: int, widths: list[int], dim: int | None) -> nn.ModuleList:
-    """Map both sides to the width of a step; their sum is the step."""
+    """Return maps of both sides to the width of a step, which is their sum."""
     if dim is None:
         user_width, service_width = widths
         return nn.ModuleList([FeaturePlacement(0, service_width), FeaturePlacement(user_width, 0)])

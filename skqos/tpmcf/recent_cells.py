@@ -1,4 +1,4 @@
-"""The cells of the last time steps, which a fitted estimator keeps for updates."""
+"""Cells of the last time steps, which a fitted estimator keeps for updates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from skqos.tpmcf.features import StepCells
 
 @dataclass(frozen=True)
 class RecentCells:
-    """Cells (step, user, service) that were measured, those of the last steps first of all.
+    """Measured cells (step, user, service), preferably of the last steps.
 
-    Features of a step can be computed again where all its cells are here. What does not fit in is
-    left out from the earliest step on; of the step in which the room ends, cells are drawn.
+    The features of a step can be recomputed if all its cells are kept. If there are too many cells,
+    those of the earliest steps are dropped, and a random part of the cells of one step.
 
     Attributes
     ----------
@@ -26,15 +26,16 @@ class RecentCells:
     user_codes, service_codes : ndarray of int32 of shape (n,)
         Codes of the entities.
     target : ndarray of float32 of shape (n,)
-        Weighted mean of what was measured, transformed.
+        Weighted mean of the transformed measurements.
     weights : ndarray of float32 of shape (n,)
         Sums of the weights of the rows of each cell.
     priority : ndarray of float32 of shape (n,)
-        Random numbers below 1: of a step that does not fit in, the smallest stay.
+        Random numbers below 1; the cells with the smallest ones are kept of a step that is not kept
+        completely.
     whole : ndarray of int64 of shape (n_whole,)
-        The time steps of which every cell is here, ascending.
+        Time steps of which all cells are kept, ascending.
     n_seen : int
-        Number of cells of all fits and updates, but those that were measured again.
+        Number of cells of all fits and updates, without repeated measurements.
     """
 
     times: np.ndarray
@@ -48,7 +49,7 @@ class RecentCells:
 
     @classmethod
     def of_rows(cls, rows: TrainingRows, rng: np.random.RandomState) -> Self:
-        """Collect the cells of training rows; of repeated ones the weighted mean."""
+        """Collect the cells of training rows, with the weighted mean of repeated ones."""
         times = sorted_unique(rows.times)
         cells, weights = StepCells.from_rows(
             np.searchsorted(times, rows.times),
@@ -74,16 +75,16 @@ class RecentCells:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no cell is missing."""
+        """Whether all cells are kept."""
         return len(self) == self.n_seen
 
     def take(self, kept: np.ndarray) -> Self:
-        """Return the given cells, as a part of the same."""
+        """Return an object with the given cells."""
         columns = {field.name: getattr(self, field.name)[kept] for field in fields(self)[:6]}
         return replace(self, **columns)
 
     def limited(self, size: int) -> Self:
-        """Keep at most `size` cells, in their order, those of the last steps."""
+        """Return at most `size` cells of the last steps, in their order."""
         if len(self) <= size:
             return self
         order = np.lexsort((self.priority, -self.times))
@@ -92,14 +93,15 @@ class RecentCells:
         return replace(kept, whole=self.whole[self.whole > first_dropped])
 
     def joined(self, later: Self, known_times: np.ndarray) -> Self:
-        """Append cells; one that is measured again takes the place of the earlier one.
+        """Append cells; a repeated measurement replaces the earlier one.
 
         Parameters
         ----------
         later : RecentCells
-            The further ones, all cells of an update.
+            All cells of an update.
         known_times : ndarray of int64 of shape (n_steps,)
-            All steps that were measured before, ascending. Of these, later cells are a part.
+            All steps that were measured before, ascending. Later cells of these steps are
+            incomplete.
         """
         earlier = self.take(~_contains(later, self))
         is_new = ~np.isin(later.whole, known_times)
@@ -124,9 +126,9 @@ class RecentCells:
         Returns
         -------
         cells : StepCells
-            Their steps are positions into `times`.
+            Cells whose steps are positions in `times`.
         positions : ndarray of int64 of shape (n_cells,)
-            Where they are among the cells here.
+            Positions of these cells.
         """
         here = np.flatnonzero(np.isin(self.times, times))
         order = np.lexsort((self.service_codes[here], self.user_codes[here], self.times[here]))
@@ -142,7 +144,7 @@ class RecentCells:
 
 
 def _contains(cells: RecentCells, others: RecentCells) -> np.ndarray:
-    """Tell which of the other cells are among the cells; bool of shape (n_others,)."""
+    """Return which of the other cells are among the cells; bool of shape (n_others,)."""
     n_users = 1 + max(part.user_codes.max(initial=0) for part in (cells, others))
     n_services = 1 + max(part.service_codes.max(initial=0) for part in (cells, others))
     shape = len(cells.whole), int(n_users), int(n_services)

@@ -1,4 +1,4 @@
-"""What `fit` learns of the measured cells: how the cells of any steps become features of nodes."""
+"""Features of nodes from the measured cells of any time steps, as learnt in `fit`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpatialFeatures:
-    """Trained units of graph convolution, which embed the nodes of any steps.
+    """Trained graph-convolution units, which embed the nodes of any steps.
 
     Attributes
     ----------
     gcmf : GCMF
-        The units, without a graph.
+        Units without a graph.
     scales : list of tuple of Tensor, or None
-        Mean and deviation of the embeddings of users and of services in `fit`, by which they are
-        standardised and bounded (tanh). None leaves them as they are.
+        Mean and standard deviation of the embeddings of users and of services in `fit`, with which
+        embeddings are standardised and bounded by tanh. None for unbounded embeddings.
     with_initial : bool
-        Whether the initial features stand ahead of the embeddings.
+        Whether the initial features precede the embeddings.
     """
 
     gcmf: GCMF
@@ -35,9 +35,9 @@ class SpatialFeatures:
     with_initial: bool
 
     def join(self, initial: Sides, embedded: TensorSides) -> TensorSides:
-        """Lay the features of the sequences side by side.
+        """Concatenate the features of the sequences.
 
-        Embeddings are of each member, initial features for all.
+        Each member has its own embeddings; the initial features are shared.
         """
         import torch
 
@@ -66,18 +66,18 @@ class SpatialFeatures:
 class StepFeatures:
     """The features of users and services at time steps, with and without a fold of the cells.
 
-    One object for all that `fit` and updates learn of the cells beside the network: bases, scales
-    and averages of the initial features, and the units of the graph convolution. It holds no cells.
-    It is never changed: `fit`, `with_graph` and `extend` return another.
+    It contains everything that `fit` and updates learn from the cells outside the network: bases,
+    scales and averages of the initial features, and the graph-convolution units. It contains no
+    cells. It is immutable: `fit`, `with_graph` and `extend` return a new object.
 
     Attributes
     ----------
     nodes : NodeFeatures
         The initial features.
     n_folds : int or None
-        Number of folds; with None features are of all cells.
+        Number of folds. If None, features are computed from all cells.
     spatial : SpatialFeatures or None
-        The graph convolution, where sequences hold its embeddings.
+        Graph convolution, if the sequences contain its embeddings.
     """
 
     nodes: NodeFeatures
@@ -91,18 +91,18 @@ class StepFeatures:
     def with_graph(
         self, gcmf: GCMF, embedded: TensorSides, *, bounded: bool, with_initial: bool
     ) -> Self:
-        """Take the units of a trained graph convolution.
+        """Add the units of a trained graph convolution.
 
         Parameters
         ----------
         gcmf : GCMF
-            It is copied, but for the steps that it knows.
+            Graph convolution, which is copied without its steps.
         embedded : tuple of Tensor of shape (n_members, n_folds, n_steps, n, width)
-            How it embeds the nodes of the training steps.
+            Embeddings of the nodes of the training steps.
         bounded : bool
             Whether embeddings are standardised and bounded.
         with_initial : bool
-            Whether the initial features stand ahead of the embeddings.
+            Whether the initial features precede the embeddings.
         """
         from skqos.prediction import copy_module
         from skqos.tpmcf.gcmf import embedding_scales
@@ -112,7 +112,7 @@ class StepFeatures:
         return replace(self, spatial=SpatialFeatures(units, scales, with_initial))
 
     def join(self, initial: Sides, embedded: TensorSides | None) -> TensorSides:
-        """Lay initial features and embeddings of the same steps side by side, as tensors."""
+        """Concatenate initial features and embeddings of the same steps, as tensors."""
         import torch
 
         if self.spatial is None:
@@ -120,7 +120,7 @@ class StepFeatures:
         return self.spatial.join(initial, embedded)
 
     def check_shared_weights(self) -> None:
-        """Raise ValueError if further steps have no weights of the graph convolution."""
+        """Raise ValueError if there are no graph-convolution weights for further steps."""
         if self.spatial is not None and self.spatial.gcmf.units[0].weight.shape[1] > 1:
             raise ValueError(
                 "partial_fit needs gcmf_weights='shared': the model was fitted with "
@@ -128,17 +128,17 @@ class StepFeatures:
             )
 
     def extend(self, before: StepCells, after: StepCells) -> Self:
-        """Learn of further cells and entities.
+        """Learn from further cells and entities.
 
         Parameters
         ----------
         before, after : StepCells
-            All cells of the steps that have further ones, without and with these.
+            All cells of the steps with further cells, without and with these.
         """
         return replace(self, nodes=self.nodes.extend(before, after))
 
     def initial(self, cells: StepCells, folds: np.ndarray) -> Sides:
-        """Describe the nodes of all steps of `fit` by the cells of each (F_0).
+        """Return the initial features of the nodes at all steps of `fit` (F_0).
 
         Returns
         -------
@@ -148,7 +148,7 @@ class StepFeatures:
         return without_folds(self.nodes.transform, cells, folds, self.n_folds)
 
     def of_steps(self, times: np.ndarray, cells: StepCells, folds: np.ndarray) -> TensorSides:
-        """Describe the nodes of some steps, known by `fit` or `extend`, as sequences hold them.
+        """Return the features of nodes at steps known from `fit` or `extend`, for sequences.
 
         Parameters
         ----------

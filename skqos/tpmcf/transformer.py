@@ -1,7 +1,7 @@
-"""The predictive transformer encoder (PTE) over a window of time steps, and recurrent stand-ins.
+"""The predictive transformer encoder (PTE) over a window of time steps, and recurrent encoders.
 
-Sequences have the shape (n_members, n, window, dim). Which of their steps are present, all members
-share: (n, window), False for padding, which comes first.
+Sequences have the shape (n_members, n, window, dim). A mask of shape (n, window), shared by all
+members, is False for padding, which precedes the other steps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skqos.members import ByteDropout, MemberLinear
 
 KERNEL_WIDTH = 3
-# Sequences share a product of matrices up to so many steps: smaller matrices cost more time each.
+# Number of steps up to which sequences share a matrix product, because small products are slow.
 STEPS_PER_PRODUCT = 16
 
 
@@ -25,7 +25,7 @@ def each_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention of each step of a window to all its steps, by several heads (eq. 8).
+    """Multi-head attention between the steps of a window (eq. 8).
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ class MultiHeadAttention(nn.Module):
         Tensor of the shape of `x`
         """
         _, n, window, dim = x.shape
-        # Not in evaluation: torch.export cannot trace it for any number of sequences.
+        # Only in training, because torch.export cannot trace it for any number of sequences.
         n_together = max(STEPS_PER_PRODUCT // window, 1) if self.training else 1
         n_missing = -n % n_together
-        # Sequences that share a product stand in a row, and do not attend to one another.
+        # Sequences that share a product are concatenated and do not attend to one another.
         rows = F.pad(x, (0, 0, 0, 0, 0, n_missing)).reshape(len(x), -1, n_together * window, dim)
         queries, keys, values = (part.flatten(0, 1) for part in self._heads(rows))
         mask = _attended(F.pad(present, (0, 0, 0, n_missing), value=True), n_together)
-        # Four axes, the members among the sequences: torch has a fused kernel for these.
+        # Members and sequences share an axis, because torch has a fused kernel for four axes.
         heads = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask.repeat(len(x), 1, 1, 1)
         )
@@ -75,7 +75,7 @@ class MultiHeadAttention(nn.Module):
         return joined.reshape(len(x), -1, window, dim)[:, :n]
 
     def weights(self, x: Tensor, present: Tensor) -> Tensor:
-        """Attention of each step (last axis but one) to each (last).
+        """Return the attention of each step (second last axis) to each step (last axis).
 
         Its shape is (n_members, n, n_heads, window, window).
         """
@@ -90,14 +90,14 @@ class MultiHeadAttention(nn.Module):
 
 
 def _attended(present: Tensor, n_together: int) -> Tensor:
-    """Tell which steps attend to which, several sequences in a row.
+    """Return which steps attend to which, for several concatenated sequences.
 
     Parameters
     ----------
     present : Tensor of bool of shape (n, window)
         False for padding.
     n_together : int
-        Number of sequences in a row; a divisor of n.
+        Number of concatenated sequences; a divisor of n.
 
     Returns
     -------
@@ -109,10 +109,10 @@ def _attended(present: Tensor, n_together: int) -> Tensor:
 
 
 class MemberConvolution(nn.Module):
-    """A convolution over three neighbours, 0 beyond the ends, of each member.
+    """A convolution over three neighbours for each member, with zero padding.
 
-    Its initial weights are those of ``torch.nn.Conv1d``. The neighbours side by side, multiplied
-    by one matrix a member, take less time than ``conv1d`` with a group a member.
+    It is initialised like ``torch.nn.Conv1d``. Multiplying the concatenated neighbours by one
+    matrix per member is faster than ``conv1d`` with one group per member.
 
     Parameters
     ----------
@@ -135,16 +135,16 @@ class MemberConvolution(nn.Module):
 
 
 class TimeConvolution(nn.Module):
-    """Two convolutions along time: over three steps, then over one (ours).
+    """Two convolutions along time: over three steps, then over one. They are not in the paper.
 
     Parameters
     ----------
     n_members : int
         Number of members.
     dim, n_filters : int
-        Width of a step, before and after as well as between.
+        Width of a step, and number of filters between the convolutions.
     dropout : float
-        Between the two.
+        Dropout rate between the convolutions.
     """
 
     def __init__(self, n_members: int, dim: int, n_filters: int, dropout: float) -> None:
@@ -159,7 +159,7 @@ class TimeConvolution(nn.Module):
 
 
 class FeatureConvolution(TimeConvolution):
-    """Two convolutions along the features, with the steps of the window as channels (the paper).
+    """Two convolutions along the features, with the steps as channels, as in the paper.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class FeatureConvolution(TimeConvolution):
     window, n_filters : int
         Steps of the window, and channels between the two convolutions.
     dropout : float
-        Between the two.
+        Dropout rate between the convolutions.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class FeatureConvolution(TimeConvolution):
 
 
 class MemberLayerNorm(nn.Module):
-    """Layer normalisation with a scale and a shift of each member.
+    """Layer normalisation with a scale and a shift for each member.
 
     Parameters
     ----------
@@ -207,9 +207,9 @@ class EncoderBlock(nn.Module):
     dim : int
         Width of a step.
     n_heads, head_dim : int
-        Of the attention.
+        Number and width of the attention heads.
     convolution : Module
-        From and to sequences.
+        Convolution of sequences.
     """
 
     def __init__(
@@ -251,20 +251,20 @@ class TransformerEncoder(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """A GRU or LSTM in the place of the transformer (table VII of the paper).
+    """A GRU or LSTM in place of the transformer (table VII of the paper).
 
-    Members run one after the other here: torch's recurrent layers take one set of weights.
+    Members are processed sequentially, because torch's recurrent layers have one set of weights.
 
     Parameters
     ----------
     n_members : int
         Number of members.
     kind : {"gru", "lstm"}
-        Which.
+        Kind of recurrent layer.
     dim : int
         Width of a step.
     n_layers : int
-        Layers in sequence.
+        Number of layers.
     """
 
     def __init__(self, n_members: int, kind: str, dim: int, n_layers: int) -> None:
@@ -276,7 +276,7 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Encode sequences, 0 where not present."""
-        # What is missing moves to the end, where it comes too late to change a state.
+        # Missing steps are moved to the end, where they do not affect the states.
         order = torch.argsort((~present).byte(), dim=1, stable=True)
         moved = _take_steps(x, order)
         states = torch.stack(
@@ -297,9 +297,9 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
     x : Tensor of shape (n_members, n, window, dim)
         Sequences, 0 where padded.
     present : Tensor of bool of shape (n, window)
-        False for padding; the last step is there.
+        False for padding; the last step is always present.
     how : {"max", "mean", "last"}
-        The largest value (the paper), the average, or the last step's.
+        Maximum (as in the paper), mean, or last step.
 
     Returns
     -------

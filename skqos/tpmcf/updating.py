@@ -1,4 +1,4 @@
-"""An update of TPMCF: further cells join the last steps, whose features are computed again."""
+"""Updates of TPMCF: further cells are added, and the features of their steps are recomputed."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepUpdate:
-    """What further rows add to the cells and to the features of steps.
+    """Further rows of an update, with the cells and features of their steps.
 
     Attributes
     ----------
     cells : RecentCells
-        The earlier cells that were not measured again, then the further ones.
+        Earlier cells that were not measured again, followed by the further ones.
     n_earlier : int
-        How many of them are earlier ones.
+        Number of earlier cells.
     features : StepFeatures
-        They know the further cells and entities.
+        Features that include the further cells and entities.
     times : ndarray of int64 of shape (n_steps,)
         All measured steps, ascending.
     touched : ndarray of int64 of shape (n_touched,)
-        The steps that have further cells, and of which all cells are known: new ones, and those of
-        late measurements.
+        Steps with further cells of which all cells are known: new steps, and steps of late
+        measurements.
     shape : tuple of int
         Number of users and of services.
     folds : ndarray of int64 of shape (n_cells,)
@@ -57,7 +57,7 @@ class StepUpdate:
         known_times: np.ndarray,
         rng: np.random.RandomState,
     ) -> Self:
-        """Join rows to the cells that were kept, and extend what was learnt from these."""
+        """Add rows to the kept cells, and extend the features."""
         later = RecentCells.of_rows(rows, rng)
         cells = earlier.joined(later, known_times)
         touched = np.intersect1d(later.whole, cells.whole)
@@ -77,7 +77,7 @@ class StepUpdate:
         return np.arange(self.n_earlier, len(self.cells))
 
     def replayed(self, n_cells: int, rng: np.random.RandomState) -> np.ndarray:
-        """Draw positions of earlier cells, of as few of the last steps as have so many."""
+        """Draw positions of earlier cells from the last steps that contain enough of them."""
         times = self.cells.times[: self.n_earlier]
         if len(times) > n_cells:
             first = np.sort(times)[len(times) - max(n_cells, 1)]
@@ -85,11 +85,11 @@ class StepUpdate:
         return np.arange(len(times))
 
     def describable(self, cells: np.ndarray) -> np.ndarray:
-        """Return the steps of cells of which all cells are known."""
+        """Return the steps of which all cells are known."""
         return np.intersect1d(self.cells.times[cells], self.cells.whole)
 
     def describe(self, times: np.ndarray) -> TensorSides:
-        """Return the features of some steps without the cells of each fold.
+        """Return the features of steps without the cells of each fold.
 
         They have the shape (n_members or 1, n_folds, n_steps, n, width).
         """
@@ -97,27 +97,27 @@ class StepUpdate:
         return self.features.of_steps(times, cells, self.folds[positions])
 
     def place(self, module: TPMCFModule | GCMF, times: np.ndarray, features: TensorSides) -> None:
-        """Give a network the steps and entities, and what it predicts touched steps from.
+        """Set the steps, the entities and the features of touched steps in a network.
 
         Parameters
         ----------
         module : TPMCFModule or GCMF
-            It is changed.
+            Network, which is modified.
         times : ndarray of int64 of shape (n_described,)
-            Described steps, the touched ones among them.
+            Steps with features, including the touched ones.
         features : sequence of Tensor of shape (n_members or 1, n_folds, n_described, n, width)
-            What `describe` tells of them.
+            Result of `describe` for these steps.
         """
         touched = np.isin(times, self.touched)
         averages = [side.mean(1)[:, touched] for side in features]
         module.place(self.times, self.positions(self.touched), averages)
 
     def positions(self, times: np.ndarray) -> np.ndarray:
-        """Return the places of steps among all."""
+        """Return the positions of steps among all steps."""
         return np.searchsorted(self.times, times)
 
     def inputs(self, cells: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what the network's ``forward`` takes of some cells."""
+        """Return the arguments of the network's ``forward`` for cells."""
         return {
             "users": self.cells.user_codes[cells].astype(np.int64),
             "services": self.cells.service_codes[cells].astype(np.int64),

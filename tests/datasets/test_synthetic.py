@@ -259,7 +259,10 @@ def test_the_daily_course_repeats_every_24_hours(irregular):
     ("params", "message"),
     [
         ({"start": "2026-05-01"}, "start='2026-05-01' needs n_time_steps"),
-        ({"n_time_steps": 3, "time_step": "1h"}, "time_step='1h' and irregular=False are about"),
+        (
+            {"n_time_steps": 3, "time_step": "1h"},
+            "time_step='1h' and irregular=False need time stamps",
+        ),
         ({"n_time_steps": 3, "irregular": True}, "give start, or leave them out"),
         ({**CALENDAR, "start": "noon?"}, "start: "),
         ({**CALENDAR, "start": "NaT"}, "start must be a time stamp; got 'NaT'"),

@@ -150,7 +150,7 @@ def test_a_target_that_is_observed_on_one_side_only_raises():
     pairs, y = _problem(n=1500)
     y = np.full_like(y, np.nan)
     y[3] = 1.0
-    with pytest.raises(ValueError, match=r"Intervals take a second training without .* Give more"):
+    with pytest.raises(ValueError, match=r"second training that holds out .* Give more"):
         _learn(pairs, y)
 
 

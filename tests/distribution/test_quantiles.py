@@ -64,15 +64,15 @@ def test_probability_grows_with_the_limit_also_where_quantiles_are_equal(seed):
 @pytest.mark.parametrize(
     ("quantiles", "error", "message"),
     [
-        (0.5, ValueError, "quantiles must be a list of one level or more"),
-        ([], ValueError, "quantiles must be a list of one level or more"),
-        ([[0.5]], ValueError, "quantiles must be a list of one level or more"),
-        ([0.5, 0.995], ValueError, r"quantiles must lie between 0\.01 and 0\.99"),
-        ([np.nan], ValueError, r"quantiles must lie between 0\.01 and 0\.99"),
-        ([5, 95], ValueError, r"quantiles must lie between 0\.01 and 0\.99"),
-        (["a"], TypeError, "quantiles must hold numbers"),
-        ([True], TypeError, "quantiles must hold numbers"),
-        ("median", ValueError, "quantiles must be a list of one level or more"),
+        (0.5, ValueError, "quantiles must be a list of one or more levels"),
+        ([], ValueError, "quantiles must be a list of one or more levels"),
+        ([[0.5]], ValueError, "quantiles must be a list of one or more levels"),
+        ([0.5, 0.995], ValueError, r"quantiles must be between 0\.01 and 0\.99"),
+        ([np.nan], ValueError, r"quantiles must be between 0\.01 and 0\.99"),
+        ([5, 95], ValueError, r"quantiles must be between 0\.01 and 0\.99"),
+        (["a"], TypeError, "quantiles must contain numbers"),
+        ([True], TypeError, "quantiles must contain numbers"),
+        ("median", ValueError, "quantiles must be a list of one or more levels"),
     ],
 )
 def test_bad_levels(quantiles, error, message):

@@ -319,7 +319,7 @@ def test_bad_parameters_raise(params, message):
 
 def test_bad_records_raise():
     states = RegionalLatentStates(2)
-    with pytest.raises(ValueError, match=r"qos must be positive.*found 0\.0\. Shift it"):
+    with pytest.raises(ValueError, match=r"qos must be positive.*found 0\.0\. Add an offset"):
         states.fit([0, 1], [0, 1], [1.0, 0.0])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         states.fit([0, 1], [0], [1.0, 2.0])

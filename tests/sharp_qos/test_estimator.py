@@ -15,11 +15,13 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 from skqos import SharpQoSRegressor
+from skqos._parameters import warn_of_unused_parameters
 from skqos.base import BaseQoSRegressor
 from skqos.datasets import make_qos
+from skqos.exceptions import UnusedParameterWarning
 from skqos.metrics import nan_mean_absolute_error, neg_nan_mae_scorer
 from skqos.preprocessing import ContextJoiner
-from skqos.sharp_qos.hyperbolic import RiemannianAdamW
+from skqos.sharp_qos.hyperbolic import PoincareBall, RiemannianAdamW
 from tests.common import CONTRACTS
 
 CONTRACT = next(c for c in CONTRACTS if c.estimator_class is SharpQoSRegressor)
@@ -291,7 +293,7 @@ def test_cross_validation_with_gaps(joint):
 
 
 def is_point(parameter):
-    return isinstance(parameter, geoopt.ManifoldParameter)
+    return hasattr(parameter, "is_on_ball")
 
 
 def n_points(module):
@@ -303,10 +305,33 @@ ABLATIONS = {
     "hygcn": ({"convolution": "hygcn"}, lambda m: n_points(m.graphs) == 4),
     "gcn": ({"convolution": "gcn"}, lambda m: n_points(m) == 0 and len(m.graphs[0].layers) == 2),
     "none": ({"convolution": "none"}, lambda m: m.graphs[0].out_dim == 3),
+    "valued edges": (
+        {
+            "edge_values": "quantile",
+            "edge_dropout": 0.5,
+            "normalization": "row",
+            "side_scales": True,
+        },
+        # Four types and own features, and four types of either hyperedge.
+        lambda m: len(m.graphs[0].layers[0].linear.weight) == 5 + 2 * 4,
+    ),
+    "context in the ball": (
+        {"convolution": "none", "context_convolution": "hygcn"},
+        lambda m: n_points(m.context) == 1 and n_points(m.graphs) == 0,
+    ),
     "merged": ({"context_graphs": "merged"}, lambda m: len(m.context.graphs) == 1),
-    "no SNR": ({"routing": False}, lambda m: list(m.gate_probabilities()) == ["cross_snr"]),
-    "no Cross-SNR": ({"cross_routing": False}, lambda m: list(m.gate_probabilities()) == ["snr"]),
-    "neither": ({"routing": False, "cross_routing": False}, lambda m: not m.active_shares()),
+    "no SNR": (
+        {"routing": False, "n_blocks": 4},
+        lambda m: list(m.gate_probabilities()) == ["cross_snr"],
+    ),
+    "no Cross-SNR": (
+        {"cross_routing": False, "n_cross_blocks": 4},
+        lambda m: list(m.gate_probabilities()) == ["snr"],
+    ),
+    "neither": (
+        {"routing": False, "cross_routing": False, "n_blocks": 4, "n_cross_blocks": 4},
+        lambda m: not m.active_shares(),
+    ),
     "dwa": ({"task_weighting": "dwa"}, None),
     "uncertainty": ({"task_weighting": "uncertainty"}, None),
     "equal": ({"task_weighting": "equal"}, None),
@@ -387,7 +412,7 @@ def test_features_of_nodes_and_categories_are_trained_on_or_not(joint, joined, f
 @pytest.mark.parametrize("learn", [True, False])
 def test_the_curvature_is_learnt_or_not(joint, joined, learn):
     model = make(learn_curvature=learn, curvature=2.0, callbacks=[Watch()]).fit(joined, joint.y)
-    balls = [part for part in model.module_.modules() if isinstance(part, geoopt.PoincareBall)]
+    balls = [part for part in model.module_.modules() if isinstance(part, PoincareBall)]
     assert len(balls) == 1, "all layers share one"
     change = abs(balls[0].c.item() - 2.0)
     assert 1e-4 < change < 1 if learn else change < 1e-6
@@ -440,6 +465,44 @@ def test_without_disjoint_supervision_no_edges_are_left_out(joint, monkeypatch, 
     make(**ONE_EPOCH, **params).fit(joint.X, joint.y)
     assert seen
     assert all(inputs.keys() == {"users", "services"} for inputs in seen)
+
+
+@pytest.mark.parametrize("convolution", ["hhgcn", "hygcn", "gcn", "none"])
+def test_the_convolution_of_context_does_not_depend_on_that_of_qos(joint, joined, convolution):
+    model = make(**ONE_EPOCH, convolution=convolution).fit(joined, joint.y)
+    assert n_points(model.module_.context) == 0
+    assert (model.module_.graphs[0].graph is None) == (convolution == "none")
+
+
+def test_edges_with_values_need_disjoint_supervision(joint):
+    model = make(edge_values="quantile", disjoint_supervision=False)
+    with pytest.raises(ValueError, match="edge_values='quantile' needs disjoint_supervision=True"):
+        model.fit(joint.X, joint.y)
+    make(**ONE_EPOCH, convolution="none", edge_values="binary", disjoint_supervision=True).fit(
+        joint.X, joint.y
+    )
+
+
+def test_the_value_of_an_edge_is_the_weighted_mean_of_its_rows():
+    X = [[1, 1], [1, 1], [1, 2], [2, 1], [2, 2]]
+    y = [1.0, 4.0, 2.0, 3.0, 5.0]
+    model = make(**ONE_EPOCH, edge_values="quantile", target_transform=None)
+    model.fit(X, y, sample_weight=[2, 1, 1, 1, 1])
+    assert_allclose(model.module_.graphs[0].graph.values, [2.0, 2.0, 3.0, 5.0])
+    # What is measured again replaces what was known.
+    model.partial_fit([[1, 1], [3, 2]], [7.0, 6.0])
+    assert_allclose(model.module_.graphs[0].graph.values, [7.0, 2.0, 3.0, 5.0, 6.0])
+
+
+def test_parameters_of_graphs_warn_where_there_is_none():
+    model = SharpQoSRegressor(n_layers=3, edge_dropout=0.5, curvature=2.0)
+    with pytest.warns(UnusedParameterWarning) as caught:
+        warn_of_unused_parameters(model, stacklevel=1)
+    assert [str(one.message).split("=")[0] for one in caught] == [
+        "edge_dropout",
+        "n_layers",
+        "curvature",
+    ]
 
 
 def test_paper_params_are_parameters_of_their_own_values():

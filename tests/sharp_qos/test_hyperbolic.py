@@ -7,7 +7,6 @@ import geoopt
 import numpy as np
 import pytest
 import torch
-from geoopt import PoincareBall
 from numpy.testing import assert_allclose
 from torch import nn
 
@@ -18,7 +17,9 @@ from skqos.sharp_qos.hyperbolic import (
     GraphConvolution,
     HypergraphConvolution,
     PartLinear,
+    PoincareBall,
     RiemannianAdamW,
+    SideScales,
     mobius_translate,
     soft_limit,
 )
@@ -75,7 +76,8 @@ def tangents(n, dim, c, seed=0, longest=1.5):
 
 
 def make_ball(c, learnable=False):
-    return PoincareBall(torch.tensor(c, dtype=torch.float64), learnable=learnable)
+    """Return geoopt's ball."""
+    return geoopt.PoincareBall(torch.tensor(c, dtype=torch.float64), learnable=learnable)
 
 
 # --- geoopt -------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def linear_layer(n_members, in_dim, out_dim, ball):
 
 def make_layer(kind, c, n_members=1, **ball):
     """Return a layer in float64 whose biases are not at the origin; Euclidean without c."""
-    layer = kind(n_members, IN, OUT, None if c is None else make_ball(c, **ball)).double()
+    layer = kind(n_members, IN, OUT, None if c is None else PoincareBall(c, **ball)).double()
     with torch.no_grad():
         for linear in linears(layer):
             points = linear.bias.view(-1, OUT)
@@ -177,7 +179,7 @@ def test_linear_layer_by_way_of_geoopt(c):
 
 @pytest.mark.parametrize("c", [None, 0.1, 1.0])
 def test_every_part_and_member_has_weights_of_its_own(c):
-    ball = None if c is None else make_ball(c)
+    ball = None if c is None else PoincareBall(c)
     layer = make_layer(lambda *shape: PartLinear(3, *shape[:-1], ball), c, n_members=2)
     parts = [[tangents(n, IN, c or 1, seed=n + k) for k in range(2)] for n in (4, 2, 5)]
     found = layer([torch.tensor(fold(members)) for members in parts]).detach()
@@ -190,7 +192,7 @@ def test_every_part_and_member_has_weights_of_its_own(c):
 
 @pytest.mark.parametrize("c", [None, 1.0])
 def test_weights_start_as_they_do_elsewhere(c):
-    linear = PartLinear(2, 3, 100, 50, None if c is None else make_ball(c))
+    linear = PartLinear(2, 3, 100, 50, None if c is None else PoincareBall(c))
     largest = 0.1 if c is None else np.sqrt(2 * 6 / 150)
     assert linear.weight.abs().max().item() == pytest.approx(largest, rel=1e-3)
     assert linear.bias.abs().max().item() == pytest.approx(0.1 if c is None else 0, rel=0.02)
@@ -418,7 +420,7 @@ def test_gradients_at_zero_are_finite_and_those_of_the_identity(dtype, c):
 def test_opposite_vectors_cancel_with_finite_gradients(dtype, c):
     """The sum is the origin, whose length has no slope."""
     v = torch.full((1, OUT), 0.3, dtype=dtype, requires_grad=True)
-    ball = PoincareBall(torch.tensor(c, dtype=dtype))
+    ball = geoopt.PoincareBall(torch.tensor(c, dtype=dtype))
     bias = (-ball.expmap0(v[0].detach())).requires_grad_()
     found = mobius_translate(v, bias, ball.c)
     found.sum().backward()
@@ -442,7 +444,7 @@ def test_a_tangent_vector_of_norm_10_has_a_slope_along_its_radius(dtype, c):
 @pytest.mark.parametrize("norm", [1e-30, 1e-12, 1e-3, 10.0, 1e4])
 def test_translations_are_finite_and_not_dead_at_any_length(c, norm):
     v = vectors_of_norm(norm, dim=OUT).requires_grad_()
-    ball = PoincareBall(c)
+    ball = geoopt.PoincareBall(c)
     bias = ball.expmap0(vectors_of_norm(1.0, 1, OUT)[0]).requires_grad_()
     found = mobius_translate(v, bias, ball.c)
     found.sum().backward()
@@ -573,14 +575,16 @@ def test_points_of_the_manifold_go_to_geoopt_and_nothing_else():
     euclidean, riemannian = optimizer.parts
     assert type(euclidean) is torch.optim.AdamW
     assert type(riemannian) is geoopt.optim.RiemannianAdam
-    points = {id(linear.bias) for linear in linears(layer)}
-    assert {id(p) for g in riemannian.param_groups for p in g["params"]} == points
-    others = {id(p) for g in euclidean.param_groups for p in g["params"]}
-    assert others == {id(p) for p in layer.parameters()} - points
+    points = {linear.bias.data_ptr() for linear in linears(layer)}
+    assert {p.data_ptr() for g in riemannian.param_groups for p in g["params"]} == points
+    others = {p.data_ptr() for g in euclidean.param_groups for p in g["params"]}
+    assert others == {p.data_ptr() for p in layer.parameters()} - points
 
 
 def test_the_euclidean_optimiser_can_be_chosen():
-    optimizer = make_optimizer(linear_layer(1, IN, OUT, PoincareBall()), euclidean=torch.optim.Adam)
+    optimizer = make_optimizer(
+        linear_layer(1, IN, OUT, PoincareBall(1.0)), euclidean=torch.optim.Adam
+    )
     assert type(optimizer.parts[0]) is torch.optim.Adam
 
 
@@ -621,8 +625,8 @@ def test_points_move_along_the_manifold():
 
 
 def test_stacked_points_move_as_each_would_alone():
-    stacked = PartLinear(3, 2, IN, OUT, make_ball(0.7)).double()
-    alone = [PartLinear(1, 1, IN, OUT, make_ball(0.7)).double() for _ in range(6)]
+    stacked = PartLinear(3, 2, IN, OUT, PoincareBall(0.7)).double()
+    alone = [PartLinear(1, 1, IN, OUT, PoincareBall(0.7)).double() for _ in range(6)]
     points = np.array([exp0(row, 0.7) for row in tangents(6, OUT, 0.7)])
     gradients = np.random.default_rng(0).normal(size=(4, 6, OUT))
     layers = [stacked, *alone]
@@ -643,13 +647,13 @@ def test_stacked_points_move_as_each_would_alone():
 
 
 def test_a_step_returns_the_loss_of_its_closure():
-    layer = linear_layer(1, IN, OUT, PoincareBall())
+    layer = linear_layer(1, IN, OUT, PoincareBall(1.0))
     set_gradients(layer)
     assert make_optimizer(layer).step(lambda: 1.5) == 1.5
 
 
 def test_zero_grad_reaches_both_parts():
-    layer = linear_layer(1, IN, OUT, PoincareBall())
+    layer = linear_layer(1, IN, OUT, PoincareBall(1.0))
     set_gradients(layer)
     make_optimizer(layer).zero_grad()
     assert layer.weight.grad is None
@@ -657,7 +661,7 @@ def test_zero_grad_reaches_both_parts():
 
 
 def test_a_schedule_changes_the_learning_rate_of_both_parts():
-    layer = linear_layer(1, IN, OUT, PoincareBall())
+    layer = linear_layer(1, IN, OUT, PoincareBall(1.0))
     optimizer = make_optimizer(layer, lr=1.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
     rates = []
@@ -685,6 +689,21 @@ def test_a_learning_rate_of_0_moves_nothing():
         assert_allclose(value, before[name], rtol=1e-12, atol=1e-15)
 
 
+def test_our_ball_has_the_curvature_of_geoopts():
+    for c in (0.001, 0.7, 50.0):
+        assert PoincareBall(c).c.item() == pytest.approx(geoopt.PoincareBall(c).c.item(), rel=1e-4)
+        assert PoincareBall(c).c.item() == pytest.approx(c, rel=1e-4)
+
+
+def test_side_scales_multiply_the_sides_of_each_member():
+    scales = SideScales(2)
+    with torch.no_grad():
+        scales.factors.copy_(torch.tensor([[2.0, 3.0], [5.0, 7.0]]))
+    x = np.arange(12.0).reshape(3, 4)
+    expected = x * np.array([[2, 2, 3, 3], [5, 5, 7, 7], [5, 5, 7, 7]])
+    assert_allclose(scales(torch.tensor(x), (1, 2)).detach(), expected)
+
+
 # --- Copies -------------------------------------------------------------------------------------
 
 
@@ -702,9 +721,12 @@ class TestCopies:
     def test_keep_points_on_the_ball_of_the_copy(self, duplicate):
         copied = duplicate(make_layer(HypergraphConvolution, 0.7, learnable=True))
         for linear in linears(copied):
-            assert isinstance(linear.bias, geoopt.ManifoldParameter)
-            assert linear.bias.manifold is linear.ball
+            assert linear.bias.is_on_ball
             assert linear.ball is copied.linear.ball
+        optimizer = make_optimizer(copied)
+        assert optimizer.points == [linear.bias for linear in linears(copied)]
+        (twin,) = optimizer.parts[1].param_groups[0]["params"]
+        assert twin.manifold.isp_c is copied.linear.ball.isp_c
 
     def test_can_be_trained(self, duplicate):
         layer = make_layer(linear_layer, 0.7)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos.entities import UNKNOWN, EntityTable
 from skqos.graphs import BipartiteGraph
 from skqos.prediction import encode
 from skqos.sharp_qos import module as sharp_qos_module
 from skqos.sharp_qos.context import ContextColumn
-from skqos.sharp_qos.hyperbolic import make_ball, mobius_translate
+from skqos.sharp_qos.hyperbolic import PoincareBall, mobius_translate
 from skqos.sharp_qos.module import (
     FEATURE_STD,
     ContextConvolution,
@@ -73,7 +73,7 @@ def make_context(graphs, n_layers=2, curvature=1.0, n_members=1):
         n_members=n_members,
         dim=DIM,
         n_layers=n_layers,
-        ball=None if curvature is None else make_ball(curvature, False),
+        ball=None if curvature is None else PoincareBall(curvature),
         fine_tune=True,
     )
     with torch.no_grad():
@@ -95,10 +95,15 @@ PAIRS = [
 def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **params):
     """Return a module in evaluation mode, the same weights for the same shapes; no dropout."""
     torch.manual_seed(0)
-    ball = make_ball(1.0, False) if convolution in ("hhgcn", "hygcn") else None
+    ball = PoincareBall(1.0) if convolution in ("hhgcn", "hygcn") else None
     graphs = [
         QoSGraph(
-            BipartiteGraph(*np.array(cells).T, N_USERS, N_SERVICES),
+            BipartiteGraph(
+                *np.array(cells).T,
+                N_USERS,
+                N_SERVICES,
+                values=params["values"][task] if "values" in params else None,
+            ),
             np.random.default_rng(task).random((N_USERS + N_SERVICES, FACTORS)),
             n_members=n_members,
             dim=DIM,
@@ -106,6 +111,9 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
             convolution=convolution,
             ball=ball,
             dropout=params.get("feature_dropout", 0.0),
+            edge_dropout=params.get("edge_dropout", 0.0),
+            side_scales=params.get("side_scales", False),
+            newcomer_share=0.0,
             fine_tune=True,
         )
         for task, cells in enumerate(pairs)
@@ -244,6 +252,21 @@ def test_supervising_edges_might_as_well_not_be_there(convolution):
     assert np.abs(found - with_all_edges).max(axis=0).min() > 1e-3
 
 
+@pytest.mark.parametrize("convolution", ["hhgcn", "hygcn", "gcn"])
+def test_predictions_do_not_see_the_values_of_their_own_edges(convolution):
+    users, services, edges = held_out_edges()
+    values = [np.linspace(0, 1, len(cells)) for cells in PAIRS]
+    others = [of_task.copy() for of_task in values]
+    for task, of_task in enumerate(others):
+        of_task[edges[edges[:, task] >= 0, task]] = [9.0, -9.0]
+    found, expected = (make_module(convolution=convolution, values=v) for v in (others, values))
+    assert_array_equal(
+        predict(found, users, services, edges), predict(expected, users, services, edges)
+    )
+    # Where all edges carry messages, values matter.
+    assert (predict(found, users, services) != predict(expected, users, services)).any()
+
+
 def test_edges_are_held_out_of_the_graph_of_their_own_task_alone():
     module = train_without_chance(make_module(cross_routing=False))
     users, services, edges = held_out_edges()
@@ -372,7 +395,9 @@ def test_a_known_service_without_edges_in_a_task_is_predicted_from_the_average()
     assert_allclose(after[0], before[0], **SINGLE)
 
 
-def make_gcn(bipartite, features, n_members=1, fine_tune=True):
+def make_gcn(
+    bipartite, features, n_members=1, fine_tune=True, side_scales=False, newcomer_share=0.0
+):
     return QoSGraph(
         bipartite,
         features,
@@ -382,8 +407,46 @@ def make_gcn(bipartite, features, n_members=1, fine_tune=True):
         convolution="gcn",
         ball=None,
         dropout=0.0,
+        edge_dropout=0.0,
+        side_scales=side_scales,
+        newcomer_share=newcomer_share,
         fine_tune=fine_tune,
     )
+
+
+def test_learnt_factors_scale_what_either_side_receives():
+    bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
+    features = np.random.default_rng(0).random((N_USERS + N_SERVICES, FACTORS))
+    graph = make_gcn(bipartite, features, side_scales=True)
+    before = graph()[-1]
+    with torch.no_grad():
+        graph.layers[0].scales.factors.copy_(torch.tensor([[2.0], [3.0]]))
+    expected = torch.cat([2 * before[:N_USERS], 3 * before[N_USERS:]])
+    assert_allclose(numpy(graph()[-1]), numpy(expected), **SINGLE)
+
+
+def test_newcomers_of_a_step_send_and_receive_with_average_features():
+    bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
+    features = np.random.default_rng(0).random((N_USERS + N_SERVICES, FACTORS))
+    graph = make_gcn(bipartite, features, newcomer_share=1.0).train()
+    x, found = graph()
+    sides = zip(x.split([N_USERS, N_SERVICES]), bipartite.connected(), strict=True)
+    averages = [side[mask[:, 0]].mean(0).expand(len(side), -1) for side, mask in sides]
+    expected = graph.layers[0](torch.cat(averages), bipartite())
+    assert_allclose(numpy(found), numpy(expected), **SINGLE)
+    assert_allclose(numpy(x), numpy(graph.features), **SINGLE)
+
+
+def test_a_graph_that_nothing_convolves_is_not_kept():
+    module = make_module(convolution="none")
+    assert all(graph.graph is None for graph in module.graphs)
+    new = BipartiteGraph(np.array([1]), np.array([N_SERVICES]), N_USERS, N_SERVICES + 1)
+    graph = module.graphs[0]
+    before = graph.services_connected.clone()
+    graph.grow(new)
+    assert graph.graph is None
+    assert torch.equal(graph.services_connected[:-1], before)
+    assert graph.services_connected[-1]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

@@ -348,8 +348,8 @@ def test_the_published_model_has_the_published_sizes():
         assert block.convolution.second.weight.shape == (1, 4, 8)
     assert len(module.layers) == 2
     # Nothing that is ours takes part.
-    assert module.vectors is None
-    assert module.step_vectors is None
+    assert module.entities is None
+    assert module.position_embeddings is module.calendar is None
     assert module.layers[0].weight.shape[1] == 256
     assert model.net_.optimizer is torch.optim.AdamW
 

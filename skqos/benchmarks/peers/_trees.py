@@ -12,11 +12,35 @@ from skqos.benchmarks.peers._encoding import OutOfFoldMeans, import_peer, take_c
 
 
 class LightGBM(RegressorMixin, BaseEstimator):
-    """LightGBM; ids are positions in the tables, one table a column.
+    """LightGBM with absolute error, on codes of the context and target means of groups.
 
-    A row has the codes of its context as categories, and for each of `groups` (the user, the
-    service) how many training values there are and what they are on average, out-of-fold in
-    training.
+    The means of a training row are out-of-fold: they leave out the fold of the row.
+
+    Parameters
+    ----------
+    tables : sequence of ndarray of shape (n_ids, n_codes)
+        Codes by id, a table for each column of X. Ids are positions in the tables.
+
+    log : bool
+        Whether to fit log(1 + y).
+
+    seed : int
+        Seed of the folds and of the trees.
+
+    groups : sequence of tuple of int, default=((0,), (1,))
+        Columns of X whose combinations have a mean and a count each.
+
+    n_folds : int, default=5
+        Number of folds.
+
+    n_trees, n_leaves : int, default=500 and 63
+        Number of trees, and of the leaves of each.
+
+    learning_rate : float, default=0.05
+        Learning rate.
+
+    n_threads : int, default=1
+        Number of threads.
     """
 
     def __init__(
