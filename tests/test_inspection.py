@@ -1014,7 +1014,7 @@ def search(static):
     ("display", "params"),
     [
         (GroupErrorDisplay, {"user_groups": "user_country", "min_rows": 1}),
-        (IntervalCoverageDisplay, {"groups": "user_country"}),
+        (IntervalCoverageDisplay, {"groups": "user"}),
         (PredictionIntervalDisplay, {}),
         (ProbabilityCalibrationDisplay, {"limit": 0.5}),
     ],
