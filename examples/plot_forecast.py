@@ -112,13 +112,11 @@ print(pd.Series(regret).round(3).to_string())
 # ----------
 # The forecasts of the model have a lower error than both baselines, and the services chosen by them
 # are closer to the fastest ones. A pair without a recent measurement has nothing that a baseline of
-# the pair can use, but its user and its service were measured with others. The picture shows a pair
-# whose response time varies from day to day; the grey day is the forecast. When that day has been
-# measured, update or fit the model again, because nearer days are forecast better.
+# the pair can use, but its user and its service were measured with others. The picture shows the
+# pair that was measured most often; the grey day is the forecast. When that day has been measured,
+# update the model or fit it again, because nearer days are forecast better.
 
-
-counts = past.groupby(["user", "service"])["rt"].agg(["size", "std"])
-pair = counts[counts["size"] >= 4]["std"].idxmax()
+pair = past.groupby(["user", "service"]).size().idxmax()
 course = past.set_index(["user", "service"]).loc[[pair]]
 days = pd.date_range(past["time"].min().normalize(), tomorrow, freq="D") + pd.Timedelta("12h")
 wanted = pd.DataFrame({"user": pair[0], "service": pair[1], "time": days})
