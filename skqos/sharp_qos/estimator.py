@@ -333,7 +333,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         random state of torch.
 
     verbose : int, default=0
-        If 1, `fit` reports its progress on the standard error stream.
+        If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
+        for their level, INFO, and otherwise on the standard error stream.
 
         There is one line per training stage, with the epoch, the losses and the time left.
 
@@ -382,6 +383,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X seen in `fit`. Defined only if all names are strings.
+
+    target_names_in_ : ndarray of shape (n_targets,)
+        Names of the columns of y seen in `fit`. Defined only if y was a DataFrame whose column
+        names are all strings.
 
     PAPER_PARAMS : dict
         Published settings [1]_, as keyword arguments of the estimator.
