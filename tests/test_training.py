@@ -857,7 +857,8 @@ class Waits(TorchDispatchMode):
         is_mask = name == "index" and any(
             part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]
         )
-        if name in self.NAMES or is_mask:
+        has_size = (kwargs or {}).get("output_size") is not None
+        if (name in self.NAMES and not has_size) or is_mask:
             self.found.add(name)
         return function(*args, **(kwargs or {}))
 
