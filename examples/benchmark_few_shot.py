@@ -26,14 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import Split, cpu_timed, join
-from _report import markdown
-from _runs import append_rows, in_own_process, open_results, read_rows
 from _static_models import r2sl, sa_moe, sharp_qos, uipcc
-from benchmark_static import read_split
 from sklearn.pipeline import Pipeline
 
 from skqos.baselines import MedianRegressor
+from skqos.benchmarks import Split
+from skqos.benchmarks.fits import cpu_timed, join
+from skqos.benchmarks.markdown import markdown
+from skqos.benchmarks.runs import append_rows, in_own_process, open_results, read_rows
+from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import load_wsdream
 
 QOS = ("rt", "tp")

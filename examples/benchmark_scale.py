@@ -2,13 +2,15 @@
 
     python examples/benchmark_scale.py [--times 1 3] [--models R2SLRegressor] [--steps 100]
     python examples/benchmark_scale.py --parts 10 [--rows 1000000]
+    torchrun --standalone --nproc-per-node 2 examples/benchmark_scale.py --inside --batch-size 1024
 
 Users, services and so rows are made up (`make_qos`): at 10 times both sides of data set 1 there are
 3,390 users, 58,250 services and 5 million rows. Each fit is measured in a process of its own. A
 stage has one epoch of some steps: further ones would repeat them. Times are CPU seconds.
 
 With `--parts` the rows are read from parquet files, a part at a time, by `partial_fit`, and the
-error is told beside that of one fit to all rows.
+error is told beside that of one fit to all rows. With `--inside` the first model and size are
+measured in this process, as processes that share a fit need it.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import cpu_timed, peak_memory
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 import skqos
+from skqos.benchmarks.fits import cpu_timed, peak_memory
 from skqos.datasets import make_qos
 from skqos.metrics import nan_mean_absolute_error
 from skqos.preprocessing import ContextJoiner
@@ -41,6 +43,7 @@ MODELS = ("SAMoERegressor", "R2SLRegressor", "SharpQoSRegressor", "TPMCFRegresso
 N_USERS, N_SERVICES, DENSITY = 339, 5825, 0.025
 N_TIME_STEPS = 8
 PREDICTED = 200_000
+N_TEST = 50_000
 
 
 class FirstBatches(ShuffledBatches):
@@ -78,7 +81,9 @@ def make_rows(name: str, times: float) -> Any:
     return make_qos(*size, density=DENSITY, random_state=0)
 
 
-def measure(name: str, times: float, n_steps: int) -> dict[str, float]:
+def measure(
+    name: str, times: float, n_steps: int, batch_size: int | None = None
+) -> dict[str, float]:
     """Fit some steps with context, and predict."""
     torch.set_num_threads(1)
     data = make_rows(name, times)
@@ -86,6 +91,7 @@ def measure(name: str, times: float, n_steps: int) -> dict[str, float]:
     FirstBatches.n_batches = n_steps
     epochs = {"max_epochs": 1} | ({"first_stage_epochs": 1} if name == "SAMoERegressor" else {})
     params = {"callbacks": [StepTimes()], "random_state": 0, "device": "cpu"}
+    params |= {} if batch_size is None else {"batch_size": batch_size}
     model = getattr(skqos, name)(**epochs, **params)
     pipeline = make_pipeline(ContextJoiner(data.users, data.services), model)
     StepTimes.found.clear()
@@ -132,9 +138,10 @@ def read_parts(folder: Path) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
 def compare_parts(name: str, n_rows: int, n_parts: int) -> dict[str, float]:
     """Fit rows part by part, and all at once; tell the errors, as multiples of the latter too."""
     torch.set_num_threads(1)
-    data = make_qos(N_USERS, N_SERVICES, density=0.6, random_state=0)
+    density = min(1.0, (n_rows + N_TEST) / (N_USERS * N_SERVICES))
+    data = make_qos(N_USERS, N_SERVICES, density=density, random_state=0)
     order = np.random.default_rng(0).permutation(len(data.y))
-    train, test = order[:n_rows], order[n_rows:][:100_000]
+    train, test = order[:n_rows], order[n_rows:][:N_TEST]
     X_test = pd.DataFrame(data.X[test], columns=["user", "service"])
     y_test = data.y[test]
     found = {}
@@ -159,10 +166,11 @@ def main(argv: list[str] | None = None) -> list[dict[str, float]]:
     parser.add_argument("--steps", type=int, default=100, help="most steps of each stage")
     parser.add_argument("--parts", type=int, help="compare so many parts with one fit")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of all parts together")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--batch-size", type=int, help="rows per step, with --inside")
+    parser.add_argument("--inside", action="store_true", help="measure in this process")
     args = parser.parse_args(argv)
     if args.inside:
-        print(json.dumps(measure(args.models[0], args.times[0], args.steps)))
+        print(json.dumps(measure(args.models[0], args.times[0], args.steps, args.batch_size)))
         return []
     results = []
     for name in args.models:

@@ -11,8 +11,11 @@ choose a service for each user.
     python examples/plot_forecast.py
 """
 
-# %% A log ----- The data is synthetic: response times of two weeks and of the following day. The
-# load of each region and the response time of each pair change from day to day.
+# %%
+# A log
+# -----
+# The data is synthetic: response times of two weeks and of the following day. The load of each
+# region and the response time of each pair change from day to day.
 
 from __future__ import annotations
 
@@ -73,7 +76,8 @@ model = make_pipeline(
 model.fit(past[columns], past["rt"])
 forecasts = {"TPMCFRegressor": model.predict(future[columns])}
 
-# %% The baselines are the median of all earlier measurements of the pair, and its last measurement.
+# %%
+# The baselines are the median of all earlier measurements of the pair, and its last measurement.
 # For a pair without measurements, they are the median of the service.
 
 median = MedianRegressor(by="pair").fit(past[["user", "service"]], past["rt"])
@@ -88,9 +92,11 @@ errors = pd.Series({name: np.abs(y - future["rt"]).mean() for name, y in forecas
 print("mean absolute error, s")
 print(errors.round(3).to_string())
 
-# %% Choose for tomorrow ------------------- Each user chooses the service with the lowest forecast
-# among those that it will use tomorrow. The regret is the difference between the response times of
-# this service and of the fastest one.
+# %%
+# Choose for tomorrow
+# -------------------
+# Each user chooses the service with the lowest forecast among those that it will use tomorrow. The
+# regret is the difference between the response times of this service and of the fastest one.
 
 future = future.assign(**{name: np.asarray(y) for name, y in forecasts.items()})
 fastest = future.groupby("user")["rt"].min()

@@ -8,6 +8,7 @@ support.
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ class Processes:
         if not distributed.is_available():
             return cls()
         if not distributed.is_initialized():
-            if not all(name in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
+            if not _is_launched():
                 return cls()
             with _answers():
                 distributed.init_process_group("gloo", timeout=TIMEOUT)
@@ -112,14 +113,19 @@ class Processes:
         """Replace gradients by their averages over all processes."""
         if self.size == 1:
             return
-        self._average([values.grad for values in parameters if values.grad is not None])
+        trained = [values for values in parameters if values.grad is not None]
+        averages = self._averages([values.grad for values in trained])
+        for values, average in zip(trained, averages, strict=True):
+            values.grad = average
 
     def average_statistics(self, module: nn.Module) -> None:
         """Replace the statistics of batch normalisation by their averages over all processes."""
         if self.size == 1:
             return
         norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
-        self._average([x for norm in norms for x in (norm.running_mean, norm.running_var)])
+        statistics = [x for norm in norms for x in (norm.running_mean, norm.running_var)]
+        for values, average in zip(statistics, self._averages(statistics), strict=True):
+            values.copy_(average)
 
     def agree(self, value: float) -> float:
         """Return the value of the first process."""
@@ -135,16 +141,15 @@ class Processes:
         with _answers():
             distributed.all_reduce(values)
 
-    def _average(self, tensors: list[Tensor]) -> None:
-        """Average tensors together, in place."""
+    def _averages(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Average tensors over all processes, in one go; the results share memory."""
         if not tensors:
-            return
+            return []
         flat = torch.cat([values.flatten() for values in tensors])
         self.add(flat)
         flat /= self.size
         parts = flat.split([values.numel() for values in tensors])
-        for values, part in zip(tensors, parts, strict=True):
-            values.copy_(part.view_as(values))
+        return [part.view_as(values) for values, part in zip(tensors, parts, strict=True)]
 
 
 class _Gather(torch.autograd.Function):
@@ -166,6 +171,14 @@ class _Gather(torch.autograd.Function):
         """Return the gradient of the own part."""
         own = gradient.narrow(ctx.axis, ctx.processes.rank * ctx.n_own, ctx.n_own)
         return ctx.processes.size * own, None, None
+
+
+def _is_launched() -> bool:
+    """Return whether a launcher started this process together with others."""
+    # Workers, as of joblib, inherit the variables of the process that they work for.
+    is_worker = multiprocessing.parent_process() is not None
+    has_variables = all(name in os.environ for name in VARIABLES)
+    return has_variables and not is_worker and os.environ["WORLD_SIZE"] != "1"
 
 
 def checksum(tensors: Iterable[Tensor]) -> int:

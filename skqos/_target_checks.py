@@ -30,6 +30,22 @@ _MASKED = (
 _TEXT = "{name} holds text; give numbers, such as pd.to_numeric({name})."
 
 
+def names_of_targets(y: Any) -> np.ndarray | None:
+    """Return the names of the columns of y, if it is a DataFrame and all of them are strings.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skqos._target_checks import names_of_targets
+    >>> names_of_targets(pd.DataFrame({"rt": [0.3], "tp": [21.0]})).tolist()
+    ['rt', 'tp']
+    """
+    names = list(y.columns) if hasattr(y, "columns") else []
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return np.array(names, dtype=object)
+
+
 def as_target(
     y: Any, name: str, *, allow_nan: bool, allow_nd: bool = False, estimator: Any = None
 ) -> np.ndarray:

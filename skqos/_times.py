@@ -13,7 +13,7 @@ from pandas.api.types import infer_dtype, is_datetime64_any_dtype
 
 from skqos._errors import about
 from skqos._ids import id_kind, read_ids
-from skqos.exceptions import SparseStepsWarning
+from skqos.exceptions import EarlyTimeWarning, SparseStepsWarning
 
 TIME_LABEL = "X, column 2 (time)"
 # Types of the parameter `time_step`; pandas.Timedelta is a datetime.timedelta.
@@ -138,6 +138,18 @@ def kind_of_times(times: Times) -> str:
 
 def _kind_of_stamps(zone: datetime.tzinfo | None) -> str:
     return NAIVE if zone is None else AWARE
+
+
+def warn_of_early(steps: np.ndarray, first: int, scale: TimeScale, *, stacklevel: int) -> None:
+    """Warn of steps before the first measured one; the caller has the stack level 2."""
+    n_early = np.count_nonzero(steps < first)
+    if n_early:
+        warnings.warn(
+            f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {scale.name_of(first)}, the "
+            "first time step of the training rows; they are predicted as rows of that step.",
+            EarlyTimeWarning,
+            stacklevel=stacklevel,
+        )
 
 
 # --- Reading --------------------------------------------------------------------------------------

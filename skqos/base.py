@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import skqos
 from skqos._errors import about, check_same_length
+from skqos._html import FittedSummaryMixin
 from skqos._parameters import (
     SwitchedOff,
     check_items,
@@ -35,7 +36,12 @@ from skqos._sklearn_compat import (
     fit_context,
     get_feature_names,
 )
-from skqos._target_checks import as_single_target, as_weights, warn_of_missing_codes
+from skqos._target_checks import (
+    as_single_target,
+    as_weights,
+    names_of_targets,
+    warn_of_missing_codes,
+)
 from skqos._times import TimeScale
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Intervals, Pairs, learn_intervals
@@ -166,7 +172,7 @@ class TrainingData(TrainingRows):
     seed: int
 
 
-class PairRegressor(RegressorMixin, BaseEstimator):
+class PairRegressor(FittedSummaryMixin, RegressorMixin, BaseEstimator):
     """Base class of all regressors over rows of user and service, with or without a network.
 
     It checks y, encodes X at prediction, and stores the version in pickles. The `fit` of a subclass
@@ -334,6 +340,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
     module_ = FittedAttribute[Any]()
     history_ = FittedAttribute[pd.DataFrame]()
     n_iter_ = FittedAttribute[int]()
+    target_names_in_ = FittedAttribute[np.ndarray]()
 
     _parameter_constraints: dict = {
         "user_features": ["array-like", None],
@@ -417,7 +424,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         self._check_parameters()
         warn_of_unused_parameters(self, stacklevel=3)
         self._check_validation_is_used(X_val, y_val)
-        y = self._check_target(y)
+        y, target_names = self._check_target(y), names_of_targets(y)
         frame = as_frame(X, self._n_id_columns, self)
         names = get_feature_names(frame)
         layout = locate_context(
@@ -430,7 +437,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         rows = replace(rows, columns=plain._count_time(rows.columns))
         rows.check_targets()
         held_out = None if X_val is None else self._read_validation(X_val, y_val, rows, names)
-        state = plain._learn(rows, held_out, names)
+        state = plain._learn(rows, held_out, names).with_target_names(target_names)
         if plain.intervals:
             state = state.with_intervals(plain._learn_intervals(state, rows, held_out))
         self._state = state

@@ -106,6 +106,10 @@ class EntityEncoder:
     def __init__(self, side: str) -> None:
         self.side = side
 
+    def __repr__(self) -> str:
+        known = "no" if not hasattr(self, "ids_") else f"{self.n_entities:,}"
+        return f"<{known} {self.side}s>"
+
     @property
     def n_entities(self) -> int:
         """Number of known entities."""

@@ -1,7 +1,7 @@
 """Sparse graph operators with their normalisations: bipartite, hypergraph and context.
 
-Users come first and services after them in every matrix of nodes. No operator is ever formed as a
-matrix over pairs of nodes: a product costs as much as the graph has edges or memberships.
+In every matrix of nodes, users precede services. Operators are not stored as matrices over pairs of
+nodes: the cost of a product is proportional to the number of edges or memberships.
 
 Only a product that needs a gradient imports torch-geometric, whose `EdgeIndex` keeps the transpose.
 """
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from torch_geometric import EdgeIndex
     from torch_geometric.data import HeteroData
 
-# Types of edges with values: bins of their residuals.
+# Number of types of edges with values, which are bins of residuals.
 N_BINS = 4
-# So many further measurements without residual damp the mean of a user or a service.
+# Number of additional measurements without residual that damp the mean of a user or service.
 MEAN_DAMPING = 5.0
 
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Where a sparse matrix has entries, sorted by rows; the entries come with each product.
+    """Positions of the entries of a sparse matrix, sorted by rows; products receive the values.
 
     Attributes
     ----------
     row_starts : Tensor of int32 of shape (n_rows + 1,)
-        Where the entries of each row start.
+        Start of the entries of each row.
     columns : Tensor of int32 of shape (n_entries,)
         Column of each entry.
     shape : tuple of int
@@ -54,7 +54,7 @@ class SparseRows:
     shape: tuple[int, int]
 
     def multiply(self, entries: Tensor, x: Tensor) -> Tensor:
-        """Multiply the matrix with these entries by a dense one."""
+        """Multiply the matrix with the given values by a dense matrix."""
         entries = entries.to(x.dtype)
         with warnings.catch_warnings():
             # "Sparse CSR tensor support is in beta state"
@@ -67,7 +67,7 @@ class SparseRows:
 
     @property
     def rows(self) -> Tensor:
-        """Row of each entry, of int32."""
+        """Return the row of each entry, as int32."""
         rows = torch.arange(self.shape[0], dtype=torch.int32, device=self.columns.device)
         return rows.repeat_interleave(self.row_starts.diff())
 
@@ -80,19 +80,19 @@ class SparseRows:
 
 
 class _SparsePattern(nn.Module):
-    """Where a sparse matrix has entries, which are given in any order."""
+    """Positions of the entries of a sparse matrix, in any order."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> None:
         super().__init__()
         self.shape = shape
-        # Entries count from 1: scipy would drop a 0.
+        # Entries are numbered from 1, because scipy would drop a 0.
         order = sparse.coo_array((np.arange(1, len(rows) + 1), (rows, columns)), shape).tocsr()
         self.register_buffer("row_starts", torch.tensor(order.indptr, dtype=torch.int32))
         self.register_buffer("columns", torch.tensor(order.indices, dtype=torch.int32))
         self.register_buffer("order", torch.tensor(order.data - 1, dtype=torch.int32))
 
     def check_loaded(self) -> None:
-        """Raise ValueError if the pattern of a file leads out of bounds, which `fill` trusts."""
+        """Raise ValueError if the pattern of a file is out of bounds."""
         n_rows, n_columns = self.shape
         starts, n = self.row_starts, len(self.columns)
         is_increasing = bool((starts.diff() >= 0).all())
@@ -108,7 +108,7 @@ class _SparsePattern(nn.Module):
 
     @property
     def sorted(self) -> SparseRows:
-        """The pattern by rows, kept until the buffers move to another device."""
+        """Pattern sorted by rows, cached until the buffers move to another device."""
         kept = vars(self).get("_sorted")
         if kept is None or kept.columns is not self.columns:
             kept = SparseRows(self.row_starts, self.columns, self.shape)
@@ -116,31 +116,31 @@ class _SparsePattern(nn.Module):
         return kept
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what the buffers tell."""
+        """Omit values that can be computed from the buffers."""
         return {name: part for name, part in vars(self).items() if name != "_sorted"}
 
 
 class BipartiteGraph(nn.Module):
-    """Users and services, joined where a value was observed.
+    """Graph of users and services, with an edge for each pair with an observed value.
 
     With `values`, an edge has a type, the quantile of its residual. With ``residuals="both"``, a
     residual is the value minus the damped means of its service and its user. With
     ``residuals="sender"``, the type of a message is that of the value minus the damped mean of the
-    node that sends it, which tells the level of the receiver. Means and quantiles are those of the
-    edges that take part in a product. The value of an edge that is left out has no influence.
+    node that sends it, which contains the level of the receiver. Means and quantiles are computed
+    from the edges that take part in a product; the values of other edges have no influence.
 
     Parameters
     ----------
     users, services : ndarray of int64 of shape (n_edges,)
         Codes of the distinct pairs observed.
     n_users, n_services : int
-        Number of nodes of either side.
+        Number of users and of services.
     values : ndarray of shape (n_edges,), default=None
-        Values of the edges, in any unit; None makes edges without values.
+        Values of the edges, in any unit. If None, edges have no values.
     residuals : {"both", "sender"}, default="both"
-        Which means are subtracted from the values.
+        Means that are subtracted from the values.
     normalization : {"symmetric", "row"}, default="symmetric"
-        How messages are scaled: by the degrees of both ends or by that of the receiver.
+        Scaling of messages: by the degrees of both nodes, or by that of the receiver.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class BipartiteGraph(nn.Module):
 
     @property
     def n_parts(self) -> int:
-        """Number of matrices of features that a convolution takes: types, and own features."""
+        """Number of feature matrices of a convolution: one per type, and the own features."""
         return 1 if self.values is None else N_BINS + 1
 
     @property
@@ -186,7 +186,7 @@ class BipartiteGraph(nn.Module):
         return self.by_user.shape[1]
 
     def connected(self) -> tuple[Tensor, Tensor]:
-        """Tell which users and which services have an edge; (n, 1) of bool each."""
+        """Return which users and which services have an edge, as bool of shape (n, 1)."""
         sides = []
         for n, nodes in zip(self.by_user.shape, (self.users, self.services), strict=True):
             is_connected = torch.zeros(n, 1, dtype=torch.bool)
@@ -197,15 +197,15 @@ class BipartiteGraph(nn.Module):
     def forward(
         self, weights: Tensor | None = None, dropout: float = 0.0
     ) -> BipartiteOperators | TypedOperators:
-        """Make the operators of the graph.
+        """Return the operators of the graph.
 
         Parameters
         ----------
         weights : Tensor of shape (n_edges,), default=None
-            1 for an edge that carries messages and 0 for one that does not; None is all ones.
-            Degrees, means and bins count edges that do.
+            1 for edges that carry messages, and 0 for others. If None, all edges carry messages.
+            Degrees, means and bins count only these edges.
         dropout : float, default=0.0
-            Share of the edges that are dropped at random, after means and bins were computed.
+            Fraction of the edges that are dropped at random, after computing means and bins.
         """
         if weights is None:
             weights = torch.ones(self.n_edges, device=self.users.device)
@@ -222,7 +222,7 @@ class BipartiteGraph(nn.Module):
         return operators if bins is None else TypedOperators(operators, bins)
 
     def bins(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Type of each edge for users, and for services, as receivers; of int64.
+        """Return the type of each edge for users, and for services, as receivers; int64.
 
         Edges of weight 0 do not influence the types of others.
         """
@@ -245,7 +245,7 @@ def _less_means(values: Tensor, weights: Tensor, nodes: Tensor, n_nodes: int) ->
 
 
 def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
-    """Cut values at the quantiles of those of positive weight; bins of int64."""
+    """Return the bins of values by the quantiles of those with positive weight; int64."""
     kept = values[weights > 0]
     if not len(kept):
         return torch.zeros_like(values, dtype=torch.int64)
@@ -269,7 +269,7 @@ class BipartiteOperators:
         return self.graph.by_user.shape
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Average over neighbours and self.
+        """Average over neighbours and the node itself.
 
         The operator is D^-1/2 (A + I) D^-1/2, or D^-1 (A + I) with normalisation by rows.
 
@@ -291,8 +291,8 @@ class BipartiteOperators:
         """Average over users who share services, and over services that share users.
 
         Each service is a hyperedge over its users, with incidence matrix H; each user is one over
-        its services. Applied as factors, D_v^-1/2 H D_e^-1 H^T D_v^-1/2 x, or D_v^-1 H D_e^-1 H^T x
-        with normalisation by rows. A node without edges gets 0.
+        its services. The operator is applied as factors, D_v^-1/2 H D_e^-1 H^T D_v^-1/2 x, or
+        D_v^-1 H D_e^-1 H^T x with normalisation by rows. The result is 0 for a node without edges.
 
         Parameters
         ----------
@@ -318,7 +318,7 @@ class BipartiteOperators:
         return self.user_degrees, self.service_degrees
 
     def _normalize(self, degrees: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Scales of what all nodes receive and of what they send; (n_nodes, 1) each."""
+        """Return the scales of received and of sent messages of all nodes, (n_nodes, 1) each."""
         of_nodes = torch.cat(degrees).unsqueeze(1)
         if self.graph.normalization == "row":
             return of_nodes.reciprocal(), torch.ones_like(of_nodes)
@@ -336,7 +336,7 @@ class BipartiteOperators:
 
     @cached_property
     def _entries(self) -> tuple[Tensor, Tensor]:
-        """Weights of the edges by users, and by services; all layers multiply by them."""
+        """Weights of the edges by users, and by services, which all layers use."""
         return self.weights[self.graph.by_user.order], self.weights[self.graph.by_service.order]
 
 
@@ -344,13 +344,13 @@ class BipartiteOperators:
 class TypedOperators:
     """Products with the adjacency of each type of edge of a bipartite graph.
 
-    Features come in one block per type, each transformed by weights of its own, as graph
-    convolutional matrix completion (GC-MC) does. A product sums over the types.
+    There is one block of features per type, each with its own weights, as in graph convolutional
+    matrix completion (GC-MC). A product sums over the types.
 
     Attributes
     ----------
     untyped : BipartiteOperators
-        Operators of all edges, whatever their type.
+        Operators of all edges of any type.
     bins : tuple of two Tensors of int64 of shape (n_edges,)
         Type of each edge for users as receivers, and for services.
     """
@@ -373,7 +373,7 @@ class TypedOperators:
         Parameters
         ----------
         x : Tensor of shape ((N_BINS + 1) * n_nodes, dim)
-            Features of the nodes for each type, and then their own.
+            Features of the nodes for each type, followed by their own features.
 
         Returns
         -------
@@ -425,7 +425,7 @@ class TypedOperators:
 
     @cached_property
     def _typed_rows(self) -> list[SparseRows]:
-        """The graph by users, and by services; a column is a neighbour and a type."""
+        """Graph by users, and by services; a column is a pair of neighbour and type."""
         graph = self.untyped.graph
         return [
             SparseRows(
@@ -438,7 +438,7 @@ class TypedOperators:
 
     @cached_property
     def _hyperedges(self) -> list[tuple[SparseRows, Tensor]]:
-        """The hypergraphs: rows are hyperedges, users of a type, and services of a type.
+        """Hypergraphs; rows are hyperedges, which are users of a type and services of a type.
 
         Users are hyperedges of services, so that the types are those of services as receivers.
         """
@@ -456,7 +456,7 @@ class TypedOperators:
     def _typed_hyperedges(
         self, pattern: _SparsePattern, entries: Tensor, bins: Tensor
     ) -> tuple[SparseRows, Tensor]:
-        """Sort the entries of a pattern by their type, and within by rows."""
+        """Sort the entries of a pattern by type, then by rows."""
         bins = bins[pattern.order]
         order = torch.cat([torch.nonzero(bins == b).squeeze(1) for b in range(N_BINS)])
         n_rows, n_columns = pattern.shape
@@ -468,25 +468,25 @@ class TypedOperators:
 
 
 def _average(hyperedges: tuple[SparseRows, Tensor], x: Tensor) -> Tensor:
-    """Average over the members of each hyperedge; 0 where there is none."""
+    """Average over the members of each hyperedge; 0 without members."""
     rows, entries = hyperedges
     degrees = rows.multiply(entries, x.new_ones(len(x), 1))
     return rows.multiply(entries, x) / degrees.clamp(min=1)
 
 
 class ContextGraph(nn.Module):
-    """Nodes joined where they share a category, in one or more columns of context.
+    """Graph of nodes that share a category in one or more columns of context.
 
-    Within a column, the nodes of a category form a clique. Nodes with equal rows of categories and
-    equal features stay equal under any convolution, so that one row stands for all of them.
+    Within a column, the nodes of a category form a clique. Nodes with equal categories and equal
+    features remain equal under any convolution, so that they are represented by one row.
 
     Parameters
     ----------
     categories : Tensor of int64 of shape (n_rows, n_columns)
-        Code of each column; -1 joins to nothing.
+        Code of each column; -1 has no edges.
     counts : Tensor of shape (n_rows,)
-        How many nodes each row stands for. A row that stands for none receives messages as one
-        node would and sends none.
+        Number of nodes of each row. A row with 0 nodes receives messages like one node and sends
+        none.
     """
 
     def __init__(self, categories: Tensor, counts: Tensor) -> None:
@@ -496,12 +496,12 @@ class ContextGraph(nn.Module):
         rows, columns = torch.nonzero(categories >= 0, as_tuple=True)
         groups = categories[rows, columns] + starts[columns]
         counts = counts.to(torch.float32)
-        # A row's own node is a member of each of its groups, but counts once: the self-loop.
+        # The node of a row is a member of each of its groups, but counts once, as the self-loop.
         n_own = (counts > 0) * (categories >= 0).sum(1)
         members = counts.new_zeros(sum(sizes)).index_add(0, groups, counts[rows])
         degrees = counts.new_zeros(len(counts)).index_add(0, rows, members[groups]) + 1 - n_own
         scale = degrees.rsqrt()
-        # What the members of a group send to it, and what a row takes of its groups.
+        # Messages of members to their group, and of groups to rows.
         self.register_buffer("sent", (counts * scale)[rows])
         self.register_buffer("taken", scale[rows])
         self.register_buffer("self_weight", ((1 - n_own) / degrees).unsqueeze(1))
@@ -511,7 +511,7 @@ class ContextGraph(nn.Module):
         self.by_row = _SparsePattern(*pairs[::-1], shape[::-1]).to(counts.device)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Average over neighbours and self, D^-1/2 (A + I) D^-1/2 x.
+        """Average over neighbours and the node itself, D^-1/2 (A + I) D^-1/2 x.
 
         A sums the cliques of all columns, without the diagonal.
 
@@ -535,12 +535,12 @@ def to_hetero_data(X: Any, y: Any, users: Any = None, services: Any = None) -> H
     Parameters
     ----------
     X : array-like or DataFrame of shape (n_samples, n_columns)
-        User ids in column 0, service ids in column 1; columns named ``user_*`` and ``service_*``
+        User ids in column 0 and service ids in column 1. Columns named ``user_*`` and ``service_*``
         are context.
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        Measured QoS; NaN for what was not observed.
+        Measured QoS; NaN where a value was not observed.
     users, services : DataFrame, default=None
-        Context by id, as `ContextJoiner` takes it.
+        Context with the ids as index, as in `ContextJoiner`.
 
     Returns
     -------
@@ -562,7 +562,7 @@ def to_hetero_data(X: Any, y: Any, users: Any = None, services: Any = None) -> H
     ValueError
         If X, y or a table is not as described.
     TypeError
-        If a table is no DataFrame.
+        If a table is not a DataFrame.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
 from skqos.entities import EntityEncoder
+from skqos.exceptions import EarlyTimeWarning
 from skqos.inputs import N_PLACES, ContextLayout, as_frame, check_names, read_columns
 from skqos.state import FittedAttribute, FittedState
 from skqos.targets import TargetTransform
@@ -163,7 +165,10 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             twin = _fit_clone(
                 self.estimator, _safe_indexing(rows, kept), values[kept], weights_kept
             )
-            return np.asarray(twin.predict(X), dtype=np.float64)
+            with warnings.catch_warnings():
+                # The first time steps may be among the rows that are left out.
+                warnings.simplefilter("ignore", EarlyTimeWarning)
+                return np.asarray(twin.predict(X), dtype=np.float64)
 
         intervals = learn_intervals(
             _predicted(fitted, X, codes, transform),

@@ -103,6 +103,12 @@ class NetworkState(FittedState):
 
         return self._kept("nets") or self._keep("nets", restore_net(self.module_, self.history_))
 
+    def with_target_names(self, names: np.ndarray | None) -> Self:
+        """Return a state that knows the names of the columns of y, if there are any."""
+        if names is None:
+            return self
+        return self.with_attributes(target_names_in_=names).with_nets(self.nets)
+
     def with_intervals(self, intervals: Intervals) -> Self:
         """Return a state with the distribution of measurements around predictions."""
         return self.with_attributes(_intervals=intervals).with_nets(self.nets)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from torch.utils.data import Dataset
 from skqos._arrays import power_of_two
 from skqos._errors import about
 from skqos._processes import Processes, checksum
+from skqos._progress import end_report, report
 from skqos.entities import EntityTable, Interactions
 from skqos.prediction import predict_interactions
 
@@ -389,29 +389,26 @@ class CriterionRecord(Callback):
 
 
 class ProgressLine(Callback):
-    """One line per stage on stderr: epoch, losses, time left."""
+    """Reports each epoch: stage, epoch, losses, time left."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock."""
         self.start_ = time.perf_counter()
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
-        """Rewrite the line on a terminal; write a new one elsewhere."""
+        """Report the epoch."""
         last, n_done = net.history[-1], len(net.history)
         losses = [
             f"{name} {last[name]:.4f}" for name in ("train_loss", "valid_loss") if name in last
         ]
         left = (time.perf_counter() - self.start_) / n_done * (net.max_epochs - n_done)
-        line = (
+        report(
             f"{net.stage}: epoch {n_done}/{net.max_epochs}  {'  '.join(losses)}  {left:.0f} s left"
         )
-        sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
-        sys.stderr.flush()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Leave the terminal's line as it stands."""
-        if sys.stderr.isatty():
-            sys.stderr.write("\n")
+        """End the line of a terminal."""
+        end_report()
 
 
 @dataclass(frozen=True)
@@ -571,9 +568,10 @@ def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generat
     if processes.size == 1:
         yield None
         return
-    shared = torch.Generator()
-    shared.set_state(torch.get_rng_state())
-    seed = int(torch.randint(2**31, (), generator=shared.clone_state()))
+    seeds, shared = torch.Generator(), torch.Generator()
+    for generator in (seeds, shared):
+        generator.set_state(torch.get_rng_state())
+    seed = int(torch.randint(2**31, (), generator=seeds))
     with seeded(seed + processes.rank, device):
         yield shared
     torch.set_rng_state(shared.get_state())

@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPT = re.compile(r"examples/\w+\.py")
 # Installations, builds and servers, which `.ci/run` or a reader starts.
 NOT_RUN = re.compile(
-    r"(\.venv/bin/)?(git|cd|pip|ruff|mypy|dask|python3? -m (venv|pytest|sphinx))\b"
+    r"(\.venv/bin/)?(git|cd|pip|ruff|mypy|dask|torchrun|python3? -m (venv|pytest|sphinx))\b"
 )
 
 

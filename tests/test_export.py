@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
+from skqos.exceptions import EarlyTimeWarning
 from skqos.export import OnnxPredictor, _graph, _predictor, to_onnx
 from skqos.export._contents import KEY
 from skqos.preprocessing import ContextJoiner
@@ -97,6 +98,19 @@ def test_pipelines_of_every_estimator_predict_as_before(contract, folder):
     check_equal(model, path, X[:1])
     # Context tells newcomers of the tables apart, where it takes part at all.
     assert len(np.unique(OnnxPredictor(path).predict(X))) > len(X) / 2
+
+
+def test_times_before_the_data_are_named_as_by_the_estimator(tmp_path):
+    contract = BY_NAME["TPMCFRegressor"]
+    data = make_data(contract)
+    model = contract.make().fit(data.X + np.array([0, 0, 5]), data.y)
+    to_onnx(model, tmp_path / "model.onnx")
+    X = [[1, 2, 4], [1, 2, 6], [1, 2, -3]]
+    message = r"\(time\): 2 of 3 rows are before 5, the first time step"
+    for predictor in (model, OnnxPredictor(tmp_path / "model.onnx")):
+        with pytest.warns(EarlyTimeWarning, match=message) as record:
+            predictor.predict(X)
+        assert record[0].filename == __file__
 
 
 def test_integer_ids_without_context_predict_as_before(mlp):

@@ -413,7 +413,7 @@ def test_edges_are_joined_once(qos):
 # --- Without training ----------------------------------------------------------------------------
 
 
-@incremental_estimators
+@sampling_estimators
 def test_without_epochs_new_entities_are_taken_in_and_nothing_is_trained(contract, qos):
     model = contract.make(partial_fit_epochs=0).fit(qos.X, qos.y)
     known, history = model.predict(qos.X), model.history_

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
@@ -31,6 +32,7 @@ from skqos.inspection import (
     TrainingHistoryDisplay,
     group_errors,
 )
+from skqos.intervals import IntervalRegressor
 from skqos.preprocessing import ContextJoiner
 from skqos.r2sl.latent_states import RegionalLatentStates
 from tests.common import CONTRACTS
@@ -995,3 +997,40 @@ def test_displays_of_intervals_refuse_bad_values(case):
     with pytest.raises(ValueError, match=message):
         make(**params)
     assert not plt.get_fignums()
+
+
+# --- Searches -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def search(static):
+    """A fitted search over a pipeline, whose best estimator has intervals."""
+    pipeline = with_context(static, IntervalRegressor(MedianRegressor(), random_state=0))
+    grid = {"intervalregressor__estimator__by": ["service", "user"]}
+    return GridSearchCV(pipeline, grid, cv=2).fit(static.X, static.y)
+
+
+@pytest.mark.parametrize(
+    ("display", "params"),
+    [
+        (GroupErrorDisplay, {"user_groups": "user_country", "min_rows": 1}),
+        (IntervalCoverageDisplay, {"groups": "user"}),
+        (PredictionIntervalDisplay, {}),
+        (ProbabilityCalibrationDisplay, {"limit": 0.5}),
+    ],
+)
+def test_of_a_search_the_best_estimator_is_drawn(display, params, search, static):
+    drawn = display.from_estimator(search, static.X, static.y, **params)
+    expected = display.from_estimator(search.best_estimator_, static.X, static.y, **params)
+    for name, value in vars(expected).items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(getattr(drawn, name), value)
+
+
+def test_of_a_search_the_best_training_is_drawn(static):
+    model = MAKE[SAMoERegressor]()
+    search = GridSearchCV(model, {"learning_rate": [1e-3]}, cv=2).fit(static.X, static.y)
+    history = TrainingHistoryDisplay.from_estimator(search).history
+    pd.testing.assert_frame_equal(history, search.best_estimator_.history_)
+    with pytest.raises(TypeError, match=r"needs a fitted R2SLRegressor or .*; got SAMoERegressor"):
+        LatentStateDisplay.from_estimator(search)

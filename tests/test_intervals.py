@@ -1,11 +1,12 @@
 """Quantiles, intervals and probabilities: what every estimator promises, and any regressor gets."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -15,6 +16,7 @@ from skqos import SharpQoSRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor, UIPCCRegressor
 from skqos.datasets import make_qos
 from skqos.distribution.quantiles import LEVELS
+from skqos.exceptions import EarlyTimeWarning
 from skqos.intervals import IntervalRegressor
 from skqos.metrics import interval_coverage, neg_winkler_scorer
 from skqos.persistence import load_model, save_model
@@ -324,3 +326,25 @@ def test_bad_input_of_any_regressor(X, y, message):
 def test_what_is_no_estimator_is_refused():
     with pytest.raises(ValueError, match="estimator"):
         IntervalRegressor(3).fit([[0, 1], [1, 0]], [1.0, 2.0])
+
+
+class OwnTimes(RegressorMixin, BaseEstimator):
+    """Warns of times that no training row has."""
+
+    def fit(self, X, y):
+        self.times_ = X[:, 2]
+        return self
+
+    def predict(self, X):
+        if not np.isin(X[:, 2], self.times_).all():
+            warnings.warn("early", EarlyTimeWarning, stacklevel=2)
+        return np.ones(len(X))
+
+
+def test_times_of_left_out_rows_are_no_reason_to_warn():
+    """Warnings are errors in tests."""
+    data = make_qos(15, 20, density=0.5, random_state=0)
+    X = np.column_stack([data.X, np.arange(len(data.X))])
+    model = IntervalRegressor(OwnTimes(), random_state=0).fit(X, data.y)
+    with pytest.warns(EarlyTimeWarning):
+        model.predict(np.array([[1, 2, -1]]))

@@ -1,6 +1,7 @@
 """Several processes that share one fit: one model in all, as good as that of one process alone."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from skqos import SAMoERegressor
-from skqos._processes import Processes
+from skqos._processes import VARIABLES, Processes
 from skqos.datasets import make_qos
 from tests.common import CONTRACTS
 from tests.fit_together import SMALL, fits, summarise
@@ -66,53 +67,69 @@ def test_one_process_shows_the_progress(together):
     assert printed.count("final: epoch 2/2") == 1
 
 
-def start(how):
-    """Start two processes, which do not end each other as torchrun would."""
+def test_processes_must_agree(together):
+    (first, second), _ = together
+    assert first["another seed"] == second["another seed"]
+    assert "an int as random_state; seed differs between them" in first["another seed"]
+
+
+# Has a short time-out, which the second process lets pass.
+SILENT = """
+import datetime, time, torch
+from skqos._processes import VARIABLES, Processes
+torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=2))
+processes = Processes.launched()
+processes.add(torch.ones(1))
+if processes.rank == 1:
+    time.sleep(100)
+processes.add(torch.ones(1))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-m", "tests.fit_together", "lose"], ["-c", SILENT]], ids=["killed", "silent"]
+)
+def test_a_lost_process_ends_the_others_with_an_error(arguments):
+    """They are not started by torchrun, which would end them itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [
+    first, second = (
         subprocess.Popen(
-            [sys.executable, "-m", "tests.fit_together", "fail", how],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env={**os.environ, **place, "RANK": rank},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in "01"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("killed", "Another process of this fit has ended, or has not answered in time"),
-        ("silent", "Another process of this fit has ended, or has not answered in time"),
-        ("seed", "must be given the same X, y and parameters, and an int as random_state; seed"),
-    ],
-)
-def test_a_fit_that_cannot_go_on_ends_with_an_error(how, message):
-    first, second = start(how)
+    )
     _, error = first.communicate(timeout=300)
     second.kill()
     second.communicate()
     assert first.returncode == 1
-    assert message in error
+    assert "Another process of this fit has ended, or has not answered in time" in error
 
 
 # --- Seen from one process ----------------------------------------------------------------------
 
 
-def test_a_process_alone_is_not_delayed(monkeypatch):
+def test_a_process_alone_exchanges_nothing(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", None)
     monkeypatch.setattr(torch.distributed, "broadcast", None)
     data = make_qos(20, 30, density=0.5, random_state=0)
     SAMoERegressor(random_state=0, **SMALL).fit(data.X, data.y)
-    for size in (None, "1"):
-        if size is not None:
-            monkeypatch.setenv("WORLD_SIZE", size)
-        assert Processes.launched() == Processes(0, 1)
+
+
+@pytest.mark.parametrize("case", ["no variables", "one process", "a worker"])
+def test_processes_that_are_none_of_several_are_alone(monkeypatch, case):
+    for name in VARIABLES if case != "no variables" else ():
+        monkeypatch.setenv(name, "1")
+    if case == "a worker":
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a parent")
+    assert Processes.launched() == Processes(0, 1)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 8])

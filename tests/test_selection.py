@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skqos import SharpQoSRegressor, TPMCFRegressor
-from skqos.baselines import EmbeddingMLPRegressor, PMFRegressor
+from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor, PMFRegressor
 from skqos.datasets import make_qos
 from skqos.entities import EntityEncoder
 from skqos.exceptions import NoServiceWarning
@@ -520,6 +520,38 @@ def test_the_time_step(data):
         rank_services(model, 1)
     with pytest.raises(ValueError, match=r"time must be a single time .* got \[1, 2\]"):
         rank_services(model, 1, time=[1, 2])
+
+
+class TimeAsQoS(RegressorMixin, BaseEstimator):
+    """Predicts the third column."""
+
+    def fit(self, X, y):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict(self, X):
+        return np.asarray(X)[:, 2].astype(float)
+
+
+def test_the_time_step_of_a_regressor_with_intervals_around_it():
+    temporal = make_qos(10, 15, density=0.5, n_time_steps=3, random_state=0)
+    model = IntervalRegressor(TimeAsQoS(), random_state=0).fit(temporal.X, temporal.y)
+    with pytest.raises(ValueError, match="time is None, but IntervalRegressor was fitted with"):
+        rank_services(model, 1)
+    assert rank_services(model, 1, time=2)["prediction"].tolist() == [2.0] * 5
+    static = IntervalRegressor(MedianRegressor(), random_state=0).fit(temporal.X[:, :2], temporal.y)
+    with pytest.raises(ValueError, match="time=2, but IntervalRegressor was fitted without"):
+        rank_services(static, 1, time=2)
+
+
+def test_a_search_is_ranked_by_its_best_estimator(data):
+    pipeline = make_pipeline(ContextJoiner(data.users, data.services), MedianRegressor())
+    search = GridSearchCV(pipeline, {"medianregressor__by": ["service", "user"]}, cv=2)
+    search.fit(data.X, data.y)
+    expected = rank_services(search.best_estimator_, [1, 2])
+    pd.testing.assert_frame_equal(rank_services(search, [1, 2]), expected)
 
 
 def test_several_qos_of_a_joint_model(data):

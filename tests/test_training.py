@@ -1,6 +1,7 @@
 """Training: batches, what an epoch records, schedules, stopping, seeds, history."""
 
 import io
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -749,6 +750,21 @@ def test_elsewhere_each_epoch_has_a_line(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all("\r" not in line and "valid_loss" not in line for line in lines)
+
+
+def test_where_logging_is_configured_each_epoch_is_a_record(caplog, capsys):
+    with caplog.at_level(logging.INFO, logger="skqos"):
+        train(replace(TRAINER, verbose=1), max_epochs=3)
+    assert [record.name for record in caplog.records] == ["skqos"] * 3
+    assert caplog.messages[1].startswith("final: epoch 2/3  train_loss")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_level_above_info_does_not_silence_what_was_asked_for(caplog, capsys):
+    with caplog.at_level(logging.WARNING, logger="skqos"):
+        train(replace(TRAINER, verbose=1), max_epochs=3)
+    assert caplog.records == []
+    assert len(capsys.readouterr().err.splitlines()) == 3
 
 
 # --- Seeds and history --------------------------------------------------------------------------

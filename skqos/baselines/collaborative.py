@@ -7,7 +7,6 @@ Filtering", IEEE Transactions on Services Computing 4(2), 2011. R. Salakhutdinov
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
 
+from skqos._progress import end_report, report
 from skqos._sklearn_compat import Interval
 from skqos.base import TrainingRows
 from skqos.baselines._common import BaselineRegressor
@@ -486,7 +486,8 @@ class PMFRegressor(_MatrixRegressor):
         It determines the initial factors.
 
     verbose : int, default=0
-        If 1, `fit` reports its progress on the standard error stream.
+        If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
+        for their level, INFO, and otherwise on the standard error stream.
 
         There is one line per iteration.
 
@@ -587,9 +588,11 @@ class PMFRegressor(_MatrixRegressor):
             services = solve_factors(transposed, users, self.regularization)
             losses.append(pmf_loss(matrix, users, services, self.regularization) / matrix.nnz)
             if self.verbose:
-                _tell(losses, self.max_iter, time.perf_counter() - start)
+                report(_describe(losses, self.max_iter, time.perf_counter() - start))
             if len(losses) > 1 and losses[-2] - losses[-1] <= self.tol * losses[-2]:
                 break
+        if self.verbose:
+            end_report()
         return {
             "user_factors_": users * scale,
             "service_factors_": services,
@@ -664,8 +667,5 @@ def pmf_loss(
     return float(np.square(error).sum() + penalty) / 2
 
 
-def _tell(losses: list[float], max_iter: int, seconds: float) -> None:
-    sys.stderr.write(
-        f"iteration {len(losses)}/{max_iter}  loss {losses[-1]:.6f}  {seconds:.1f} s\n"
-    )
-    sys.stderr.flush()
+def _describe(losses: list[float], max_iter: int, seconds: float) -> str:
+    return f"iteration {len(losses)}/{max_iter}  loss {losses[-1]:.6f}  {seconds:.1f} s"

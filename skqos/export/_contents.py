@@ -34,6 +34,8 @@ class Contents:
         Shape of a row of y.
     time_scale : TimeScale or None
         Conversion of times to steps, if the graph reads times.
+    first_step : int or None
+        First measured step, if the graph reads times.
     users, services : ndarray
         Ids, as returned by `read_ids`. The position of an id is its row in the graph. The last row
         of the graph is for unknown ids.
@@ -44,6 +46,7 @@ class Contents:
     n_features: int
     target_shape: tuple[int, ...]
     time_scale: TimeScale | None
+    first_step: int | None
     users: np.ndarray
     services: np.ndarray
 
@@ -57,6 +60,7 @@ class Contents:
                 "n_features": self.n_features,
                 "target_shape": self.target_shape,
                 "time_scale": _spell_scale(self.time_scale),
+                "first_step": self.first_step,
                 "users": self.users.tolist(),
                 "services": self.services.tolist(),
             }
@@ -94,6 +98,7 @@ class Contents:
             n_features=found["n_features"],
             target_shape=tuple(found["target_shape"]),
             time_scale=_read_scale(found["time_scale"]),
+            first_step=found["first_step"],
             users=users,
             services=services,
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skqos._ids import find_ids, id_kind, make_index
-from skqos._times import read_times
+from skqos._times import read_times, warn_of_early
 from skqos.export._contents import KEY, OUTPUT, Contents
 from skqos.inputs import (
     ID_COLUMNS,
@@ -118,7 +118,9 @@ class OnnxPredictor:
         columns = [self._positions(frame, side) for side in range(2)]
         if n_ids == 2:
             return columns
-        steps = self._contents.time_scale.steps_of(read_times(frame.iloc[:, 2]))
+        scale = self._contents.time_scale
+        steps = scale.steps_of(read_times(frame.iloc[:, 2]))
+        warn_of_early(steps, self._contents.first_step, scale, stacklevel=4)
         return [*columns, steps]
 
     def _positions(self, frame: pd.DataFrame, side: int) -> np.ndarray:

@@ -82,11 +82,17 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
         n_features=(estimator if joiner is None else joiner).n_features_in_,
         target_shape=estimator._state.target_shape,
         time_scale=estimator._state.time_scale,
+        first_step=_first_step(estimator),
         users=users.ids,
         services=services.ids,
     )
     proto.metadata_props.add(key=KEY, value=contents.to_json())
     replace_file(Path(path), proto.SerializeToString())
+
+
+def _first_step(estimator: Any) -> int | None:
+    scale = estimator._state.time_scale
+    return None if scale is None else int(estimator.module_.times[0])
 
 
 def _check_exporter() -> None:

@@ -11,18 +11,16 @@ from skqos._pipelines import transform_input
 from skqos.inspection._common import (
     COLORS,
     LINE_STYLES,
-    check_matplotlib,
     check_option,
-    check_options,
     draw_heat_map,
     final_estimator,
-    prepare_axes,
     style,
 )
+from skqos.inspection._display import Display, drawing
 from skqos.tpmcf.estimator import TPMCFRegressor
 
 
-class AttentionDisplay:
+class AttentionDisplay(Display):
     """Attention of `TPMCFRegressor` over the steps of a window, averaged over rows.
 
     With several members, the weights are also averaged over the members.
@@ -81,7 +79,7 @@ class AttentionDisplay:
         self.window_times = window_times
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -99,8 +97,8 @@ class AttentionDisplay:
 
         Parameters
         ----------
-        estimator : TPMCFRegressor or Pipeline
-            Fitted estimator, or a Pipeline that ends with one.
+        estimator : TPMCFRegressor, Pipeline or search
+            Fitted estimator, or a Pipeline or fitted search that ends with one.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Rows to average over, with columns as in the estimator's `fit`. With one row, its own
             attention is plotted.
@@ -121,7 +119,6 @@ class AttentionDisplay:
             If X is not as described, or as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = final_estimator(estimator, (TPMCFRegressor,), caller)
         X = transform_input(estimator, X)
         display = cls(weights=final.attention_weights(X), window_times=final.window_times(X))
@@ -129,7 +126,7 @@ class AttentionDisplay:
             ax, kind=kind, block=block, head=head, colorbar=colorbar, im_kw=im_kw, line_kw=line_kw
         )
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -172,7 +169,6 @@ class AttentionDisplay:
         ValueError
             If `kind` is invalid, `block` or `head` does not exist, or `ax` is not an Axes.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         check_option("kind", kind, ("matrix", "received"))
         n_blocks, n_heads = self.weights.shape[1:3]
         _check_position("block", block, n_blocks)
@@ -182,7 +178,7 @@ class AttentionDisplay:
             heads = [heads[head]]
         averaged = self._average(self.weights[:, block])[heads]
         labels = self._step_labels()
-        (self.ax_,) = prepare_axes(ax, 1, (4.5, 3.6))
+        self._take_axes(ax, (4.5, 3.6))
         self.image_: Any = None
         self.lines_: list[Any] | None = None
         if kind == "matrix":
@@ -192,7 +188,6 @@ class AttentionDisplay:
             received = np.nanmean(averaged, axis=1).T
             self.attention_ = pd.DataFrame(received, labels, [f"head {k}" for k in heads])
             self._draw_received(line_kw)
-        self.figure_ = self.ax_.figure
         return self
 
     def _average(self, weights: np.ndarray) -> np.ndarray:

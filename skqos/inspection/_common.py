@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import about
@@ -66,7 +67,7 @@ def check_options(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any:
-    """Return a view of the fitted estimator, or of the last step of a Pipeline.
+    """Return a view of the fitted estimator, or of the last step of a Pipeline or search.
 
     A later fit in another thread does not change the view.
 
@@ -81,7 +82,7 @@ def final_estimator(estimator: Any, kinds: tuple[type, ...], caller: str) -> Any
     if not isinstance(final, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         what = type(final).__name__
-        if final is not estimator:
+        if isinstance(estimator, Pipeline):
             what = f"a Pipeline that ends in {what}"
         raise TypeError(
             f"{caller} needs a fitted {names}, or a Pipeline that ends with one; got {what}."
@@ -98,7 +99,7 @@ def take_target(y: Any, name: str, target: int | None) -> np.ndarray:
 
 
 def predicts_quantiles(estimator: Any, X: Any, caller: str) -> tuple[Any, Any]:
-    """Return a view of the regressor at the end of a Pipeline, and its input X.
+    """Return a view of the regressor at the end of a Pipeline or search, and its input X.
 
     Raises
     ------
@@ -197,6 +198,13 @@ def check_option(name: str, value: Any, options: Sequence[str]) -> None:
     """Raise ValueError if a parameter has an invalid value."""
     if value not in options:
         raise ValueError(f"{name} must be one of {list(options)}; got {value!r}.")
+
+
+def choose_names(target_names: Sequence[str] | None, estimator: Any) -> Sequence[str] | None:
+    """Return the given names, or those that an estimator knows from the columns of y."""
+    if target_names is not None:
+        return target_names
+    return getattr(estimator, "target_names_in_", None)
 
 
 def name_targets(n_targets: int, names: Sequence[str] | None) -> list[str]:

@@ -12,14 +12,13 @@ from skqos._errors import check_same_length
 from skqos._pipelines import last_step, transform_input
 from skqos.inspection._common import (
     COLORS,
-    check_matplotlib,
     check_options,
     draw_heat_map,
     find_groups,
-    prepare_axes,
     style,
     take_target,
 )
+from skqos.inspection._display import Display, drawing
 
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -109,7 +108,7 @@ def group_errors(
     return table.iloc[np.lexsort(ranks[::-1])]
 
 
-class GroupErrorDisplay:
+class GroupErrorDisplay(Display):
     """Mean absolute errors by group of users and of services.
 
     Rows grouped by both are shown as a heat map, and otherwise as bars. Use `from_estimator` or
@@ -166,7 +165,7 @@ class GroupErrorDisplay:
         )
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -188,7 +187,7 @@ class GroupErrorDisplay:
 
         Parameters
         ----------
-        estimator : regressor or Pipeline
+        estimator : regressor, Pipeline or search
             Fitted.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Rows, as in the estimator's `fit`.
@@ -214,7 +213,6 @@ class GroupErrorDisplay:
             If a column does not exist, and as in `group_errors` and `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = last_step(estimator)
         if not hasattr(final, "predict"):
             raise TypeError(f"{caller} needs a fitted regressor; got {type(final).__name__}.")
@@ -235,7 +233,7 @@ class GroupErrorDisplay:
         )
 
     @classmethod
-    @check_options
+    @drawing
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -272,7 +270,6 @@ class GroupErrorDisplay:
         ValueError
             As in `group_errors` and `plot`.
         """
-        check_matplotlib(f"{cls.__name__}.from_predictions")
         errors = group_errors(
             y_true,
             y_pred,
@@ -286,7 +283,7 @@ class GroupErrorDisplay:
             ax, include_values=include_values, colorbar=colorbar, im_kw=im_kw, bar_kw=bar_kw
         )
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -320,7 +317,6 @@ class GroupErrorDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         self.image_: Any = None
         self.bars_: Any = None
         self.line_: Any = None
@@ -329,7 +325,6 @@ class GroupErrorDisplay:
             self._draw_heat_map(ax, include_values, colorbar, im_kw)
         else:
             self._draw_bars(ax, include_values, bar_kw)
-        self.figure_ = self.ax_.figure
         return self
 
     def _draw_heat_map(
@@ -341,7 +336,7 @@ class GroupErrorDisplay:
             for column in ("mean_absolute_error", "n_rows")
         )
         size = (2.5 + 0.75 * len(services), 1.7 + 0.45 * len(users))
-        (self.ax_,) = prepare_axes(ax, 1, size)
+        self._take_axes(ax, size)
         self.image_, self.text_ = draw_heat_map(
             self.ax_,
             values,
@@ -359,7 +354,7 @@ class GroupErrorDisplay:
         from matplotlib.patches import Rectangle
 
         errors = self.errors["mean_absolute_error"]
-        (self.ax_,) = prepare_axes(ax, 1, (6, 1.3 + 0.3 * len(errors)))
+        self._take_axes(ax, (6, 1.3 + 0.3 * len(errors)))
         options = style(Rectangle, {"color": COLORS[0]}, bar_kw)
         positions = np.arange(len(errors))
         self.bars_ = self.ax_.barh(positions, errors, **options)

@@ -11,22 +11,20 @@ from numpy.typing import ArrayLike
 from skqos.inspection._common import (
     COLORS,
     binomial_range,
-    check_matplotlib,
-    check_options,
     find_groups,
     predicts_quantiles,
-    prepare_axes,
     style,
     take_intervals,
     take_target,
 )
+from skqos.inspection._display import Display, drawing
 from skqos.metrics._intervals import cover_rows, group_rows, interval_quantiles
 
 # More labels are not readable.
 MAX_LABELS = 40
 
 
-class IntervalCoverageDisplay:
+class IntervalCoverageDisplay(Display):
     """Coverage of prediction intervals by band of the prediction or by group.
 
     There is a point for each band or group, and a line at the confidence level. The bar behind a
@@ -90,7 +88,7 @@ class IntervalCoverageDisplay:
         self.confidence_level = confidence_level
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -110,7 +108,7 @@ class IntervalCoverageDisplay:
 
         Parameters
         ----------
-        estimator : regressor or Pipeline
+        estimator : regressor, Pipeline or search
             Fitted regressor whose ``predict`` accepts ``quantiles``.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Rows with columns as in the estimator's `fit`. They should not be training rows.
@@ -139,7 +137,6 @@ class IntervalCoverageDisplay:
             If a column does not exist, and as in `from_predictions`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final, X = predicts_quantiles(estimator, X, caller)
         intervals = final.predict(X, quantiles=interval_quantiles(confidence_level))
         by = None
@@ -160,7 +157,7 @@ class IntervalCoverageDisplay:
         )
 
     @classmethod
-    @check_options
+    @drawing
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -212,7 +209,6 @@ class IntervalCoverageDisplay:
             As in `skqos.metrics.interval_coverage` and in `plot`, if there are several targets and
             `target` is None, or if no group has `min_rows` observed rows.
         """
-        check_matplotlib(f"{cls.__name__}.from_predictions")
         if min_rows < 1:
             raise ValueError(f"min_rows must be 1 or more; got {min_rows}.")
         y, ends = take_intervals(y_true, intervals, target)
@@ -221,7 +217,7 @@ class IntervalCoverageDisplay:
         display = cls(coverage=coverage, confidence_level=confidence_level)
         return display.plot(ax, line_kw=line_kw, bar_kw=bar_kw)
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -249,15 +245,13 @@ class IntervalCoverageDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.lines import Line2D
         from matplotlib.patches import Rectangle
 
         self.shown_ = self.coverage
         if not isinstance(self.coverage.index, pd.IntervalIndex):
             self.shown_ = self.coverage.sort_values("coverage", kind="stable")
-        (self.ax_,) = prepare_axes(ax, 1, (6, 3.5))
-        self.figure_ = self.ax_.figure
+        self._take_axes(ax, (6, 3.5))
         positions = np.arange(len(self.shown_))
         low, high = binomial_range(self.confidence_level, self.shown_["n_rows"].to_numpy())
         options = {"color": "0.88", "label": "95 % by chance", "width": 0.9}

@@ -7,21 +7,15 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from skqos.inspection._common import (
-    check_matplotlib,
-    check_option,
-    check_options,
-    draw_heat_map,
-    final_estimator,
-    prepare_axes,
-)
+from skqos.inspection._common import check_option, draw_heat_map, final_estimator
+from skqos.inspection._display import Display, drawing
 from skqos.r2sl.estimator import R2SLRegressor
 from skqos.r2sl.latent_states import RegionalLatentStates
 
 SIDES = ("user", "service")
 
 
-class LatentStateDisplay:
+class LatentStateDisplay(Display):
     """Heat maps of P(state given region) of one kind of region, for users and for services.
 
     Use `from_estimator` to create the plot from a fitted estimator.
@@ -80,7 +74,7 @@ class LatentStateDisplay:
         self.kind = kind
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -95,8 +89,8 @@ class LatentStateDisplay:
 
         Parameters
         ----------
-        estimator : R2SLRegressor, RegionalLatentStates or Pipeline
-            Fitted estimator, or a Pipeline that ends with one.
+        estimator : R2SLRegressor, RegionalLatentStates, Pipeline or search
+            Fitted estimator, or a Pipeline or fitted search that ends with one.
         kind : str, default=None
             Kind of region, one of ``region_features_``; the first one by default. For
             `RegionalLatentStates`, which has one kind without a name, the name in the plot.
@@ -115,7 +109,6 @@ class LatentStateDisplay:
             If it has no latent states, or none of this kind, and as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = final_estimator(estimator, (R2SLRegressor, RegionalLatentStates), caller)
         if isinstance(final, RegionalLatentStates):
             display = cls(states=_states_by_side(final), kind=kind or "region")
@@ -125,7 +118,7 @@ class LatentStateDisplay:
             display = cls(states=states, n_entities=_count_entities(final, kind, states), kind=kind)
         return display.plot(ax, n_regions=n_regions, colorbar=colorbar, im_kw=im_kw)
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -161,12 +154,11 @@ class LatentStateDisplay:
         ValueError
             If `ax` has the wrong length or `n_regions` is below 1.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         if n_regions is not None and n_regions < 1:
             raise ValueError(f"n_regions must be 1 or more, or None for all; got {n_regions}.")
         self.shown_ = {side: self._select(side, n_regions) for side in SIDES}
         n_rows = max(map(len, self.shown_.values()))
-        axes = prepare_axes(ax, len(SIDES), (8, 1.4 + 0.2 * n_rows))
+        axes = self._take_panels(ax, len(SIDES), (8, 1.4 + 0.2 * n_rows))
         self.images_ = {}
         for panel, (side, table) in zip(axes, self.shown_.items(), strict=True):
             is_last = panel is axes[-1]
@@ -177,7 +169,6 @@ class LatentStateDisplay:
                 colorbar_label=f"P(state | {self.kind})" if colorbar and is_last else None,
             )
             panel.set(title=f"{self.kind} of {side}s", xlabel="state")
-        self.axes_, self.figure_ = axes, axes[0].figure
         return self
 
     def _select(self, side: str, n_regions: int | None) -> pd.DataFrame:

@@ -10,18 +10,16 @@ from numpy.typing import ArrayLike
 from skqos._errors import check_same_length
 from skqos.inspection._common import (
     COLORS,
-    check_matplotlib,
-    check_options,
     predicts_quantiles,
-    prepare_axes,
     style,
     take_intervals,
     take_target,
 )
+from skqos.inspection._display import Display, drawing
 from skqos.metrics._intervals import interval_quantiles
 
 
-class PredictionIntervalDisplay:
+class PredictionIntervalDisplay(Display):
     """Prediction intervals and measurements of rows, in the order of the prediction.
 
     Use `from_estimator` or `from_predictions` to create the plot.
@@ -79,7 +77,7 @@ class PredictionIntervalDisplay:
         self.y_pred = y_pred
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -98,7 +96,7 @@ class PredictionIntervalDisplay:
 
         Parameters
         ----------
-        estimator : regressor or Pipeline
+        estimator : regressor, Pipeline or search
             Fitted regressor whose ``predict`` accepts ``quantiles``.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Rows with columns as in the estimator's `fit`. They should not be training rows.
@@ -124,7 +122,6 @@ class PredictionIntervalDisplay:
             As in `from_predictions`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final, X = predicts_quantiles(estimator, X, caller)
         return cls.from_predictions(
             y,
@@ -139,7 +136,7 @@ class PredictionIntervalDisplay:
         )
 
     @classmethod
-    @check_options
+    @drawing
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -180,7 +177,6 @@ class PredictionIntervalDisplay:
             As in `skqos.metrics.interval_coverage` and in `plot`, if there are several targets and
             `target` is None, or if there is no observation.
         """
-        check_matplotlib(f"{cls.__name__}.from_predictions")
         y, ends = take_intervals(y_true, intervals, target)
         observed = ~np.isnan(y)
         if not observed.any():
@@ -195,7 +191,7 @@ class PredictionIntervalDisplay:
             ax, max_rows=max_rows, line_kw=line_kw, fill_kw=fill_kw, scatter_kw=scatter_kw
         )
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -228,12 +224,10 @@ class PredictionIntervalDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.collections import PolyCollection
         from matplotlib.lines import Line2D
 
-        (self.ax_,) = prepare_axes(ax, 1, (6, 3.5))
-        self.figure_ = self.ax_.figure
+        self._take_axes(ax, (6, 3.5))
         self.rows_ = self._choose_rows(max_rows)
         positions = np.arange(len(self.rows_))
         lower, upper = self.intervals[self.rows_].T

@@ -13,19 +13,17 @@ from skqos._pipelines import last_step, transform_input
 from skqos.inspection._common import (
     COLORS,
     binomial_range,
-    check_matplotlib,
     check_option,
-    check_options,
-    prepare_axes,
     style,
     take_target,
 )
+from skqos.inspection._display import Display, drawing
 from skqos.metrics._intervals import band_rows
 
 STRATEGIES = ("uniform", "quantile")
 
 
-class ProbabilityCalibrationDisplay:
+class ProbabilityCalibrationDisplay(Display):
     """Calibration of the predicted probability of meeting a limit.
 
     There is a point for each bin of the probability P(y <= limit), and the diagonal of perfect
@@ -86,7 +84,7 @@ class ProbabilityCalibrationDisplay:
         self.limit = limit
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -105,7 +103,7 @@ class ProbabilityCalibrationDisplay:
 
         Parameters
         ----------
-        estimator : regressor or Pipeline
+        estimator : regressor, Pipeline or search
             Fitted regressor with a method ``predict_probability(X, limit)``.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Rows with columns as in the estimator's `fit`. They should not be training rows.
@@ -129,7 +127,6 @@ class ProbabilityCalibrationDisplay:
             As in `from_predictions`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = last_step(estimator)
         if not hasattr(final, "predict_probability"):
             raise TypeError(
@@ -149,7 +146,7 @@ class ProbabilityCalibrationDisplay:
         )
 
     @classmethod
-    @check_options
+    @drawing
     def from_predictions(
         cls,
         y_true: ArrayLike,
@@ -195,7 +192,6 @@ class ProbabilityCalibrationDisplay:
             several targets and `target` is None, a parameter is out of range, or `ax` is not an
             Axes.
         """
-        check_matplotlib(f"{cls.__name__}.from_predictions")
         check_option("strategy", strategy, STRATEGIES)
         y = take_target(y_true, "y_true", target)
         probability = _take_probability(probability, target)
@@ -204,7 +200,7 @@ class ProbabilityCalibrationDisplay:
         display = cls(calibration=calibration, limit=limit)
         return display.plot(ax, line_kw=line_kw, bar_kw=bar_kw)
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -232,12 +228,10 @@ class ProbabilityCalibrationDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.lines import Line2D
         from matplotlib.patches import Rectangle
 
-        (self.ax_,) = prepare_axes(ax, 1, (4.5, 4.5))
-        self.figure_ = self.ax_.figure
+        self._take_axes(ax, (4.5, 4.5))
         predicted = self.calibration["probability"].to_numpy()
         low, high = binomial_range(predicted, self.calibration["n_rows"].to_numpy())
         options = {"color": "0.88", "label": "95 % by chance", "width": 0.04}

@@ -11,14 +11,13 @@ import pandas as pd
 from skqos._pipelines import transform_input
 from skqos.inspection._common import (
     COLORS,
-    check_matplotlib,
-    check_options,
+    choose_names,
     draw_heat_map,
     final_estimator,
     name_targets,
-    prepare_axes,
     style,
 )
+from skqos.inspection._display import Display, drawing
 from skqos.sa_moe.estimator import SAMoERegressor
 from skqos.sharp_qos.estimator import SharpQoSRegressor
 
@@ -27,7 +26,7 @@ LABELS = {"best_share": "share of pairs it is best on", "mean_gate_weight": "mea
 BAR_WIDTH = 0.38
 
 
-class GateProbabilityDisplay:
+class GateProbabilityDisplay(Display):
     """Probabilities that the gates of `SharpQoSRegressor` are open, as heat maps.
 
     Use `from_estimator` to create the plot from a fitted estimator.
@@ -40,7 +39,8 @@ class GateProbabilityDisplay:
         two.
 
     target_names : sequence of str, default=None
-        Names of the targets. If None, they are "target 0" and so on.
+        Names of the targets. If None, they are those of the columns of y in `fit`, if known, or
+        "target 0" and so on.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class GateProbabilityDisplay:
         }
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -111,8 +111,8 @@ class GateProbabilityDisplay:
 
         Parameters
         ----------
-        estimator : SharpQoSRegressor or Pipeline
-            Fitted estimator, or a Pipeline that ends with one.
+        estimator : SharpQoSRegressor, Pipeline or search
+            Fitted estimator, or a Pipeline or fitted search that ends with one.
         target_names, include_values, colorbar, ax, im_kw
             As in the class and in `plot`.
 
@@ -128,7 +128,6 @@ class GateProbabilityDisplay:
             If the estimator has no routing, and as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = final_estimator(estimator, (SharpQoSRegressor,), caller)
         probabilities = final.gate_probabilities_
         if not probabilities:
@@ -137,10 +136,11 @@ class GateProbabilityDisplay:
                 f"routing={final.routing} or without context, and with "
                 f"cross_routing={final.cross_routing} or a single target."
             )
-        display = cls(gate_probabilities=probabilities, target_names=target_names)
+        names = choose_names(target_names, final)
+        display = cls(gate_probabilities=probabilities, target_names=names)
         return display.plot(ax, include_values=include_values, colorbar=colorbar, im_kw=im_kw)
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -173,10 +173,9 @@ class GateProbabilityDisplay:
         ValueError
             If `ax` has the wrong length.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         n_rows = max(map(len, self.tables.values()))
         size = (1 + 4 * len(self.tables), 1.4 + 0.5 * n_rows)
-        axes = prepare_axes(ax, len(self.tables), size)
+        axes = self._take_panels(ax, len(self.tables), size)
         self.images_, self.text_ = {}, {}
         for panel, (routing, table) in zip(axes, self.tables.items(), strict=True):
             is_last = panel is axes[-1]
@@ -188,11 +187,10 @@ class GateProbabilityDisplay:
                 colorbar_label="P(gate is open)" if colorbar and is_last else None,
             )
             panel.set(title=TITLES[routing], xlabel="block")
-        self.axes_, self.figure_ = axes, axes[0].figure
         return self
 
 
-class ExpertShareDisplay:
+class ExpertShareDisplay(Display):
     """Bars of the contributions of the experts of `SAMoERegressor`.
 
     Use `from_estimator` to create the plot from a fitted estimator.
@@ -235,7 +233,7 @@ class ExpertShareDisplay:
         self.shares = shares
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -250,8 +248,8 @@ class ExpertShareDisplay:
 
         Parameters
         ----------
-        estimator : SAMoERegressor or Pipeline
-            Fitted estimator, or a Pipeline that ends with one.
+        estimator : SAMoERegressor, Pipeline or search
+            Fitted estimator, or a Pipeline or fitted search that ends with one.
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Pairs, as in the estimator's `fit`.
         y : array-like of shape (n_samples,)
@@ -271,12 +269,11 @@ class ExpertShareDisplay:
             If X or y is not as described, and as in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = final_estimator(estimator, (SAMoERegressor,), caller)
         display = cls(shares=final.expert_shares(transform_input(estimator, X), y))
         return display.plot(ax, include_values=include_values, bar_kw=bar_kw)
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -306,10 +303,9 @@ class ExpertShareDisplay:
         ValueError
             If `ax` is not an Axes.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.patches import Rectangle
 
-        (self.ax_,) = prepare_axes(ax, 1, (1.5 + 1.5 * len(self.shares), 3.5))
+        self._take_axes(ax, (1.5 + 1.5 * len(self.shares), 3.5))
         positions = np.arange(len(self.shares))
         self.bars_ = {}
         for k, (column, label) in enumerate(LABELS.items()):
@@ -326,7 +322,6 @@ class ExpertShareDisplay:
         self.ax_.set_ylim(0, 1.35 * self.shares[list(LABELS)].to_numpy().max())
         self.ax_.set(xlabel="expert", ylabel="share")
         self.ax_.legend(frameon=False)
-        self.figure_ = self.ax_.figure
         return self
 
 

@@ -12,14 +12,13 @@ from skqos.base import BaseQoSRegressor
 from skqos.inspection._common import (
     COLORS,
     LINE_STYLES,
-    check_matplotlib,
     check_option,
-    check_options,
+    choose_names,
     final_estimator,
     name_targets,
-    prepare_axes,
     style,
 )
+from skqos.inspection._display import Display, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +31,7 @@ LABEL_OF_KIND = {
 }
 
 
-class TrainingHistoryDisplay:
+class TrainingHistoryDisplay(Display):
     """Losses over the epochs of all stages of training.
 
     Use `from_estimator` to create the plot from a fitted estimator. All parameters are stored as
@@ -46,7 +45,8 @@ class TrainingHistoryDisplay:
         `SharpQoSRegressor` adds ``train_loss_k`` and ``task_weight_k`` for target k.
 
     target_names : sequence of str, default=None
-        Names of the targets of joint training. If None, they are "target 0" and so on.
+        Names of the targets of joint training. If None, they are those of the columns of y in
+        `fit`, if known, or "target 0" and so on.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class TrainingHistoryDisplay:
         self.target_names = target_names
 
     @classmethod
-    @check_options
+    @drawing
     def from_estimator(
         cls,
         estimator: Any,
@@ -93,8 +93,8 @@ class TrainingHistoryDisplay:
 
         Parameters
         ----------
-        estimator : estimator or Pipeline
-            Fitted estimator of this package, or a Pipeline that ends with one.
+        estimator : estimator, Pipeline or search
+            Fitted estimator of this package, or a Pipeline or fitted search that ends with one.
         target_names, kind, stages, ax, line_kw
             As in the class and in `plot`.
 
@@ -110,12 +110,11 @@ class TrainingHistoryDisplay:
             As in `plot`.
         """
         caller = f"{cls.__name__}.from_estimator"
-        check_matplotlib(caller)
         final = final_estimator(estimator, (BaseQoSRegressor,), caller)
-        display = cls(history=final.history_, target_names=target_names)
+        display = cls(history=final.history_, target_names=choose_names(target_names, final))
         return display.plot(ax, kind=kind, stages=stages, line_kw=line_kw)
 
-    @check_options
+    @drawing
     def plot(
         self,
         ax: Any = None,
@@ -151,13 +150,12 @@ class TrainingHistoryDisplay:
             If `kind` or `stages` is invalid, the history has no columns for `kind`, or `ax` or
             `target_names` has the wrong length.
         """
-        check_matplotlib(f"{type(self).__name__}.plot")
         check_option("kind", kind, list(LABEL_OF_KIND))
         check_option("stages", stages, ("joined", "separate"))
         labels = self._labels(kind)
         by_stage = dict(list(self.history.groupby("stage", sort=False)))
         n_panels = 1 if stages == "joined" else len(by_stage)
-        axes = prepare_axes(ax, n_panels, (5 if n_panels == 1 else 4 * n_panels, 3.5))
+        axes = self._take_panels(ax, n_panels, (5 if n_panels == 1 else 4 * n_panels, 3.5))
         self.lines_: dict[tuple[str, str], Any] = {}
         n_before = 0
         for k, (stage, rows) in enumerate(by_stage.items()):
@@ -170,7 +168,6 @@ class TrainingHistoryDisplay:
                 panel.set_title(f"stage {stage}")
         for panel in axes:
             _finish(panel, LABEL_OF_KIND[kind])
-        self.axes_, self.figure_ = axes, axes[0].figure
         return self
 
     def _labels(self, kind: str) -> dict[str, str]:

@@ -210,7 +210,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
         share the random state of torch.
 
     verbose : int, default=0
-        If 1, `fit` reports its progress on the standard error stream.
+        If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
+        for their level, INFO, and otherwise on the standard error stream.
 
         There is one line per training stage, with the epoch, the losses and the time left.
 

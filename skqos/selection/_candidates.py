@@ -189,7 +189,9 @@ def _input_names(model: Any) -> tuple[bool, list[Any]]:
 
 def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> bool:
     """Return whether the model needs a time; raise if `time` does not match."""
-    n_places = getattr(final, "_n_id_columns", None)
+    # Whether an `IntervalRegressor` reads times depends on its regressor.
+    regressor = last_step(getattr(final, "estimator_", final))
+    n_places = getattr(regressor, "_n_id_columns", None)
     if n_places is None:
         takes_time = len(names) > 2 and (not has_names or role_of(names[2]) == "time")
     else:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._parameters import validated
-from skqos._pipelines import last_step
+from skqos._pipelines import best_of, last_step
 from skqos._sklearn_compat import Interval
 from skqos.base import PairRegressor
 from skqos.exceptions import NoServiceWarning
@@ -118,8 +118,8 @@ def rank_services(
         `predict`.
 
     target_names : sequence of str, default=None
-        Names of several targets, which are used in the column names. If None, they are "0", "1" and
-        so on.
+        Names of several targets, which are used in the column names. If None, they are those of the
+        columns of y in `fit`, if it was a DataFrame, or "0", "1" and so on.
 
     Returns
     -------
@@ -187,6 +187,7 @@ def rank_services(
     [[3, 1], [3, 2], [17, 1], [17, 2]]
     """
     check_is_fitted(model)
+    model = best_of(model)
     estimator = last_step(model)
     if isinstance(estimator, PairRegressor):
         estimator = estimator._snapshot()
@@ -217,11 +218,17 @@ def rank_services(
         tie_tolerance=tie_tolerance,
         pareto_only=pareto_only,
         confidence_level=confidence_level if has_intervals(estimator) else None,
-        target_names=target_names,
+        target_names=_names_of_targets(estimator) if target_names is None else target_names,
     )
     table = pd.concat([ranking.rank(candidates, block) for block in candidates.blocks()])
     _warn_of_users_without(candidates.users.ids, table["user"], limit, min_probability)
     return table.reset_index(drop=True)
+
+
+def _names_of_targets(estimator: Any) -> list[str] | None:
+    """Return the names of several targets, if the estimator was fitted to a DataFrame y."""
+    names = getattr(last_step(getattr(estimator, "estimator_", estimator)), "target_names_in_", ())
+    return list(names) if len(set(names)) == len(names) > 1 else None
 
 
 def _known_services(estimator: Any) -> pd.Index:

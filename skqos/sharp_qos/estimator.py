@@ -88,7 +88,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         A categorical column of users and one of services whose names differ only in the prefix form
         one context graph.
 
-    n_members : int, default=2
+    n_members : int, default=4
         Number of networks, each with weights of its own. They are trained in one pass, and their
         predictions are averaged in units of the transformed target.
 
@@ -333,7 +333,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         random state of torch.
 
     verbose : int, default=0
-        If 1, `fit` reports its progress on the standard error stream.
+        If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
+        for their level, INFO, and otherwise on the standard error stream.
 
         There is one line per training stage, with the epoch, the losses and the time left.
 
@@ -382,6 +383,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X seen in `fit`. Defined only if all names are strings.
+
+    target_names_in_ : ndarray of shape (n_targets,)
+        Names of the columns of y seen in `fit`. Defined only if y was a DataFrame whose column
+        names are all strings.
 
     PAPER_PARAMS : dict
         Published settings [1]_, as keyword arguments of the estimator.
@@ -517,7 +522,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         *,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
-        n_members: int = 2,
+        n_members: int = 4,
         n_factors: int = 32,
         context_dim: int = 32,
         autoencoder_epochs: int = 100,

@@ -1,10 +1,10 @@
 """Graph convolutions in the Poincare ball; all use of geoopt is here, in the optimiser.
 
-Between layers, features stay in the tangent space at the origin: the exponential map that would end
-a layer and the logarithmic map that would start the next one cancel.
+Between layers, features remain in the tangent space at the origin, because the exponential map at
+the end of a layer and the logarithmic map at the start of the next one cancel.
 
-Features of nodes are (n_nodes, n_members * dim), the members side by side: one sparse product
-serves them all.
+Features of nodes are (n_nodes, n_members * dim), with concatenated members, so that there is one
+sparse product for all members.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch import Tensor, nn
 
 from skqos.graphs import BipartiteOperators, ContextGraph, TypedOperators
 
-# How close to the boundary a point may come, as a share of the radius; geoopt's values.
+# Minimum distance of a point from the boundary, relative to the radius; values of geoopt.
 BOUNDARY = {torch.float32: 4e-3, torch.float64: 1e-5}
-# Below this share of the longest tangent vector that the ball can hold, nothing is limited.
+# Fraction of the maximum length of a tangent vector below which lengths are not limited.
 UNLIMITED_SHARE = 0.75
 
 
 def soft_limit(length: Tensor) -> Tensor:
-    """Limit the length of tangent vectors smoothly to what the ball can hold in floating point.
+    """Limit the length of tangent vectors smoothly to the range of the ball in floating point.
 
-    ``tanh`` of a length above 3 is 1 to single precision, up to the margin that keeps points inside
-    the ball: such a point would get no gradient along its radius. Here a length is left alone up to
-    three quarters of the limit, then approaches it as t / (1 + t) does, whose slope falls but
-    stays far from zero. Ours.
+    In single precision, ``tanh`` of a length above 3 is 1, up to the margin that keeps points
+    inside the ball, so that such a point would have no gradient along its radius. Lengths up to
+    three quarters of the limit are not changed. Larger ones approach the limit like t / (1 + t),
+    whose slope does not vanish. This is not in the paper.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def soft_limit(length: Tensor) -> Tensor:
     Returns
     -------
     Tensor of the shape of `length`
-        Less than artanh of the largest radius.
+        Limited lengths, below artanh of the largest radius.
     """
     largest = math.atanh(1 - BOUNDARY[length.dtype])
     start = UNLIMITED_SHARE * largest
@@ -53,17 +53,17 @@ def soft_limit(length: Tensor) -> Tensor:
 def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
     """Translate points in the ball, given and returned as tangent vectors at the origin.
 
-    This is log0(exp0(v) (+) b) with Mobius addition (+). Both vectors appear in it only with
-    factors that depend on three inner products, so that the maps of geoopt need not be applied
-    elementwise one after the other, which takes six times as long. The result is theirs, but for
-    `soft_limit` of the length of v; as theirs, the sum is kept off the boundary.
+    This is log0(exp0(v) (+) b) with Mobius addition (+). It is a combination of both vectors with
+    factors that depend on three inner products. Computing it directly takes a sixth of the time of
+    the elementwise maps of geoopt. The result is the same, except for `soft_limit` of the length of
+    v; as in geoopt, the sum is kept off the boundary.
 
     Parameters
     ----------
     v : Tensor of shape (..., dim)
         Tangent vectors.
     bias : Tensor of shape (..., dim)
-        Points of the ball; leading axes are those of `v`, or broadcast to them.
+        Points of the ball; leading axes are those of `v`, or are broadcast to them.
     c : Tensor, scalar
         Curvature; the ball has radius 1 / sqrt(c).
 
@@ -92,14 +92,14 @@ def mobius_translate(v: Tensor, bias: Tensor, c: Tensor) -> Tensor:
 
 
 class PoincareBall(nn.Module):
-    """Curvature of a Poincare ball, in the form in which geoopt's class of that name learns it.
+    """Curvature of a Poincare ball, with the parametrisation of geoopt's class of this name.
 
     Parameters
     ----------
     curvature : float
         Curvature c; the ball has radius 1 / sqrt(c).
     learnable : bool, default=False
-        Whether it is trained on. It never decays.
+        Whether the curvature is trained. It has no weight decay.
     """
 
     def __init__(self, curvature: float, learnable: bool = False) -> None:
@@ -110,7 +110,7 @@ class PoincareBall(nn.Module):
         self._mark()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Mark the parameter again: a deep copy of one has no marks."""
+        """Mark the parameter again, because a deep copy has no marks."""
         super().__setstate__(state)
         self._mark()
 
@@ -124,9 +124,10 @@ class PoincareBall(nn.Module):
 
 
 class PartLinear(nn.Module):
-    """A linear layer whose rows come in parts, each with weights of its own, as has each member.
+    """A linear layer on several parts of rows, with separate weights for each part and member.
 
-    In the ball it is HGCN's layer: the Mobius product with a matrix, and the addition of a bias.
+    In the ball, it is the layer of HGCN: the Mobius product with a matrix, and the addition of a
+    bias.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ class PartLinear(nn.Module):
     in_dim, out_dim : int
         Width of the features.
     ball : PoincareBall or None
-        Where the biases live; its curvature is that of the features. None is Euclidean space.
+        Ball of the biases, with the curvature of the features. None for Euclidean space.
 
     Attributes
     ----------
@@ -153,18 +154,18 @@ class PartLinear(nn.Module):
         weight = torch.empty(n_parts, n_members, in_dim, out_dim)
         bias = torch.zeros(n_parts, n_members, out_dim)
         if ball is None:
-            # As torch.nn.Linear has it.
+            # Initialised like torch.nn.Linear.
             largest = in_dim**-0.5
             self.bias = nn.Parameter(bias.uniform_(-largest, largest))
         else:
-            # Xavier's, for a ReLU.
+            # Xavier initialisation for a ReLU.
             largest = math.sqrt(2) * math.sqrt(6 / (in_dim + out_dim))
             self.bias = nn.Parameter(bias)
             self._mark()
         self.weight = nn.Parameter(weight.uniform_(-largest, largest))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Mark the points again: a deep copy of a parameter has no marks."""
+        """Mark the points again, because a deep copy of a parameter has no marks."""
         super().__setstate__(state)
         if self.ball is not None:
             self._mark()
@@ -173,7 +174,7 @@ class PartLinear(nn.Module):
         self.bias.no_weight_decay = self.bias.is_on_ball = True
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Transform the features of each part; those of all parts, one after the other.
+        """Transform the features of each part, and concatenate them.
 
         Parameters
         ----------
@@ -188,7 +189,7 @@ class PartLinear(nn.Module):
         rows = [part.unflatten(1, (n_members, -1)).transpose(0, 1) for part in parts]
         products = [torch.bmm(x, weight) for x, weight in zip(rows, self.weight, strict=True)]
         v = torch.cat(products, dim=1)
-        # Not by `repeat_interleave`, which waits for the device to tell it the size.
+        # `repeat_interleave` would wait for the device.
         part_of_row = torch.cat(
             [torch.full((len(part),), k, device=v.device) for k, part in enumerate(parts)]
         )
@@ -200,12 +201,12 @@ class PartLinear(nn.Module):
 
 
 class SideScales(nn.Module):
-    """Multiply what users, and what services receive by a factor that is learnt.
+    """Multiply the messages that users, and services, receive by learnt factors.
 
     Parameters
     ----------
     n_members : int
-        Number of members; each has factors of its own, which start at 1.
+        Number of members; each has its own factors, which start at 1.
     """
 
     def __init__(self, n_members: int) -> None:
@@ -221,9 +222,9 @@ class SideScales(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Transform features, average them over neighbours, activate: GCN, or HyGCN in the ball.
+    """Graph convolution: GCN, or HyGCN in the ball.
 
-    Averages and activation are taken in the tangent space at the origin, as HGCN does.
+    Averages and activation are computed in the tangent space at the origin, as in HGCN.
 
     Parameters
     ----------
@@ -232,12 +233,12 @@ class GraphConvolution(nn.Module):
     in_dim, out_dim : int
         Width of the features.
     ball : PoincareBall or None
-        None makes a convolution in Euclidean space.
+        None for a convolution in Euclidean space.
     n_parts : int, default=1
-        Number of graphs that are convolved as one, or of the parts that edges with values take;
-        each has weights of its own.
+        Number of graphs that are convolved as one, or of parts for edges with values; each has its
+        own weights.
     scales : SideScales or None, default=None
-        Factors of what users and services receive.
+        Factors of the received messages.
     """
 
     def __init__(
@@ -266,7 +267,7 @@ class GraphConvolution(nn.Module):
         x : Tensor of shape (n_nodes, n_members * in_dim)
             Features.
         graph : BipartiteOperators, TypedOperators or ContextGraph
-            Averages over neighbours.
+            Operators that average over neighbours.
         sizes : sequence of int, default=None
             Number of nodes of each graph, if there are several.
 
@@ -284,8 +285,8 @@ class GraphConvolution(nn.Module):
 class HypergraphConvolution(nn.Module):
     """HHGCN: convolve over the QoS graph and over the hypergraphs of its second hops.
 
-    Each branch has weights of its own, one per type of edge. The averages add up ahead of the
-    activation; the summary of the paper leaves open how branches are joined.
+    Each branch has its own weights for each type of edge. The averages are added before the
+    activation; the summary of the paper does not state how branches are joined.
 
     Parameters
     ----------
@@ -294,12 +295,12 @@ class HypergraphConvolution(nn.Module):
     in_dim, out_dim : int
         Width of the features.
     ball : PoincareBall or None
-        None makes a convolution in Euclidean space.
+        None for a convolution in Euclidean space.
     n_parts : int, default=1
-        Number of parts that a convolution over the QoS graph takes: the types of edges, and the
-        own features if there is more than one type.
+        Number of parts of a convolution over the QoS graph: the types of edges and, if there are
+        several, the own features.
     scales : SideScales or None, default=None
-        Factors of what users and services receive.
+        Factors of the received messages.
     """
 
     def __init__(
@@ -314,14 +315,14 @@ class HypergraphConvolution(nn.Module):
         super().__init__()
         self.n_parts = n_parts
         self.n_types = max(n_parts - 1, 1)
-        # Of the QoS graph, of the hypergraph of users, and of that of services.
+        # Layers of the QoS graph, of the hypergraph of users, and of that of services.
         self.linear = PartLinear(n_parts + 2 * self.n_types, n_members, in_dim, out_dim, ball)
         self.scales = scales
 
     def forward(self, x: Tensor, graph: BipartiteOperators | TypedOperators) -> Tensor:
         """Convolve the features of all nodes, tangent vectors at the origin.
 
-        They are (n_nodes, n_members * in_dim), and then (n_nodes, n_members * out_dim).
+        The shape is (n_nodes, n_members * in_dim), and (n_nodes, n_members * out_dim) afterwards.
         """
         of_users, of_services = x.split(graph.sizes)
         parts = [x] * self.n_parts, [of_users] * self.n_types, [of_services] * self.n_types
@@ -334,24 +335,24 @@ class HypergraphConvolution(nn.Module):
 
 
 class RiemannianAdamW(torch.optim.Optimizer):
-    """Adam for parameters on a Poincare ball by geoopt, torch's for all others.
+    """Riemannian Adam of geoopt for parameters on a Poincare ball, and Adam of torch for others.
 
     Parameters marked by an attribute ``is_on_ball`` are points of the ball, whose curvature is the
     parameter marked by ``is_curvature``. Points, and parameters marked by ``no_weight_decay``, get
-    no weight decay. A parameter may hold many points: each row of its last axis is one.
+    no weight decay. A parameter may contain several points, one in each row of its last axis.
 
     Parameters
     ----------
     params : iterable of dict
-        Groups of what to optimise, under "params".
+        Parameter groups, under "params".
     lr : float
         Learning rate.
     weight_decay : float
-        Weight decay of all others.
+        Weight decay of all other parameters.
     euclidean : type
-        Optimiser of what is not on a manifold.
+        Optimiser of parameters that are not on the ball.
     **kwargs
-        Passed on to it.
+        Arguments of this optimiser.
     """
 
     def __init__(
@@ -378,10 +379,10 @@ class RiemannianAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take a step of either optimiser."""
+        """Perform a step of both optimisers."""
         loss = None if closure is None else closure()
         for part in self.parts[1:]:
-            # They share the memory of the parameters, but not their gradients.
+            # The twins share the memory of the parameters, but not their gradients.
             for twin, point in zip(part.param_groups[0]["params"], self.points, strict=True):
                 twin.grad = point.grad
         for part in self.parts:
@@ -389,7 +390,7 @@ class RiemannianAdamW(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters."""
+        """Reset the gradients of all parameters."""
         super().zero_grad(set_to_none)
         for point in self.points:
             point.grad = None
@@ -399,20 +400,20 @@ class RiemannianAdamW(torch.optim.Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Load the result of `state_dict`."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share_groups()
 
     def _share_groups(self) -> None:
-        """Show the parts' own groups: what a scheduler changes here, it changes there."""
+        """Expose the groups of both optimisers, so that a scheduler changes them."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def _riemannian_adam(
     points: list[nn.Parameter], curvature: nn.Parameter, lr: float
 ) -> torch.optim.Optimizer:
-    """Make geoopt's optimiser of twins of the points, which share their memory."""
+    """Create geoopt's optimiser with twins of the points, which share their memory."""
     import geoopt
 
     ball = geoopt.PoincareBall()

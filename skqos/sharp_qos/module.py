@@ -1,7 +1,7 @@
 """The network of SHARP-QoS: graph convolutions, routing, fusion, and a product of two sides.
 
-Inside graphs, features are (n_rows, n_members * dim), the members side by side. What is taken of
-them for entities has the members first, and the tasks before them where each has its own.
+Inside graphs, features are (n_rows, n_members * dim), with concatenated members. Features of
+entities have the members as the first axis, preceded by the tasks if they differ between tasks.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from skqos.sharp_qos.hyperbolic import (
 )
 from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting, TaskLinear
 
-# Features enter at this size: small ahead of what the layers make of them.
+# Initial size of features.
 FEATURE_STD = 0.05
 
 
 class ContextConvolution(nn.Module):
-    """All context graphs: features of categories, convolved among the entities that share them.
+    """All context graphs: convolution of the features of categories.
 
-    Entities of a side with equal categories are equal in a graph, and share a row. The rows of all
-    graphs stand below each other and are convolved as one graph.
+    Entities of a side with equal categories are equal in a graph and share a row. The rows of all
+    graphs are concatenated and convolved as one graph.
 
     Parameters
     ----------
     graphs : list of list of ContextColumn
-        The columns of each graph, equally many: one, or all of the one merged graph.
+        Columns of each graph: one for separate graphs, all for the merged graph.
     features : list of list of ndarray of shape (n_codes, feature_dim)
         Features of the codes of each column.
     users, services : EntityTable
-        The training entities.
+        Training entities.
     n_members : int
         Number of members.
     dim : int
@@ -53,14 +53,14 @@ class ContextConvolution(nn.Module):
     n_layers : int
         Number of layers.
     ball : PoincareBall or None
-        Where to convolve; None is Euclidean space.
+        Ball of the convolution; None for Euclidean space.
     fine_tune : bool
-        Whether the features are trained on.
+        Whether the features are trained.
 
     Attributes
     ----------
     out_dim : int
-        Width of what all graphs tell of an entity.
+        Total width of the features of an entity.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ContextConvolution(nn.Module):
         super().__init__()
         self.n_members = n_members
         self.graphs = graphs
-        # The codes of all columns, below each other.
+        # The codes of all columns, concatenated.
         of_codes = torch.cat([_scaled(column) for of_graph in features for column in of_graph])
         self.features = nn.Parameter(of_codes.repeat(1, n_members), requires_grad=fine_tune)
         self._join(users, services)
@@ -93,7 +93,7 @@ class ContextConvolution(nn.Module):
     def grow(
         self, graphs: list[list[ContextColumn]], users: EntityTable, services: EntityTable
     ) -> None:
-        """Join entities that were appended to the graphs; new categories start as the average."""
+        """Add the entities that were appended; new categories start as the average."""
         known, grown = (list(chain.from_iterable(columns)) for columns in (self.graphs, graphs))
         parts = self.features.detach().split(_n_codes(self.graphs))
         parts = [_append_codes(*part) for part in zip(parts, known, grown, strict=True)]
@@ -106,14 +106,14 @@ class ContextConvolution(nn.Module):
         return self._convolve(self.places, self.graph, self.sizes)
 
     def take(self, convolved: Tensor, rows: Tensor) -> Tensor:
-        """Take rows of each graph from what `forward` returned.
+        """Select rows of each graph from the result of `forward`.
 
         Parameters
         ----------
         convolved : Tensor of shape (n_rows, n_members * dim)
             Features of all rows.
         rows : Tensor of int64 of shape (n, n_graphs)
-            Some of ``user_rows`` or ``service_rows``.
+            Rows from ``user_rows`` or ``service_rows``.
 
         Returns
         -------
@@ -131,8 +131,8 @@ class ContextConvolution(nn.Module):
     ) -> list[Tensor]:
         """Represent new users, and new services, given the average known ones.
 
-        A newcomer receives messages from all entities and sends none. One without any category
-        known in a graph is the average entity of its side there.
+        A new entity receives messages from all entities and sends none. Without a known category in
+        a graph, it is the average entity of its side.
         """
         return [
             self._receive(average.unsqueeze(1), codes)
@@ -144,7 +144,7 @@ class ContextConvolution(nn.Module):
         ]
 
     def _receive(self, average: Tensor, codes: list[np.ndarray]) -> Tensor:
-        """Convolve newcomers, given by their codes in each graph, among all entities."""
+        """Convolve new entities, given by their codes in each graph, with all entities."""
         n_new = len(codes[0])
         has_context = np.stack([(of_graph >= 0).any(1) for of_graph in codes], axis=1)
         if not has_context.any():
@@ -183,19 +183,19 @@ class ContextConvolution(nn.Module):
         self.graph = ContextGraph(self._groups(rows), self.counts)
 
     def _convolve(self, places: Tensor, graph: ContextGraph, sizes: list[int]) -> Tensor:
-        """Convolve rows, given by the places of their codes' features; sizes of each graph."""
-        # After the codes of a column stands their average.
+        """Convolve rows, given by the positions of their codes' features."""
+        # The codes of a column are followed by their average.
         columns = self.features.split(_n_codes(self.graphs))
         table = torch.cat([part for x in columns for part in (x, x.mean(0, keepdim=True))])
         found = F.embedding(places, table).unflatten(2, (self.n_members, -1))
-        # The columns of a merged graph, side by side.
+        # The columns of a merged graph are concatenated.
         x = found.transpose(1, 2).flatten(1)
         for layer in self.layers:
             x = layer(x, graph, sizes)
         return x
 
     def _places(self, rows: list[Tensor]) -> Tensor:
-        """Where the features of the codes are, given by graph; -1 takes the average."""
+        """Return the positions of the features of codes; -1 selects the average."""
         starts = iter(np.cumsum([0, *(n + 1 for n in _n_codes(self.graphs))]).tolist())
         places = [
             torch.stack(
@@ -210,10 +210,10 @@ class ContextConvolution(nn.Module):
         return torch.cat(places)
 
     def _groups(self, rows: list[Tensor]) -> Tensor:
-        """Group of each code, given by graph; -1 for none. No group is in two graphs."""
+        """Return the group of each code, -1 for none. Groups of different graphs are distinct."""
         groups, start = [], 0
         for columns, of_graph in zip(self.graphs, rows, strict=True):
-            # -1 takes what is appended: no group.
+            # -1 selects the appended entry, which is no group.
             of_columns = [np.append(column.groups, -1) for column in columns]
             found = torch.stack(
                 [
@@ -245,12 +245,12 @@ def _n_codes(graphs: list[list[ContextColumn]]) -> list[int]:
 
 
 class NumericContext(nn.Module):
-    """Numeric context of one side, projected. Ours: the paper has categories only.
+    """Projected numeric context of one side. It is not in the paper, which has only categories.
 
     Parameters
     ----------
     table : EntityTable
-        The training entities, with none to many numbers; an unknown number is the mean, 0.
+        Training entities, with any number of numeric columns; an unknown value is the mean, 0.
     n_members : int
         Number of members.
     dim : int
@@ -274,14 +274,14 @@ class NumericContext(nn.Module):
         return self._project(self.numerics)
 
     def encode_new(self, average: Tensor, new: EntityTable) -> Tensor:
-        """Represent newcomers; one of whom no number is known is the average entity."""
+        """Represent new entities; without any known number, they are the average entity."""
         numbers = torch.as_tensor(np.nan_to_num(new.numerics)).to(average)
         nothing = torch.as_tensor(np.isnan(new.numerics).all(1, keepdims=True))
         projected = self._project(numbers)
         return torch.where(nothing.to(average.device), average.unsqueeze(1), projected)
 
     def grow(self, table: EntityTable) -> None:
-        """Take over the numbers of entities that were appended."""
+        """Add the numbers of the entities that were appended."""
         self.numerics = torch.tensor(np.nan_to_num(table.numerics))
 
     def _project(self, numbers: Tensor) -> Tensor:
@@ -297,8 +297,8 @@ class Structure:
     layers : list of Tensor of shape (n_entities, n_members * ...)
         Outputs of the layers.
     connected : Tensor of bool of shape (n_entities, 1)
-        Whether an entity has an edge. One that has none is new to this task: like a newcomer, it
-        is represented by the average of those that have.
+        Whether an entity has an edge. An entity without edges is represented, like a new one, by
+        the average of those with edges.
     n_members : int
         Number of members.
     """
@@ -313,14 +313,14 @@ class Structure:
         return self._join([weights.T @ x for x in self.layers])
 
     def take(self, codes: Tensor, is_new: Tensor | None = None) -> Tensor:
-        """Represent known entities, some of them as if they were new.
+        """Represent known entities, some of them as new ones.
 
         Parameters
         ----------
         codes : Tensor of int64 of shape (n,)
-            The entities.
+            Codes of the entities.
         is_new : Tensor of bool of shape (n_members, n, 1), default=None
-            Which are to be as if they were new.
+            Entities that are represented as new ones.
 
         Returns
         -------
@@ -337,7 +337,7 @@ class Structure:
         return torch.where(self.connected, self._join(self.layers), self.average())
 
     def _join(self, layers: list[Tensor]) -> Tensor:
-        """Lay the outputs of the layers side by side, the members apart."""
+        """Concatenate the outputs of the layers for each member."""
         parts = [x.unflatten(1, (self.n_members, -1)) for x in layers]
         return torch.cat(parts, dim=2).transpose(0, 1)
 
@@ -345,13 +345,13 @@ class Structure:
 class QoSGraph(nn.Module):
     """Structural features of all entities for one QoS parameter.
 
-    Features of the nodes go through the layers; the outputs of all layers, the features ahead of
-    them, stand side by side.
+    The features of the nodes are processed by the layers. The result is the concatenation of the
+    features and the outputs of all layers.
 
     Parameters
     ----------
     graph : BipartiteGraph
-        Who was observed using what.
+        Graph of the observed pairs.
     features : ndarray of shape (n_users + n_services, feature_dim)
         Features of the nodes, from which all members start.
     n_members : int
@@ -361,20 +361,20 @@ class QoSGraph(nn.Module):
     n_layers : int
         Number of layers.
     convolution : {"hhgcn", "hygcn", "gcn", "none"}
-        With or without the hypergraphs, in the ball or in Euclidean space, or no layers.
+        Kind of convolution, or no layers.
     ball : PoincareBall or None
-        None is Euclidean space.
+        Ball of the convolution; None for Euclidean space.
     dropout : float
-        Dropout of the features.
+        Dropout rate of the features.
     edge_dropout : float
-        Share of the edges that carry no messages in a training step.
+        Fraction of the edges that carry no messages in a training step.
     side_scales : bool
-        Whether each layer scales what users and services receive by learnt factors.
+        Whether each layer scales received messages by learnt factors.
     newcomer_share : float
-        Share of the nodes whose features are the average of their side in a training step, as those
-        of a node that is absorbed without training are.
+        Fraction of the nodes whose features are the average of their side in a training step, like
+        those of a node that is added without training.
     fine_tune : bool
-        Whether the features are trained on.
+        Whether the features are trained.
     """
 
     def __init__(
@@ -417,17 +417,17 @@ class QoSGraph(nn.Module):
         self._join(graph)
 
     def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
-        """Convolve.
+        """Convolve the features of all nodes.
 
         Parameters
         ----------
         held_out : Tensor of int64, default=None
-            Edges that carry no messages, -1 for none; None is no edge.
+            Edges that carry no messages; -1 for no edge. If None, all edges carry messages.
 
         Returns
         -------
         list of Tensor of shape (n_users + n_services, n_members * ...)
-            The features and the output of each layer.
+            Features, and output of each layer.
         """
         x = self.dropout(self.features)
         outputs = [x]
@@ -441,7 +441,7 @@ class QoSGraph(nn.Module):
         return outputs
 
     def split(self, outputs: list[Tensor]) -> tuple[Structure, Structure]:
-        """Part the outputs of the layers into those of users and those of services."""
+        """Split the outputs of the layers into those of users and of services."""
         n_users = len(self.users_connected)
         return (
             Structure([x[:n_users] for x in outputs], self.users_connected, self.n_members),
@@ -449,10 +449,10 @@ class QoSGraph(nn.Module):
         )
 
     def grow(self, graph: BipartiteGraph) -> None:
-        """Take over a graph with more edges, and with further nodes after those of either side.
+        """Replace the graph by one with more edges and nodes.
 
         The features of a new node start as the average of the connected nodes of its side. Without
-        layers the graph holds the new edges alone.
+        layers, the graph contains only the new edges.
         """
         n_users = len(self.users_connected)
         known = self.users_connected, self.services_connected
@@ -473,14 +473,14 @@ class QoSGraph(nn.Module):
             is_connected[: len(before)] |= before
 
     def _join(self, graph: BipartiteGraph) -> None:
-        # Nothing but layers reads the edges.
+        # Only layers use the edges.
         self.graph = graph if len(self.layers) else None
         users_connected, services_connected = graph.connected()
         self.register_buffer("users_connected", users_connected)
         self.register_buffer("services_connected", services_connected)
 
     def _averages(self, x: Tensor) -> list[Tensor]:
-        """Average features of the connected users, and of the connected services."""
+        """Return the average features of the connected users, and of the connected services."""
         connected = self.users_connected, self.services_connected
         sides = x.split([len(side) for side in connected])
         return [
@@ -489,7 +489,7 @@ class QoSGraph(nn.Module):
         ]
 
     def _with_newcomers(self, x: Tensor) -> Tensor:
-        """Give some nodes the average features of their side in training."""
+        """In training, replace the features of some nodes by the average of their side."""
         if not (self.training and self.newcomer_share):
             return x
         sizes = torch.tensor([len(self.users_connected), len(self.services_connected)])
@@ -499,45 +499,45 @@ class QoSGraph(nn.Module):
         return torch.where(is_new.flatten(1), averages, x)
 
     def _weights(self, held_out: Tensor) -> Tensor:
-        """0 for edges held out, else 1; -1 falls on the one that is cut off again."""
+        """Return 0 for held-out edges, otherwise 1; -1 refers to an extra entry."""
         weights = torch.ones(self.graph.n_edges + 1, device=held_out.device)
         weights[held_out] = 0
         return weights[:-1]
 
 
 class SharpQoSModule(nn.Module):
-    """Hierarchical features, shared features, fusion and joint prediction, top to bottom.
+    """Network of hierarchical features, shared features, fusion and joint prediction.
 
     Parameters
     ----------
     graphs : list of QoSGraph
-        One per task, that is, per QoS parameter.
+        Graph of each task, which is a QoS parameter.
     context : ContextConvolution or None
-        All context graphs.
+        Context graphs.
     numbers : tuple of NumericContext or None
         Numeric context of users and of services.
     context_dim : int
-        Width of all context features together; 0 without context.
+        Total width of the context features; 0 without context.
     n_members : int
         Number of members, whose predictions are averaged.
     hidden_dim : int
         Width of routed and of fused features.
     out_dim : int
-        Width of the vectors whose product predicts.
+        Width of the vectors whose product is the prediction.
     routing, cross_routing : bool
-        Whether SNR and Cross-SNR take part.
+        Whether there is SNR and Cross-SNR.
     n_blocks, n_cross_blocks : int
-        Number of blocks of either.
+        Number of blocks of each routing.
     gate_temperature, gate_log_odds : float
-        Temperature of their gates, and their log odds at first.
+        Temperature and initial log-odds of the gates.
     l0_penalty : float
         Weight of the expected number of open gates in the loss.
     context_dropout : float
-        Dropout of the context features.
+        Dropout rate of the context features.
     newcomer_share : float
-        Share of a step's entities that are trained on as if they were new.
+        Fraction of the entities of a step that are represented as new ones.
     start : ndarray of shape (n_tasks,)
-        What the untrained network predicts, about.
+        Approximate prediction of the untrained network.
     """
 
     def __init__(
@@ -597,8 +597,8 @@ class SharpQoSModule(nn.Module):
         users, services : Tensor of int64 of shape (n,)
             Codes.
         edges : Tensor of int64 of shape (n, n_tasks), default=None
-            Edges of the QoS graphs that carry no messages, because these pairs are what the
-            network is to predict; -1 where there is none.
+            Edges of the QoS graphs that carry no messages, because their pairs are predicted; -1
+            for no edge.
 
         Returns
         -------
@@ -609,7 +609,7 @@ class SharpQoSModule(nn.Module):
             graph.split(graph(left_out))
             for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
-        # Users and many services come up more than once in a batch.
+        # Users and many services occur more than once in a batch.
         users, user_positions = _distinct(users)
         services, service_positions = _distinct(services)
         user_context, service_context = self._context_of(users, services)
@@ -649,7 +649,7 @@ class SharpQoSModule(nn.Module):
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
     ) -> Encoded:
-        """Represent newcomers: each has the structure of the average entity of its side."""
+        """Represent new entities, with the structural features of the average entity."""
         structural, averages = known.averages
         new = new_users, new_services
         context = []
@@ -680,14 +680,14 @@ class SharpQoSModule(nn.Module):
         users: EntityTable,
         services: EntityTable,
     ) -> None:
-        """Take over new edges, and entities and categories that were appended to those known.
+        """Add new edges, and the entities and categories that were appended.
 
         Parameters
         ----------
         graphs : list of BipartiteGraph
-            The grown QoS graph of each task.
+            Extended QoS graph of each task.
         columns : list of list of ContextColumn
-            The grown columns of each context graph.
+            Extended columns of each context graph.
         users, services : EntityTable
             All entities, the known ones first.
         """
@@ -699,15 +699,15 @@ class SharpQoSModule(nn.Module):
             numbers.grow(table)
 
     def penalty(self) -> Tensor:
-        """Weigh the expected number of open gates (L0) of a member."""
+        """Return the weighted expected number of open gates (L0) per member."""
         probabilities = self.gate_probabilities().values()
         return self.l0_penalty * sum(p.sum() for p in probabilities)
 
     def gate_probabilities(self) -> dict[str, Tensor]:
-        """Tell the probability that each gate is open, on average over the members.
+        """Return the probability that each gate is open, averaged over the members.
 
-        Of SNR by task and block; of Cross-SNR by task, other task and block, and 0 between a task
-        and itself.
+        The axes of SNR are task and block. Those of Cross-SNR are task, other task and block, with
+        0 for a task and itself.
         """
         found = {}
         if self.router is not None:
@@ -718,7 +718,7 @@ class SharpQoSModule(nn.Module):
         return found
 
     def active_shares(self) -> dict[str, np.ndarray]:
-        """Share of each task's gates, of all members, not 0 at prediction, for either routing."""
+        """Return the share of the gates of each task that are not 0 in prediction, by routing."""
         found = {}
         with torch.no_grad():
             if self.router is not None:
@@ -733,7 +733,7 @@ class SharpQoSModule(nn.Module):
     def _represent_sides(
         self, context: list[list[Tensor]], structural: list[Tensor]
     ) -> list[Tensor]:
-        """Represent users, and services, given both sides of each kind of context."""
+        """Represent users and services, given the context of both."""
         return [
             self._represent([sides[k] for sides in context], structural[k], head)
             for k, head in enumerate((self.user_head, self.service_head))
@@ -745,11 +745,11 @@ class SharpQoSModule(nn.Module):
         Parameters
         ----------
         context : list of Tensor of shape (n_members, n, ...)
-            Context features, none to many.
+            Context features; may be empty.
         structural : Tensor of shape (n_tasks, n_members, n, structural_dim)
             Structural features.
         head : Sequential
-            That of the side.
+            Head of the side.
 
         Returns
         -------
@@ -767,7 +767,7 @@ class SharpQoSModule(nn.Module):
         return head(self.fusion(structural, shared))
 
     def _context_of(self, users: Tensor, services: Tensor) -> list[list[Tensor]]:
-        """Take the context features of known users, and of known services."""
+        """Select the context features of known users and of known services."""
         found = [[], []]
         if self.context is not None:
             convolved = self.context()
@@ -779,7 +779,7 @@ class SharpQoSModule(nn.Module):
         return found
 
     def _take(self, structural: list[Structure], codes: Tensor) -> Tensor:
-        """Take the structural features of known entities; in training, make some newcomers."""
+        """Select structural features of known entities; in training, represent some as new ones."""
         is_new = None
         if self.training and self.newcomer_share:
             draws = torch.rand(self.n_members, len(codes), 1, device=codes.device)
@@ -802,7 +802,8 @@ def _feed_forward(n_tasks: int, n_members: int, in_dim: int, out_dim: int) -> nn
 def _distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Find distinct codes, and where each code is among them.
 
-    Beside a CPU all codes count as distinct: to count them would make it wait for the device.
+    On other devices than a CPU, all codes are treated as distinct, because counting them would wait
+    for the device.
     """
     if codes.device.type == "cpu":
         return codes.unique(return_inverse=True)
@@ -810,7 +811,7 @@ def _distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _take_rows(z: Tensor, rows: Tensor) -> Tensor:
-    """Take rows of the last axis but one; as an embedding, its gradient takes the least time."""
+    """Select rows of the second last axis, as an embedding, whose gradient is fastest."""
     stack, (n, dim) = z.shape[:-2], z.shape[-2:]
     starts = torch.arange(0, stack.numel() * n, n, device=z.device)
     found = F.embedding(rows + starts.unsqueeze(1), z.reshape(-1, dim))
@@ -818,7 +819,7 @@ def _take_rows(z: Tensor, rows: Tensor) -> Tensor:
 
 
 def _append_codes(features: Tensor, known: ContextColumn, grown: ContextColumn) -> Tensor:
-    """Features of the codes of a grown column: those of either side stay ahead of its new ones."""
+    """Return the features of the codes of an extended column; new codes follow on each side."""
     n_users, average = known.n_user_categories, features.mean(0)
     n_services = len(grown.groups) - grown.n_user_categories
     return torch.cat(
@@ -830,6 +831,6 @@ def _append_codes(features: Tensor, known: ContextColumn, grown: ContextColumn) 
 
 
 def _scaled(features: np.ndarray) -> Tensor:
-    """Bring features to a common size."""
+    """Scale features to a common size."""
     size = features.std() if features.size else 0.0
     return torch.tensor(FEATURE_STD * features / (size or 1.0), dtype=torch.float32)

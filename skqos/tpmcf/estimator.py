@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,11 +16,11 @@ from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._times import (
     DURATION_TYPES,
-    TIME_LABEL,
     check_steps,
     learn_time_scale,
     read_time_step,
     read_times,
+    warn_of_early,
 )
 from skqos._types import (
     EarlyStoppingOption,
@@ -33,7 +32,6 @@ from skqos._types import (
 from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
 from skqos.entities import Interactions
-from skqos.exceptions import EarlyTimeWarning
 from skqos.incremental import IncrementalQoSRegressor, Update, plan_update
 from skqos.inputs import Columns
 from skqos.state import FittedAttribute
@@ -386,7 +384,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         random state of torch.
 
     verbose : int, default=0
-        If 1, `fit` reports its progress on the standard error stream.
+        If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
+        for their level, INFO, and otherwise on the standard error stream.
 
         There is one line per training stage, with the epoch, the losses and the time left.
 
@@ -773,21 +772,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     def _interactions(self, X: Any) -> Interactions:
         interactions = super()._interactions(X)
-        self._warn_of_early(interactions.times)
-        return interactions
-
-    def _warn_of_early(self, steps: np.ndarray) -> None:
-        """Warn of time steps before the first measured one; to be called on a snapshot."""
         first = self._state.module_.times[0].item()
-        n_early = np.count_nonzero(steps < first)
-        if n_early:
-            name = self._state.time_scale.name_of(first)
-            warnings.warn(
-                f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {name}, the "
-                "first time step of the training rows; they are predicted as rows of that step.",
-                EarlyTimeWarning,
-                stacklevel=4,
-            )
+        warn_of_early(interactions.times, first, self._state.time_scale, stacklevel=4)
+        return interactions
 
     def _count_time(self, columns: Columns) -> Columns:
         scale = learn_time_scale(columns.times, self.time_step)

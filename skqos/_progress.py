@@ -1,0 +1,31 @@
+"""Progress of `fit` with ``verbose=1``: records of the logger "skqos", or lines on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+LOGGER = logging.getLogger("skqos")
+
+
+def report(line: str) -> None:
+    """Report a line of progress.
+
+    It is logged at level INFO where the logger has a handler and this level. Without such a
+    configuration it is written to stderr: a terminal shows the last line, others show all lines.
+    """
+    if _is_logged():
+        LOGGER.info(line)
+    else:
+        sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
+        sys.stderr.flush()
+
+
+def end_report() -> None:
+    """Leave the line of a terminal as it is."""
+    if sys.stderr.isatty() and not _is_logged():
+        sys.stderr.write("\n")
+
+
+def _is_logged() -> bool:
+    return LOGGER.hasHandlers() and LOGGER.isEnabledFor(logging.INFO)
