@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _benchmark import cpu_timed, peak_memory
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 import skqos
+from skqos.benchmarks.fits import cpu_timed, peak_memory
 from skqos.datasets import make_qos
 from skqos.metrics import nan_mean_absolute_error
 from skqos.preprocessing import ContextJoiner

@@ -34,11 +34,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _report import markdown, write_between_marks
-from benchmark_temporal import Cells, draw, read_cells
 
 from skqos import TPMCFRegressor
 from skqos.baselines import AMFRegressor, MedianRegressor
+from skqos.benchmarks.markdown import markdown, write_between_marks
+from skqos.benchmarks.wsdream2 import Cells, draw, read_cells
 
 N_SLOTS = 64
 REFIT_EVERY = 8

@@ -11,9 +11,11 @@ and without context, for known and new users and services.
     python examples/plot_cold_start.py
 """
 
-# %% Hold out users and services --------------------------- A fifth of the users and a fifth of the
-# services have no training row. Three quarters of the other pairs are used for training. The
-# held-out rows form four groups.
+# %%
+# Hold out users and services
+# ---------------------------
+# A fifth of the users and a fifth of the services have no training row. Three quarters of the other
+# pairs are used for training. The held-out rows form four groups.
 
 from __future__ import annotations
 
@@ -97,8 +99,9 @@ if args.out:
 else:
     plt.show()
 
-# %% ``is_known`` returns which ids of a row are in the training data, so that an application can
-# treat predictions of new ids differently.
+# %%
+# ``is_known`` returns which ids of a row are in the training data, so that an application can treat
+# predictions of new ids differently.
 
 known = models["without context"].is_known(data.X[new_user][:3])
 print(pd.DataFrame(known, columns=["user known", "service known"]).to_string(index=False))

@@ -11,8 +11,11 @@ choose a service for each user.
     python examples/plot_forecast.py
 """
 
-# %% A log ----- The data is synthetic: response times of two weeks and of the following day. The
-# load of each region and the response time of each pair change from day to day.
+# %%
+# A log
+# -----
+# The data is synthetic: response times of two weeks and of the following day. The load of each
+# region and the response time of each pair change from day to day.
 
 from __future__ import annotations
 
@@ -73,7 +76,8 @@ model = make_pipeline(
 model.fit(past[columns], past["rt"])
 forecasts = {"TPMCFRegressor": model.predict(future[columns])}
 
-# %% The baselines are the median of all earlier measurements of the pair, and its last measurement.
+# %%
+# The baselines are the median of all earlier measurements of the pair, and its last measurement.
 # For a pair without measurements, they are the median of the service.
 
 median = MedianRegressor(by="pair").fit(past[["user", "service"]], past["rt"])
@@ -88,9 +92,11 @@ errors = pd.Series({name: np.abs(y - future["rt"]).mean() for name, y in forecas
 print("mean absolute error, s")
 print(errors.round(3).to_string())
 
-# %% Choose for tomorrow ------------------- Each user chooses the service with the lowest forecast
-# among those that it will use tomorrow. The regret is the difference between the response times of
-# this service and of the fastest one.
+# %%
+# Choose for tomorrow
+# -------------------
+# Each user chooses the service with the lowest forecast among those that it will use tomorrow. The
+# regret is the difference between the response times of this service and of the fastest one.
 
 future = future.assign(**{name: np.asarray(y) for name, y in forecasts.items()})
 fastest = future.groupby("user")["rt"].min()
@@ -106,13 +112,11 @@ print(pd.Series(regret).round(3).to_string())
 # ----------
 # The forecasts of the model have a lower error than both baselines, and the services chosen by them
 # are closer to the fastest ones. A pair without a recent measurement has nothing that a baseline of
-# the pair can use, but its user and its service were measured with others. The picture shows a pair
-# whose response time varies from day to day; the grey day is the forecast. When that day has been
-# measured, update or fit the model again, because nearer days are forecast better.
+# the pair can use, but its user and its service were measured with others. The picture shows the
+# pair that was measured most often; the grey day is the forecast. When that day has been measured,
+# update the model or fit it again, because nearer days are forecast better.
 
-
-counts = past.groupby(["user", "service"])["rt"].agg(["size", "std"])
-pair = counts[counts["size"] >= 4]["std"].idxmax()
+pair = past.groupby(["user", "service"]).size().idxmax()
 course = past.set_index(["user", "service"]).loc[[pair]]
 days = pd.date_range(past["time"].min().normalize(), tomorrow, freq="D") + pd.Timedelta("12h")
 wanted = pd.DataFrame({"user": pair[0], "service": pair[1], "time": days})

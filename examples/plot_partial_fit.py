@@ -11,9 +11,12 @@ updated and with a new fit to all rows.
     python examples/plot_partial_fit.py
 """
 
-# %% Four weeks ---------- The data is synthetic. A third of the measurements are history, and the
-# others arrive in four weeks. Ten users have no measurement before the second week. From the third
-# week on, the response times of a fifth of the services are three times as long.
+# %%
+# Four weeks
+# ----------
+# The data is synthetic. A third of the measurements are history, and the others arrive in four
+# weeks. Ten users have no measurement before the second week. From the third week on, the response
+# times of a fifth of the services are three times as long.
 
 from __future__ import annotations
 
@@ -42,9 +45,11 @@ slower = np.isin(data.X[:, 1], rng.choice(120, 24, replace=False)) & (week >= 3)
 X, y = data.X, np.where(slower, 3 * data.y, data.y)
 print(pd.Series(week).value_counts().sort_index().rename("rows").rename_axis("week").to_string())
 
-# %% Predict each week, then learn from it ------------------------------------- Every model
-# predicts the rows of a week before it sees them. Then one model is updated, one is fitted again to
-# all rows so far, and one is not changed.
+# %%
+# Predict each week, then learn from it
+# -------------------------------------
+# Every model predicts the rows of a week before it sees them. Then one model is updated, one is
+# fitted again to all rows so far, and one is not changed.
 
 
 def make_model() -> SAMoERegressor:
@@ -75,12 +80,15 @@ print(errors.round(3).to_string())
 share = seconds["updated"] / seconds["fitted again"]
 print(f"four updates take {share:.0%} of the CPU time of four fits")
 
-# %% Conclusion ---------- Without updates the error rises when the new users appear, and again when
-# some services become slower. With an update each week it rises less, and it is no higher than that
-# of a model that is fitted again to all rows each week, at less than half of the CPU time. The time
-# of an update depends on the new rows and the kept ones, not on all rows so far, so that the
-# difference grows with the history. An update is a good default between fits; fit again from time
-# to time, and compare both as in this example.
+# %%
+# Conclusion
+# ----------
+# Without updates the error rises when the new users appear, and again when some services become
+# slower. With an update each week it rises less, and it is no higher than that of a model that is
+# fitted again to all rows each week, at less than half of the CPU time. The time of an update
+# depends on the new rows and the kept ones, not on all rows so far, so that the difference grows
+# with the history. An update is a good default between fits; fit again from time to time, and
+# compare both as in this example.
 
 
 axes = errors.plot(figsize=(7, 3.6), marker="o", ylabel="mean absolute error, s")

@@ -11,8 +11,10 @@ behind end early.
     python examples/plot_tuning.py
 """
 
-# %% Training and test rows ---------------------- The search uses only the training rows. The test
-# rows are used once, at the end.
+# %%
+# Training and test rows
+# ----------------------
+# The search uses only the training rows. The test rows are used once, at the end.
 
 from __future__ import annotations
 
@@ -90,12 +92,14 @@ for name, model in models.items():
     error = mean_absolute_error(y_test, model.fit(X_train, y_train).predict(X_test))
     print(f"{name}: MAE {error:.3f} s")
 
-# %% Conclusion ---------- More than half of the trials were pruned after a few epochs, among them
-# those with the highest losses. The best trial has a slightly lower validation loss than the
-# defaults, and a similar test error: the defaults are already suitable for these data. Both are
-# clearly better than the service median. The validation loss of the best trial is optimistic,
-# because it was selected as the lowest of several, so that only the test rows give a fair
-# comparison.
+# %%
+# Conclusion
+# ----------
+# More than half of the trials were pruned after a few epochs, among them those with the highest
+# losses. The best trial has a slightly lower validation loss than the defaults, and a similar test
+# error: the defaults are already suitable for these data. Both are clearly better than the service
+# median. The validation loss of the best trial is optimistic, because it was selected as the lowest
+# of several, so that only the test rows give a fair comparison.
 
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
 for trial in study.trials:

@@ -103,8 +103,8 @@ _RECURRENT = (
     "dropout",
     "bidirectional",
 )
-# Of others: layers are made by their constructor from these attributes, which are numbers, strings
-# and tuples of them; their weights have to be of the shapes that it asks for.
+# Layers of other packages: they are created by their constructor from these attributes, which are
+# numbers, strings and tuples of them. Their weights must have the resulting shapes.
 LAYERS: dict[str, tuple[str, ...]] = {
     "torch.nn.modules.activation.ReLU": ("inplace",),
     "torch.nn.modules.activation.Tanh": (),

@@ -174,7 +174,7 @@ class _Gather(torch.autograd.Function):
 
 
 def _is_launched() -> bool:
-    """Tell whether a launcher started this process, beside others."""
+    """Return whether a launcher started this process together with others."""
     # Workers, as of joblib, inherit the variables of the process that they work for.
     is_worker = multiprocessing.parent_process() is not None
     has_variables = all(name in os.environ for name in VARIABLES)

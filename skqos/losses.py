@@ -60,7 +60,7 @@ LOSSES = {
 }
 
 
-# Of a weight that counts as none.
+# Lower bound of sums of weights, by which losses are divided.
 TINY = 1e-12
 
 

@@ -365,6 +365,31 @@ def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_the_stream_benchmark_goes_on_where_it_was_interrupted(example, temporal_folder):
+    benchmark = example("benchmark_stream")
+    run = ["--data", str(temporal_folder), "--density", "0.2", "--given-share", "0.4"]
+    run += ["--slots", "6", "--window", "3"]
+    out, other, page = (temporal_folder / name for name in ("out", "other", "page.md"))
+    page.write_text("<!-- stream: begin -->\nold\n<!-- stream: end -->\n")
+    benchmark.FIRST_COUNTED = 4
+    benchmark.main([*run, "--out", str(out), "--readme", str(page)])
+    # As if the process had been killed after two slots of each method.
+    first = [*run, "--out", str(other)]
+    first[first.index("6")] = "5"
+    benchmark.main(first)
+    benchmark.main([*run, "--out", str(other)])
+    whole, resumed = (
+        pd.read_csv(folder / "results.csv").set_index(["method", "slot"]).sort_index()
+        for folder in (out, other)
+    )
+    assert set(whole.index) == {(name, slot) for name in benchmark.METHODS for slot in (3, 4, 5)}
+    np.testing.assert_array_equal(whole["mae"], resumed["mae"])
+    text = page.read_text()
+    assert "old" not in text
+    assert f"| {benchmark.UPDATES} |" in text
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_temporal_scale_is_measured(example, temporal_folder):
     scale = example("benchmark_temporal_scale")
     result = scale.measure(temporal_folder, share=0.5, threads=1)

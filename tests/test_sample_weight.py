@@ -35,7 +35,9 @@ WITHOUT_DRAWS = {
         "context_dropout": 0.0,
         "newcomer_share": 0.0,
         "routing": False,
+        "n_blocks": 4,
         "cross_routing": False,
+        "n_cross_blocks": 4,
     },
     R2SLRegressor: {"input_dropout": 0.0, "concentration": 5.0},
     TPMCFRegressor: {

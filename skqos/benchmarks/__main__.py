@@ -1,4 +1,4 @@
-"""Run any regressor on the splits, reproduce a paper, write the published figures."""
+"""Run any regressor on the splits, reproduce a paper, write tables of the stored figures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from skqos.benchmarks import list_splits, load_results, reproduce, run, summarize_results
 from skqos.benchmarks._reproduce import write_comparison
 from skqos.benchmarks.markdown import write_between_marks
+from skqos.benchmarks.peers_table import make_peers_table
 from skqos.benchmarks.published_page import PAGES, make_page
 from skqos.benchmarks.runs import log_to_stdout
 
@@ -55,9 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("results", help="list the stored results of ours")
     command.add_argument("--metric", default="mae", help="such as mae or fit_s")
     command.set_defaults(command=_show_results)
-    command = commands.add_parser("published", help="write the published figures into files")
+    command = commands.add_parser("tables", help="write the tables of stored figures into files")
     command.add_argument("files", nargs="+", type=Path, help="files with the marks of the tables")
-    command.set_defaults(command=_write_published)
+    command.set_defaults(command=_write_tables)
     return parser
 
 
@@ -110,8 +111,8 @@ def _show_results(args: argparse.Namespace) -> str:
     return shown.to_string(index=False, float_format="{:.4g}".format, na_rep="")
 
 
-def _write_published(args: argparse.Namespace) -> str:
-    tables = {name: make_page(name) for name in PAGES}
+def _write_tables(args: argparse.Namespace) -> str:
+    tables = {name: make_page(name) for name in PAGES} | {"peers": make_peers_table()}
     for path in args.files:
         write_between_marks(path, tables)
     return f"wrote {', '.join(map(str, args.files))}"

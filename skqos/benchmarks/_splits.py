@@ -65,8 +65,8 @@ def list_splits() -> pd.DataFrame:
     Examples
     --------
     >>> from skqos.benchmarks import list_splits
-    >>> list_splits().loc["wsdream1-rt-0.025", ["task", "density"]].to_list()
-    ['other cells', 0.025]
+    >>> list_splits().loc["wsdream2-rt-imputation-0.1", "task"]
+    'other cells of slot 63; slots 56 to 63 train'
     """
     rows = {
         name: (recipe.data_set, recipe.qos, recipe.task, recipe.density)

@@ -41,8 +41,8 @@ __all__ = [
     "winkler_score",
 ]
 
-# The documentation reads these comments in the module where the names are public. : Scorer of
-# `nan_mean_absolute_error`, negated: higher is better.
+# The documentation reads these comments in the module where the names are public.
+#: Scorer of `nan_mean_absolute_error`, negated: higher is better.
 neg_nan_mae_scorer = make_scorer(nan_mean_absolute_error, greater_is_better=False)
 #: Scorer of `nan_root_mean_squared_error`, negated: higher is better.
 neg_nan_rmse_scorer = make_scorer(nan_root_mean_squared_error, greater_is_better=False)

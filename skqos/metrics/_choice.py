@@ -59,10 +59,12 @@ def choice_regret(
 
     direction : {"minimize", "maximize"}, default="minimize"
         Whether low values are good, as for response time, or high values, as for throughput.
-        n_services : int, default=None Number of rows among which a user chooses, at least 2. If
-        None, each user chooses once among all its observed rows. Otherwise each user chooses
-        `n_draws` times among this number of rows, drawn without replacement. Users with fewer
-        observed rows, or with a single one, are ignored.
+
+    n_services : int, default=None
+        Number of rows among which a user chooses, at least 2. If None, each user chooses once among
+        all its observed rows. Otherwise each user chooses `n_draws` times among this number of
+        rows, drawn without replacement. Users with fewer observed rows, or with a single one, are
+        ignored.
 
     n_draws : int, default=60
         Number of choices of each user. Used only with `n_services`.

@@ -19,7 +19,7 @@ from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, place_steps,
 from skqos.tpmcf.transformer import each_step, pool
 
 SIDES = ("user", "service")
-# What prediction takes, and what training takes in its place.
+# Buffers of prediction, and the buffers of training that replace them.
 BUFFERS = (
     *("times", "window_steps", "window_present", "user_features", "service_features"),
     *("fold_rows", "user_folds", "service_folds"),

@@ -58,10 +58,10 @@ def test_lists_are_shown(capsys):
     assert "there is no 'speed'; there are mae, " in capsys.readouterr().err
 
 
-def test_published_figures_are_put_between_marks(tmp_path):
+def test_stored_figures_are_put_between_marks(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- published: begin -->\nold\n<!-- published: end -->\n")
-    command.main(["published", str(page)])
+    command.main(["tables", str(page)])
     assert "| R2SL | 2023 | 0.151 / 0.440 |" in page.read_text()
     assert "old" not in page.read_text()
 

@@ -1,13 +1,16 @@
 """Stored results: each file is read, and only several seeds have a deviation."""
 
 from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from skqos.benchmarks import list_splits, load_results, summarize_results
 from skqos.benchmarks._results import _name_splits
+from skqos.benchmarks.peers_table import make_peers_table
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 FOLDER = files("skqos.benchmarks") / "results"
 
 
@@ -38,6 +41,12 @@ def test_stored_numbers_are_those_of_the_files():
     found = found.set_index("metric")["value"]
     for metric in ("mae", "coverage", "winkler", "regret", "fit_s"):
         assert found[metric] == row[metric]
+
+
+def test_the_page_has_the_stored_results_of_peers():
+    table = make_peers_table()
+    assert table.count("\n") >= 4
+    assert f"<!-- peers: begin -->\n{table}\n<!-- peers: end -->" in PAGE.read_text()
 
 
 def test_only_several_seeds_have_a_deviation():

@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
 from skqos import TPMCFRegressor
+from skqos._parameters import warn_of_unused_parameters
 from skqos.datasets import make_qos
-from skqos.exceptions import EarlyTimeWarning
+from skqos.exceptions import EarlyTimeWarning, UnusedParameterWarning
 from skqos.preprocessing import ContextJoiner
 from skqos.tpmcf.gcmf import GCMF
 from skqos.tpmcf.module import FeaturePlacement, TPMCFModule
@@ -321,6 +322,24 @@ def test_context_on_one_side_only(data, side):
 def test_bad_parameters_raise_at_fit(data, params, message):
     with pytest.raises(ValueError, match=message):
         make(**params).fit(data.X, data.y)
+
+
+IN_VAIN = [
+    ({"modules": "pte"}, {"gcmf_dim": 6, "gcmf_weights": "own"}),
+    ({"modules": "gcmf"}, {"window": 2, "n_heads": 3, "max_horizon": 3}),
+    ({"temporal": "gru"}, {"n_heads": 3, "dropout": 0.1}),
+    ({"forecast_share": 0.0}, {"max_horizon": 3}),
+    ({"entity_dim": None}, {"entity_dropout": 0.1}),
+    ({"loss": "squared_error"}, {"loss_scale": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
+def test_parameters_set_in_vain_are_warned_of(switch, params):
+    with pytest.warns(UnusedParameterWarning) as warned:
+        warn_of_unused_parameters(TPMCFRegressor(**switch, **params), stacklevel=1)
+    named = {str(warning.message).split("=")[0] for warning in warned}
+    assert named == set(params)
 
 
 # --- The published model ------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class LightGBM(RegressorMixin, BaseEstimator):
 class CatBoost(RegressorMixin, BaseEstimator):
     """CatBoost on the target means of ids and context, out-of-fold in training.
 
-    Its own encodings of categories were worse, as were logarithms of the target.
+    Its own encodings of categories were worse.
     """
 
     def __init__(
