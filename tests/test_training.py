@@ -832,8 +832,7 @@ def test_restore_net_brings_back_the_final_stage_and_its_history():
 class Waits(TorchDispatchMode):
     """Write down the operations at which a program waits for its device, whatever device that is.
 
-    They give a number to Python, have a result whose size depends on values, or move values from
-    one device to another.
+    They give a number to Python, or have a result whose size depends on values.
     """
 
     NAMES = (
