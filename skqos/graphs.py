@@ -69,7 +69,8 @@ class SparseRows:
     def rows(self) -> Tensor:
         """Return the row of each entry, as int32."""
         rows = torch.arange(self.shape[0], dtype=torch.int32, device=self.columns.device)
-        return rows.repeat_interleave(self.row_starts.diff())
+        # Without the size, this would wait for the device.
+        return rows.repeat_interleave(self.row_starts.diff(), output_size=len(self.columns))
 
     @cached_property
     def _edge_index(self) -> EdgeIndex:

@@ -832,8 +832,7 @@ def test_restore_net_brings_back_the_final_stage_and_its_history():
 class Waits(TorchDispatchMode):
     """Write down the operations at which a program waits for its device, whatever device that is.
 
-    They give a number to Python, have a result whose size depends on values, or move values from
-    one device to another.
+    They give a number to Python, or have a result whose size depends on values.
     """
 
     NAMES = (
@@ -857,7 +856,8 @@ class Waits(TorchDispatchMode):
         is_mask = name == "index" and any(
             part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]
         )
-        if name in self.NAMES or is_mask:
+        has_size = (kwargs or {}).get("output_size") is not None
+        if (name in self.NAMES and not has_size) or is_mask:
             self.found.add(name)
         return function(*args, **(kwargs or {}))
 

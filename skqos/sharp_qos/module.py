@@ -483,8 +483,9 @@ class QoSGraph(nn.Module):
         """Return the average features of the connected users, and of the connected services."""
         connected = self.users_connected, self.services_connected
         sides = x.split([len(side) for side in connected])
+        # A selection by a mask would wait for the device, because its size depends on values.
         return [
-            side[is_connected.squeeze(1)].mean(0)
+            is_connected.to(x.dtype).squeeze(1) @ side / is_connected.sum()
             for side, is_connected in zip(sides, connected, strict=True)
         ]
 
@@ -492,8 +493,13 @@ class QoSGraph(nn.Module):
         """In training, replace the features of some nodes by the average of their side."""
         if not (self.training and self.newcomer_share):
             return x
-        sizes = torch.tensor([len(self.users_connected), len(self.services_connected)])
-        averages = torch.stack(self._averages(x)).repeat_interleave(sizes.to(x.device), dim=0)
+        connected = self.users_connected, self.services_connected
+        averages = torch.cat(
+            [
+                average.expand(len(side), -1)
+                for average, side in zip(self._averages(x), connected, strict=True)
+            ]
+        )
         draws = torch.rand(len(x), self.n_members, 1, device=x.device)
         is_new = (draws < self.newcomer_share).expand(-1, -1, x.shape[1] // self.n_members)
         return torch.where(is_new.flatten(1), averages, x)

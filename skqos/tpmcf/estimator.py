@@ -270,8 +270,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         `modules` is "both" or "pte".
 
     max_horizon : int, default=8
-        Largest distance, in time steps, at which these rows are predicted. The distance is drawn
-        for each row; short distances are more frequent. The network knows the distance from the
+        Largest distance, in time steps, at which these rows are predicted; at most half of the time
+        that the training rows span. The distance is drawn for each row; short distances are more
+        frequent. The network knows the distance from the
         last step of a sequence to the target step; larger distances have the forecast of the
         largest one. It is not in the paper. Used only if `forecast_share` is above 0 and `modules`
         is "both" or "pte".
@@ -940,7 +941,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
-            max_horizon=self.max_horizon,
+            max_horizon=self._longest_horizon(times),
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
             step_encoding=self.step_encoding,
@@ -951,6 +952,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             forecast_share=self.forecast_share,
             initial_prediction=weighted_median(data.target, data.weights),
         )
+
+    def _longest_horizon(self, times: np.ndarray) -> int:
+        """Limit the horizon, so that training sees each of them from several steps.
+
+        What it saw from few, it would confuse with the level of these.
+        """
+        return min(self.max_horizon, max((int(times[-1]) - int(times[0]) + 1) // 2, 1))
 
     def _build_encoder(self, dim: int) -> nn.Module:
         from skqos.tpmcf.transformer import (

@@ -205,7 +205,7 @@ def corrupt(body):
     ("body", "reason"),
     [
         (corrupt(make_zip(FILES)), "The zip archive is damaged"),
-        (make_zip({"rtMatrix.txt": "1\n"}), "lacks tpMatrix.txt, userlist.txt, wslist.txt."),
+        (make_zip({"rtMatrix.txt": "1\n"}), "does not contain tpMatrix.txt, userlist.txt, wslist"),
         (
             make_zip({f"{i}/{name}": text for i, (name, text) in enumerate(FILES.items())}),
             "has no folder with all of rtMatrix.txt",

@@ -494,6 +494,11 @@ def test_steps_that_training_did_not_see(data, modules):
         assert (is_same == (modules == "gcmf")).all()
 
 
+@pytest.mark.parametrize(("asked", "found"), [(1, 1), (5, 5), (6, 5), (100, 5)])
+def test_horizons_are_at_most_half_of_the_time_of_training(asked, found):
+    assert TPMCFRegressor(max_horizon=asked)._longest_horizon(TIMES) == found
+
+
 def test_horizons_beyond_the_longest_count_as_the_longest(data):
     model = make(max_horizon=4).fit(data.X, data.y)
     forecasts = by_time(model, [12, 13, 14, 5000, 10**9])
