@@ -99,6 +99,6 @@ print(probabilities.tables["snr"].round(3))
 # Conclusion
 # ----------
 # No expert is best on all pairs: each of the three has the smallest error on a substantial share
-# of them. The gate gives the experts that are best more often a larger weight. Throughput keeps more
-# of its context gates open than response time. This example shows how to read the displays; the
-# settings were chosen for a visible effect, not for accuracy.
+# of them. The gate gives the experts that are best more often a larger weight. Throughput keeps
+# more of its context gates open than response time. This example shows how to read the displays;
+# the settings were chosen for a visible effect, not for accuracy.
