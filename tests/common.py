@@ -150,8 +150,9 @@ CONTRACTS = [
         },
         learning={
             "max_epochs": 30,
+            "partial_fit_epochs": 6,
             "newcomer_share": 0.1,
-            "learning_rate": 0.02,
+            "learning_rate": 0.01,
             "batch_size": 256,
             "n_factors": 8,
             "context_dim": 8,
@@ -213,6 +214,7 @@ CONTRACTS = [
             (
                 "check_estimators_overwrite_params",
                 "check_estimators_fit_returns_self",
+                "check_estimators_partial_fit_n_features",
                 "check_readonly_memmap_input",
                 "check_fit_idempotent",
                 "check_fit_check_is_fitted",

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Read by a type checker, and never run.
+collect_ignore = ["typing_usage.py"]
+
 # Before scipy is imported: scikit-learn's suite skips a check without it.
 os.environ["SCIPY_ARRAY_API"] = "1"
 

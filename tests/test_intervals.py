@@ -221,7 +221,7 @@ def test_updates_after_a_drift_widen_intervals():
         intervals=True, max_epochs=10, n_members=1, hidden_sizes=(32, 16), random_state=0
     ).fit(X[:800], y[:800])
     # From now on measurements scatter.
-    drifted = y * np.exp(0.8 * rng.normal(size=len(y)))
+    drifted = y * np.exp(1.2 * rng.normal(size=len(y)))
 
     def coverage():
         low, high = model.predict_interval(X[1600:]).T

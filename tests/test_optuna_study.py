@@ -108,7 +108,7 @@ def test_on_a_journal_resuming_runs_the_killed_trials_again(example, tmp_path):
     assert [t.state for t in study.trials].count(TrialState.RUNNING) == 2
     with worker([*arguments, "--resume"], log) as resumed:
         assert resumed.wait(PATIENCE) == 0, log.read_text()
-    assert "2 open trial(s) of an earlier run are run again" in log.read_text()
+    assert "2 unfinished trial(s) of an earlier run are repeated" in log.read_text()
     assert "best trial  MAE" in log.read_text()
     for trial in killed:
         check_made_up_for(study, trial, 16)
@@ -131,5 +131,5 @@ def test_a_study_in_this_process_and_its_continuation(example, tmp_path, capsys)
     assert set(errors) == {"defaults", "best trial"}
     example.main([*arguments, "--trials", "3", "--resume"])
     output = capsys.readouterr().out
-    assert "0 open trial(s)" in output
+    assert "0 unfinished trial(s)" in output
     assert "trials: {'COMPLETE': 3}" in output

@@ -173,7 +173,7 @@ def test_an_update_that_is_interrupted_while_it_stores_leaves_old_or_new(
     contract, qos, monkeypatch
 ):
     cls, X = contract.estimator_class, probe(contract, qos)
-    more = np.vstack([qos.X[:5], [[777, 3]]]), np.ones(6)
+    more = np.vstack([qos.X[:5], contract.rows([[777, 3]])]), np.ones(6)
     fitted = contract.make().fit(qos.X, qos.y)
     old, stored = traces(fitted, X), pickle.dumps(fitted)
     new = traces(pickle.loads(stored).partial_fit(*more), X)
@@ -246,7 +246,7 @@ def test_a_prediction_is_of_one_state(contract, qos, monkeypatch):
 def test_a_prediction_during_an_update_is_of_one_state(contract, qos, monkeypatch):
     X = probe(contract, qos)
     model = contract.make(learning_rate=0.02).fit(qos.X, qos.y)
-    new = np.array([[777, s] for s in range(10)] * 3)
+    new = contract.rows([[777, s] for s in range(10)] * 3)
     check_reads_one_state(
         monkeypatch,
         model,
@@ -318,7 +318,8 @@ def test_threads_see_the_states_of_the_model_and_no_others(contract, qos):
         reader.start()
     try:
         for k in range(4):
-            model.partial_fit([[777 + k, s] for s in range(10)] * 3, np.full(30, 50.0))
+            new = contract.rows([[777 + k, s] for s in range(10)] * 3)
+            model.partial_fit(new, np.full(30, 50.0))
             states.append(model.predict(X))
     finally:
         done.set()

@@ -276,6 +276,8 @@ class AMFRegressor(BaselineRegressor):
         ------
         ValueError
             If X, y or `sample_weight` is not as described. The model remains unchanged.
+        FloatingPointError
+            If training diverges. The model remains unchanged.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight)
@@ -360,11 +362,14 @@ class AMFRegressor(BaselineRegressor):
         while len(errors) < self.max_iter:
             order = rng.permutation(len(values))
             errors.append(0.0)
-            for block in blocks_without_repeats(cells.row[order], cells.col[order]):
-                chosen = order[block]
-                errors[-1] += self._step(
-                    users, services, cells.row[chosen], cells.col[chosen], values[chosen]
-                )
+            # Numbers out of range are reported once, below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for block in blocks_without_repeats(cells.row[order], cells.col[order]):
+                    chosen = order[block]
+                    errors[-1] += self._step(
+                        users, services, cells.row[chosen], cells.col[chosen], values[chosen]
+                    )
+            self._check_finite(users, services, len(errors))
             if len(errors) > 1 and errors[-2] - errors[-1] <= self.tol * errors[-2]:
                 break
         return {
@@ -373,6 +378,14 @@ class AMFRegressor(BaselineRegressor):
             "_service_side": services,
             "n_iter_": len(errors),
         }
+
+    def _check_finite(self, users: Side, services: Side, iteration: int) -> None:
+        """Raise FloatingPointError if the steps left the range of numbers."""
+        if not all(np.isfinite(side.factors).all() for side in (users, services)):
+            raise FloatingPointError(
+                f"Training diverged in iteration {iteration}: factors are not finite. Try a smaller "
+                f"step_size (now {self.step_size}) or regularization (now {self.regularization})."
+            )
 
     def _step(
         self,
