@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from numbers import Real
@@ -194,9 +194,18 @@ def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
     for rule in filter(lambda rule: rule.applies(plain), estimator._switched_off):
         reasons = " and ".join(f"{name}={getattr(plain, name)!r}" for name in rule.by)
         for name in rule.parameters:
-            if getattr(plain, name) != defaults[name].default:
+            if not _are_equal(getattr(plain, name), defaults[name].default):
                 warnings.warn(
                     f"{name}={getattr(plain, name)!r} has no effect with {reasons}.",
                     UnusedParameterWarning,
                     stacklevel=stacklevel + 1,
                 )
+
+
+def _are_equal(value: Any, default: Any) -> bool:
+    """Compare two values of a parameter; sequences of any kind are equal if their items are."""
+    items = [
+        list(x) if isinstance(x, Iterable) and not isinstance(x, str) else x
+        for x in (value, default)
+    ]
+    return items[0] == items[1]

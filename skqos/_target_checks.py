@@ -46,6 +46,25 @@ def names_of_targets(y: Any) -> np.ndarray | None:
     return np.array(names, dtype=object)
 
 
+def check_target_names(y: Any, fitted: np.ndarray | None) -> None:
+    """Raise ValueError if y and y of `fit` have column names that differ.
+
+    Parameters
+    ----------
+    y : array-like or DataFrame
+        Targets.
+    fitted : ndarray of str or None
+        Names of the targets in `fit`, if it was given any.
+    """
+    names = names_of_targets(y)
+    if names is None or fitted is None or list(names) == list(fitted):
+        return
+    raise ValueError(
+        f"y has the columns {list(names)}, but in fit it had {list(fitted)}. Pass the same columns "
+        "in the same order."
+    )
+
+
 def as_target(
     y: Any, name: str, *, allow_nan: bool, allow_nd: bool = False, estimator: Any = None
 ) -> np.ndarray:

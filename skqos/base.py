@@ -39,6 +39,7 @@ from skqos._sklearn_compat import (
 from skqos._target_checks import (
     as_single_target,
     as_weights,
+    check_target_names,
     names_of_targets,
     warn_of_missing_codes,
 )
@@ -425,6 +426,8 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         warn_of_unused_parameters(self, stacklevel=3)
         self._check_validation_is_used(X_val, y_val)
         y, target_names = self._check_target(y), names_of_targets(y)
+        with about("y_val"):
+            check_target_names(y_val, target_names)
         frame = as_frame(X, self._n_id_columns, self)
         names = get_feature_names(frame)
         layout = locate_context(

@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 
 from skqos._errors import check_same_length
 from skqos._sklearn_compat import Interval, fit_context
+from skqos._target_checks import check_target_names
 from skqos.base import (
     BaseQoSRegressor,
     Measurements,
@@ -149,6 +150,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self._validate_params()
         self._check_parameters()
         state = self._state
+        check_target_names(y, getattr(self, "target_names_in_", None))
         y = self._check_further_target(y, state.target_shape)
         columns = self._read_again(X)
         check_same_length(X=columns.users, y=y)

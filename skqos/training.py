@@ -506,7 +506,8 @@ class Trainer:
         self, n_steps: int, learning_rate: float, warm_up: float, has_validation: bool
     ) -> list[Any]:
         callbacks: list[Any] = []
-        if self.learning_rate_schedule == "one_cycle":
+        # The schedule would give a single step the rate of the last one, which is almost 0.
+        if self.learning_rate_schedule == "one_cycle" and n_steps > 1:
             callbacks.append(
                 LRScheduler(
                     torch.optim.lr_scheduler.OneCycleLR,

@@ -7,6 +7,7 @@ from fractions import Fraction
 from numbers import Integral, Real
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skqos._parameters import (
@@ -278,3 +279,10 @@ def test_fit_warns_of_parameters_without_effect(contract, params, message):
     with pytest.warns(UnusedParameterWarning, match=message) as caught:
         contract.make(**params).fit(data.X, data.y)
     assert caught[0].filename == __file__
+
+
+def test_a_list_that_equals_the_default_is_not_set_in_vain():
+    model = TPMCFRegressor(modules="gcmf", hidden_sizes=[256, 128], target_steps=pd.Index([1, 2]))
+    with pytest.warns(UnusedParameterWarning) as told:
+        warn_of_unused_parameters(model, stacklevel=1)
+    assert {str(one.message).partition("=")[0] for one in told} == {"target_steps"}

@@ -591,7 +591,9 @@ def test_any_regressor_over_pairs(data):
         rank_services(model, 0)
     # A search knows what its best estimator knows.
     search = GridSearchCV(PMFRegressor(), {}, cv=2).fit(data.X, data.y)
-    pd.testing.assert_frame_equal(rank_services(search, 0), rank_services(search.best_estimator_, 0))
+    pd.testing.assert_frame_equal(
+        rank_services(search, 0), rank_services(search.best_estimator_, 0)
+    )
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])

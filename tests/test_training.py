@@ -521,6 +521,12 @@ def test_a_warm_up_may_be_of_any_length(n_steps, warm_up, spy):
     assert np.argmax(rates) <= warm_up * n_steps
 
 
+def test_a_single_step_has_the_full_rate(spy):
+    trainer = replace(TRAINER, learning_rate_schedule="one_cycle", callbacks=(spy(),))
+    train(trainer, some_rows(16), max_epochs=1)
+    assert [batch["lr"] for batch in spy.seen] == [0.05]
+
+
 class OfTable(Biases):
     """Takes what rows are grouped by, and wants one value of it."""
 

@@ -383,8 +383,9 @@ class AMFRegressor(BaselineRegressor):
         """Raise FloatingPointError if the steps left the range of numbers."""
         if not all(np.isfinite(side.factors).all() for side in (users, services)):
             raise FloatingPointError(
-                f"Training diverged in iteration {iteration}: factors are not finite. Try a smaller "
-                f"step_size (now {self.step_size}) or regularization (now {self.regularization})."
+                f"Training diverged in iteration {iteration}: factors are not finite. Try a "
+                f"smaller step_size (now {self.step_size}) or regularization (now "
+                f"{self.regularization})."
             )
 
     def _step(

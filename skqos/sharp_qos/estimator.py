@@ -14,7 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from skqos._arrays import sorted_unique
 from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
-from skqos._target_checks import as_target, as_weights, warn_of_missing_codes
+from skqos._target_checks import (
+    as_target,
+    as_weights,
+    check_target_names,
+    warn_of_missing_codes,
+)
 from skqos._types import (
     EarlyStoppingOption,
     LearningRateSchedule,
@@ -650,6 +655,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ValueError
             If X, y or `sample_weight` is not as described, or no target has an observation.
         """
+        check_is_fitted(self)
+        check_target_names(y, getattr(self, "target_names_in_", None))
         y = as_target(y, "y", allow_nan=True)
         weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
         return float(nan_r2_score(y, self.predict(X), sample_weight=weights))

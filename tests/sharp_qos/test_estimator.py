@@ -850,3 +850,16 @@ def test_too_few_observations_to_validate_raise():
     y[1:] = np.nan
     with pytest.raises(ValueError, match="too few observations to hold out"):
         SharpQoSRegressor(max_epochs=1, early_stopping=True, random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize("use", ["partial_fit", "score", "y_val"])
+def test_targets_in_another_order_raise(joint, joined, use):
+    y = pd.DataFrame(joint.y, columns=["rt", "tp"])
+    swapped = y[["tp", "rt"]]
+    calls = {
+        "partial_fit": lambda: make().fit(joined, y).partial_fit(joined, swapped),
+        "score": lambda: make().fit(joined, y).score(joined, swapped),
+        "y_val": lambda: make().fit(joined, y, X_val=joined, y_val=swapped),
+    }
+    with pytest.raises(ValueError, match=r"y has the columns \['tp', 'rt'\], but in fit it had"):
+        calls[use]()
