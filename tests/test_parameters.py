@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skqos import TPMCFRegressor
 from skqos._parameters import (
     SwitchedOff,
     check_items,

@@ -859,7 +859,7 @@ def test_targets_in_another_order_raise(joint, joined, use):
     calls = {
         "partial_fit": lambda: make().fit(joined, y).partial_fit(joined, swapped),
         "score": lambda: make().fit(joined, y).score(joined, swapped),
-        "y_val": lambda: make().fit(joined, y, X_val=joined, y_val=swapped),
+        "y_val": lambda: make(early_stopping=True).fit(joined, y, X_val=joined, y_val=swapped),
     }
     with pytest.raises(ValueError, match=r"y has the columns \['tp', 'rt'\], but in fit it had"):
         calls[use]()
