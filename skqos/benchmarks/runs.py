@@ -195,17 +195,19 @@ def measure(
     for task, future in run_tasks(to_run, fit, jobs):
         try:
             found, seconds = future.result()
+            rows = [
+                {**key, **rate(problem, fitted)}
+                for problem, key, fitted in zip(task.problems, task.row_keys(), found, strict=True)
+            ]
         except Exception as error:
             # The cause of an error in another process is the traceback there.
             logger.error("%s", task, exc_info=error.__cause__ or error)
             failures.append(f"{task}: {type(error).__name__}: {error}")
             progress.tell(task, f"FAILED, {type(error).__name__}: {error}")
             continue
-        rows = []
-        for problem, key, fitted in zip(task.problems, task.row_keys(), found, strict=True):
-            if predictions is not None:
+        if predictions is not None:
+            for key, fitted in zip(task.row_keys(), found, strict=True):
                 np.save(predictions / f"{file_name(key)}.npy", fitted.prediction)
-            rows.append({**key, **rate(problem, fitted)})
         append_rows(path, rows)
         progress.tell(task, "; ".join(map(describe, rows)), seconds)
     return failures

@@ -56,6 +56,17 @@ def seen(users, services, qos, seed):
     return Seen()
 
 
+class Infinite(MedianRegressor):
+    """Predicts what no metric takes."""
+
+    def predict(self, X):
+        return np.full(len(X), np.inf)
+
+
+def infinite():
+    return Infinite()
+
+
 def failing():
     raise RuntimeError("no such luck")
 
@@ -169,6 +180,13 @@ def test_a_failure_is_told_when_the_others_have_ended(wsdream_folder, tmp_path):
     out = tmp_path / "out.csv"
     with pytest.raises(RuntimeError, match="seed 0: RuntimeError: no such luck"):
         run(failing, wsdream_folder, SPLIT, out, seeds=[0])
+    assert len(run(service_median, wsdream_folder, SPLIT, out, seeds=[0])) == 1
+
+
+def test_predictions_that_cannot_be_scored_are_a_failure_of_their_fit(wsdream_folder, tmp_path):
+    out = tmp_path / "out.csv"
+    with pytest.raises(RuntimeError, match="seed 0: ValueError: "):
+        run(infinite, wsdream_folder, SPLIT, out, seeds=[0])
     assert len(run(service_median, wsdream_folder, SPLIT, out, seeds=[0])) == 1
 
 
