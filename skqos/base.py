@@ -286,6 +286,24 @@ class PairRegressor(FittedSummaryMixin, RegressorMixin, BaseEstimator):
     def _encode(self, columns: Columns) -> Interactions:
         return encode_columns(columns, self.users_, self.services_)
 
+    def _further_rows(self, measured: Measurements, target: np.ndarray) -> TrainingRows:
+        """Encode the rows of an update, with encoders extended by their new entities.
+
+        To be called on a snapshot, whose own encoders do not change.
+        """
+        columns = measured.columns
+        users, user_codes = self.users_.extend(columns.users, columns.user_context)
+        services, service_codes = self.services_.extend(columns.services, columns.service_context)
+        return TrainingRows(
+            users=users,
+            services=services,
+            user_codes=user_codes,
+            service_codes=service_codes,
+            target=target,
+            weights=measured.weights,
+            times=columns.times,
+        )
+
     def _with_state(self, state: FittedState) -> Self:
         """Return a view, as `_snapshot` does, with the given state."""
         view = with_plain_parameters(self)

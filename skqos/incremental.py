@@ -156,23 +156,12 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         check_same_length(X=columns.users, y=y)
         state.target_transform.check(y)
         rows = Measurements.weighted(columns, y, sample_weight)
-        columns = rows.columns
-        users, user_codes = state.users_.extend(columns.users, columns.user_context)
-        services, service_codes = state.services_.extend(columns.services, columns.service_context)
-        new = TrainingRows(
-            users=users,
-            services=services,
-            user_codes=user_codes,
-            service_codes=service_codes,
-            target=state.target_transform.transform(rows.y),
-            weights=rows.weights,
-            times=columns.times,
-        )
+        new = self._further_rows(rows, state.target_transform.transform(rows.y))
         update = self._update(new)
         updated = replace(
             state.with_attributes(**update.attributes),
-            users_=users,
-            services_=services,
+            users_=new.users,
+            services_=new.services,
             module_=update.module,
         )
         if update.net is not None:

@@ -329,20 +329,12 @@ class AMFRegressor(BaselineRegressor):
         columns = self._read_again(X)
         check_same_length(X=columns.users, y=y)
         measured = Measurements.weighted(columns, y, sample_weight)
-        columns = measured.columns
-        users, user_codes = self.users_.extend(columns.users, columns.user_context)
-        services, service_codes = self.services_.extend(columns.services, columns.service_context)
-        rows = TrainingRows(
-            users=users,
-            services=services,
-            user_codes=user_codes,
-            service_codes=service_codes,
-            target=measured.y,
-            weights=measured.weights,
-        )
+        rows = self._further_rows(measured, measured.y)
         sides = self._user_side, self._service_side
         attributes = self._learn_rows(rows, self._scale, sides)
-        return replace(self._state, users_=users, services_=services, attributes=attributes)
+        return replace(
+            self._state, users_=rows.users, services_=rows.services, attributes=attributes
+        )
 
     def _learn_rows(
         self, rows: TrainingRows, scale: BoxCoxScale | None, sides: tuple[Side, Side]
