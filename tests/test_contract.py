@@ -1,5 +1,6 @@
 """What every estimator promises (DESIGN, "the contract"), tested once for all of them."""
 
+import functools
 import io
 import pickle
 import subprocess
@@ -24,13 +25,35 @@ from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, all_estimators, temporal_estimators
 
-# Nothing else is changed from what `SAMoERegressor()` and the like are.
 ONE_EPOCH = {"max_epochs": 1, "first_stage_epochs": 1, "gcmf_epochs": 1, "device": "cpu"}
 
 
-def _at_defaults(contract):
-    estimator = contract.estimator_class()
+def _of_one_epoch(estimator):
     return estimator.set_params(**{k: v for k, v in ONE_EPOCH.items() if k in vars(estimator)})
+
+
+def _at_defaults(contract):
+    """Return what `SAMoERegressor()` and the like are, but for the epochs."""
+    return _of_one_epoch(contract.estimator_class())
+
+
+@functools.cache
+def _fit_once(name, *, joined):
+    contract = next(c for c in CONTRACTS if c.estimator_class.__name__ == name)
+    qos = contract.make_data(30, 40, density=0.5)
+    return contract.make().fit(_joined(qos) if joined else qos.X, qos.y)
+
+
+@pytest.fixture
+def fitted(contract):
+    """Return an estimator that was fitted to `qos` without context; no test changes it."""
+    return _fit_once(contract.estimator_class.__name__, joined=False)
+
+
+@pytest.fixture
+def fitted_joined(contract):
+    """Return an estimator that was fitted to `qos` with context; no test changes it."""
+    return _fit_once(contract.estimator_class.__name__, joined=True)
 
 
 def _expected_failures(estimator):
@@ -41,7 +64,7 @@ def _expected_failures(estimator):
 @pytest.mark.filterwarnings("ignore::skqos.UnusedColumnsWarning")
 @parametrize_with_checks(
     [
-        *(contract.make(intervals=True) for contract in CONTRACTS),
+        *(_of_one_epoch(contract.make(intervals=True)) for contract in CONTRACTS),
         *(_at_defaults(contract) for contract in CONTRACTS),
     ],
     expected_failed_checks=_expected_failures,
@@ -54,15 +77,14 @@ def test_scikit_learn_checks(estimator, check):
 
 
 @all_estimators
-def test_services_in_any_order_are_predicted_alike(contract, qos):
+def test_services_in_any_order_are_predicted_alike(contract, qos, fitted):
     """Runs of services, of one user and of several, are taken as slices where that is possible."""
-    model = contract.make().fit(qos.X, qos.y)
-    services = model.services_.ids_.to_numpy()
+    services = fitted.services_.ids_.to_numpy()
     X = contract.rows(np.column_stack([np.full(len(services), 3), services]))
     shuffled = np.random.default_rng(0).permutation(len(X))
-    expected = model.predict(X[shuffled])
-    np.testing.assert_allclose(model.predict(X)[shuffled], expected, rtol=1e-5)
-    np.testing.assert_allclose(model.predict(X[4:9]), model.predict(X)[4:9], rtol=1e-5)
+    expected = fitted.predict(X[shuffled])
+    np.testing.assert_allclose(fitted.predict(X)[shuffled], expected, rtol=1e-5)
+    np.testing.assert_allclose(fitted.predict(X[4:9]), fitted.predict(X)[4:9], rtol=1e-5)
 
 
 @all_estimators
@@ -92,12 +114,12 @@ def test_cross_validate_returns_usable_estimators(contract, qos):
 
 
 @all_estimators
-def test_string_ids_give_the_same_model_as_numbers(contract, qos):
+def test_string_ids_give_the_same_model_as_numbers(contract, qos, fitted):
     as_strings = pd.DataFrame(qos.X, columns=contract.id_columns).assign(
         user=[f"u{user:03d}" for user in qos.X[:, 0]],
         service=[f"s{service:03d}" for service in qos.X[:, 1]],
     )
-    expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
+    expected = fitted.predict(qos.X)
     np.testing.assert_array_equal(
         contract.make().fit(as_strings, qos.y).predict(as_strings), expected
     )
@@ -145,11 +167,11 @@ def test_targets_of_any_sign_and_size(contract, qos, transform):
 
 @all_estimators
 @pytest.mark.parametrize(("unit", "spreads"), [(1.0, 1e6), (1e-6, -1e6), (1e6, 1)])
-def test_auto_sees_neither_unit_nor_offset_of_y(contract, qos, unit, spreads):
+def test_auto_sees_neither_unit_nor_offset_of_y(contract, qos, fitted_joined, unit, spreads):
     X = _joined(qos)
     offset = spreads * np.std(qos.y)
     moved = contract.make().fit(X, unit * (qos.y + offset)).predict(X) / unit - offset
-    expected = contract.make().fit(X, qos.y).predict(X)
+    expected = fitted_joined.predict(X)
     assert np.abs(moved - qos.y).mean() <= 1.05 * np.abs(expected - qos.y).mean()
     assert np.abs(moved - expected).mean() <= 0.01 * np.std(qos.y)
 
@@ -178,9 +200,8 @@ def test_targets_of_any_order_of_magnitude(contract, qos, scale):
 
 
 @all_estimators
-def test_unknown_ids_never_raise(contract, qos):
-    model = contract.make().fit(qos.X, qos.y)
-    prediction = model.predict(
+def test_unknown_ids_never_raise(contract, qos, fitted):
+    prediction = fitted.predict(
         contract.rows([[10**6, 3], [5, 10**7], [10**6, 10**7], [10**6 + 1, 3]])
     )
     assert np.isfinite(prediction).all()
@@ -215,34 +236,33 @@ def test_is_known_through_context_and_after_an_update(contract, qos):
 
 
 @all_estimators
-def test_unknown_ids_are_told_apart_by_context(contract, qos):
+def test_unknown_ids_are_told_apart_by_context(contract, qos, fitted_joined):
     joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
-    model = contract.make().fit(joined, qos.y)
     newcomers = joined.drop_duplicates("user_country").head(2).assign(user=[-1, -1], service=0)
     for column in [name for name in joined if not name.startswith("user")]:
         newcomers[column] = newcomers[column].iloc[0]
-    first, second = model.predict(newcomers)
+    first, second = fitted_joined.predict(newcomers)
     assert first != second
 
 
 @all_estimators
-def test_a_known_id_keeps_its_context(contract, qos):
+def test_a_known_id_keeps_its_context(contract, qos, fitted_joined):
     joined = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
-    model = contract.make().fit(joined, qos.y)
     moved = joined.assign(user_country="elsewhere", service_latitude=0.0)
-    np.testing.assert_array_equal(model.predict(moved), model.predict(joined))
+    np.testing.assert_array_equal(fitted_joined.predict(moved), fitted_joined.predict(joined))
 
 
 @all_estimators
-@pytest.mark.parametrize("column", [0, 1], ids=["users", "services"])
-def test_cold_start_beats_the_median(contract, column):
+@pytest.mark.parametrize(("column", "n_services"), [(0, 200), (1, 400)], ids=["users", "services"])
+def test_cold_start_beats_the_median(contract, column, n_services):
     """A fifth of the users, then of the services, is held out, context and all."""
-    data = contract.make_data(60, 400, density=0.2, n_regions=5, n_as=12, timeout_rate=0.0)
+    data = contract.make_data(60, n_services, density=0.2, n_regions=5, n_as=12, timeout_rate=0.0)
     ids = np.unique(data.X[:, column])
     held_out = np.random.default_rng(0).permutation(ids)[: len(ids) // 5]
     test = np.isin(data.X[:, column], held_out)
+    half = {"max_epochs": contract.learning["max_epochs"] // 2}
     model = make_pipeline(
-        ContextJoiner(data.users, data.services), contract.make(**contract.learning)
+        ContextJoiner(data.users, data.services), contract.make(**contract.learning | half)
     ).fit(data.X[~test], data.y[~test])
     error = np.abs(model.predict(data.X[test]) - data.y[test]).mean()
     medians = pd.Series(data.y[~test]).groupby(data.X[~test, 1]).median()
@@ -342,18 +362,17 @@ def test_fit_leaves_the_global_random_states_alone(contract, qos):
 
 
 @all_estimators
-def test_predictions_do_not_depend_on_order_or_batches(contract, qos, monkeypatch):
+def test_predictions_do_not_depend_on_order_or_batches(contract, qos, fitted, monkeypatch):
     X = np.vstack([qos.X, contract.rows([[10**6, 3], [5, 10**7]])])
-    model = contract.make().fit(qos.X, qos.y)
-    expected = model.predict(X)
+    expected = fitted.predict(X)
     # Rounding to float32 is relative to the largest terms of a sum, which may cancel.
     tolerance = {"rtol": 1e-5, "atol": 1e-6}
     order = np.random.default_rng(0).permutation(len(X))
-    np.testing.assert_allclose(model.predict(X[order]), expected[order], **tolerance)
-    one_by_one = np.concatenate([model.predict(X[k : k + 1]) for k in range(0, len(X), 7)])
+    np.testing.assert_allclose(fitted.predict(X[order]), expected[order], **tolerance)
+    one_by_one = np.concatenate([fitted.predict(X[k : k + 1]) for k in range(0, len(X), 7)])
     np.testing.assert_allclose(one_by_one, expected[::7], **tolerance)
     monkeypatch.setattr("skqos.prediction.PAIRS_PER_BATCH", 17)
-    np.testing.assert_allclose(model.predict(X), expected, **tolerance)
+    np.testing.assert_allclose(fitted.predict(X), expected, **tolerance)
 
 
 @all_estimators
@@ -381,18 +400,18 @@ def test_fitted_attributes(contract, qos):
 
 
 @all_estimators
-@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("is_fitted", [False, True])
 @pytest.mark.parametrize("package", [pickle, joblib])
-def test_pickle_and_joblib(contract, qos, package, fitted):
+def test_pickle_and_joblib(contract, qos, package, is_fitted):
     model = contract.make(callbacks=[EarlyStopping("train_loss", patience=50)])
-    if fitted:
+    if is_fitted:
         model.fit(qos.X, qos.y)
     file = io.BytesIO()
     package.dump(model, file)
     file.seek(0)
     loaded = package.load(file)
     assert loaded.get_params().keys() == model.get_params().keys()
-    if fitted:
+    if is_fitted:
         np.testing.assert_array_equal(loaded.predict(qos.X), model.predict(qos.X))
         assert loaded.net_.module_ is loaded.module_
         assert len(loaded.net_.history) == model.n_iter_
@@ -411,8 +430,8 @@ def test_the_pickle_holds_weights_and_what_must_be_kept(contract):
 
 
 @all_estimators
-def test_every_tensor_of_the_module_is_a_parameter_or_a_buffer(contract, qos):
-    module = contract.make().fit(qos.X, qos.y).module_
+def test_every_tensor_of_the_module_is_a_parameter_or_a_buffer(contract, qos, fitted):
+    module = fitted.module_
     for part in module.modules():
         registered = {*part._parameters, *part._buffers}
         loose = [name for name, value in vars(part).items() if isinstance(value, torch.Tensor)]
@@ -432,34 +451,37 @@ def test_the_gpu_predicts_as_the_cpu_and_its_pickle_loads_there(contract, qos):
     np.testing.assert_allclose(loaded.predict(qos.X), on_gpu, rtol=1e-3)
 
 
-def _modules_imported_by(code, *args):
-    script = f"{code}\nimport sys; print(*sorted(m for m in sys.modules if '.' not in m))"
+def _modules_imported_by(steps, *args):
+    """Run steps of code in one new process; return the imported packages after each of them."""
+    show = "import sys; print(*sorted(m for m in sys.modules if '.' not in m))"
+    script = "\n".join(f"{step}\n{show}" for step in steps)
     result = subprocess.run(
         [sys.executable, "-c", script, *args], capture_output=True, text=True, check=True
     )
-    return set(result.stdout.split())
+    return [set(line.split()) for line in result.stdout.splitlines()]
 
 
-@all_estimators
-def test_constructing_imports_no_deep_learning_package(contract):
-    name, module = contract.estimator_class.__name__, contract.estimator_class.__module__
-    imported = _modules_imported_by(f"from {module} import {name}; {name}()")
-    assert "skqos" in imported
-    assert not imported & {"torch", "skorch", "torch_geometric", "geoopt", "optuna"}
+def test_constructing_imports_no_deep_learning_package():
+    kinds = [contract.estimator_class for contract in CONTRACTS]
+    steps = [f"from {k.__module__} import {k.__name__}; {k.__name__}()" for k in kinds]
+    for kind, imported in zip(kinds, _modules_imported_by(steps), strict=True):
+        assert "skqos" in imported
+        heavy = imported & {"torch", "skorch", "torch_geometric", "geoopt", "optuna"}
+        assert not heavy, kind.__name__
 
 
-@all_estimators
-def test_predicting_with_a_loaded_model_imports_nothing_that_training_needs(
-    contract, qos, tmp_path
-):
-    joblib.dump(contract.make().fit(qos.X, qos.y), tmp_path / "model.joblib")
-    imported = _modules_imported_by(
-        "import sys, joblib, json; joblib.load(sys.argv[1]).predict(json.loads(sys.argv[2]))",
-        str(tmp_path / "model.joblib"),
-        str(contract.rows([[1, 2]]).tolist()),
-    )
-    assert "torch" in imported
-    assert not imported & {"skorch", "torch_geometric", "geoopt"}
+def test_predicting_with_a_loaded_model_imports_nothing_that_training_needs(tmp_path):
+    steps = ["import sys, joblib"]
+    for contract in CONTRACTS:
+        data, file = contract.make_data(30, 40, density=0.5), contract.estimator_class.__name__
+        joblib.dump(contract.make().fit(data.X, data.y), tmp_path / file)
+        X = contract.rows([[1, 2]]).tolist()
+        steps.append(f"joblib.load(sys.argv[1] + '/{file}').predict({X})")
+    _, *imported = _modules_imported_by(steps, str(tmp_path))
+    for contract, packages in zip(CONTRACTS, imported, strict=True):
+        assert "torch" in packages
+        heavy = packages & {"skorch", "torch_geometric", "geoopt"}
+        assert not heavy, contract.estimator_class.__name__
 
 
 # --- Interrupted, diverging, wrong --------------------------------------------------------------
@@ -706,30 +728,29 @@ BAD_PREDICTS = {
 
 @all_estimators
 @pytest.mark.parametrize("case", BAD_PREDICTS)
-def test_bad_input_to_predict_raises(contract, qos, case):
-    _assert_predict_raises(contract, qos, *BAD_PREDICTS[case])
+def test_bad_input_to_predict_raises(contract, qos, fitted, case):
+    _assert_predict_raises(contract, qos, fitted, *BAD_PREDICTS[case])
 
 
 @temporal_estimators
 @pytest.mark.parametrize("case", BAD_TIMES)
-def test_bad_times_at_predict_raise(contract, qos, case):
+def test_bad_times_at_predict_raise(contract, qos, fitted, case):
     make_X, message = BAD_TIMES[case]
     # A column too few is found by its number, as for all estimators.
     message = "has 2 features, but .* is expecting 3" if case == "two columns" else message
-    _assert_predict_raises(contract, qos, make_X, message)
+    _assert_predict_raises(contract, qos, fitted, make_X, message)
 
 
-def _assert_predict_raises(contract, qos, make_X, message):
+def _assert_predict_raises(contract, qos, fitted, make_X, message):
     n_ids = len(contract.id_columns)
-    model = contract.make().fit(qos.X, qos.y)
-    for method in (model.predict, model.is_known):
+    for method in (fitted.predict, fitted.is_known):
         with pytest.raises(ValueError, match=message.format(n_ids=n_ids, n_columns=2 * n_ids)):
             method(make_X(qos))
 
 
 @temporal_estimators
-def test_whole_numbers_of_any_type_are_time_steps(contract, qos):
-    expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
+def test_whole_numbers_of_any_type_are_time_steps(contract, qos, fitted):
+    expected = fitted.predict(qos.X)
     for X in (qos.X.astype(float), qos.X.astype(object), qos.X.astype("int8")):
         model = contract.make().fit(X, qos.y)
         np.testing.assert_array_equal(model.predict(X), expected)
@@ -746,10 +767,10 @@ def _with_stamps(X, zone=None):
 
 @temporal_estimators
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
-def test_time_stamps_are_steps(contract, qos, zone):
+def test_time_stamps_are_steps(contract, qos, fitted, zone):
     """Numbered as the steps that they lie in, one of which is ahead of a change of clocks."""
     X = _with_stamps(qos.X, zone)
-    expected = contract.make().fit(qos.X, qos.y).predict(qos.X)
+    expected = fitted.predict(qos.X)
     model = contract.make(time_step="30min").fit(X, qos.y)
     np.testing.assert_array_equal(model.predict(X), expected)
     np.testing.assert_array_equal(model.predict(X.assign(time=X["time"].astype(str))), expected)
@@ -803,11 +824,10 @@ def test_bad_time_stamps_raise_at_fit(contract, qos, case):
 
 
 @all_estimators
-def test_other_column_names_at_predict_raise(contract, qos):
+def test_other_column_names_at_predict_raise(contract, qos, fitted_joined):
     X = _joined(qos)
-    model = contract.make().fit(X, qos.y)
     with pytest.raises(ValueError, match="feature names should match"):
-        model.predict(X.rename(columns={"user_country": "user_planet"}))
+        fitted_joined.predict(X.rename(columns={"user_country": "user_planet"}))
 
 
 @all_estimators

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos.baselines import EmbeddingMLPRegressor
 from skqos.benchmarks import load_published_results, wsdream2
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
@@ -19,6 +20,7 @@ from skqos.datasets import make_qos
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TINY = {
+    EmbeddingMLPRegressor: {"max_epochs": 2, "embedding_dim": 4, "hidden_sizes": (8, 4)},
     SAMoERegressor: {
         "max_epochs": 2,
         "first_stage_epochs": 2,
@@ -84,8 +86,8 @@ def tiny_regressors(monkeypatch):
 
 
 @pytest.fixture
-def in_process(monkeypatch):
-    """Let a benchmark run its tasks here, one after the other, as `tiny_regressors` needs."""
+def in_process(monkeypatch, tiny_regressors):
+    """Let a benchmark run its tasks here, one after the other, with small regressors."""
 
     def change(benchmark):
         monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
@@ -140,10 +142,10 @@ def test_models_are_given_no_test_values(example, in_process, wsdream_folder, mo
 def test_processes_at_a_time_change_nothing_but_the_costs(example, wsdream_folder, monkeypatch):
     benchmark = example("benchmark_static")
     two = run_static(
-        benchmark, wsdream_folder, wsdream_folder / "a", "--jobs", "2", models=FAST[1:]
+        benchmark, wsdream_folder, wsdream_folder / "a", "--jobs", "2", models=FAST[:2]
     )
     monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
-    one = run_static(benchmark, wsdream_folder, wsdream_folder / "b", models=FAST[1:])
+    one = run_static(benchmark, wsdream_folder, wsdream_folder / "b", models=FAST[:2])
     pd.testing.assert_frame_equal(two[["mae", "rmse"]], one[["mae", "rmse"]])
     assert (two["peak_mb"] > 50).all()
 
