@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from skqos._parameters import SwitchedOff, is_empty
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._types import (
     EarlyStoppingOption,
@@ -342,6 +343,15 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "loss_threshold": [Interval(Real, 0, None, closed="neither")],
         "tail_weight": [Interval(Real, 0, None, closed="left")],
     }
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(
+            ("n_states", "concentration", "rate", "slow_quantile"),
+            by={"region_features": is_empty},
+        ),
+        SwitchedOff(("loss_threshold",), by={"loss": ("absolute_error", "squared_error")}),
+        SwitchedOff(("tail_weight",), by={"loss": ("absolute_error", "squared_error", "huber")}),
+    )
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skqos._errors import check_same_length
+from skqos._parameters import SwitchedOff, lacks
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._types import (
     EarlyStoppingOption,
@@ -400,6 +400,22 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "loss": [StrOptions(set(LOSS_NAMES))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(("fill_value", "refill_ratio"), by={"n_factors": (0,)}),
+        SwitchedOff(("tower_activation",), by={"tower_dim": (None,)}),
+        SwitchedOff(
+            ("attention_dim", "n_heads", "attention_dropout"), by={"experts": lacks("attention")}
+        ),
+        SwitchedOff(("batch_norm",), by={"experts": lacks("lhuc")}),
+        SwitchedOff(
+            ("pseudo_label_weight", "second_stage_batch_size"), by={"pseudo_label_ratio": (0,)}
+        ),
+        SwitchedOff(
+            ("first_stage_epochs", "second_stage_start", "ratio_unit"),
+            by={"refill_ratio": (0,), "pseudo_label_ratio": (0,)},
+        ),
+    )
 
     # An update recovered 71 % of a refit's gain with dropout and 64 % without (WS-DREAM, one seed).
     _update_has_dropout = True
@@ -546,13 +562,6 @@ class SAMoERegressor(IncrementalQoSRegressor):
             raise ValueError(
                 f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which is "
                 "distributed over the heads."
-            )
-        if self.refill_ratio > 0 and self.n_factors == 0:
-            warnings.warn(
-                f"refill_ratio={self.refill_ratio} has no effect with n_factors=0, because refill "
-                "only changes the factors.",
-                UserWarning,
-                stacklevel=2,
             )
         if self.second_stage_start == "first" and self.refill_ratio > 0:
             raise ValueError(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from skqos._arrays import sorted_unique
 from skqos._errors import about
-from skqos._parameters import SwitchedOff
+from skqos._parameters import SwitchedOff, lacks
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._times import (
     DURATION_TYPES,
@@ -529,6 +529,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
         SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
         SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
+        SwitchedOff(("n_factors",), {"features": lacks("factors")}),
+        SwitchedOff(
+            ("similarity_dim", "similarity", "autoencoder_epochs"),
+            {"features": lacks("similarity")},
+        ),
         SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
         SwitchedOff(
             ("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}

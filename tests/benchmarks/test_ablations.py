@@ -14,6 +14,7 @@ from skqos.benchmarks.differences import Z, compare, sum_by_user
 from skqos.benchmarks.folds import take_fold
 from skqos.datasets import make_qos
 
+REFILL = [DEFAULT, "factors", "... fresh", "... refill"]
 PARTS = [(method, part) for method in METHODS.values() for part in method.parts]
 
 
@@ -22,6 +23,7 @@ def test_each_part_has_an_effect(method, part):
     params = method.params(part)
     model = method.estimator(**params)
     model._validate_params()
+    model._check_parameters()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_unused_parameters(model, 1)
@@ -43,9 +45,10 @@ def test_names_are_unique_and_splits_exist():
 def test_chosen_parts_come_with_what_they_are_compared_with():
     names = [part.name for part in SHARP_QOS.choose(["... 2 layers"])]
     assert names == [DEFAULT, "valued graph", "... 2 layers"]
-    assert [part.name for part in SA_MOE.choose(["refill"])] == [DEFAULT, "factors", "... refill"]
+    assert [part.name for part in SA_MOE.choose(["refill"])] == REFILL
     assert [part.name for part in R2SL.choose(["states"], only_main=True)] == [DEFAULT, "no states"]
-    assert SA_MOE.params(SA_MOE.part("... refill")) == {"n_factors": 16, "refill_ratio": 1.0}
+    params = {"n_factors": 16, "second_stage_start": "fresh", "refill_ratio": 1.0}
+    assert SA_MOE.params(SA_MOE.part("... refill")) == params
 
 
 def test_one_fit_learns_all_qos_where_the_method_does():
@@ -154,16 +157,16 @@ def make_runs(folder, split, models, fold="test", seeds=(0, 1)):
 
 
 def test_the_report_compares_each_part_with_its_reference(split, tmp_path):
-    models = {"SA-MoE, default": 1.0, "SA-MoE, factors": 2.0, "SA-MoE, ... refill": 1.0}
+    models = {"SA-MoE, default": 1.0, "SA-MoE, factors": 2.0, "SA-MoE, ... fresh": 1.0}
     make_runs(tmp_path / "a", split, models)
     make_runs(tmp_path / "b", split, {"SA-MoE, MLP alone": 1.1}, seeds=(1,))
     summary = write_report(tmp_path, *read_runs([tmp_path / "a", tmp_path / "b"]))
     found = summary.set_index("part")["difference"]
     assert found.to_dict() == pytest.approx(
-        {"default": 0, "factors": 100, "... refill": -50, "MLP alone": 10}
+        {"default": 0, "factors": 100, "... fresh": -50, "MLP alone": 10}
     )
     text = (tmp_path / "ablations.md").read_text()
-    assert "| ... refill | factors | 2 | 1 | 2 | -50.0 ± " in text
+    assert "| ... fresh | factors | 2 | 1 | 2 | -50.0 ± " in text
     assert "| default |  | 2 | 1 | 2 |  |  |  | 3 | cpu |" in text
     assert "## SA-MoE" in text
 

@@ -9,7 +9,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos import R2SLRegressor
+from skqos._parameters import warn_of_unused_parameters
 from skqos.datasets import make_qos
+from skqos.exceptions import UnusedParameterWarning
 from skqos.losses import LOSSES, ObservedLoss
 from skqos.preprocessing import ContextJoiner
 from skqos.r2sl.estimator import LOSS_NAMES
@@ -340,3 +342,24 @@ def test_latent_states_survive_pickling(joined):
 def test_bad_parameters_raise(joined, params, message):
     with pytest.raises(ValueError, match=f"'{message}' parameter of R2SLRegressor"):
         make(**params).fit(*joined)
+
+
+IN_VAIN = [
+    ({"region_features": ()}, {"n_states": 5, "concentration": 5.0}),
+    ({"region_features": []}, {"rate": "printed", "slow_quantile": 0.5}),
+    ({"loss": "squared_error"}, {"loss_threshold": 0.2, "tail_weight": 0.1}),
+    ({"loss": "huber"}, {"tail_weight": 0.1}),
+]
+ACTIVE = [{"n_states": 5, "rate": "printed"}, {"loss": "huber", "loss_threshold": 0.2}]
+
+
+@pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
+def test_parameters_set_in_vain_are_warned_of(switch, params):
+    with pytest.warns(UnusedParameterWarning) as warned:
+        warn_of_unused_parameters(R2SLRegressor(**switch, **params), stacklevel=1)
+    assert {str(one.message).split("=")[0] for one in warned} == set(params)
+
+
+@pytest.mark.parametrize("params", [{}, R2SLRegressor.PAPER_PARAMS, *ACTIVE], ids=str)
+def test_parameters_with_an_effect_are_not_warned_of(params):
+    warn_of_unused_parameters(R2SLRegressor(**params), stacklevel=1)

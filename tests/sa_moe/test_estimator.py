@@ -13,6 +13,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skqos import SAMoERegressor
+from skqos._parameters import warn_of_unused_parameters
+from skqos.exceptions import UnusedParameterWarning
 from skqos.factorization import truncated_svd
 from skqos.preprocessing import ContextJoiner
 from skqos.sa_moe.module import EMBEDDING_STD
@@ -801,3 +803,30 @@ def test_a_cell_whose_prediction_is_not_finite_names_the_stage(qos, monkeypatch)
 
     with pytest.raises(FloatingPointError, match=r"stage 'first'.*unobserved cell"):
         make(callbacks=[Spoil()]).fit(qos.X, qos.y)
+
+
+IN_VAIN = [
+    ({"n_factors": 0}, {"fill_value": "zero", "refill_ratio": 1.0}),
+    ({"tower_dim": None}, {"tower_activation": "identity"}),
+    ({"experts": ["lhuc", "mlp"]}, {"attention_dim": 8, "n_heads": 4, "attention_dropout": 0.1}),
+    ({"experts": ("attention",)}, {"batch_norm": True}),
+    ({"pseudo_label_ratio": 0.0}, {"pseudo_label_weight": 1.0, "second_stage_batch_size": 500}),
+    ({"pseudo_label_ratio": 0}, {"first_stage_epochs": 3, "second_stage_start": "fresh"}),
+    ({"pseudo_label_ratio": 0}, {"ratio_unit": "missing"}),
+]
+ACTIVE = [
+    {"n_factors": 4, "refill_ratio": 1.0, "second_stage_start": "fresh", "pseudo_label_ratio": 0},
+    {"experts": np.array(["attention"]), "n_heads": 4},
+]
+
+
+@pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
+def test_parameters_set_in_vain_are_warned_of(switch, params):
+    with pytest.warns(UnusedParameterWarning) as warned:
+        warn_of_unused_parameters(SAMoERegressor(**switch, **params), stacklevel=1)
+    assert {str(one.message).split("=")[0] for one in warned} == set(params)
+
+
+@pytest.mark.parametrize("params", [{}, SAMoERegressor.PAPER_PARAMS, *ACTIVE], ids=str)
+def test_parameters_with_an_effect_are_not_warned_of(params):
+    warn_of_unused_parameters(SAMoERegressor(**params), stacklevel=1)
