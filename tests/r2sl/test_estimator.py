@@ -137,6 +137,36 @@ def test_latent_states_come_by_region_name(joined):
     assert_array_equal(states.loc["user"].loc[names[:2]], expected.user_states_[:2])
 
 
+def test_states_are_learnt_from_the_transformed_target_if_asked_for(joined):
+    X, y = joined
+    fitted = make(state_target="transformed", state_shrinkage=4.0).fit(X, y)
+    model = fitted.latent_state_models_["country"]
+    z = np.sqrt((y - y.min()) / (y - y.min()).mean())
+    expected = RegionalLatentStates(2, shrinkage=4.0, random_state=model.random_state)
+    regions = (X[f"{side}_country"].astype(object) for side in ("user", "service"))
+    expected.fit(*regions, z - z.min() + 1e-3 * (z - z.min()).mean())
+    assert_allclose(expected.user_states_, model.user_states_, rtol=1e-4)
+    assert_allclose(expected.mismatch_, model.mismatch_, rtol=1e-4)
+
+
+def test_expected_levels_are_those_of_the_latent_states(joined):
+    X, y = joined
+    model = make(region_features=["country"], expected_level=True).fit(X, y)
+    states = model.latent_state_models_["country"]
+    users = model.module_.sides[0]
+    of_users = X.drop_duplicates("user").set_index("user")["user_country"]
+    regions = of_users.loc[model.users_.ids_].astype(object)
+    logs, _ = states.log_levels(regions, ["C"])
+    known = regions.notna().to_numpy()
+    assert_allclose(users.levels[:, -1].numpy()[known], logs[known], rtol=1e-5)
+    assert model.module_.levels.mismatch.item() == pytest.approx(states.mismatch_)
+    new = X.head(3).assign(user=999, user_country="nowhere")
+    assert np.isfinite(model.predict(new)).all()
+    model.partial_fit(new, y[:3])
+    assert users.levels.shape[1] == model.n_states + 1
+    assert np.isfinite(model.predict(new)).all()
+
+
 def test_the_network_has_each_entitys_states(joined):
     X, y = joined
     model = make(region_features=["region"]).fit(X, y)
