@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from skqos import _cuda_graphs, training
 from skqos._cuda_graphs import N_FIRST_STEPS, RecordedSteps
 from skqos.sharp_qos import module as sharp_qos_module
-from tests.common import all_estimators
+from tests.common import CONTRACTS, all_estimators
 
 
 class OperationGraph(TorchDispatchMode):
@@ -22,9 +22,13 @@ class OperationGraph(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.calls = []
+        self.before = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+                self.before.setdefault(value.data_ptr(), (value.detach(), value.clone()))
         # Later operations may change the shape of a tensor, but not that of its alias.
         call = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
         result = function(*args, **kwargs)
@@ -62,13 +66,16 @@ def _only_changes_shape(function):
     return is_view or name in {"as_strided_", "squeeze_", "t_", "transpose_", "unsqueeze_"}
 
 
+@torch.no_grad()
 def capture_operations(run, batch):
     graph = OperationGraph()
     random_state = torch.get_rng_state()
-    with graph:
+    with graph, torch.enable_grad():
         step = run(batch)
-    # Unlike here, nothing is computed while a GPU records.
+    # Nothing is computed while a GPU records.
     torch.set_rng_state(random_state)
+    for value, before in graph.before.values():
+        value.copy_(before)
     return graph, {name: value.detach() for name, value in step.items()}
 
 
@@ -92,18 +99,48 @@ def recordings(monkeypatch):
     return found
 
 
+def fit_recorded_and_not(monkeypatch, make, data):
+    """Fit with recorded steps, and without."""
+    weights = 1.0 + data.X[:, 0] % 2
+    for can_record in (True, False):
+        monkeypatch.setattr(training, "can_record", lambda device, can=can_record: can)
+        yield make().fit(data.X, data.y, sample_weight=weights)
+
+
 @all_estimators
 def test_repeated_steps_train_the_same_network(contract, recordings, monkeypatch):
     data = contract.make_data(20, 31, density=0.5)
-    weights = 1.0 + data.X[:, 0] % 2
-    models = []
-    for can_record in (True, False):
-        monkeypatch.setattr(training, "can_record", lambda device, can=can_record: can)
-        model = contract.make(max_epochs=3, batch_size=64)
-        models.append(model.fit(data.X, data.y, sample_weight=weights))
+    models = fit_recorded_and_not(
+        monkeypatch, lambda: contract.make(max_epochs=3, batch_size=64), data
+    )
+    np.testing.assert_array_equal(*(model.predict(data.X) for model in models))
     assert recordings
     assert None not in recordings
+
+
+VARIANTS = {
+    "valued edges": ("SharpQoSRegressor", {"edge_values": "quantile", "edge_dropout": 0.2}),
+    "valued edges, hypergraph": (
+        "SharpQoSRegressor",
+        {"edge_values": "sender_quantile", "convolution": "hhgcn", "normalization": "row"},
+    ),
+    "scales": ("SharpQoSRegressor", {"convolution": "hygcn", "side_scales": True}),
+    "uncertainty": ("SharpQoSRegressor", {"task_weighting": "uncertainty"}),
+    "graph": ("TPMCFRegressor", {"modules": "both"}),
+    "recurrent": ("TPMCFRegressor", {"temporal": "gru"}),
+    "batch norm": ("SAMoERegressor", {"batch_norm": True}),
+}
+
+
+@pytest.mark.parametrize(("estimator", "params"), VARIANTS.values(), ids=VARIANTS)
+def test_steps_of_variants_can_be_repeated(estimator, params, recordings, monkeypatch):
+    contract = next(c for c in CONTRACTS if c.estimator_class.__name__ == estimator)
+    data = contract.make_data(20, 31, density=0.5)
+    models = fit_recorded_and_not(
+        monkeypatch, lambda: contract.make(max_epochs=3, batch_size=64, **params), data
+    )
     np.testing.assert_array_equal(*(model.predict(data.X) for model in models))
+    assert None not in recordings
 
 
 def count_runs(batches):
