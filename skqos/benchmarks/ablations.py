@@ -238,6 +238,7 @@ SA_MOE = Method(
         Part("training", "1 member", {"n_members": 1}),
     ),
 )
+VALUED = {"gcmf_edges": "quantile", "gcmf_bounded": True}
 TPMCF = Method(
     "TPMCF",
     TPMCFRegressor,
@@ -247,6 +248,10 @@ TPMCF = Method(
         Part("default", DEFAULT, main=True),
         Part("GCMF", "GCMF and PTE", {"modules": "both"}, main=True),
         Part("GCMF", "GCMF alone", {"modules": "gcmf"}, main=True),
+        Part("GCMF", "valued GCMF and PTE", {"modules": "both", **VALUED}, main=True),
+        Part("GCMF", "valued GCMF alone", VALUED, "GCMF alone", main=True),
+        Part("GCMF", "... bounded alone", {"gcmf_bounded": True}, "GCMF alone"),
+        Part("GCMF", "... valued alone", {"gcmf_edges": "quantile"}, "GCMF alone"),
         Part("GCMF", "... without features", {"initial_features": False}, "GCMF and PTE"),
         Part("GCMF", "... unbounded", {"bounded_embeddings": False}, "GCMF and PTE"),
         Part("features", "factors", {"features": ("factors",)}),

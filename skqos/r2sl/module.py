@@ -64,6 +64,8 @@ class EntityRows(nn.Module):
         Vectors by which shares are multiplied.
     """
 
+    levels: Tensor
+
     def __init__(
         self,
         table: EntityTable,
