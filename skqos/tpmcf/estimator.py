@@ -472,7 +472,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     that are folded in by least squares.
 
     A pickle contains the weights, the features of every user and service at every step, the entity
-    tables, the rows of the replay buffer and, with `pair_history`, every measured cell. It contains no optimiser state.
+    tables, the rows of the replay buffer and, with `pair_history`, every measured cell. It contains
+    no optimiser state.
 
     References
     ----------
