@@ -639,6 +639,19 @@ def test_speed_benchmark_runs(example, monkeypatch, capsys):
     assert "module alone / predict" in output
 
 
+@pytest.mark.usefixtures("tiny_regressors")
+def test_gpu_benchmark_runs(example, wsdream_folder, capsys):
+    benchmark = example("benchmark_gpu")
+    data = ["--static", str(wsdream_folder), "--devices", "cpu"]
+    found = benchmark.main([*data, "--epochs", "1"])
+    assert list(found["model"]) == ["SAMoERegressor", "R2SLRegressor", "SharpQoSRegressor"]
+    assert (found["fit_s"] > 0).all()
+    assert found["mae_1"].notna().tolist() == [False, False, True]
+    with pytest.raises(SystemExit):
+        benchmark.main([*data, "--models", "TPMCFRegressor"])
+    assert "TPMCFRegressor: the data is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])
 def test_latent_states_are_drawn(wsdream_folder, monkeypatch, capsys, real):
     matplotlib = pytest.importorskip("matplotlib")
