@@ -70,6 +70,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "skqos.tpmcf.gcmf": ("GCMF", "GraphUnit"),
     "skqos.tpmcf.module": ("FeaturePlacement", "TPMCFModule"),
+    "skqos.tpmcf.pair_history": ("PairHistory",),
     "skqos.tpmcf.recent_cells": ("RecentCells",),
     "skqos.tpmcf.step_features": ("SpatialFeatures", "StepFeatures"),
     "skqos.tpmcf.transformer": (

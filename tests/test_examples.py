@@ -309,6 +309,31 @@ def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_temporal_benchmark_forecasts_several_distances_with_one_fit(
+    example, in_process, temporal_folder, monkeypatch
+):
+    benchmark = in_process(example("benchmark_temporal"))
+    fitted = []
+    fit = benchmark.MedianRegressor.fit
+    monkeypatch.setattr(
+        benchmark.MedianRegressor,
+        "fit",
+        lambda self, X, *args: fitted.append(set(X[:, 2])) or fit(self, X, *args),
+    )
+    run = ["--data", str(temporal_folder), "--density", "0.2", "--given-share", "0.4"]
+    run += ["--protocol", "forecast", "--slot", "4", "--window", "3", "--ahead", "1", "2"]
+    out = temporal_folder / "out"
+    benchmark.main([*run, "--out", str(out), "--seeds", "0", "--models", "pair median"])
+    assert fitted == [{1, 2, 3}]
+    rows = pd.read_csv(out / "results.csv")
+    names = ["forecast 20 % of slot 4 from 3", "forecast 20 % of slot 5 from 3, 2 ahead"]
+    assert list(rows["task"]) == names
+    assert rows["mae"].nunique() == 2
+    with pytest.raises(SystemExit):
+        benchmark.main([*run, "--out", str(out), "--protocol", "imputation"])
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_temporal_benchmark_adds_results_and_makes_each_table(example, in_process, temporal_folder):
     benchmark = in_process(example("benchmark_temporal"))
     out, page = temporal_folder / "out", temporal_folder / "page.md"

@@ -66,7 +66,14 @@ GCMF_PARAMETERS = (
 TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
 PTE_PARAMETERS = (
     *("entity_dim", "window", "token_dim", "temporal", "n_blocks", "pooling", "step_encoding"),
-    *("target_features", "hidden_sizes", "entity_dropout", "newcomer_share", "forecast_share"),
+    *(
+        "target_features",
+        "pair_history",
+        "hidden_sizes",
+        "entity_dropout",
+        "newcomer_share",
+        "forecast_share",
+    ),
     *("max_horizon", "target_steps", "loss_scale", "max_epochs", "partial_fit_epochs"),
 )
 LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
@@ -256,6 +263,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     target_features : bool, default=True
         Whether the dense layers also receive the features of the last step and the vectors of ids
         and context. It is not in the paper. Used only if `modules` is "both" or "pte".
+
+    pair_history : bool, default=True
+        Whether the network also receives other measurements of the predicted pair: their values at
+        the steps of the sequence, and their mean and number. Mean and number are those of all other
+        steps or, for a forecast, of the steps up to the last one of the sequence. The value that is
+        predicted is hidden, also from `predict`. It is not in the paper. Used only if `modules` is
+        "both" or "pte".
 
     hidden_sizes : list of int, default=(256, 128)
         Sizes of the hidden dense layers, each followed by a ReLU.
@@ -468,7 +482,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     that are folded in by least squares.
 
     A pickle contains the weights, the features of every user and service at every step, the entity
-    tables, and the rows of the replay buffer. It contains no optimiser state.
+    tables, the rows of the replay buffer and, with `pair_history`, every measured cell. It contains
+    no optimiser state.
 
     References
     ----------
@@ -514,6 +529,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         "pooling": "max",
         "step_encoding": False,
         "target_features": False,
+        "pair_history": False,
         "hidden_sizes": (128,),
         "newcomer_share": 0.0,
         "forecast_share": 0.0,
@@ -584,6 +600,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         "pooling": [StrOptions({"max", "mean", "last"})],
         "step_encoding": ["boolean"],
         "target_features": ["boolean"],
+        "pair_history": ["boolean"],
         "hidden_sizes": ["array-like"],
         "entity_dropout": [Interval(Real, 0, 1, closed="left")],
         "newcomer_share": [Interval(Real, 0, 1, closed="left")],
@@ -632,6 +649,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         pooling: Literal["max", "mean", "last"] = "max",
         step_encoding: bool = True,
         target_features: bool = True,
+        pair_history: bool = True,
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
@@ -692,6 +710,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.pooling = pooling
         self.step_encoding = step_encoding
         self.target_features = target_features
+        self.pair_history = pair_history
         self.hidden_sizes = hidden_sizes
         self.entity_dropout = entity_dropout
         self.newcomer_share = newcomer_share
@@ -861,7 +880,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
                 with_initial=has_sequences and self.initial_features,
             )
         if self.modules != "gcmf":
-            module = self._build_module(times, features.join(initial, embedded), data)
+            module = self._build_module(times, cells, features.join(initial, embedded), data)
             nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
         return nets, {"_step_features": features}
 
@@ -943,11 +962,12 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         )
 
     def _build_module(
-        self, times: np.ndarray, features: TensorSides, data: TrainingData
+        self, times: np.ndarray, cells: StepCells, features: TensorSides, data: TrainingData
     ) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
         from skqos.tpmcf.calendar import make_calendar
-        from skqos.tpmcf.module import TPMCFModule
+        from skqos.tpmcf.module import TPMCFModule, longest_horizon
+        from skqos.tpmcf.pair_history import PairHistory
 
         entities = None
         if self.entity_dim is not None:
@@ -967,24 +987,18 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
-            max_horizon=self._longest_horizon(times),
+            max_horizon=longest_horizon(times, self.max_horizon),
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
             step_encoding=self.step_encoding,
             calendar=make_calendar(data.time_scale, times) if self.step_encoding else None,
+            history=PairHistory(cells) if self.pair_history else None,
             target_features=self.target_features,
             entity_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
             initial_prediction=weighted_median(data.target, data.weights),
         )
-
-    def _longest_horizon(self, times: np.ndarray) -> int:
-        """Limit the horizon, so that training sees each of them from several steps.
-
-        What it saw from few, it would confuse with the level of these.
-        """
-        return min(self.max_horizon, max((int(times[-1]) - int(times[0]) + 1) // 2, 1))
 
     def _build_encoder(self, dim: int) -> nn.Module:
         from skqos.tpmcf.transformer import (
@@ -1071,6 +1085,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self, module: TPMCFModule, update: StepUpdate, rng: np.random.RandomState
     ) -> QoSNet:
         """Train the PTE on further cells and on earlier ones of the last steps."""
+        from skqos.tpmcf.module import longest_horizon
         from skqos.training import InteractionDataset
 
         further = update.further()
@@ -1082,6 +1097,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             times = update.describable(cells)
             features = update.describe(times)
             update.place(module, times, features)
+            module.extend_horizons(longest_horizon(update.times, self.max_horizon))
             module.train_on(features, update.positions(times))
             target, weights = update.cells.target[cells], update.cells.weights[cells]
             rows = InteractionDataset(update.inputs(cells), target, weights)

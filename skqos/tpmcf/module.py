@@ -15,7 +15,9 @@ from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
 from skqos.tpmcf.calendar import Calendar
+from skqos.tpmcf.features import StepCells
 from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, place_steps, take_nodes
+from skqos.tpmcf.pair_history import HISTORY_DIM, UNMEASURED, PairHistory
 from skqos.tpmcf.transformer import each_step, pool
 
 SIDES = ("user", "service")
@@ -49,6 +51,31 @@ class Windows:
     targets: Tensor
 
 
+@dataclass(frozen=True)
+class PairInputs:
+    """Inputs of the network, for n pairs at target steps.
+
+    Attributes
+    ----------
+    windows : Windows
+        Steps of the sequences.
+    mixed : Tensor of shape (n_members, n, window, dim)
+        Sum of the mixed features of user and service at each step.
+    last : list of Tensor of shape (n_members or 1, n, width)
+        Features of user and service at the last step.
+    embeddings : list of Tensor of shape (n_members, n, width)
+        Embeddings of ids and context of both sides; empty without.
+    history : tuple of Tensor, or None
+        Cells and summary of each pair, as returned by `PairHistory`.
+    """
+
+    windows: Windows
+    mixed: Tensor
+    last: list[Tensor]
+    embeddings: list[Tensor]
+    history: tuple[Tensor, Tensor] | None
+
+
 def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
     """Return the measured steps in the window that ends at each of them.
 
@@ -76,6 +103,22 @@ def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
 
 
+def longest_horizon(times: np.ndarray, limit: int) -> int:
+    """Return the longest horizon that is drawn in training: at most half of the time measured.
+
+    Each horizon is then seen from several steps. The network would confuse one that is seen from
+    few steps with the level of these.
+
+    Parameters
+    ----------
+    times : ndarray of int64 of shape (n_steps,)
+        The measured steps, ascending.
+    limit : int
+        Upper limit, at least 1.
+    """
+    return min(limit, max((int(times[-1]) - int(times[0]) + 1) // 2, 1))
+
+
 def interpolate_horizons(longest: int) -> Tensor:
     """Write each horizon as a mean of the nearest of 0, 1, 2, 4, 8 and so on.
 
@@ -101,11 +144,12 @@ class TPMCFModule(nn.Module):
     """Prediction of a pair at a time step, from the last steps of user and service.
 
     A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
-    linearly, plus what both are at every step (id and context), how far back the step is, how far
-    ahead of the last step the target lies and, where steps have dates, the target's time of the day
-    and of the week. The encoder goes over the sequence, the maximum over time summarises it, dense
-    layers predict. Members see the same rows in the same windows; all weights and embeddings are of
-    each member.
+    linearly, plus what was measured of the pair itself at that step, what both are at every step
+    (id and context), how far back the step is, how far ahead of the last step the target lies and,
+    where steps have dates, the target's time of the day and of the week. The cell that is predicted
+    is never part of its own sequence. The encoder goes over the sequence, the maximum over time
+    summarises it, dense layers predict. Members see the same rows in the same windows; all weights
+    and embeddings are of each member.
 
     Parameters
     ----------
@@ -135,9 +179,11 @@ class TPMCFModule(nn.Module):
         Whether a step tells its distance from the last one.
     calendar : Calendar or None
         Tells the time of the day and of the week of a target step.
+    history : PairHistory or None
+        The measured cells of pairs.
     target_features : bool
-        Whether the dense layers see features and embeddings of the last step, and the time of the
-        target, beside the summary.
+        Whether the dense layers see features and embeddings of the last step, the time of the
+        target, and the mean and the number of the pair's other cells, beside the summary.
     entity_dropout : float
         Dropout of the embeddings of users and services in training.
     newcomer_share : float
@@ -163,6 +209,7 @@ class TPMCFModule(nn.Module):
         pooling: str,
         step_encoding: bool,
         calendar: Calendar | None,
+        history: PairHistory | None,
         target_features: bool,
         entity_dropout: float,
         newcomer_share: float,
@@ -195,6 +242,10 @@ class TPMCFModule(nn.Module):
         self.register_buffer("horizon_shares", interpolate_horizons(max_horizon))
         self.horizon_embeddings = _embeddings(n_members, self.horizon_shares.shape[1], dim)
         in_dim = dim + (sum(widths) + sum(entity_widths)) * target_features
+        self.history, self.mix_history = history, None
+        if history is not None:
+            self.mix_history = MemberLinear(n_members, HISTORY_DIM, dim, bias=False)
+            in_dim += HISTORY_DIM * target_features
         self.mix_calendar = None
         if calendar is not None:
             self.mix_calendar = MemberLinear(n_members, calendar.out_dim, dim, bias=False)
@@ -254,6 +305,30 @@ class TPMCFModule(nn.Module):
             ],
         )
 
+    def remember(self, cells: StepCells, known_times: np.ndarray) -> None:
+        """Add cells to the history of their pairs.
+
+        Parameters
+        ----------
+        cells : StepCells
+            Further cells, whose shape includes all present steps and entities.
+        known_times : ndarray of int64 of shape (n_known_steps,)
+            The time steps of the history so far.
+        """
+        if self.history is not None:
+            self.history.extend(cells, np.searchsorted(self.times.numpy(), known_times))
+
+    def extend_horizons(self, longest: int) -> None:
+        """Raise the longest horizon. Further horizons start with the embedding of the longest."""
+        if longest <= self.max_horizon:
+            return
+        self.max_horizon = longest
+        self.horizon_shares = interpolate_horizons(longest)
+        known = self.horizon_embeddings.detach()
+        n_further = self.horizon_shares.shape[1] - known.shape[1]
+        further = known[:, -1:].expand(-1, n_further, -1)
+        self.horizon_embeddings = nn.Parameter(torch.cat([known, further], dim=1))
+
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for the embeddings of the users and services that were appended."""
         for embedding, side in zip(self.entities or (), (users, services), strict=False):
@@ -271,27 +346,30 @@ class TPMCFModule(nn.Module):
         """
         windows = self._training_windows(steps)
         rows = self.fold_rows[folds.unsqueeze(1), windows.steps]
-        features, embeddings = [], []
+        features, embeddings, measured = [], [], []
         for k, codes in enumerate((users, services)):
             is_new = torch.rand(codes.shape, device=codes.device) < self.newcomer_share
+            measured.append(torch.where(is_new, UNMEASURED, codes))
             features.append(self._features_of(k, codes, is_new, rows))
             if self.entities is not None:
                 embeddings.append(self._embeddings_of(k, codes, is_new))
         mixed = sum(
             each_step(mix, side) for mix, side in zip(self.mix_features, features, strict=True)
         )
-        return self._predict(mixed, [side[:, :, -1] for side in features], embeddings, windows)
+        last = [side[:, :, -1] for side in features]
+        history = self._history_of(*measured, windows)
+        return self._predict(PairInputs(windows, mixed, last, embeddings, history))
 
     def encode_known(self) -> Encoded:
         """Encode all known nodes, with mixed features.
 
-        A side holds features and mixed features, (n_members or 1, n_steps, n, ...), and what is
-        the same at every step, (n_members, n, width), if there is any.
+        A side holds codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n, ...),
+        and what is the same at every step, (n_members, n, width), if there is any.
         """
         averages = [average_node(side) for side in (self.user_features, self.service_features)]
         embeddings = [embedding.encode_known() for embedding in self.entities or ()]
         sides = [
-            self._side(k, features, embeddings[k : k + 1])
+            self._side(k, torch.arange(features.shape[2]), features, embeddings[k : k + 1])
             for k, features in enumerate((self.user_features, self.service_features))
         ]
         return Encoded(*sides, (averages, [side.mean(1) for side in embeddings]))
@@ -309,12 +387,14 @@ class TPMCFModule(nn.Module):
                     (self.entities or ())[k : k + 1], average_embeddings[k : k + 1], strict=True
                 )
             ]
-            sides.append(self._side(k, averages[k].expand(-1, -1, len(new), -1), embeddings))
+            codes = torch.full((len(new),), UNMEASURED)
+            features = averages[k].expand(-1, -1, len(new), -1)
+            sides.append(self._side(k, codes, features, embeddings))
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
         """Predict pairs from positions of encoded entities, at any times; (n,)."""
-        return self._predict(*self._gather(encoded, users, services, times)).mean(0)
+        return self._predict(self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
@@ -323,9 +403,9 @@ class TPMCFModule(nn.Module):
 
         Its shape is (n, n_blocks, n_heads, window, window).
         """
-        mixed, _, embeddings, windows = self._gather(encoded, users, services, times)
-        sequence = self._sequence(mixed, embeddings, windows)
-        return self.encoder.attention_weights(sequence, windows.present).mean(0)
+        inputs = self._gather(encoded, users, services, times)
+        present = inputs.windows.present
+        return self.encoder.attention_weights(self._sequence(inputs), present).mean(0)
 
     def windows(self, times: Tensor) -> Windows:
         """Return the window of each time, which ends at the time or at the last step before it.
@@ -379,21 +459,43 @@ class TPMCFModule(nn.Module):
 
     def _gather(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
-    ) -> tuple[Tensor, list[Tensor], list[Tensor], Windows]:
+    ) -> PairInputs:
         windows = self.windows(times)
-        mixed, last, embeddings = 0, [], []
-        for side, codes in ((encoded.users, users), (encoded.services, services)):
-            features, mixed_features, *of_ids = side
-            mixed = mixed + take_nodes(mixed_features, windows.steps, codes.unsqueeze(1))
-            last.append(take_nodes(features, windows.steps[:, -1], codes))
-            embeddings += [embedding.index_select(1, codes) for embedding in of_ids]
-        return mixed, last, embeddings, windows
+        mixed, last, embeddings, measured = 0, [], [], []
+        for side, positions in ((encoded.users, users), (encoded.services, services)):
+            codes, features, mixed_features, *of_ids = side
+            measured.append(codes.squeeze(1).index_select(0, positions))
+            mixed = mixed + take_nodes(mixed_features, windows.steps, positions.unsqueeze(1))
+            last.append(take_nodes(features, windows.steps[:, -1], positions))
+            embeddings += [embedding.index_select(1, positions) for embedding in of_ids]
+        return PairInputs(windows, mixed, last, embeddings, self._history_of(*measured, windows))
 
-    def _side(self, k: int, features: Tensor, embeddings: list[Tensor]) -> list[Tensor]:
-        return [features, each_step(self.mix_features[k], features), *embeddings]
+    def _side(
+        self, k: int, codes: Tensor, features: Tensor, embeddings: list[Tensor]
+    ) -> list[Tensor]:
+        codes = codes.to(features.device).unsqueeze(1)
+        return [codes, features, each_step(self.mix_features[k], features), *embeddings]
 
-    def _sequence(self, mixed: Tensor, embeddings: list[Tensor], windows: Windows) -> Tensor:
+    def _history_of(
+        self, users: Tensor, services: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor] | None:
+        """Look up the other cells of pairs: all of them, or those a forecast stands on."""
+        if self.history is None:
+            return None
+        is_before = self.times[windows.steps] < windows.targets.unsqueeze(1)
+        last, is_forecast = windows.steps[:, -1], is_before[:, -1]
+        return self.history(
+            users,
+            services,
+            windows.steps,
+            is_before & windows.present,
+            own=torch.where(is_forecast, UNMEASURED, last),
+            n_known=torch.where(is_forecast, last + 1, len(self.times)),
+        )
+
+    def _sequence(self, inputs: PairInputs) -> Tensor:
         """Add what holds at every step, and how far back it is; 0 where padded (eq. 7)."""
+        windows, embeddings = inputs.windows, inputs.embeddings
         by_horizon = self.horizon_shares @ self.horizon_embeddings
         constant = by_horizon.index_select(1, windows.horizons)
         if embeddings:
@@ -402,22 +504,23 @@ class TPMCFModule(nn.Module):
             )
         if self.calendar is not None:
             constant = constant + self.mix_calendar(self.calendar(windows.targets))
-        sequence = mixed + constant.unsqueeze(2)
+        sequence = inputs.mixed + constant.unsqueeze(2)
+        if inputs.history is not None:
+            sequence = sequence + each_step(self.mix_history, inputs.history[0])
         if self.position_embeddings is not None:
             sequence = sequence + self.position_embeddings.unsqueeze(1)
         return sequence * windows.present.unsqueeze(2)
 
-    def _predict(
-        self, mixed: Tensor, last: list[Tensor], embeddings: list[Tensor], windows: Windows
-    ) -> Tensor:
+    def _predict(self, inputs: PairInputs) -> Tensor:
         """Encode the sequence, summarise it, and apply the dense layers."""
-        sequence = self._sequence(mixed, embeddings, windows)
-        summary = pool(self.encoder(sequence, windows.present), windows.present, self.pooling)
-        hidden = summary
+        present = inputs.windows.present
+        hidden = pool(self.encoder(self._sequence(inputs), present), present, self.pooling)
         if self.target_features:
-            dates = [] if self.calendar is None else [self.calendar(windows.targets)]
-            shared = [side.expand(len(summary), -1, -1) for side in (*last, *dates)]
-            hidden = torch.cat([summary, *shared, *embeddings], dim=2)
+            shared = [*inputs.last, *inputs.history[1:]] if inputs.history else inputs.last
+            if self.calendar is not None:
+                shared = [*shared, self.calendar(inputs.windows.targets)]
+            shared = [side.expand(len(hidden), -1, -1) for side in shared]
+            hidden = torch.cat([hidden, *shared, *inputs.embeddings], dim=2)
         for layer in self.layers[:-1]:
             hidden = torch.relu(layer(hidden))
         return self.layers[-1](hidden).squeeze(2)

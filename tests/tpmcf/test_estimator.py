@@ -126,6 +126,7 @@ SWITCHES = {
         lambda m: [unit.weight.shape[1] for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
     ),
     "normalised self-loops": ({"self_loops": "normalised"}, lambda m: not gcmf(m).whole_self),
+    "no history of pairs": ({"pair_history": False}, lambda m: m.module_.history is None),
     "gcmf_epochs": ({"gcmf_epochs": 4}, lambda m: stages(m) == {"gcmf": 4, "final": 3}),
     "gcmf_learning_rate": (
         {"gcmf_learning_rate": 0.1},
@@ -496,11 +497,6 @@ def test_steps_that_training_did_not_see(data, modules):
         assert (is_same == (modules == "gcmf")).all()
 
 
-@pytest.mark.parametrize(("asked", "found"), [(1, 1), (5, 5), (6, 5), (100, 5)])
-def test_horizons_are_at_most_half_of_the_time_of_training(asked, found):
-    assert TPMCFRegressor(max_horizon=asked)._longest_horizon(TIMES) == found
-
-
 def test_horizons_beyond_the_longest_count_as_the_longest(data):
     model = make(max_horizon=4).fit(data.X, data.y)
     forecasts = by_time(model, [12, 13, 14, 5000, 10**9])
@@ -684,18 +680,26 @@ def test_ctrl_c_in_the_second_stage_leaves_the_earlier_model(data):
 
 
 @pytest.mark.parametrize(
-    "modules",
-    ["both", "pte", "gcmf"],
+    ("params", "bytes_per_row"),
+    [
+        ({"modules": "both"}, 20),
+        ({"modules": "pte"}, 20),
+        ({"modules": "pte", "pair_history": False}, 0),
+        ({"modules": "gcmf"}, 0),
+    ],
+    ids=str,
 )
-def test_a_pickle_grows_with_entities_and_steps_but_not_with_rows(modules):
-    sizes = []
+def test_a_pickle_grows_with_entities_and_steps(params, bytes_per_row):
+    """With the history of pairs, also with measured cells."""
+    sizes, n_rows = [], []
     for density in (0.1, 0.9):
         data = make_qos(30, 40, density=density, n_time_steps=4, random_state=0)
-        model = make(modules=modules, replay_buffer_size=0).fit(data.X, data.y)
+        model = make(**params, replay_buffer_size=0).fit(data.X, data.y)
         loaded = pickle.loads(pickle.dumps(model))
         assert_array_equal(loaded.predict(data.X), model.predict(data.X))
         sizes.append(len(pickle.dumps(model)))
-    assert sizes[1] < 1.05 * sizes[0]
+        n_rows.append(len(data.y))
+    assert sizes[1] < 1.05 * sizes[0] + bytes_per_row * (n_rows[1] - n_rows[0])
 
 
 def test_frames_with_other_names_and_context(data, joined):

@@ -11,7 +11,9 @@ from skqos.embeddings import FeatureEmbedding
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
 from skqos.tpmcf.calendar import Calendar
-from skqos.tpmcf.module import TPMCFModule, interpolate_horizons, lay_windows
+from skqos.tpmcf.features import StepCells
+from skqos.tpmcf.module import TPMCFModule, interpolate_horizons, lay_windows, longest_horizon
+from skqos.tpmcf.pair_history import PairHistory
 from skqos.tpmcf.transformer import (
     EncoderBlock,
     FeatureConvolution,
@@ -67,6 +69,16 @@ def random_features(n_folds=N_FOLDS, equal=False, n_members=N_MEMBERS):
     return [torch.tensor(side, dtype=torch.float32) for side in sides]
 
 
+def random_cells():
+    """Return half of all cells, and their standardised values by user, service and step."""
+    rng = np.random.default_rng(0)
+    codes = np.argwhere(rng.uniform(size=(N_STEPS, N_USERS, N_SERVICES)) < 0.5)
+    values = rng.normal(size=len(codes))
+    table = np.full((N_USERS, N_SERVICES, N_STEPS), NAN)
+    table[codes[:, 1], codes[:, 2], codes[:, 0]] = (values - values.mean()) / values.std()
+    return StepCells(*codes.T, values, (N_STEPS, N_USERS, N_SERVICES)), table
+
+
 def make_encoder(kind, dim, n_members):
     if kind == "gru":
         return RecurrentEncoder(n_members, "gru", dim, 1)
@@ -102,6 +114,7 @@ def make_module(
         "pooling": "max",
         "step_encoding": True,
         "calendar": None,
+        "history": PairHistory(random_cells()[0]),
         "target_features": True,
         "entity_dropout": 0.0,
         "newcomer_share": 0.0,
@@ -235,6 +248,12 @@ def slow_member(module, member, features, embeddings, user, service, time):
     # The embeddings of 0, 1, 2, 4 and 8 steps; in between, on a logarithmic scale.
     place = 1 + np.log2(horizon) if horizon else 0
     shares = [max(1 - abs(place - knot), 0) for knot in range(5)]
+    own_cells = np.full(N_STEPS, NAN)
+    if module.history and user < N_USERS and service < N_SERVICES:
+        own_cells = random_cells()[1][user, service]
+    counted = range(end + 1) if TIMES[end] < time else set(range(N_STEPS)) - {end}
+    others = [own_cells[step] for step in counted if not np.isnan(own_cells[step])]
+    summary = [np.mean(others) if others else 0, np.log1p(len(others))]
     dates = [] if module.calendar is None else [numpy(module.calendar(torch.tensor([time])))[0, 0]]
     present = torch.zeros(WINDOW, dtype=bool)
     pair = list(zip(features, (user, service), strict=True))
@@ -254,6 +273,8 @@ def slow_member(module, member, features, embeddings, user, service, time):
         if own:
             layers = module.mix_entities
             token += sum(linear(*side) for side in zip(layers, [member] * 2, own, strict=True))
+        if module.history and TIMES[step] < time and not np.isnan(own_cells[step]):
+            token += [own_cells[step], 1] @ numpy(module.mix_history.weight)[member]
         if module.position_embeddings is not None:
             token += numpy(module.position_embeddings)[member, WINDOW - 1 - back]
         sequence[WINDOW - 1 - back] = token
@@ -265,6 +286,7 @@ def slow_member(module, member, features, embeddings, user, service, time):
     hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": encoded[-1]}[module.pooling]
     if module.target_features:
         last = [side[steps[-1], code] for side, code in pair]
+        last += [summary] if module.history else []
         hidden = np.concatenate([hidden, *last, *dates, *own])
     for layer in module.layers[:-1]:
         hidden = np.maximum(linear(layer, member, hidden), 0)
@@ -283,6 +305,8 @@ VARIANTS = [
     {"token_dim": None},
     {"token_dim": None, "entities": False, "step_encoding": False, "target_features": False},
     {"hidden_sizes": ()},
+    {"history": None},
+    {"history": None, "entities": False, "step_encoding": False},
     {"calendar": Calendar(3600 * 10**9, 3, with_weekdays=True)},
 ]
 every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
@@ -307,14 +331,14 @@ def test_predictions_are_those_of_sequences_put_together_step_by_step(params):
 
 def test_features_as_they_are_stand_side_by_side():
     """Rows of the input are user's and service's features of a step (eq. 7)."""
-    module = make_module(token_dim=None, entities=False, step_encoding=False)
+    module = make_module(token_dim=None, entities=False, step_encoding=False, history=None)
     with torch.no_grad():
         module.horizon_embeddings.zero_()
     users, services = (numpy(side).mean(1) for side in random_features())
-    mixed, _, embeddings, windows = module._gather(
+    inputs = module._gather(
         encode(module, *NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([4, 2])
     )
-    found = numpy(module._sequence(mixed, embeddings, windows))
+    found = numpy(module._sequence(inputs))
     for k, (of_users, of_services) in enumerate(zip(users, services, strict=True)):
         full = [np.concatenate([of_users[step, 1], of_services[step, 4]]) for step in (1, 2, 3)]
         short = [np.concatenate([of_users[step, 3], of_services[step, 0]]) for step in (0, 1)]
@@ -330,7 +354,7 @@ def test_the_start_is_what_it_predicts_beside_its_last_weights():
 
 
 def test_horizons_differ_by_their_embeddings_alone():
-    module = make_module()
+    module = make_module(history=None)
     found = [score(module, [1], [2], [time])[0] for time in (4, 5, 6, 8, 9, 19)]
     assert np.abs(np.diff(found[:4])).min() > 1e-3
     # Longer ones than training draws count as the longest.
@@ -409,10 +433,10 @@ def test_training_as_newcomers_is_the_prediction_of_unknown_entities_with_that_c
 def test_newcomers_in_training_are_the_average_of_their_table():
     features = random_features()
     users, services, steps, folds = all_rows()
-    params = {"newcomer_share": 1.0, "entities": False}
+    params = {"newcomer_share": 1.0, "entities": False, "history": None}
     found = numpy(make_module(features, **params).train()(users, services, steps, folds))
     means = [side.mean(3, keepdim=True).expand_as(side) for side in features]
-    expected = make_module(means, entities=False)(users, services, steps, folds)
+    expected = make_module(means, entities=False, history=None)(users, services, steps, folds)
     assert_allclose(found, numpy(expected), **SINGLE)
 
 
@@ -440,8 +464,11 @@ def test_forecasts_in_training_are_the_prediction_of_that_horizon(monkeypatch, d
     found = numpy(module(*rows)).mean(0)
     for user, service, step, prediction in zip(*rows[:3], found, strict=True):
         ends = np.flatnonzero(TIMES[step] - TIMES >= horizon)
-        end = ends[-1] if len(ends) else int(step)
-        expected = score_from(module.eval(), int(user), int(service), TIMES[step], end)
+        row = int(user), int(service), TIMES[step]
+        if len(ends):
+            expected = score_from(module.eval(), *row, ends[-1])
+        else:
+            expected = score(module.eval(), *np.array([row]).T)[0]
         assert prediction == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -466,6 +493,45 @@ def test_horizons_are_drawn_the_short_ones_more_often():
     nothing = drawn[4]
     expected = [0.6 + nothing, drawn[0], drawn[1], 0, drawn[2] + drawn[3], 0]
     assert_allclose(shares, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("forecast_share", [0.0, 1.0])
+def test_training_rows_do_not_see_their_own_cell(forecast_share):
+    module = make_module(forecast_share=forecast_share).train()
+    shape = N_STEPS, N_USERS, N_SERVICES
+
+    def predict(row, changed_step, value):
+        cell = StepCells(*np.array([[changed_step], row[:1], row[1:2]]), np.array([value]), shape)
+        module.history.extend(cell, np.arange(N_STEPS))
+        torch.manual_seed(0)
+        return numpy(module(*(torch.tensor([code]) for code in row)))
+
+    for row in zip(*(codes[::4].tolist() for codes in all_rows()), strict=True):
+        step = row[2]
+        assert_allclose(predict(row, step, -100.0), predict(row, step, 100.0), **SINGLE)
+        if step:
+            assert (np.abs(predict(row, 0, -100.0) - predict(row, 0, 100.0)) > 0.1).any()
+
+
+def test_a_longer_horizon_starts_as_the_longest_one():
+    module = make_module()
+    times = [5, 6, 8, 9, 19]
+    before = score(module, [1] * 5, [2] * 5, times)
+    module.extend_horizons(3)
+    assert module.max_horizon == MAX_HORIZON
+    module.extend_horizons(16)
+    found = score(module, [1] * 5, [2] * 5, times)
+    # Horizon 5 was between 4 and 8; those of 8 and more have the embedding of 8.
+    assert_allclose(found[:4], before[:4], **SINGLE)
+    with torch.no_grad():
+        module.horizon_embeddings[:, -1].normal_()
+    assert np.abs(score(module, [1] * 5, [2] * 5, times)[4] - found[4]) > 1e-3
+
+
+@pytest.mark.parametrize(("limit", "longest"), [(1, 1), (5, 5), (10, 10), (11, 10), (100, 10)])
+def test_horizons_are_at_most_half_of_the_time_measured(limit, longest):
+    assert longest_horizon(TIMES, limit) == longest
+    assert longest_horizon(TIMES[:1], limit) == 1
 
 
 def test_dropout_of_embeddings_is_for_training_only():
@@ -528,11 +594,11 @@ def test_newcomers_have_average_features_and_their_own_context():
     features = [numpy(side).mean(1) for side in random_features()]
     encoded = encode(module, NEW_USERS, NEW_SERVICES)
     for k, (n, n_new) in enumerate(((N_USERS, 2), (N_SERVICES, 1))):
-        found = numpy((encoded.users, encoded.services)[k][0])
+        found = numpy((encoded.users, encoded.services)[k][1])
         assert_allclose(found[:, :, :n], features[k], **SINGLE)
         average = features[k].mean(2, keepdims=True)
         assert_allclose(found[:, :, n:], np.repeat(average, n_new, axis=2), **SINGLE)
-    features, _, embeddings = zip(encoded.users, encoded.services, strict=True)
+    _, features, _, embeddings = zip(encoded.users, encoded.services, strict=True)
     features, embeddings = list(map(numpy, features)), list(map(numpy, embeddings))
     for side, embedding, new in zip(
         embeddings, module.entities, (NEW_USERS, NEW_SERVICES), strict=True

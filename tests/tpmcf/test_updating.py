@@ -115,7 +115,12 @@ def test_without_training_weights_and_earlier_steps_stay(data, modules):
     before, weights = model.predict(X), model.module_.state_dict()
     nets, n_epochs = model.stage_nets_, model.n_iter_
     model.partial_fit(*slots(data, 6, 7))
-    assert_array_equal(model.predict(X), before)
+    # Further measurements of a pair tell more of its other steps.
+    further = {tuple(pair) for pair in slots(data, 6, 7)[0][:, :2].tolist()}
+    is_measured_again = np.array([tuple(pair) in further for pair in X[:, :2].tolist()])
+    is_other = ~np.isclose(model.predict(X), before, rtol=1e-4, atol=1e-5)
+    assert not is_other[~is_measured_again].any()
+    assert is_other[is_measured_again].any() == (modules != "gcmf")
     for name, parameter in model.module_.named_parameters():
         assert torch.equal(parameter, weights[name])
     assert model.n_iter_ == n_epochs
