@@ -212,6 +212,7 @@ R2SL = Method(
         Part("training", "1 member", {"n_members": 1}),
     ),
 )
+FRESH = "fresh second stage"
 SA_MOE = Method(
     "SA-MoE",
     SAMoERegressor,
@@ -221,7 +222,8 @@ SA_MOE = Method(
         Part("default", DEFAULT, main=True),
         Part("stages", "no second stage", NO_SECOND_STAGE, main=True),
         Part("stages", "no second stage, 27 epochs", {**NO_SECOND_STAGE, "max_epochs": 27}),
-        Part("stages", "fresh second stage", {"second_stage_start": "fresh"}),
+        Part("stages", FRESH, {"second_stage_start": "fresh"}),
+        Part("stages", "... independent experts", {"independent_experts": True}, FRESH),
         Part("refill", "factors", {"n_factors": 16}),
         Part("refill", "... fresh", {"second_stage_start": "fresh"}, "factors"),
         Part("refill", "... refill", {"refill_ratio": 1.0}, "... fresh"),
@@ -265,6 +267,7 @@ TPMCF = Method(
         Part("transformer", "no step encoding", {"step_encoding": False}),
         Part("window", "window 1", {"window": 1}, main=True),
         Part("window", "window 8", {"window": 8}),
+        Part("window", "no pair history", {"pair_history": False}, main=True),
         Part("tokens", "features as tokens", {"token_dim": None}),
         Part("tokens", "no id vectors", {"entity_dim": None}),
         Part("tokens", "no features of the step", {"target_features": False}, main=True),

@@ -73,7 +73,7 @@ class GCMF(nn.Module):
     initial_prediction : float
         Prediction before training, by a constant that is trained.
     valued_edges : bool, default=False
-        Whether the edges have types, the quarters of the residuals of the step (see
+        Whether the edges have types, the quarters of the residuals (see
         `BipartiteGraph`). Each unit then has a block of weights for each type, and one for the
         node's own features, whose weight is 1. It is not in the paper.
     bounds : tuple of float, default=None
