@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from skqos._arrays import sorted_unique
-from skqos._errors import about
-from skqos._parameters import SwitchedOff
-from skqos._sklearn_compat import Interval, StrOptions
-from skqos._times import (
-    DURATION_TYPES,
-    check_steps,
-    learn_time_scale,
-    read_time_step,
-    read_times,
-    warn_of_early,
-)
+from skqos._times import check_steps, learn_time_scale, read_time_step, warn_of_early
 from skqos._types import (
     EarlyStoppingOption,
     LearningRateSchedule,
@@ -38,15 +28,15 @@ from skqos.state import FittedAttribute
 from skqos.tpmcf.features import (
     FAMILIES,
     Family,
-    MatrixFactors,
     NodeFeatures,
-    SimilarityFactors,
-    Statistics,
     StepCells,
     draw_folds,
+    make_family,
 )
+from skqos.tpmcf.parameters import CONSTRAINTS, PAPER_PARAMS, SWITCHED_OFF
 from skqos.tpmcf.recent_cells import RecentCells
 from skqos.tpmcf.step_features import StepFeatures
+from skqos.tpmcf.target_steps import rows_at_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,24 +49,6 @@ if TYPE_CHECKING:
 
 # Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
 MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
-GCMF_PARAMETERS = (
-    *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_epochs", "gcmf_learning_rate"),
-    "gcmf_loss_scale",
-)
-TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
-PTE_PARAMETERS = (
-    *("entity_dim", "window", "token_dim", "temporal", "n_blocks", "pooling", "step_encoding"),
-    *(
-        "target_features",
-        "pair_history",
-        "hidden_sizes",
-        "entity_dropout",
-        "newcomer_share",
-        "forecast_share",
-    ),
-    *("max_horizon", "target_steps", "loss_scale", "max_epochs", "partial_fit_epochs"),
-)
-LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
 class TPMCFRegressor(IncrementalQoSRegressor):
@@ -490,109 +462,15 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     (2,)
     """
 
-    PAPER_PARAMS: ClassVar[dict[str, Any]] = {
-        "n_members": 1,
-        "features": FAMILIES,
-        "n_factors": 100,
-        "similarity_dim": 50,
-        "similarity": "autoencoder",
-        "autoencoder_epochs": 500,
-        "n_folds": None,
-        "modules": "both",
-        "gcmf_dim": 64,
-        "gcmf_weights": "own",
-        "self_loops": "normalised",
-        "gcmf_epochs": 1000,
-        "gcmf_learning_rate": 1e-3,
-        "gcmf_loss_scale": 0.5,
-        "bounded_embeddings": False,
-        "initial_features": False,
-        "entity_dim": None,
-        "window": 8,
-        "token_dim": None,
-        "n_blocks": 4,
-        "n_heads": 4,
-        "head_dim": 256,
-        "convolution": "paper",
-        "n_filters": 4,
-        "dropout": 0.4,
-        "pooling": "max",
-        "step_encoding": False,
-        "target_features": False,
-        "pair_history": False,
-        "hidden_sizes": (128,),
-        "newcomer_share": 0.0,
-        "forecast_share": 0.0,
-        "target_steps": "last",
-        "loss": "cauchy",
-        "loss_scale": 0.75,
-        "target_transform": None,
-        "max_epochs": 200,
-        "learning_rate": 1e-4,
-        "learning_rate_schedule": "constant",
-        "weight_decay": 0.01,
-        "batch_size": 32,
-    }
+    PAPER_PARAMS: ClassVar[dict[str, Any]] = PAPER_PARAMS
 
     _n_id_columns = 3
-    _step_features = FittedAttribute[Any]()
-
-    _switched_off = (
-        *IncrementalQoSRegressor._switched_off,
-        SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
-        SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
-        SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
-        SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
-        SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
-        SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
-        SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
-        SwitchedOff(
-            ("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}
-        ),
-    )
-
+    _switched_off = (*IncrementalQoSRegressor._switched_off, *SWITCHED_OFF)
     _parameter_constraints: dict = {
         **IncrementalQoSRegressor._parameter_constraints,
-        "features": ["array-like"],
-        "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "similarity_dim": [Interval(Integral, 1, None, closed="left")],
-        "similarity": [StrOptions({"factors", "autoencoder"})],
-        "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
-        "n_folds": [Interval(Integral, 2, None, closed="left"), None],
-        "modules": [StrOptions({"both", "gcmf", "pte"})],
-        "gcmf_dim": [Interval(Integral, 1, None, closed="left")],
-        "gcmf_weights": [StrOptions({"shared", "own"})],
-        "self_loops": [StrOptions({"whole", "normalised"})],
-        "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
-        "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "gcmf_loss_scale": [Interval(Real, 0, None, closed="neither")],
-        "bounded_embeddings": ["boolean"],
-        "initial_features": ["boolean"],
-        "entity_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "time_step": [*DURATION_TYPES, None],
-        "window": [Interval(Integral, 1, None, closed="left")],
-        "token_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "temporal": [StrOptions({"transformer", "gru", "lstm"})],
-        "n_blocks": [Interval(Integral, 1, None, closed="left")],
-        "n_heads": [Interval(Integral, 1, None, closed="left")],
-        "head_dim": [Interval(Integral, 1, None, closed="left")],
-        "convolution": [StrOptions({"time", "paper"})],
-        "n_filters": [Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "pooling": [StrOptions({"max", "mean", "last"})],
-        "step_encoding": ["boolean"],
-        "target_features": ["boolean"],
-        "pair_history": ["boolean"],
-        "hidden_sizes": ["array-like"],
-        "entity_dropout": [Interval(Real, 0, 1, closed="left")],
-        "newcomer_share": [Interval(Real, 0, 1, closed="left")],
-        "forecast_share": [Interval(Real, 0, 1, closed="left")],
-        "max_horizon": [Interval(Integral, 1, None, closed="left")],
-        "target_steps": ["array-like", StrOptions({"last"}), None],
-        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
-        "loss": [StrOptions(set(LOSS_NAMES))],
-        "loss_scale": [Interval(Real, 0, None, closed="neither")],
+        **CONSTRAINTS,
     }
+    _step_features = FittedAttribute[Any]()
 
     def __init__(
         self,
@@ -837,12 +715,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             "steps": steps,
             "folds": folds[cell_of_row],
         }
-        targets = self._target_rows(data)
+        targets = np.arange(len(data.target))
+        if self.target_steps is not None:
+            targets = rows_at_steps(self.target_steps, data.times, data.time_scale)
         validation = None if data.validation is None else ValidationDataset(*data.validation)
-        families = self._families(data.seed)
-        features = StepFeatures(
-            NodeFeatures([families[name] for name in self.features]), self.n_folds
-        ).fit(cells)
+        features = StepFeatures(NodeFeatures(self._families(data.seed)), self.n_folds).fit(cells)
         initial = features.initial(cells, folds)
         nets, embedded = {}, None
         if self.modules != "pte":
@@ -862,41 +739,18 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
         return nets, {"_step_features": features}
 
-    def _target_rows(self, data: TrainingData) -> np.ndarray:
-        """Return the training rows that the PTE learns to predict."""
-        steps = data.times
-        if self.target_steps is None:
-            return np.arange(len(steps))
-        rows = np.flatnonzero(np.isin(steps, self._target_steps(data)))
-        if len(rows) == 0:
-            first, last = map(data.time_scale.name_of, (int(steps.min()), int(steps.max())))
-            raise ValueError(
-                f"target_steps={self.target_steps!r}: no training row is at one of these steps; "
-                f"the steps of X are from {first} to {last}."
+    def _families(self, seed: int) -> list[Family]:
+        return [
+            make_family(
+                name,
+                n_factors=self.n_factors,
+                similarity_dim=self.similarity_dim,
+                similarity=self.similarity,
+                autoencoder_epochs=self.autoencoder_epochs,
+                seed=seed,
             )
-        return rows
-
-    def _target_steps(self, data: TrainingData) -> Any:
-        """Return the numbers of the steps that the PTE learns to predict."""
-        if isinstance(self.target_steps, str):
-            return data.times.max()
-        if len(self.target_steps) == 0:
-            return []
-        with about("target_steps"):
-            times = read_times(pd.Series(list(self.target_steps)), "target_steps")
-            return data.time_scale.steps_of(times, "target_steps")
-
-    def _families(self, seed: int) -> dict[str, Family]:
-        similarity: Family = SimilarityFactors(self.similarity_dim, seed)
-        if self.similarity == "autoencoder":
-            from skqos.tpmcf.autoencoder import SimilarityAutoencoder
-
-            similarity = SimilarityAutoencoder(self.similarity_dim, self.autoencoder_epochs)
-        return {
-            "statistics": Statistics(),
-            "factors": MatrixFactors(self.n_factors, seed),
-            "similarity": similarity,
-        }
+            for name in self.features
+        ]
 
     def _build_gcmf(self, features: Sides, data: TrainingData) -> GCMF:
         from skqos.tpmcf.gcmf import GCMF
@@ -942,6 +796,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         from skqos.tpmcf.calendar import make_calendar
         from skqos.tpmcf.module import TPMCFModule, longest_horizon
         from skqos.tpmcf.pair_history import PairHistory
+        from skqos.tpmcf.transformer import make_encoder
 
         entities = None
         if self.entity_dim is not None:
@@ -957,7 +812,18 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             times,
             features,
             entities,
-            self._build_encoder(token_dim),
+            make_encoder(
+                self.temporal,
+                token_dim,
+                n_members=self.n_members,
+                n_blocks=self.n_blocks,
+                n_heads=self.n_heads,
+                head_dim=self.head_dim,
+                convolution=self.convolution,
+                window=self.window,
+                n_filters=self.n_filters,
+                dropout=self.dropout,
+            ),
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
@@ -972,34 +838,6 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
             initial_prediction=weighted_median(data.target, data.weights),
-        )
-
-    def _build_encoder(self, dim: int) -> nn.Module:
-        from skqos.tpmcf.transformer import (
-            EncoderBlock,
-            FeatureConvolution,
-            RecurrentEncoder,
-            TimeConvolution,
-            TransformerEncoder,
-        )
-
-        if self.temporal != "transformer":
-            return RecurrentEncoder(self.n_members, self.temporal, dim, self.n_blocks)
-        make_convolution, width = {
-            "time": (TimeConvolution, dim),
-            "paper": (FeatureConvolution, self.window),
-        }[self.convolution]
-        return TransformerEncoder(
-            [
-                EncoderBlock(
-                    self.n_members,
-                    dim,
-                    self.n_heads,
-                    self.head_dim,
-                    make_convolution(self.n_members, width, self.n_filters, self.dropout),
-                )
-                for _ in range(self.n_blocks)
-            ]
         )
 
     def _train_module(
