@@ -66,7 +66,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     The third column of X holds the times: integers, which are the numbers of time steps, or time
     stamps, which are assigned to steps of length `time_step`. Differences between step numbers are
     distances in time: the 97 steps between the steps 2 and 100 count as steps without measurement.
-    A step without training rows is predicted from the window that ends at the last step before it.
+    A step without training rows is predicted from the window that ends at the last step before it
+    (see also `window_side`).
     If it is after all training steps, the prediction is a forecast.
 
     Parameters
@@ -173,6 +174,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Length of a sequence, in time steps. Steps without any measurement are masked. Used only if
         `modules` is "both" or "pte".
 
+    window_side : {"past", "both"}, default="past"
+        Steps of the sequence of a target step: those up to it ("past"), or also later ones
+        ("both"), which are half of the `window`. With "both", a step in a gap is predicted from the
+        measured steps before and after the gap, and a forecast from half of the `window`. Half of
+        the rows of `forecast_share` are then predicted as in a gap. It is not in the paper. Used
+        only if `window` is at least 2, and `modules` is "both" or "pte".
+
     token_dim : int or None, default=32
         Size to which the features of each step of a sequence are mixed linearly. With None, they
         are concatenated without mixing (eq. 7). Used only if `modules` is "both" or "pte".
@@ -214,7 +222,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     pooling : {"max", "mean", "last"}, default="max"
         Summary of the encoded sequence: the maximum over time as in the paper, the mean, or the
-        last step. Used only if `modules` is "both" or "pte".
+        last step up to the target step. With "last" and a recurrent network, later steps have no
+        effect. Used only if `modules` is "both" or "pte".
 
     step_encoding : bool, default=True
         Whether each step of a sequence has a learnt vector for its distance from the last step and,
@@ -496,6 +505,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         entity_dim: int | None = 32,
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
         window: int = 4,
+        window_side: Literal["past", "both"] = "past",
         token_dim: int | None = 32,
         temporal: Literal["transformer", "gru", "lstm"] = "transformer",
         n_blocks: int = 1,
@@ -555,6 +565,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.entity_dim = entity_dim
         self.time_step = time_step
         self.window = window
+        self.window_side = window_side
         self.token_dim = token_dim
         self.temporal = temporal
         self.n_blocks = n_blocks
@@ -635,8 +646,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         ndarray of shape (n_samples, window)
             Time steps in ascending order, as float64 if times are integers and of the dtype of
             `times_` otherwise. The last one is the step of the row or, if training has not seen it,
-            the last step before it. NaN or NaT stands for steps before the first one and for steps
-            without a measurement.
+            the last step before it; with ``window_side="both"``, later steps follow. NaN or NaT
+            stands for steps before the first one or after the last one, and for steps without a
+            measurement.
 
         Raises
         ------
@@ -794,9 +806,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     ) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
         from skqos.tpmcf.calendar import make_calendar
-        from skqos.tpmcf.module import TPMCFModule, longest_horizon
+        from skqos.tpmcf.module import TPMCFModule
         from skqos.tpmcf.pair_history import PairHistory
         from skqos.tpmcf.transformer import make_encoder
+        from skqos.tpmcf.windows import longest_horizon
 
         entities = None
         if self.entity_dim is not None:
@@ -827,6 +840,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
+            n_later=self.window // 2 if self.window_side == "both" else 0,
             max_horizon=longest_horizon(times, self.max_horizon),
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
@@ -897,7 +911,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self, module: TPMCFModule, update: StepUpdate, rng: np.random.RandomState
     ) -> QoSNet:
         """Train the PTE on further cells and on earlier ones of the last steps."""
-        from skqos.tpmcf.module import longest_horizon
+        from skqos.tpmcf.windows import longest_horizon
         from skqos.training import InteractionDataset
 
         further = update.further()

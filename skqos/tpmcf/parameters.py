@@ -16,8 +16,15 @@ GCMF_PARAMETERS = (
 )
 TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
 PTE_PARAMETERS = (
-    *("entity_dim", "window", "token_dim", "temporal", "n_blocks", "pooling", "step_encoding"),
-    *("target_features", "pair_history", "hidden_sizes", "entity_dropout", "newcomer_share"),
+    *("entity_dim", "window", "window_side", "token_dim", "temporal", "n_blocks", "pooling"),
+    *(
+        "step_encoding",
+        "target_features",
+        "pair_history",
+        "hidden_sizes",
+        "entity_dropout",
+        "newcomer_share",
+    ),
     *("forecast_share", "max_horizon", "target_steps", "loss_scale", "max_epochs"),
     "partial_fit_epochs",
 )
@@ -72,6 +79,7 @@ SWITCHED_OFF = (
     SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
     SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
     SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
+    SwitchedOff(("window_side",), {"window": (1,)}),
     SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
     SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
     SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
@@ -97,6 +105,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "entity_dim": [Interval(Integral, 1, None, closed="left"), None],
     "time_step": [*DURATION_TYPES, None],
     "window": [Interval(Integral, 1, None, closed="left")],
+    "window_side": [StrOptions({"past", "both"})],
     "token_dim": [Interval(Integral, 1, None, closed="left"), None],
     "temporal": [StrOptions({"transformer", "gru", "lstm"})],
     "n_blocks": [Interval(Integral, 1, None, closed="left")],

@@ -289,7 +289,7 @@ def _take_steps(x: Tensor, steps: Tensor) -> Tensor:
     return x.gather(2, steps.unsqueeze(2).expand(x.shape))
 
 
-def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
+def pool(x: Tensor, present: Tensor, how: str, last: int = -1) -> Tensor:
     """Summarise sequences over time.
 
     Parameters
@@ -300,6 +300,8 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
         False for padding; the last step is always present.
     how : {"max", "mean", "last"}
         Maximum (as in the paper), mean, or last step.
+    last : int
+        Position of the last step.
 
     Returns
     -------
@@ -309,7 +311,7 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
         return x.masked_fill(~present.unsqueeze(2), -torch.inf).amax(dim=2)
     if how == "mean":
         return x.sum(dim=2) / present.sum(dim=1, keepdim=True)
-    return x[:, :, -1]
+    return x[:, :, last]
 
 
 def make_encoder(
