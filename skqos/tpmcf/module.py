@@ -19,36 +19,17 @@ from skqos.tpmcf.features import StepCells
 from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, place_steps, take_nodes
 from skqos.tpmcf.pair_history import HISTORY_DIM, UNMEASURED, PairHistory
 from skqos.tpmcf.transformer import each_step, pool
+from skqos.tpmcf.windows import Windows, interpolate_horizons, lay_later_steps, lay_windows
 
 SIDES = ("user", "service")
+# Share of forecasts in training that are in a gap, if windows have later steps.
+GAP_SHARE = 0.5
 # Buffers of prediction, and the buffers of training that replace them.
 BUFFERS = (
-    *("times", "window_steps", "window_present", "user_features", "service_features"),
+    *("times", "window_steps", "window_present", "later_steps", "later_present"),
+    *("user_features", "service_features"),
     *("fold_rows", "user_folds", "service_folds"),
 )
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The steps before and including a target step, as positions of training steps.
-
-    Attributes
-    ----------
-    steps : Tensor of int64 of shape (n, window)
-        Steps in order of time, placed by their distance from the last one; 0 for padding.
-    present : Tensor of bool of shape (n, window)
-        False for padding: before the first step, and for steps without measurement. The last step
-        is always present.
-    horizons : Tensor of int64 of shape (n,)
-        Time steps from the last step to the target step, at most the largest that training draws.
-    targets : Tensor of int64 of shape (n,)
-        The target steps.
-    """
-
-    steps: Tensor
-    present: Tensor
-    horizons: Tensor
-    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,70 +55,6 @@ class PairInputs:
     last: list[Tensor]
     embeddings: list[Tensor]
     history: tuple[Tensor, Tensor] | None
-
-
-def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
-    """Return the measured steps in the window that ends at each of them.
-
-    A window spans `window` consecutive times. The memory is proportional to the number of measured
-    steps, not to the time between them.
-
-    Parameters
-    ----------
-    times : ndarray of int64 of shape (n_steps,)
-        The measured steps, ascending.
-    window : int
-        Length of a window.
-
-    Returns
-    -------
-    steps : Tensor of int64 of shape (n_steps, window)
-        Positions in `times`; 0 without measurement.
-    present : Tensor of bool of shape (n_steps, window)
-        Whether there is a measurement.
-    """
-    wanted = times[:, None] + np.arange(1 - window, 1)
-    # The smallest integers wrap around to steps that are not before them.
-    steps = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-    present = (times[steps] == wanted) & (wanted <= times[:, None])
-    return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
-
-
-def longest_horizon(times: np.ndarray, limit: int) -> int:
-    """Return the longest horizon that is drawn in training: at most half of the time measured.
-
-    Each horizon is then seen from several steps. The network would confuse one that is seen from
-    few steps with the level of these.
-
-    Parameters
-    ----------
-    times : ndarray of int64 of shape (n_steps,)
-        The measured steps, ascending.
-    limit : int
-        Upper limit, at least 1.
-    """
-    return min(limit, max((int(times[-1]) - int(times[0]) + 1) // 2, 1))
-
-
-def interpolate_horizons(longest: int) -> Tensor:
-    """Write each horizon as a mean of the nearest of 0, 1, 2, 4, 8 and so on.
-
-    Parameters
-    ----------
-    longest : int
-        The longest horizon.
-
-    Returns
-    -------
-    Tensor of shape (longest + 1, n_knots)
-        Shares of the knots in each horizon; the last knot is the longest horizon or beyond it.
-    """
-    horizons = np.arange(longest + 1)
-    # 0 for horizon 0, 1 for 1, 2 for 2, 3 for 4.
-    place = np.where(horizons > 0, 1 + np.log2(np.maximum(horizons, 1)), 0.0)
-    knots = np.arange(int(np.ceil(place[-1])) + 1)
-    shares = np.maximum(1 - np.abs(place[:, None] - knots), 0)
-    return torch.tensor(shares, dtype=torch.float32)
 
 
 class TPMCFModule(nn.Module):
@@ -168,6 +85,8 @@ class TPMCFModule(nn.Module):
         Width of a step of the sequence. If None, features are concatenated without mixing.
     window : int
         Length of a sequence, in time steps; steps without measurements are padded.
+    n_later : int
+        Number of these that are later than the target step.
     max_horizon : int
         The longest distance from the last step of a window to the target step that training draws;
         longer ones count as this one.
@@ -204,6 +123,7 @@ class TPMCFModule(nn.Module):
         n_members: int,
         token_dim: int | None,
         window: int,
+        n_later: int,
         max_horizon: int,
         hidden_sizes: Sequence[int],
         pooling: str,
@@ -218,7 +138,7 @@ class TPMCFModule(nn.Module):
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.window = window
+        self.n_earlier, self.n_later = window - n_later, n_later
         self.max_horizon = max_horizon
         self.target_features = target_features
         self.newcomer_share = newcomer_share
@@ -241,6 +161,9 @@ class TPMCFModule(nn.Module):
             self.position_embeddings = _embeddings(n_members, window, dim)
         self.register_buffer("horizon_shares", interpolate_horizons(max_horizon))
         self.horizon_embeddings = _embeddings(n_members, self.horizon_shares.shape[1], dim)
+        self.distance_embeddings = None
+        if n_later:
+            self.distance_embeddings = _embeddings(n_members, self.horizon_shares.shape[1], dim)
         in_dim = dim + (sum(widths) + sum(entity_widths)) * target_features
         self.history, self.mix_history = history, None
         if history is not None:
@@ -324,10 +247,10 @@ class TPMCFModule(nn.Module):
             return
         self.max_horizon = longest
         self.horizon_shares = interpolate_horizons(longest)
-        known = self.horizon_embeddings.detach()
-        n_further = self.horizon_shares.shape[1] - known.shape[1]
-        further = known[:, -1:].expand(-1, n_further, -1)
-        self.horizon_embeddings = nn.Parameter(torch.cat([known, further], dim=1))
+        n_knots = self.horizon_shares.shape[1]
+        self.horizon_embeddings = repeat_last(self.horizon_embeddings, n_knots)
+        if self.distance_embeddings is not None:
+            self.distance_embeddings = repeat_last(self.distance_embeddings, n_knots)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for the embeddings of the users and services that were appended."""
@@ -356,7 +279,7 @@ class TPMCFModule(nn.Module):
         mixed = sum(
             each_step(mix, side) for mix, side in zip(self.mix_features, features, strict=True)
         )
-        last = [side[:, :, -1] for side in features]
+        last = [side[:, :, self.n_earlier - 1] for side in features]
         history = self._history_of(*measured, windows)
         return self._predict(PairInputs(windows, mixed, last, embeddings, history))
 
@@ -408,11 +331,13 @@ class TPMCFModule(nn.Module):
         return self.encoder.attention_weights(self._sequence(inputs), present).mean(0)
 
     def windows(self, times: Tensor) -> Windows:
-        """Return the window of each time, which ends at the time or at the last step before it.
+        """Return the windows of times, around the time or the steps before and after it.
 
         A time before all steps is taken for the first step.
         """
-        return self._windows_ending_at(last_steps(self.times, times), times)
+        ends = last_steps(self.times, times)
+        own = torch.where(self.times[ends] >= times, ends, UNMEASURED)
+        return self._windows_around(ends, own, ends + 1, times)
 
     def forget_training(self) -> None:
         """Keep only what prediction needs."""
@@ -421,26 +346,49 @@ class TPMCFModule(nn.Module):
     def _set_steps(self, times: np.ndarray, features: TensorSides) -> None:
         """Set the measured steps, and their features for prediction."""
         self.times = torch.tensor(times)
-        self.window_steps, self.window_present = lay_windows(times, self.window)
+        self.window_steps, self.window_present = lay_windows(times, self.n_earlier)
+        self.later_steps, self.later_present = lay_later_steps(times, self.n_later)
         self.user_features, self.service_features = features
 
     def _training_windows(self, steps: Tensor) -> Windows:
         """End windows at the rows' own steps; those of a share of the rows earlier.
 
-        Horizons of these are drawn up to the longest, the logarithm uniformly.
+        Half of these, if windows have later steps, are predicted as in a gap between steps.
         """
         draws = torch.rand(2, *steps.shape, device=steps.device)
-        horizons = ((self.max_horizon + 1) ** draws[0]).long().clamp(1, self.max_horizon)
         targets = self.times[steps]
-        wanted = targets - horizons
+        wanted = targets - self._draw_horizons(draws[0])
         ends = torch.searchsorted(self.times, wanted, right=True) - 1
         # The smallest integers wrap around: there is no step before them.
         is_forecast = (draws[1] < self.forecast_share) & (ends >= 0) & (wanted < targets)
-        return self._windows_ending_at(torch.where(is_forecast, ends, steps), targets)
+        starts = steps + 1
+        if self.n_later:
+            draws = torch.rand(2, *steps.shape, device=steps.device)
+            # The largest integers wrap around: there is no step after them.
+            after = targets + self._draw_horizons(draws[0])
+            is_in_gap = (draws[1] < GAP_SHARE) & (after > targets)
+            later = torch.where(is_in_gap, torch.searchsorted(self.times, after), len(self.times))
+            starts = torch.where(is_forecast, later, starts)
+        return self._windows_around(torch.where(is_forecast, ends, steps), steps, starts, targets)
 
-    def _windows_ending_at(self, ends: Tensor, targets: Tensor) -> Windows:
+    def _draw_horizons(self, draws: Tensor) -> Tensor:
+        """Map uniform draws to horizons up to the longest, whose logarithm is uniform."""
+        return ((self.max_horizon + 1) ** draws).long().clamp(1, self.max_horizon)
+
+    def _windows_around(
+        self, ends: Tensor, own: Tensor, starts: Tensor, targets: Tensor
+    ) -> Windows:
+        """Join the steps up to `ends` and those from `starts` on, the number of steps for none."""
         horizons = (targets - self.times[ends]).clamp(0, self.max_horizon)
-        return Windows(self.window_steps[ends], self.window_present[ends], horizons, targets)
+        distances = torch.zeros_like(horizons)
+        steps, present = self.window_steps[ends], self.window_present[ends]
+        if self.n_later:
+            first = self.times[starts.clamp(max=len(self.times) - 1)]
+            has_later = starts < len(self.times)
+            distances = has_later * (first - targets).clamp(1, self.max_horizon)
+            steps = torch.cat([steps, self.later_steps[starts]], dim=1)
+            present = torch.cat([present, self.later_present[starts]], dim=1)
+        return Windows(steps, present, ends, own, horizons, distances, targets)
 
     def _features_of(self, side: int, codes: Tensor, is_new: Tensor, rows: Tensor) -> Tensor:
         """Return sequences of features; new entities have those of the average entity."""
@@ -466,7 +414,7 @@ class TPMCFModule(nn.Module):
             codes, features, mixed_features, *of_ids = side
             measured.append(codes.squeeze(1).index_select(0, positions))
             mixed = mixed + take_nodes(mixed_features, windows.steps, positions.unsqueeze(1))
-            last.append(take_nodes(features, windows.steps[:, -1], positions))
+            last.append(take_nodes(features, windows.ends, positions))
             embeddings += [embedding.index_select(1, positions) for embedding in of_ids]
         return PairInputs(windows, mixed, last, embeddings, self._history_of(*measured, windows))
 
@@ -482,22 +430,19 @@ class TPMCFModule(nn.Module):
         """Look up the other cells of pairs: all of them, or those a forecast stands on."""
         if self.history is None:
             return None
-        is_before = self.times[windows.steps] < windows.targets.unsqueeze(1)
-        last, is_forecast = windows.steps[:, -1], is_before[:, -1]
-        return self.history(
-            users,
-            services,
-            windows.steps,
-            is_before & windows.present,
-            own=torch.where(is_forecast, UNMEASURED, last),
-            n_known=torch.where(is_forecast, last + 1, len(self.times)),
-        )
+        visible = windows.present & (windows.steps != windows.own.unsqueeze(1))
+        is_forecast = (windows.own != windows.ends) & (windows.distances == 0)
+        n_known = torch.where(is_forecast, windows.ends + 1, len(self.times))
+        return self.history(users, services, windows.steps, visible, windows.own, n_known)
 
     def _sequence(self, inputs: PairInputs) -> Tensor:
         """Add what holds at every step, and how far back it is; 0 where padded (eq. 7)."""
         windows, embeddings = inputs.windows, inputs.embeddings
         by_horizon = self.horizon_shares @ self.horizon_embeddings
         constant = by_horizon.index_select(1, windows.horizons)
+        if self.distance_embeddings is not None:
+            by_distance = self.horizon_shares @ self.distance_embeddings
+            constant = constant + by_distance.index_select(1, windows.distances)
         if embeddings:
             constant = constant + sum(
                 mix(side) for mix, side in zip(self.mix_entities, embeddings, strict=True)
@@ -514,7 +459,8 @@ class TPMCFModule(nn.Module):
     def _predict(self, inputs: PairInputs) -> Tensor:
         """Encode the sequence, summarise it, and apply the dense layers."""
         present = inputs.windows.present
-        hidden = pool(self.encoder(self._sequence(inputs), present), present, self.pooling)
+        encoded = self.encoder(self._sequence(inputs), present)
+        hidden = pool(encoded, present, self.pooling, last=self.n_earlier - 1)
         if self.target_features:
             shared = [*inputs.last, *inputs.history[1:]] if inputs.history else inputs.last
             if self.calendar is not None:
@@ -544,6 +490,13 @@ def _mixers(n_members: int, widths: list[int], dim: int | None) -> nn.ModuleList
         user_width, service_width = widths
         return nn.ModuleList([FeaturePlacement(0, service_width), FeaturePlacement(user_width, 0)])
     return nn.ModuleList(MemberLinear(n_members, width, dim) for width in widths)
+
+
+def repeat_last(embeddings: nn.Parameter, n: int) -> nn.Parameter:
+    """Append copies of the last embedding of each member, up to a number of `n`."""
+    known = embeddings.detach()
+    further = known[:, -1:].expand(-1, n - known.shape[1], -1)
+    return nn.Parameter(torch.cat([known, further], dim=1))
 
 
 def _embeddings(n_members: int, n: int, dim: int) -> nn.Parameter:

@@ -75,7 +75,7 @@ class PairHistory(nn.Module):
         visible : Tensor of bool of shape (n, window)
             False for steps whose cell is hidden.
         own : Tensor of int64 of shape (n,)
-            Position of the target step, whose cell is not part of the summary, or UNMEASURED.
+            Position of the target step, whose cell is not summarised, or UNMEASURED.
         n_known : Tensor of int64 of shape (n,)
             Number of steps, from the first one on, whose cells are summarised.
 
@@ -93,7 +93,8 @@ class PairHistory(nn.Module):
         wanted = first.unsqueeze(1) + columns
         found = find_sorted(self.keys, wanted)
         at, last = found[:, :-1].clamp(max=len(self.keys) - 1), (found[:, -1] - 1).clamp(min=0)
-        counted = torch.cat([visible, (own != UNMEASURED).unsqueeze(1)], dim=1)
+        is_summarised = (own != UNMEASURED) & (own < n_known)
+        counted = torch.cat([visible, is_summarised.unsqueeze(1)], dim=1)
         has_value = (counted & (self.keys[at] == wanted[:, :-1])).float()
         values = has_value * self.values[at]
         has_any = (self.keys[last] >= first) & (self.keys[last] < wanted[:, -1])

@@ -6,7 +6,7 @@ import torch
 SHARED = (
     *("times", "window_steps", "window_present", "fold_rows", "horizon_shares"),
     *("folds", "rows", "numerics", "user_convolved", "service_convolved"),
-    *("keys", "values", "sums", "counts"),
+    *("later_steps", "later_present", "keys", "values", "sums", "counts"),
 )
 
 

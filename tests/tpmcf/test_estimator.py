@@ -126,6 +126,10 @@ SWITCHES = {
         lambda m: [unit.weight.shape[1] for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
     ),
     "normalised self-loops": ({"self_loops": "normalised"}, lambda m: not gcmf(m).whole_self),
+    "both sides": (
+        {"window_side": "both"},
+        lambda m: m.module_.n_later == 1 and m.module_.position_embeddings.shape[1] == 3,
+    ),
     "no history of pairs": ({"pair_history": False}, lambda m: m.module_.history is None),
     "gcmf_epochs": ({"gcmf_epochs": 4}, lambda m: stages(m) == {"gcmf": 4, "final": 3}),
     "gcmf_learning_rate": (
@@ -495,6 +499,20 @@ def test_steps_that_training_did_not_see(data, modules):
         forecasts = [*by_time(model, times), steps[last_step]]
         is_same = np.isclose(forecasts[:-1], forecasts[1:], rtol=1e-5, atol=1e-6)
         assert (is_same == (modules == "gcmf")).all()
+
+
+@pytest.mark.parametrize("side", ["past", "both"])
+def test_later_steps_tell_of_a_gap_with_windows_of_both_sides(data, side):
+    """Steps 5 to 7 are in a gap; further rows of other pairs arrive at step 8."""
+    model = make(modules="pte", window_side=side, partial_fit_epochs=0).fit(data.X, data.y)
+    assert model.window_times([[3, 4, 5]]).tolist()[0][-1] == (8 if side == "both" else 4)
+    X = np.array([[3, 4, time] for time in (5, 6, 7, 12)])
+    before = model.predict(X)
+    others = data.X[(data.X[:, 2] == 8) & ((data.X[:, :2] != [3, 4]).any(axis=1))]
+    model.partial_fit(others, np.full(len(others), 15.0))
+    has_changed = ~np.isclose(model.predict(X), before, rtol=1e-4)
+    # Forecasts change in any case: step 8 is part of their windows.
+    assert has_changed.tolist() == [side == "both"] * 3 + [True]
 
 
 def test_horizons_beyond_the_longest_count_as_the_longest(data):

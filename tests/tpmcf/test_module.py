@@ -12,7 +12,7 @@ from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
 from skqos.tpmcf.calendar import Calendar
 from skqos.tpmcf.features import StepCells
-from skqos.tpmcf.module import TPMCFModule, interpolate_horizons, lay_windows, longest_horizon
+from skqos.tpmcf.module import TPMCFModule
 from skqos.tpmcf.pair_history import PairHistory
 from skqos.tpmcf.transformer import (
     EncoderBlock,
@@ -20,6 +20,12 @@ from skqos.tpmcf.transformer import (
     RecurrentEncoder,
     TimeConvolution,
     TransformerEncoder,
+)
+from skqos.tpmcf.windows import (
+    interpolate_horizons,
+    lay_later_steps,
+    lay_windows,
+    longest_horizon,
 )
 from skqos.training import seeded
 from tests.common import Cost
@@ -109,6 +115,7 @@ def make_module(
         "n_members": n_members,
         "token_dim": token_dim,
         "window": WINDOW,
+        "n_later": 0,
         "max_horizon": MAX_HORIZON,
         "hidden_sizes": (16, 12),
         "pooling": "max",
@@ -126,7 +133,8 @@ def make_module(
     module = TPMCFModule(TIMES, features, entities or None, encoder, **settings)
     with torch.no_grad():
         # As after training: everything has its say.
-        for values in (module.position_embeddings, module.horizon_embeddings):
+        for name in ("position_embeddings", "horizon_embeddings", "distance_embeddings"):
+            values = getattr(module, name)
             if values is not None:
                 values.normal_()
         for side in module.entities or ():
@@ -178,6 +186,30 @@ def test_windows_hold_the_steps_at_their_distance(time, steps, horizon):
     assert windows.targets.tolist() == [time]
 
 
+@pytest.mark.parametrize(
+    ("time", "steps", "horizon", "distance"),
+    [
+        # The own step is a step of the sequence, in the middle.
+        (3, [2, 3, 4], 0, 1),
+        (4, [3, 4, 20], 0, MAX_HORIZON),
+        (2, [None, 2, 3], 0, 1),
+        (20, [None, 20, None], 0, 0),
+        # In a gap, at the end, before the first step.
+        (1, [None, 0, 2], 1, 1),
+        (6, [3, 4, 20], 2, MAX_HORIZON),
+        (17, [3, 4, 20], MAX_HORIZON, 3),
+        (21, [None, 20, None], 1, 0),
+        (-3, [None, 0, 2], 0, MAX_HORIZON),
+    ],
+)
+def test_windows_of_both_sides_hold_later_steps(time, steps, horizon, distance):
+    windows = make_module(n_later=1).windows(torch.tensor([time]))
+    found = np.where(windows.present, TIMES[windows.steps], -1)
+    assert found.tolist() == [[-1 if step is None else step for step in steps]]
+    assert windows.horizons.tolist() == [horizon]
+    assert windows.distances.tolist() == [distance]
+
+
 @pytest.mark.parametrize("longest", [1, 2, 3, 8, 47])
 def test_horizons_are_means_of_the_nearest_powers_of_two(longest):
     shares = numpy(interpolate_horizons(longest))
@@ -199,6 +231,15 @@ def test_without_gaps_windows_are_the_last_steps(window, first):
     expected = torch.arange(9).unsqueeze(1) + torch.arange(1 - window, 1)
     assert torch.equal(steps, expected.clamp(min=0))
     assert torch.equal(present, expected >= 0)
+
+
+@pytest.mark.parametrize("first", [-3, np.iinfo(np.int64).max - 8])
+def test_later_steps_begin_at_a_step(first):
+    """The largest integers wrap around, and find nothing."""
+    steps, present = lay_later_steps(first + np.array([0, 1, 3, 8]), 3)
+    assert steps.tolist() == [[0, 1, 0], [1, 0, 2], [2, 0, 0], [3, 0, 0], [0, 0, 0]]
+    expected = [[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert present.tolist() == [[bool(k) for k in row] for row in expected]
 
 
 def test_a_gap_takes_no_memory():
@@ -243,15 +284,26 @@ def slow_prediction(module, features, embeddings, *row):
 def slow_member(module, member, features, embeddings, user, service, time):
     """Predict one pair; features (n_steps, n, width) and embeddings (n, dim) of both sides."""
     end = max([step for step, other in enumerate(TIMES) if other <= time], default=0)
-    steps = [step for step in range(end + 1) if TIMES[end] - TIMES[step] < WINDOW]
+    n_earlier = WINDOW - module.n_later
+    places = {
+        step: n_earlier - 1 - (TIMES[end] - TIMES[step])
+        for step in range(end + 1)
+        if TIMES[end] - TIMES[step] < n_earlier
+    }
+    distance = 0
+    if module.n_later and end + 1 < N_STEPS:
+        distance = min(max(TIMES[end + 1] - time, 1), MAX_HORIZON)
+        for step in range(end + 1, N_STEPS):
+            if TIMES[step] - TIMES[end + 1] < module.n_later:
+                places[step] = n_earlier + TIMES[step] - TIMES[end + 1]
+    is_own = TIMES[end] >= time
     horizon = min(max(time - TIMES[end], 0), MAX_HORIZON)
-    # The embeddings of 0, 1, 2, 4 and 8 steps; in between, on a logarithmic scale.
-    place = 1 + np.log2(horizon) if horizon else 0
-    shares = [max(1 - abs(place - knot), 0) for knot in range(5)]
+    shares = slow_shares(horizon)
     own_cells = np.full(N_STEPS, NAN)
     if module.history and user < N_USERS and service < N_SERVICES:
         own_cells = random_cells()[1][user, service]
-    counted = range(end + 1) if TIMES[end] < time else set(range(N_STEPS)) - {end}
+    counted = set(range(N_STEPS)) if is_own or distance else set(range(end + 1))
+    counted -= {end} if is_own else set()
     others = [own_cells[step] for step in counted if not np.isnan(own_cells[step])]
     summary = [np.mean(others) if others else 0, np.log1p(len(others))]
     dates = [] if module.calendar is None else [numpy(module.calendar(torch.tensor([time])))[0, 0]]
@@ -259,9 +311,10 @@ def slow_member(module, member, features, embeddings, user, service, time):
     pair = list(zip(features, (user, service), strict=True))
     own = [of_side[code] for of_side, code in zip(embeddings, (user, service), strict=False)]
     sequence = np.zeros((WINDOW, module.horizon_embeddings.shape[2]))
-    for step in steps:
-        back = TIMES[end] - TIMES[step]
+    for step, place in places.items():
         token = shares @ numpy(module.horizon_embeddings)[member]
+        if module.distance_embeddings is not None:
+            token += slow_shares(distance) @ numpy(module.distance_embeddings)[member]
         for date in dates:
             token += date @ numpy(module.mix_calendar.weight)[member]
         parts = [side[step, code] for side, code in pair]
@@ -273,24 +326,31 @@ def slow_member(module, member, features, embeddings, user, service, time):
         if own:
             layers = module.mix_entities
             token += sum(linear(*side) for side in zip(layers, [member] * 2, own, strict=True))
-        if module.history and TIMES[step] < time and not np.isnan(own_cells[step]):
+        if module.history and not (is_own and step == end) and not np.isnan(own_cells[step]):
             token += [own_cells[step], 1] @ numpy(module.mix_history.weight)[member]
         if module.position_embeddings is not None:
-            token += numpy(module.position_embeddings)[member, WINDOW - 1 - back]
-        sequence[WINDOW - 1 - back] = token
-        present[WINDOW - 1 - back] = True
+            token += numpy(module.position_embeddings)[member, place]
+        sequence[place] = token
+        present[place] = True
     # The other members read the same sequence, which has no say here.
     sequences = torch.tensor(sequence, dtype=torch.float32).expand(N_MEMBERS, 1, -1, -1)
     encoded = module.encoder(sequences, present.unsqueeze(0))
+    last = numpy(encoded[member, 0])[n_earlier - 1]
     encoded = numpy(encoded[member, 0])[present.numpy()]
-    hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": encoded[-1]}[module.pooling]
+    hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": last}[module.pooling]
     if module.target_features:
-        last = [side[steps[-1], code] for side, code in pair]
+        last = [side[end, code] for side, code in pair]
         last += [summary] if module.history else []
         hidden = np.concatenate([hidden, *last, *dates, *own])
     for layer in module.layers[:-1]:
         hidden = np.maximum(linear(layer, member, hidden), 0)
     return linear(module.layers[-1], member, hidden)[0]
+
+
+def slow_shares(distance):
+    """Shares of the embeddings of 0, 1, 2, 4 and 8 steps; in between, on a logarithmic scale."""
+    place = 1 + np.log2(distance) if distance else 0
+    return np.array([max(1 - abs(place - knot), 0) for knot in range(5)])
 
 
 VARIANTS = [
@@ -306,6 +366,8 @@ VARIANTS = [
     {"token_dim": None, "entities": False, "step_encoding": False, "target_features": False},
     {"hidden_sizes": ()},
     {"history": None},
+    {"n_later": 1, "pooling": "last"},
+    {"n_later": 2, "encoder": "gru"},
     {"history": None, "entities": False, "step_encoding": False},
     {"calendar": Calendar(3600 * 10**9, 3, with_weekdays=True)},
 ]
@@ -482,6 +544,24 @@ def score_from(module, user, service, time, end):
     return score(twin, [user], [service], [time])[0]
 
 
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        # The first step has none before it; the last one has none after it.
+        (0.0, [[-1, 0, 2], [-1, 0, 3], [-1, 2, 4], [2, 3, 20], [3, 4, -1]]),
+        # Forecasts from five steps before, or else the own step.
+        (0.9, [[-1, 0, 2], [-1, 2, 3], [2, 3, 4], [3, 4, 20], [3, 4, -1]]),
+    ],
+)
+def test_half_of_the_forecasts_in_training_are_in_a_gap(monkeypatch, draw, expected):
+    module = make_module(n_later=1, forecast_share=1.0)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.zeros(*shape) + draw)
+    windows = module._training_windows(torch.arange(N_STEPS))
+    assert np.where(windows.present, TIMES[windows.steps], -1).tolist() == expected
+    assert windows.own.tolist() == list(range(N_STEPS))
+    assert windows.distances.tolist() == [2, 1, 1, MAX_HORIZON, 0]
+
+
 def test_horizons_are_drawn_the_short_ones_more_often():
     module = make_module(forecast_share=0.4)
     steps = torch.full((6000,), 3)
@@ -496,8 +576,9 @@ def test_horizons_are_drawn_the_short_ones_more_often():
 
 
 @pytest.mark.parametrize("forecast_share", [0.0, 1.0])
-def test_training_rows_do_not_see_their_own_cell(forecast_share):
-    module = make_module(forecast_share=forecast_share).train()
+@pytest.mark.parametrize("n_later", [0, 1])
+def test_training_rows_do_not_see_their_own_cell(forecast_share, n_later):
+    module = make_module(forecast_share=forecast_share, n_later=n_later).train()
     shape = N_STEPS, N_USERS, N_SERVICES
 
     def predict(row, changed_step, value):
@@ -624,7 +705,8 @@ def test_without_what_training_takes_predictions_are_the_same_to_the_last_bit(en
     module.forget_training()
     assert (score(module, *rows, newcomers=newcomers) == before).all()
     buffers = {name for name, value in module.named_buffers() if "." not in name}
-    kept = {"times", "window_steps", "window_present", "user_features", "service_features"}
+    kept = {"times", "window_steps", "window_present", "later_steps", "later_present"}
+    kept |= {"user_features", "service_features"}
     assert buffers == {*kept, "horizon_shares"}
 
 

@@ -45,7 +45,7 @@ def some_queries(n=300, shape=SHAPE, window=3):
     n_steps, n_users, n_services = shape
     users, services = rng.integers(UNMEASURED, n_users, n), rng.integers(UNMEASURED, n_services, n)
     steps, n_known = rng.integers(n_steps, size=(n, window)), rng.integers(1, n_steps + 1, size=n)
-    own = np.where(rng.uniform(size=n) < 0.5, rng.integers(n_known), UNMEASURED)
+    own = np.where(rng.uniform(size=n) < 0.5, rng.integers(n_steps, size=n), UNMEASURED)
     return users, services, steps, rng.uniform(size=(n, window)) < 0.8, own, n_known
 
 

@@ -128,6 +128,18 @@ def test_without_training_weights_and_earlier_steps_stay(data, modules):
     assert nets is not model.stage_nets_
 
 
+def test_horizons_grow_with_the_time_measured(data):
+    """After a fit to one step, forecasts of all distances are equal; updates learn to tell them."""
+    model = make(modules="pte", max_horizon=3).fit(*slots(data, 0, 0))
+    assert model.module_.max_horizon == 1
+    for slot, expected in ((1, 1), (3, 2), (5, 3), (7, 3)):
+        model.partial_fit(*slots(data, slot, slot))
+        assert model.module_.max_horizon == expected
+    forecasts = model.predict([[3, 4, time] for time in (8, 9, 10, 11)])
+    assert len(set(forecasts[:3].round(6))) == 3
+    assert forecasts[2] == pytest.approx(forecasts[3], rel=1e-5)
+
+
 def test_only_touched_steps_are_computed_again(data):
     model = make(partial_fit_epochs=0, n_folds=None).fit(*slots(data, 0, 7))
     before = features_of(model)
