@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 Batch = tuple[dict[str, Tensor], Tensor]
 Step = dict[str, Tensor]
+# Shapes of the tensors of a batch, and which parameters are trained.
+Kind = tuple[tuple[torch.Size, ...], tuple[bool, ...]]
 
-# Steps of each shape that run as usual before one is recorded, so that libraries are initialised
+# Steps of each kind that run as usual before one is recorded, so that libraries are initialised
 # and caches are filled.
 N_FIRST_STEPS = 3
 # Maximum number of recordings of a training. Each has its own memory.
@@ -64,7 +66,9 @@ class Recording:
 
 
 class RecordedSteps:
-    """Runs training steps; records one for each shape of batches, and repeats it.
+    """Runs training steps; records one for each kind, and repeats it.
+
+    Steps are of one kind if their batches have the same shapes and the same parameters are trained.
 
     It must be called on a stream of `recording_stream`. If a step cannot be recorded, for example
     because it waits for the device, all steps run as usual.
@@ -72,8 +76,8 @@ class RecordedSteps:
     Parameters
     ----------
     run : callable
-        Computes loss and prediction of a batch, and the gradients of all parameters. What it does
-        must depend on nothing but its batch and the contents of tensors.
+        Computes loss and prediction of a batch, and the gradients of the trained parameters. What
+        it does must depend on nothing but its batch and the contents of tensors.
     parameters : sequence of Parameter
         Parameters with gradients, which are None when a step begins.
     """
@@ -81,27 +85,31 @@ class RecordedSteps:
     def __init__(self, run: Callable[[Batch], Step], parameters: Sequence[nn.Parameter]) -> None:
         self.run = run
         self.parameters = list(parameters)
-        self.recordings: dict[tuple, Recording] = {}
-        self.n_steps: Counter[tuple] = Counter()
+        self.recordings: dict[Kind, Recording] = {}
+        self.n_steps: Counter[Kind] = Counter()
         self.is_possible = True
 
     def __call__(self, batch: Batch) -> Step:
         """Run a step on a batch."""
-        shape = tuple(values.shape for values in _tensors(batch))
+        # Callbacks may freeze parameters.
+        kind = (
+            tuple(values.shape for values in _tensors(batch)),
+            tuple(parameter.requires_grad for parameter in self.parameters),
+        )
         with _TURN:
-            if shape not in self.recordings and self._is_due(shape):
-                self._record(shape, batch)
-            if shape in self.recordings:
-                return self.recordings[shape].repeat(batch, self.parameters)
+            if kind not in self.recordings and self._is_due(kind):
+                self._record(kind, batch)
+            if kind in self.recordings:
+                return self.recordings[kind].repeat(batch, self.parameters)
             return self.run(batch)
 
-    def _is_due(self, shape: tuple) -> bool:
-        """Count the steps of a shape; return whether this one is to be recorded."""
-        self.n_steps[shape] += 1
+    def _is_due(self, kind: Kind) -> bool:
+        """Count the steps of a kind; return whether this one is to be recorded."""
+        self.n_steps[kind] += 1
         has_room = len(self.recordings) < MAX_RECORDINGS
-        return self.is_possible and has_room and self.n_steps[shape] > N_FIRST_STEPS
+        return self.is_possible and has_room and self.n_steps[kind] > N_FIRST_STEPS
 
-    def _record(self, shape: tuple, batch: Batch) -> None:
+    def _record(self, kind: Kind, batch: Batch) -> None:
         """Record a step without running it."""
         inputs, target = batch
         own = {name: values.clone() for name, values in inputs.items()}, target.clone()
@@ -114,7 +122,7 @@ class RecordedSteps:
                 parameter.grad = None
             return
         gradients = [parameter.grad for parameter in self.parameters]
-        self.recordings[shape] = Recording(graph, own, step, gradients)
+        self.recordings[kind] = Recording(graph, own, step, gradients)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

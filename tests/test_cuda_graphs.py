@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -88,9 +89,9 @@ def recordings(monkeypatch):
     found = []
     record = RecordedSteps._record
 
-    def watched(steps, shape, batch):
-        record(steps, shape, batch)
-        found.append(steps.recordings.get(shape))
+    def watched(steps, kind, batch):
+        record(steps, kind, batch)
+        found.append(steps.recordings.get(kind))
 
     monkeypatch.setattr(RecordedSteps, "_record", watched)
     monkeypatch.setattr(_cuda_graphs, "capture", capture_operations)
@@ -179,11 +180,22 @@ def test_each_shape_is_recorded_once(recordings):
     n_runs, found = count_runs(batches)
     assert n_runs == 2 * (N_FIRST_STEPS + 1)
     assert len(recordings) == 2
-    # Steps of other networks are recorded for themselves.
     for batch, step in zip(batches, found, strict=True):
         _, [alone] = count_runs([batch])
         assert step[0] == alone[0]
         torch.testing.assert_close(step[1], alone[1], rtol=0, atol=0)
+
+
+def test_frozen_parameters_are_not_trained(recordings, monkeypatch):
+    class Freeze(Callback):
+        def on_epoch_begin(self, net, **_):
+            net.module_.user_tower.features.vectors.requires_grad_(len(net.history) < 3)
+
+    data = CONTRACTS[0].make_data(20, 31, density=0.5)
+    params = {"max_epochs": 4, "batch_size": 64, "callbacks": [Freeze], "weight_decay": 0.0}
+    models = fit_recorded_and_not(monkeypatch, lambda: CONTRACTS[0].make(**params), data)
+    np.testing.assert_array_equal(*(model.predict(data.X) for model in models))
+    assert len({len(found.gradients) - found.gradients.count(None) for found in recordings}) == 2
 
 
 def test_the_number_of_recordings_is_limited(recordings, monkeypatch):
