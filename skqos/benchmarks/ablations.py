@@ -267,6 +267,7 @@ TPMCF = Method(
         Part("transformer", "no step encoding", {"step_encoding": False}),
         Part("window", "window 1", {"window": 1}, main=True),
         Part("window", "window 8", {"window": 8}),
+        Part("window", "steps of both sides", {"window_side": "both"}),
         Part("window", "no pair history", {"pair_history": False}, main=True),
         Part("tokens", "features as tokens", {"token_dim": None}),
         Part("tokens", "no id vectors", {"entity_dim": None}),
