@@ -46,6 +46,7 @@ from skqos._target_checks import (
 from skqos._times import TimeScale
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Intervals, Pairs, learn_intervals
+from skqos.distribution.predicted import PredictedRows
 from skqos.entities import EntityEncoder, Interactions
 from skqos.exceptions import InconsistentVersionWarning
 from skqos.inputs import Columns, as_frame, check_names, locate_context, read_columns
@@ -523,8 +524,14 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         z = z.reshape(len(z), *self._state.target_shape)
         return self._state.target_transform.inverse_transform(z)
 
-    def _predicted_pairs(self, X: Any) -> Pairs:
-        return self._predict_pairs(self._interactions(X))
+    def _predicted_rows(self, X: Any) -> PredictedRows:
+        pairs = self._predict_pairs(self._interactions(X))
+        return PredictedRows(
+            values=self._state.target_transform.inverse_transform(pairs.prediction),
+            pairs=pairs,
+            shape=(self.users_.n_entities, self.services_.n_entities),
+            distribution=self._state.attributes.get("_intervals"),
+        )
 
     def _predict_pairs(self, interactions: Interactions) -> Pairs:
         """Predict interactions in units of the transformed target; to be called on a snapshot."""

@@ -16,6 +16,7 @@ from skqos._target_checks import as_target, as_weights
 from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
+from skqos.distribution.predicted import PredictedRows
 from skqos.entities import EntityEncoder
 from skqos.exceptions import EarlyTimeWarning
 from skqos.inputs import N_PLACES, ContextLayout, as_frame, check_names, read_columns
@@ -171,7 +172,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
                 return np.asarray(twin.predict(X), dtype=np.float64)
 
         intervals = learn_intervals(
-            _predicted(fitted, X, codes, transform),
+            Pairs(*codes, transform.transform(_predict(fitted, X))),
             values.reshape(len(values), -1),
             None,
             (users.n_entities, services.n_entities),
@@ -219,10 +220,17 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             return fitted._predict_quantiles(X, quantiles)
         return fitted.estimator_.predict(X)
 
-    def _predicted_pairs(self, X: Any) -> Pairs:
+    def _predicted_rows(self, X: Any) -> PredictedRows:
         rows = self._interactions(X)
-        transform = self._state.attributes["_intervals"].transform
-        return _predicted(self.estimator_, X, (rows.users, rows.services), transform)
+        distribution = self._state.attributes["_intervals"]
+        values = _predict(self.estimator_, X)
+        z = distribution.transform.transform(values)
+        return PredictedRows(
+            values=values,
+            pairs=Pairs(rows.users, rows.services, z),
+            shape=(self.users_.n_entities, self.services_.n_entities),
+            distribution=distribution,
+        )
 
     def _target_shape(self) -> tuple[int, ...]:
         return self._state.attributes["_shape_of_target"]
@@ -239,8 +247,7 @@ def _fit_clone(estimator: BaseEstimator, X: Any, y: Any, weights: np.ndarray | N
     return clone(estimator).fit(X, y, **weighted)
 
 
-def _predicted(
-    fitted: Any, X: Any, codes: tuple[np.ndarray, np.ndarray], transform: TargetTransform
-) -> Pairs:
+def _predict(fitted: Any, X: Any) -> np.ndarray:
+    """Return predictions of shape (n, n_targets)."""
     prediction = np.asarray(fitted.predict(X), dtype=np.float64)
-    return Pairs(*codes, transform.transform(prediction.reshape(len(prediction), -1)))
+    return prediction.reshape(len(prediction), -1)

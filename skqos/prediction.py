@@ -18,7 +18,7 @@ from skqos.entities import EntityTable, Interactions
 M = TypeVar("M", bound=nn.Module)
 
 # Intermediate results of a batch of this size fit into the processor's cache.
-PAIRS_PER_BATCH = 2048
+PAIRS_PER_BATCH = 1024
 
 # A tensor whose second last axis is that of the entities, or a list or tuple of such.
 Side = Any
@@ -233,17 +233,39 @@ def score_pairs(
     large intermediate tensors.
     """
     score = getattr(module, method)
+    scores = None
     with torch.inference_mode():
-        encoded, columns = _meet(module, known, interactions)
-        tensors = [torch.as_tensor(column, device=device) for column in columns]
-        scores = None
-        for rows in _batches(len(interactions)):
-            batch = score(encoded, *_columns_of(tensors, columns, rows))
-            if scores is None:
-                scores = np.empty((len(interactions), *batch.shape[1:]))
-            scores[rows] = batch.cpu().numpy()
-            del batch
+        for rows, encoded, columns in _parts(module, known, interactions):
+            tensors = [torch.as_tensor(column, device=device) for column in columns]
+            for batch in _batches(len(rows)):
+                found = score(encoded, *_columns_of(tensors, columns, batch))
+                if scores is None:
+                    scores = np.empty((len(interactions), *found.shape[1:]))
+                scores[rows[batch]] = found.cpu().numpy()
+                del found
     return scores
+
+
+def _parts(
+    module: PairModule, known: Encoded, interactions: Interactions
+) -> Iterator[tuple[np.ndarray, Encoded, list[np.ndarray]]]:
+    """Yield rows, encoded entities, and the positions (and times) of the rows among them.
+
+    The pairs of known entities need no copy of what is encoded; new entities are in another part.
+    """
+    of_known = interactions.users < _n_entities(known.users)
+    of_known &= interactions.services < _n_entities(known.services)
+    rows = np.flatnonzero(of_known)
+    if len(rows) or not len(interactions):
+        yield rows, known, _columns(interactions, rows)
+    if len(rows) < len(interactions):
+        rows = np.flatnonzero(~of_known)
+        yield rows, *_meet(module, known, interactions, rows)
+
+
+def _columns(interactions: Interactions, rows: np.ndarray) -> list[np.ndarray]:
+    columns = interactions.users, interactions.services, interactions.times
+    return [column[rows] for column in columns if column is not None]
 
 
 def _columns_of(
@@ -282,25 +304,19 @@ def encode(module: PairModule, new_users: EntityTable, new_services: EntityTable
 
 
 def _meet(
-    module: PairModule, known: Encoded, interactions: Interactions
+    module: PairModule, known: Encoded, interactions: Interactions, rows: np.ndarray
 ) -> tuple[Encoded, list[np.ndarray]]:
-    """Encode the entities of interactions; return their positions, and times if any."""
-    users, services = interactions.users, interactions.services
+    """Encode the entities of some rows; return their positions, and times if any."""
+    users, services, *times = _columns(interactions, rows)
     new_users, new_services = interactions.new_users, interactions.new_services
-    encoded = known
-    if len(new_users) or len(new_services):
-        new = module.encode_new(known, new_users, new_services)
-        of_users, users = _join(known.users, new.users, users, len(new_users))
-        of_services, services = _join(known.services, new.services, services, len(new_services))
-        encoded = Encoded(of_users, of_services, known.averages)
-    times = [] if interactions.times is None else [interactions.times]
-    return encoded, [users, services, *times]
+    new = module.encode_new(known, new_users, new_services)
+    of_users, users = _join(known.users, new.users, users)
+    of_services, services = _join(known.services, new.services, services)
+    return Encoded(of_users, of_services, known.averages), [users, services, *times]
 
 
-def _join(known: Side, new: Side, positions: np.ndarray, n_new: int) -> tuple[Side, np.ndarray]:
+def _join(known: Side, new: Side, positions: np.ndarray) -> tuple[Side, np.ndarray]:
     """Append new entities to the requested known ones."""
-    if n_new == 0:
-        return known, positions
     n_known = _n_entities(known)
     is_known = positions < n_known
     wanted, places = np.unique(positions[is_known], return_inverse=True)

@@ -126,7 +126,8 @@ def test_scores_of_all_pairs_in_order(monkeypatch, times, n_new):
     expected = expected_scores(interactions)
     np.testing.assert_array_equal(result, expected + interactions.times if times else expected)
     assert result.dtype == np.float64
-    assert module.batches == [4, 4, 2]
+    assert len(module.batches) >= 3
+    assert max(module.batches) <= 4
 
 
 def test_entities_are_encoded_once_however_many_batches(monkeypatch):
@@ -134,6 +135,24 @@ def test_entities_are_encoded_once_however_many_batches(monkeypatch):
     module = Recorder()
     predict_interactions(module, pairs(10, n_new=(2, 3)), CPU)
     assert module.encoded == ["known", (2, 3)]
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_pairs_of_known_entities_need_no_copy_of_what_is_encoded(times):
+    class Watched(Recorder):
+        def encode_known(self):
+            self.known = super().encode_known()
+            return self.known
+
+        def score(self, encoded, users, services, *times):
+            self.scored.append((encoded is self.known, len(services)))
+            return super().score(encoded, users, services, *times)
+
+    module, interactions = Watched(), pairs(30, times, n_new=(2, 3))
+    module.scored = []
+    predict_interactions(module, interactions, CPU)
+    known = (interactions.users < N_USERS) & (interactions.services < N_SERVICES)
+    assert module.scored == [(True, known.sum()), (False, (~known).sum())]
 
 
 def test_encode_puts_newcomers_behind_the_known_ones():

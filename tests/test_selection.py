@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from skqos import SharpQoSRegressor, TPMCFRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor, PMFRegressor
 from skqos.datasets import make_qos
+from skqos.distribution.network import QuantileNetwork
 from skqos.entities import EntityEncoder
 from skqos.exceptions import NoServiceWarning
 from skqos.intervals import IntervalRegressor
@@ -94,6 +95,13 @@ def data():
 def plain(data):
     """A network without context."""
     return EmbeddingMLPRegressor(**TINY, random_state=0).fit(data.X, data.y)
+
+
+@pytest.fixture(scope="module")
+def uncertain(data):
+    """A network that predicts intervals."""
+    model = EmbeddingMLPRegressor(**TINY, intervals=True, random_state=0)
+    return model.fit(data.X, data.y)
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +317,53 @@ def test_the_distribution_is_computed_where_it_is_needed_only(normal):
     rank_services(normal, 0, n=2, limit=50.0, min_probability=0.5, confidence_level=None)
     assert normal.n_asked_["interval"] == 6
     assert normal.n_asked_["probability"] <= 4
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Count the rows that are encoded, predicted and given quantiles."""
+    rows = {"encoded": 0, "predicted": 0, "quantiles": 0}
+
+    def count(kind, name, work):
+        original = getattr(kind, name)
+
+        def counted(self, X, *args):
+            rows[work] += len(X)
+            return original(self, X, *args)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    count(EmbeddingMLPRegressor, "_interactions", "encoded")
+    count(EmbeddingMLPRegressor, "_score", "predicted")
+    count(QuantileNetwork, "predict", "quantiles")
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("options", "n_quantiles"),
+    [
+        ({"confidence_level": None}, 0),
+        ({}, 2 * 3),
+        # One probability for each of the best, in addition to its interval.
+        ({"limit": 1e6, "min_probability": 0.5}, 2 * 3 * 2),
+        ({"quantile": 0.7}, 2 * N_SERVICES + 2 * 3),
+    ],
+)
+def test_each_candidate_is_encoded_and_predicted_once(uncertain, work, options, n_quantiles):
+    rank_services(uncertain, [0, 4], range(N_SERVICES), n=3, **options)
+    n_pairs = 2 * N_SERVICES
+    assert work == {"encoded": n_pairs, "predicted": n_pairs, "quantiles": n_quantiles}
+
+
+def test_methods_of_a_subclass_are_used(uncertain):
+    class Limited(EmbeddingMLPRegressor):
+        def predict(self, X, quantiles=None):
+            return np.minimum(super().predict(X, quantiles), 1e-3)
+
+    limited = Limited()
+    limited._state = uncertain._state
+    ranking = rank_services(limited, 0)
+    assert (ranking[["prediction", "upper"]] <= 1e-3).all(axis=None)
 
 
 @pytest.mark.parametrize("options", [{}, {"limit": 1.0, "min_probability": 0.8}])

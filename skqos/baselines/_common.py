@@ -9,12 +9,15 @@ from skqos._parameters import with_plain_parameters
 from skqos._sklearn_compat import fit_context, get_feature_names
 from skqos.base import Measurements, PairRegressor, TrainingRows
 from skqos.entities import EntityEncoder
-from skqos.inputs import ContextLayout, as_frame, check_names, read_columns
+from skqos.inputs import N_PLACES, ContextLayout, as_frame, check_names, read_columns
 from skqos.state import FittedState
 
 
 class BaselineRegressor(PairRegressor):
     """Base class that reads X and y; a subclass defines ``_fit_rows`` and ``predict``."""
+
+    # A time column, which is not read.
+    _n_places = N_PLACES
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -25,7 +28,7 @@ class BaselineRegressor(PairRegressor):
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Column 0 holds the user ids and column 1 the service ids.
 
-            Further columns are not used.
+            Further columns are not used: neither context nor times, which column 2 may hold.
         y : array-like of shape (n_samples,)
             Measured QoS: finite values of any sign, in any unit.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -46,7 +49,7 @@ class BaselineRegressor(PairRegressor):
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)
         names = get_feature_names(frame)
-        check_names(frame.columns, self._n_id_columns, self._n_id_columns)
+        check_names(frame.columns, self._n_id_columns, self._n_places)
         # Only ids are read, no context.
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)

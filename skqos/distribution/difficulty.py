@@ -45,17 +45,29 @@ class EntityErrors:
         has_rows = np.append(self.sums[:, 0] > 0, False)
         return ~has_rows[np.minimum(codes, len(self.sums))]
 
-    def features(self) -> np.ndarray:
-        """Return features of each entity, and of an unknown entity in the last row.
+    def features(self, codes: np.ndarray) -> np.ndarray:
+        """Return features of the entities with the given codes.
+
+        Parameters
+        ----------
+        codes : ndarray of int64 of shape (n,)
+            Codes; values from the number of entities on are unknown entities.
 
         Returns
         -------
-        ndarray of float64 of shape (n_entities + 1, 6)
+        ndarray of float64 of shape (n, 6)
             Mean and standard deviation of the target; mean, mean absolute value and root mean
             square of the error; logarithm of one more than the number of rows.
         """
-        average = self.sums.sum(axis=0) / max(self.sums[:, 0].sum(), 1.0)
         sums = np.concatenate([self.sums, np.zeros((1, self.sums.shape[1]))])
+        rows = np.minimum(codes, len(self.sums))
+        # Computed once for each entity or for each code, whichever are fewer.
+        if len(rows) < len(sums):
+            return self._describe(sums[rows])
+        return self._describe(sums)[rows]
+
+    def _describe(self, sums: np.ndarray) -> np.ndarray:
+        average = self.sums.sum(axis=0) / max(self.sums[:, 0].sum(), 1.0)
         n_rows = sums[:, :1]
         means = (sums + PRIOR_ROWS * average) / (n_rows + PRIOR_ROWS)
         _, target, target_square, error, absolute, square = means.T
@@ -88,6 +100,5 @@ def describe_pairs(
     """
     columns = [prediction[:, None]]
     for side, codes in ((users, user_codes), (services, service_codes)):
-        of_entities = side.features()[np.minimum(codes, len(side.sums))]
-        columns += [of_entities, side.are_unknown(codes)[:, None]]
+        columns += [side.features(codes), side.are_unknown(codes)[:, None]]
     return np.concatenate(columns, axis=1, dtype=np.float32)

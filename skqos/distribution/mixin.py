@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from skqos.distribution.model import Intervals, Pairs
+from skqos.distribution.model import Intervals
+from skqos.distribution.predicted import PredictedRows
 from skqos.distribution.quantiles import check_confidence_level, check_levels, check_limits
 
 
@@ -14,7 +15,7 @@ class DistributionMixin:
     """Mixin for estimators that predict intervals and probabilities of pairs.
 
     The state of a fitted subclass has an attribute ``_intervals`` if intervals were requested. A
-    subclass defines ``_predicted_pairs`` and ``_target_shape``.
+    subclass defines ``_predicted_rows`` and ``_target_shape``.
     """
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> np.ndarray:
@@ -70,13 +71,13 @@ class DistributionMixin:
         fitted = self._snapshot()
         intervals = fitted._fitted_intervals()
         limits = check_limits(limit, len(intervals.targets))
-        found = intervals.probability(fitted._predicted_pairs(X), limits)
+        found = intervals.probability(fitted._predicted_rows(X).pairs, limits)
         return found.reshape(len(found), *fitted._target_shape())
 
     def _predict_quantiles(self, X: Any, quantiles: Any) -> np.ndarray:
         """Predict quantiles; to be called on a snapshot."""
         levels = check_levels(quantiles)
-        found = self._fitted_intervals().quantiles(self._predicted_pairs(X), levels)
+        found = self._fitted_intervals().quantiles(self._predicted_rows(X).pairs, levels)
         return found.reshape(len(found), *self._target_shape(), len(levels))
 
     @property
@@ -92,8 +93,8 @@ class DistributionMixin:
             )
         return self._state.attributes["_intervals"]
 
-    def _predicted_pairs(self, X: Any) -> Pairs:
-        """Encode X as in prediction, and predict."""
+    def _predicted_rows(self, X: Any) -> PredictedRows:
+        """Encode and predict X; to be called on a snapshot."""
         raise NotImplementedError
 
     def _target_shape(self) -> tuple[int, ...]:

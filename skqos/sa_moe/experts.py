@@ -2,8 +2,7 @@
 
 An expert first projects users and services separately and then processes pairs. The projection of
 an entity is the same for all its pairs, so that prediction computes it once per entity: a tensor
-(n_members, n, width), where width is the expert's ``user_width`` or ``service_width``. A pair
-selects its rows.
+(n_members, n, width). A pair selects its rows.
 """
 
 from __future__ import annotations
@@ -59,7 +58,6 @@ class AttentionExpert(nn.Module):
     ) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.user_width = self.service_width = 3 * dim
         self.user_projection = MemberLinear(n_members, user_dim, 3 * dim)
         self.service_projection = (
             self.user_projection if shared else MemberLinear(n_members, service_dim, 3 * dim)
@@ -93,10 +91,13 @@ class AttentionExpert(nn.Module):
         """Average the two values by the softmax of the logits, head by head."""
         products = (query * difference).unflatten(-1, (self.n_heads, -1))
         on_user = torch.sigmoid(products.sum(-1) / products.shape[-1] ** 0.5)
-        weights = self.dropout(torch.stack([on_user, 1 - on_user]))
-        on_user, on_service = weights.unsqueeze(-1)
         user_heads = user_value.unflatten(-1, (self.n_heads, -1))
         service_heads = service_value.unflatten(-1, (self.n_heads, -1))
+        if not self.training:
+            return torch.lerp(service_heads, user_heads, on_user.unsqueeze(-1)).flatten(-2)
+        # After dropout, the weights do not sum to 1.
+        weights = self.dropout(torch.stack([on_user, 1 - on_user]))
+        on_user, on_service = weights.unsqueeze(-1)
         return torch.addcmul(on_user * user_heads, on_service, service_heads).flatten(-2)
 
 
@@ -127,7 +128,6 @@ class LHUCExpert(nn.Module):
         self, n_members: int, user_dim: int, service_dim: int, out_dim: int, *, batch_norm: bool
     ) -> None:
         super().__init__()
-        self.user_width, self.service_width = out_dim, 2 * out_dim
         self.user_layer = MemberLinear(n_members, user_dim, out_dim)
         self.hidden_layer = MemberLinear(n_members, out_dim, out_dim)
         # W_3 and W_4, side by side.
@@ -148,7 +148,7 @@ class LHUCExpert(nn.Module):
         """Modulate twice; (n_members, n, out_dim)."""
         first, second = service.chunk(2, dim=-1)
         hidden = self.norm_1(first * user)
-        return self.norm_2(second * F.relu(self.hidden_layer(hidden)))
+        return self.norm_2(second * F.relu(self.hidden_layer(hidden), inplace=True))
 
 
 class MLPExpert(nn.Module):
@@ -168,7 +168,6 @@ class MLPExpert(nn.Module):
         self, n_members: int, user_dim: int, service_dim: int, hidden_sizes: Sequence[int]
     ) -> None:
         super().__init__()
-        self.user_width = self.service_width = hidden_sizes[0]
         self.first = PairLinear(n_members, user_dim, service_dim, hidden_sizes[0])
         self.rest = nn.ModuleList(
             MemberLinear(n_members, size, next_size) for size, next_size in pairwise(hidden_sizes)
@@ -186,5 +185,5 @@ class MLPExpert(nn.Module):
         """Add the two parts and go through the other layers; (n_members, n, hidden_sizes[-1])."""
         hidden = user + service
         for layer in self.rest:
-            hidden = layer(F.relu(hidden))
+            hidden = layer(F.relu(hidden, inplace=True))
         return hidden

@@ -163,11 +163,6 @@ class SAMoEModule(nn.Module):
         }
         self.experts = nn.ModuleDict({name: build[name]() for name in experts})
         self.gate = PairLinear(*sides, len(experts))
-        # Widths of the projections of a user, and of a service, for the gate and each expert.
-        self.widths = [
-            [len(experts), *(expert.user_width for expert in self.experts.values())],
-            [len(experts), *(expert.service_width for expert in self.experts.values())],
-        ]
         self.activation = ACTIVATIONS[activation]()
         self.head = MemberLinear(n_members, out_dim, 1)
         self.register_buffer("bound", torch.tensor(bound, dtype=torch.float32))
@@ -181,7 +176,9 @@ class SAMoEModule(nn.Module):
         """Project every known entity for the gate and all experts."""
         u, average_user = self.user_tower.encode_known()
         s, average_service = self.service_tower.encode_known()
-        return Encoded(*self._project(u, s), (average_user, average_service))
+        return Encoded(
+            self._project_users(u), self._project_services(s), (average_user, average_service)
+        )
 
     def encode_new(
         self, known: Encoded, new_users: EntityTable, new_services: EntityTable
@@ -190,7 +187,7 @@ class SAMoEModule(nn.Module):
         average_user, average_service = known.averages
         u = self.user_tower.encode_new(average_user, new_users)
         s = self.service_tower.encode_new(average_service, new_services)
-        return Encoded(*self._project(u, s))
+        return Encoded(self._project_users(u), self._project_services(s))
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor | slice) -> Tensor:
         """Predict pairs from positions of encoded entities; (n,)."""
@@ -214,20 +211,13 @@ class SAMoEModule(nn.Module):
     def _project_services(self, s: Tensor) -> list[Tensor]:
         return [self.gate.services(s), *(expert.services(s) for expert in self.experts.values())]
 
-    def _project(self, u: Tensor, s: Tensor) -> list[Tensor]:
-        """Project entities; a row contains the projections for all parts of the network."""
-        return [
-            torch.cat(parts, dim=2) for parts in (self._project_users(u), self._project_services(s))
-        ]
-
     def _take(
-        self, encoded: Encoded, users: Tensor, services: Tensor
+        self, encoded: Encoded, users: Tensor, services: Tensor | slice
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Select the rows of pairs, and split them by part."""
-        user_widths, service_widths = self.widths
+        """Select the projections of pairs, for the gate and all experts."""
         return (
-            take(encoded.users, users).split(user_widths, dim=2),
-            take(encoded.services, services).split(service_widths, dim=2),
+            [take(part, users) for part in encoded.users],
+            [take(part, services) for part in encoded.services],
         )
 
     def _consult(
@@ -248,7 +238,7 @@ class SAMoEModule(nn.Module):
         first, *others = zip(gate.split(1, -1), outputs, strict=True)
         mixed = first[0] * first[1]
         for weight, output in others:
-            mixed = torch.addcmul(mixed, weight, output)
+            mixed.addcmul_(weight, output)
         return self._predict(mixed)
 
     def _predict(self, output: Tensor) -> Tensor:

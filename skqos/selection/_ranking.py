@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from skqos._errors import about
-from skqos.selection._candidates import Candidates, take_rows
+from skqos.selection._candidates import Candidates
 from skqos.selection._criteria import Criteria
-from skqos.selection._odds import Odds, ask
+from skqos.selection._odds import Odds
 from skqos.selection._order import NOBODY, cheapest_accepted, shared_ranks
 from skqos.selection._pareto import is_on_front
+from skqos.selection._predictions import Predictions, predict_rows
 
 
 def has_intervals(estimator: Any) -> bool:
@@ -28,10 +29,8 @@ class Scored:
 
     Attributes
     ----------
-    X : DataFrame or ndarray
-        One row for each pair, sorted by user.
-    predictions : ndarray of shape (n_users, n_services, n_targets)
-        Predictions in the unit of y.
+    predictions : Predictions
+        Predictions of all pairs, sorted by user.
     costs : ndarray of shape (n_users, n_services)
         Costs; low values are good.
     fronts : ndarray of bool of shape (n_users, n_services)
@@ -40,8 +39,7 @@ class Scored:
         Probabilities of meeting the limits.
     """
 
-    X: Any
-    predictions: np.ndarray
+    predictions: Predictions
     costs: np.ndarray
     fronts: np.ndarray
     odds: Odds
@@ -103,35 +101,31 @@ class Ranking:
         return pd.DataFrame(columns | self._describe(scored, (user, service)), index=position)
 
     def _score(self, candidates: Candidates, block: range) -> Scored:
-        X = candidates.rows(block)
-        predictions = self._predict(X, len(block), len(candidates.services))
-        criteria = self.criteria.for_targets(predictions.shape[2])
-        compared = predictions
+        predictions = predict_rows(self.estimator, candidates.rows(block))
+        self._check_finite(predictions.values)
+        criteria = self.criteria.for_targets(predictions.values.shape[1])
+        compared = predictions.values
         if self.quantile is not None:
-            compared = self._quantiles(X, criteria.signs).reshape(predictions.shape)
+            compared = self._quantiles(predictions, criteria.signs)
+        compared = compared.reshape(len(block), len(candidates.services), -1)
         costs = criteria.costs(compared)
         return Scored(
-            X=X,
             predictions=predictions,
             costs=costs,
             fronts=self._fronts(criteria.points(compared)),
-            odds=Odds(self.estimator, criteria, X, costs.shape),
+            odds=Odds(criteria, predictions, costs.shape),
         )
 
-    def _predict(self, X: Any, n_users: int, n_services: int) -> np.ndarray:
-        """Return predictions of shape (n_users, n_services, n_targets)."""
-        predictions = np.asarray(self.estimator.predict(X), dtype=np.float64)
-        if not np.isfinite(predictions).all():
+    def _check_finite(self, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
             raise ValueError(
                 f"The predictions of {type(self.estimator).__name__} contain NaN or infinity, "
                 "which cannot be ranked."
             )
-        return predictions.reshape(n_users, n_services, -1)
 
-    def _quantiles(self, X: Any, signs: np.ndarray) -> np.ndarray:
+    def _quantiles(self, predictions: Predictions, signs: np.ndarray) -> np.ndarray:
         """Predict the quantile of each target that determines the order, (n, n_targets)."""
-        levels = [self.quantile, 1 - self.quantile]
-        both = self.estimator.predict(X, quantiles=levels).reshape(len(X), len(signs), 2)
+        both = predictions.quantiles([self.quantile, 1 - self.quantile])
         return np.where(signs > 0, both[:, :, 0], both[:, :, 1])
 
     def _fronts(self, points: np.ndarray) -> np.ndarray:
@@ -159,9 +153,9 @@ class Ranking:
         self, scored: Scored, pairs: tuple[np.ndarray, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Return the columns of the result that describe pairs."""
-        rows = take_rows(scored.X, np.ravel_multi_index(pairs, scored.costs.shape))
-        predictions = scored.predictions[pairs]
-        by_target = {"prediction": predictions, **self._ends(rows, predictions.shape[1])}
+        rows = np.ravel_multi_index(pairs, scored.costs.shape)
+        predictions = scored.predictions.values[rows]
+        by_target = {"prediction": predictions, **self._ends(scored.predictions, rows)}
         if self.criteria.has_limit:
             by_target["probability"] = scored.odds(*pairs)
         suffixes = self._suffixes(predictions.shape[1])
@@ -174,21 +168,14 @@ class Ranking:
             # No negative zeros.
             columns = {"score": 0.0 - scored.costs[pairs], **columns}
             columns["pareto"] = scored.fronts[pairs]
-        return columns | self._known(rows)
+        return columns | _known(scored.predictions, rows)
 
-    def _ends(self, rows: Any, n_targets: int) -> dict[str, np.ndarray]:
-        """Return the ends of the intervals of rows, each of shape (n, n_targets)."""
+    def _ends(self, predictions: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the ends of the intervals of rows, each of shape (n_rows, n_targets)."""
         if self.confidence_level is None:
             return {}
-        shape = n_targets, 2
-        intervals = ask(self.estimator.predict_interval, rows, self.confidence_level, shape=shape)
+        intervals = predictions.intervals(rows, self.confidence_level)
         return {"lower": intervals[:, :, 0], "upper": intervals[:, :, 1]}
-
-    def _known(self, rows: Any) -> dict[str, np.ndarray]:
-        if not hasattr(self.estimator, "is_known"):
-            return {}
-        known = ask(self.estimator.is_known, rows, shape=(2,)).astype(bool)
-        return {"user_known": known[:, 0], "service_known": known[:, 1]}
 
     def _suffixes(self, n_targets: int) -> list[str]:
         if self.target_names is None:
@@ -202,3 +189,8 @@ class Ranking:
                 f"{self.target_names!r}."
             )
         return names
+
+
+def _known(predictions: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:
+    known = predictions.known(rows)
+    return {} if known is None else {"user_known": known[:, 0], "service_known": known[:, 1]}

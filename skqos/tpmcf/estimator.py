@@ -138,6 +138,16 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         authors, or 1 / (degree + 1) ("normalised"), as in eq. 2 to 4, where the own features of a
         user are almost lost. Used only if `modules` is "both" or "gcmf".
 
+    gcmf_edges : {"binary", "quantile"}, default="binary"
+        Information on the edges of the graph of a step. With "binary", as in the paper, an edge
+        means that a pair was measured. With "quantile", the edges have four types, the quarters of
+        the residuals after damped means of users and services, and each unit has weights for each
+        type. It is not in the paper. Used only if `modules` is "both" or "gcmf".
+
+    gcmf_bounded : bool, default=False
+        Whether a sigmoid bounds the predictions of the graph convolution to the range of the
+        training targets. It is not in the paper. Used only if `modules` is "both" or "gcmf".
+
     gcmf_epochs : int, default=10
         Number of epochs of the graph convolution. Each takes one step for each fold. Used only if
         `modules` is "both" or "gcmf".
@@ -496,6 +506,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         gcmf_dim: int = 8,
         gcmf_weights: Literal["shared", "own"] = "shared",
         self_loops: Literal["whole", "normalised"] = "whole",
+        gcmf_edges: Literal["binary", "quantile"] = "binary",
+        gcmf_bounded: bool = False,
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
@@ -556,6 +568,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.gcmf_dim = gcmf_dim
         self.gcmf_weights = gcmf_weights
         self.self_loops = self_loops
+        self.gcmf_edges = gcmf_edges
+        self.gcmf_bounded = gcmf_bounded
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
         self.gcmf_loss_scale = gcmf_loss_scale
@@ -767,6 +781,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         from skqos.tpmcf.gcmf import GCMF
 
         n_steps, in_dim = features[0].shape[1], features[0].shape[3]
+        # A constant target has no range.
+        bounded = self.gcmf_bounded and np.ptp(data.target) > 0
         return GCMF(
             in_dim,
             n_members=self.n_members,
@@ -774,6 +790,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             n_weights=n_steps if self.gcmf_weights == "own" else 1,
             whole_self=self.self_loops == "whole",
             initial_prediction=weighted_median(data.target, data.weights),
+            valued_edges=self.gcmf_edges == "quantile",
+            bounds=(float(data.target.min()), float(data.target.max())) if bounded else None,
         )
 
     def _train_gcmf(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-from skqos._parameters import SwitchedOff
+from skqos._parameters import SwitchedOff, lacks
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._times import DURATION_TYPES
 from skqos.tpmcf.features import FAMILIES
 
 GCMF_PARAMETERS = (
-    *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_epochs", "gcmf_learning_rate"),
-    "gcmf_loss_scale",
+    *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_edges", "gcmf_bounded", "gcmf_epochs"),
+    *("gcmf_learning_rate", "gcmf_loss_scale"),
 )
 TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
 PTE_PARAMETERS = (
@@ -82,6 +82,12 @@ SWITCHED_OFF = (
     SwitchedOff(("window_side",), {"window": (1,)}),
     SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
     SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
+    SwitchedOff(("self_loops",), {"gcmf_edges": ("quantile",)}),
+    SwitchedOff(("n_factors",), {"features": lacks("factors")}),
+    SwitchedOff(
+        ("similarity_dim", "similarity", "autoencoder_epochs"),
+        {"features": lacks("similarity")},
+    ),
     SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
     SwitchedOff(("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}),
 )
@@ -97,6 +103,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "gcmf_dim": [Interval(Integral, 1, None, closed="left")],
     "gcmf_weights": [StrOptions({"shared", "own"})],
     "self_loops": [StrOptions({"whole", "normalised"})],
+    "gcmf_edges": [StrOptions({"binary", "quantile"})],
+    "gcmf_bounded": ["boolean"],
     "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
     "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
     "gcmf_loss_scale": [Interval(Real, 0, None, closed="neither")],

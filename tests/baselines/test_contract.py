@@ -21,6 +21,7 @@ from skqos.datasets import make_qos
 from skqos.intervals import IntervalRegressor
 from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
+from skqos.selection import rank_services
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BASELINES = [
@@ -77,6 +78,17 @@ def test_strings_and_context_change_nothing(model, qos):
     text = pd.DataFrame({"user": [f"{u:03d}" for u in qos.X[:, 0]]})
     text["service"] = [f"{s:03d}" for s in qos.X[:, 1]]
     np.testing.assert_array_equal(model.fit(text, qos.y).predict(text), expected)
+
+
+@each_baseline
+@pytest.mark.parametrize("name", ["time", "timestamp", "load"])
+def test_a_time_in_column_2_is_ignored(model, qos, name):
+    X = pd.DataFrame(qos.X, columns=["user", "service"])
+    expected = model.fit(X, qos.y).predict(X)
+    X = X.assign(**{name: pd.date_range("2026-05-04", periods=len(X), freq="min")})
+    np.testing.assert_array_equal(model.fit(X, qos.y).predict(X), expected)
+    ranking = rank_services(model, X["user"].iloc[0], n=3)
+    assert len(ranking) == 3
 
 
 @each_baseline

@@ -34,7 +34,7 @@ def test_a_model_of_two_lines_runs(wsdream_folder, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--model", "a", "--split", "rt"], "no split 'rt'; there are wsdream1-rt-0.01"),
+        (["run", "--model", "a", "--split", "rt"], "no split 'rt'; there are wsdream1-rt-0.0"),
         (["run", "--model", "a", "--split", "wsdream1-rt-0.025"], "must be 'module:name'"),
         (["reproduce", "LDCF", "2019", "wsdream1-rt-0.05"], "no paper 'LDCF 2019'; there are"),
         (["run", "--model", "a:b", "--split", "rt", "--jobs", "0"], "--jobs and --threads"),

@@ -37,7 +37,11 @@ def _slow_features(codes, target, prediction):
 def test_features_are_shrunk_statistics():
     codes, target, prediction = _rows()
     errors = EntityErrors.of_rows(codes, target, prediction, N_ENTITIES)
-    np.testing.assert_allclose(errors.features(), _slow_features(codes, target, prediction))
+    slow = _slow_features(codes, target, prediction)
+    np.testing.assert_allclose(errors.features(np.arange(N_ENTITIES + 1)), slow)
+    few, many = np.array([4, N_ENTITIES + 3]), np.arange(20) % (N_ENTITIES + 1)
+    np.testing.assert_allclose(errors.features(few), slow[[4, -1]])
+    np.testing.assert_allclose(errors.features(many), slow[many])
 
 
 def test_rows_of_later_entities_join():
@@ -61,7 +65,7 @@ def test_pairs_are_described_by_both_sides():
     found = describe_pairs(
         users, services, np.array([0, 99]), np.array([2, 5]), np.array([0.5, 0.7])
     )
-    of_users, of_services = users.features(), services.features()
+    of_users, of_services = (side.features(np.arange(N_ENTITIES + 1)) for side in (users, services))
     slow = [
         [0.5, *of_users[0], False, *of_services[2], False],
         [0.7, *of_users[-1], True, *of_services[5], True],

@@ -336,6 +336,8 @@ IN_VAIN = [
     ({"forecast_share": 0.0}, {"max_horizon": 3}),
     ({"entity_dim": None}, {"entity_dropout": 0.1}),
     ({"loss": "squared_error"}, {"loss_scale": 0.1}),
+    ({"features": ["statistics"]}, {"n_factors": 3, "similarity": "autoencoder"}),
+    ({"features": ("factors",)}, {"similarity_dim": 3, "autoencoder_epochs": 3}),
 ]
 
 
