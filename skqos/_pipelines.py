@@ -8,7 +8,19 @@ from sklearn.pipeline import Pipeline
 
 
 def best_of(estimator: Any) -> Any:
-    """Return the best estimator of a fitted search, and any other estimator as it is."""
+    """Return the best estimator of a fitted search, and any other estimator as it is.
+
+    Raises
+    ------
+    ValueError
+        If the search was fitted with ``refit=False``, so that it has no best estimator.
+    """
+    if hasattr(estimator, "cv_results_") and not hasattr(estimator, "best_estimator_"):
+        raise ValueError(
+            f"This {type(estimator).__name__} was fitted with refit={estimator.refit!r} and has no "
+            "best_estimator_. Fit it with refit=True, or fit an estimator with one of the "
+            "parameters in cv_results_."
+        )
     return getattr(estimator, "best_estimator_", estimator)
 
 

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 LOGGER = logging.getLogger("skqos")
+PART: ContextVar[str] = ContextVar("part", default="")
+
+
+@contextmanager
+def reports_of(part: str) -> Iterator[None]:
+    """Begin the lines of the block with the name of a part of `fit`."""
+    token = PART.set(f"{part}: ")
+    try:
+        yield
+    finally:
+        PART.reset(token)
 
 
 def report(line: str) -> None:
@@ -14,6 +28,7 @@ def report(line: str) -> None:
     It is logged at level INFO where the logger has a handler and this level. Without such a
     configuration it is written to stderr: a terminal shows the last line, others show all lines.
     """
+    line = PART.get() + line
     if _is_logged():
         LOGGER.info(line)
     else:

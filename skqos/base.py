@@ -28,6 +28,7 @@ from skqos._parameters import (
     warn_of_unused_parameters,
     with_plain_parameters,
 )
+from skqos._progress import reports_of
 from skqos._sklearn_compat import (
     Interval,
     StrOptions,
@@ -622,7 +623,8 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             twin = with_plain_parameters(self)
             # The user's callbacks are for the training whose network is kept.
             twin.callbacks = None
-            twin._state = twin._learn(rows.take(kept), held_out)
+            with reports_of("intervals"):
+                twin._state = twin._learn(rows.take(kept), held_out)
             return twin._predict(twin._encode(columns))
 
         fitted = self._with_state(state)

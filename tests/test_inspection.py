@@ -1034,3 +1034,14 @@ def test_of_a_search_the_best_training_is_drawn(static):
     pd.testing.assert_frame_equal(history, search.best_estimator_.history_)
     with pytest.raises(TypeError, match=r"needs a fitted R2SLRegressor or .*; got SAMoERegressor"):
         LatentStateDisplay.from_estimator(search)
+
+
+def test_a_search_without_refit_is_refused(static):
+    model = IntervalRegressor(MedianRegressor(), random_state=0)
+    grid = {"estimator__by": ["service", "user"]}
+    search = GridSearchCV(model, grid, cv=2, refit=False).fit(static.X, static.y)
+    message = r"GridSearchCV was fitted with refit=False .* Fit it with refit=True"
+    with pytest.raises(ValueError, match=message):
+        PredictionIntervalDisplay.from_estimator(search, static.X, static.y)
+    with pytest.raises(ValueError, match=message):
+        TrainingHistoryDisplay.from_estimator(search)

@@ -45,6 +45,15 @@ def models():
 # --- The estimators -----------------------------------------------------------------------------
 
 
+def test_verbose_tells_the_two_trainings_apart(qos, capsys):
+    model = EmbeddingMLPRegressor(
+        max_epochs=1, embedding_dim=4, hidden_sizes=(8,), intervals=True, verbose=1, random_state=0
+    )
+    model.fit(qos.X, qos.y)
+    parts = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert parts == ["final", "intervals"]
+
+
 @all_estimators
 def test_predictions_are_those_without_intervals(contract, models):
     model, data = models(contract)

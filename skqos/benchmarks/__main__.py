@@ -15,8 +15,8 @@ from skqos.benchmarks.peers_table import make_peers_table
 from skqos.benchmarks.published_page import PAGES, make_page
 from skqos.benchmarks.runs import log_to_stdout
 
-SHOWN = ["split", "model", "seed", "mae", "rmse", "regret", "near_best", "coverage", "winkler"]
-SHOWN += ["fit_s", "predict_s"]
+SCORES = ["mae", "rmse", "mae_filtered", "rmse_filtered", "regret", "near_best", "coverage"]
+SCORES += ["winkler", "fit_s", "predict_s"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with log_to_stdout():
             text = args.command(args)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except RuntimeError as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
@@ -83,7 +83,9 @@ def _run(args: argparse.Namespace) -> str:
         jobs=args.jobs,
         fresh=args.fresh,
     )
-    return rows[SHOWN].to_string(index=False, float_format="{:.4g}".format)
+    scores = [name for name in SCORES if name in rows and rows[name].notna().any()]
+    shown = rows[["split", "model", "seed", *scores]]
+    return shown.to_string(index=False, float_format="{:.4g}".format, na_rep="")
 
 
 def _reproduce(args: argparse.Namespace) -> str:

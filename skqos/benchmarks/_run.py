@@ -110,13 +110,13 @@ def run(
         Folder with the data set, as in `load_split`.
 
     splits : str or sequence of str
-        Names of splits in `list_splits`.
+        Names of splits in `list_splits`. A repeated name counts once.
 
     out : str or path-like
         CSV file of the results.
 
     seeds : sequence of int, default=(0, 1, 2)
-        Seeds of the fits.
+        Seeds of the fits. A repeated seed counts once.
 
     name : str, default=None
         Name of the model in the results. If None, it is `model`.
@@ -149,7 +149,8 @@ def run(
     >>> from skqos.benchmarks import run
     >>> run("my_module:make_model", "wsdream1", "wsdream1-rt-0.025", "out.csv")  # doctest: +SKIP
     """
-    names = [splits] if isinstance(splits, str) else list(splits)
+    names = list(dict.fromkeys([splits] if isinstance(splits, str) else splits))
+    seeds = list(dict.fromkeys(seeds))
     for split in names:
         check_known("split", split, RECIPES)
     find_factory(model)

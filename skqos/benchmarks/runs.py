@@ -105,7 +105,8 @@ def read_rows(path: Path, dtype: type | None = None) -> pd.DataFrame:
     complete = text[: text.rfind("\n") + 1]
     if not complete:
         return pd.DataFrame()
-    return pd.read_csv(io.StringIO(complete), dtype=dtype)
+    # The name of a model may look like a number.
+    return pd.read_csv(io.StringIO(complete), dtype=dtype or {"split": str, "model": str})
 
 
 def append_rows(path: Path, rows: list[dict]) -> None:

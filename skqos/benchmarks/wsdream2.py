@@ -100,6 +100,22 @@ def make_split(
 
 
 def read_split(folder: Path, protocol: Protocol, density: float) -> Split:
-    """Read the cells and draw the rows of slot 63."""
+    """Read the cells and draw the rows of slot 63.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not contain the response times.
+    ValueError
+        If they leave no training rows or no test rows.
+    """
     cells = read_cells(folder)
-    return make_split(cells, protocol, density, 1.0 if len(cells.y) > COMPLETE else 0.2)
+    split = make_split(cells, protocol, density, 1.0 if len(cells.y) > COMPLETE else 0.2)
+    for rows, kind in ((split.X, "training"), (split.X_test, "test")):
+        if not len(rows):
+            raise ValueError(
+                f"The {len(cells.y):,} response times in {folder} leave no {kind} rows. The split "
+                f"needs cells of slot {SLOT} and of the {WINDOW} slots before it; give the "
+                "complete rtdata.txt."
+            )
+    return split

@@ -85,8 +85,7 @@ SWITCHED_OFF = (
     SwitchedOff(("self_loops",), {"gcmf_edges": ("quantile",)}),
     SwitchedOff(("n_factors",), {"features": lacks("factors")}),
     SwitchedOff(
-        ("similarity_dim", "similarity", "autoencoder_epochs"),
-        {"features": lacks("similarity")},
+        ("similarity_dim", "similarity", "autoencoder_epochs"), {"features": lacks("similarity")}
     ),
     SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
     SwitchedOff(("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}),

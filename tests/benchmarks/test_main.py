@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from skqos.benchmarks import __main__ as command
+from skqos.benchmarks import _run
 
 MODEL = """\
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -29,6 +30,43 @@ def test_a_model_of_two_lines_runs(wsdream_folder, tmp_path, monkeypatch, capsys
     assert f"{rows['mae'].item():.4g}" in output
     command.main(arguments)
     assert "skipped, its results are there" in capsys.readouterr().out
+
+
+@pytest.fixture
+def run_median(wsdream_folder, tmp_path, monkeypatch, capsys):
+    """Run the command with the service median, and return its output."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(_run, "in_own_process", lambda function, *args: function(*args))
+
+    def call(*options, out=tmp_path / "results.csv"):
+        arguments = ["run", "--data", str(wsdream_folder), "--out", str(out), "--seeds", "0"]
+        arguments += ["--model", "skqos.baselines:MedianRegressor", "--split", "wsdream1-rt-0.025"]
+        command.main([*arguments, *options])
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_filtered_errors_are_shown_if_requested(run_median):
+    assert "mae_filtered" not in run_median()
+    assert "mae_filtered" in run_median("--filtered", "--fresh")
+
+
+def test_a_repeated_split_is_run_once_and_a_name_may_be_a_number(run_median):
+    name = "wsdream1-rt-0.025"
+    output = run_median("--name", "7", "--split", name, name)
+    assert "[1/1]" in output
+    assert output.splitlines()[-1].split()[:3] == [name, "7", "0"]
+
+
+@pytest.mark.parametrize("out", ["", "folder", "file/results.csv"])
+def test_an_output_that_cannot_be_written_is_reported(run_median, tmp_path, capsys, out):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        run_median(out=tmp_path / out if out else "")
+    assert stop.value.code == 2
+    assert "error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,8 @@ def test_a_blind_split_has_no_test_values():
     permuted = split.permuted().y_test
     assert sorted(permuted) == sorted(split.y_test)
     assert (permuted != split.y_test).any()
+
+
+def test_a_file_without_the_last_slots_is_reported(temporal_folder):
+    with pytest.raises(ValueError, match=r"leave no training rows.* needs cells of slot 63"):
+        load_split("wsdream2-rt-imputation-0.1", temporal_folder)
