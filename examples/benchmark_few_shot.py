@@ -11,7 +11,8 @@ is read.
 "absorbed" models take the measurements in by `partial_fit` without training
 (``partial_fit_epochs=0``), "trained" ones by `partial_fit` as it is by default, "refitted" ones by
 another `fit`. Each model and seed adds lines to ``results.csv``; a run goes on where an earlier one
-ended. ``few_shot.md`` and ``few_shot.png`` have the means over the seeds.
+ended. ``few_shot.md`` and ``few_shot.png`` have the means over the seeds. Our models are fitted on
+``--device``.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def take_in(model: Any, how: str, known: list[Split], given: list[Split]) -> Any
     return updated
 
 
-def measure(folder: Path, problem: Problem, joint: tuple[str, ...]) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, problem: Problem, joint: tuple[str, ...], device: str
+) -> list[dict[str, Any]]:
     """Fit to some QoS at once; take in more and more measurements of the new users."""
     torch.set_num_threads(1)
     make, _, ways = MODELS[problem.model]
@@ -124,6 +127,8 @@ def measure(folder: Path, problem: Problem, joint: tuple[str, ...]) -> list[dict
         parts.append(hold_out(split.X, split.y, problem.seed))
     known = [Split(part.X, part.y, part.X_new, None) for part in parts]
     model = make(data, joint[0], problem.seed)
+    if isinstance(model, Pipeline):
+        model[-1].set_params(device=device)
     model, fit_s = cpu_timed(lambda: model.fit(*rows_of(known)))
     rows = []
     for how in ways:
@@ -154,7 +159,11 @@ def run(problem: Problem, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure a model, all QoS at once or one after the other, in processes of their own."""
     is_joint = MODELS[problem.model][1]
     groups = [tuple(args.qos)] if is_joint else [(qos,) for qos in args.qos]
-    return [row for joint in groups for row in in_own_process(measure, args.data, problem, joint)]
+    return [
+        row
+        for joint in groups
+        for row in in_own_process(measure, args.data, problem, joint, args.device)
+    ]
 
 
 def missing(args: argparse.Namespace) -> Iterator[Problem]:
@@ -215,6 +224,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--qos", nargs="+", default=list(QOS), choices=QOS)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--device", default="cpu", help="torch device of our models")
     parser.add_argument("--fresh", action="store_true", help="forget the results of the folder")
     args = parser.parse_args(argv)
     if args.data:

@@ -135,7 +135,7 @@ def read_parts(folder: Path) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
         yield part[["user", "service"]], part["rt"]
 
 
-def compare_parts(name: str, n_rows: int, n_parts: int) -> dict[str, float]:
+def compare_parts(name: str, n_rows: int, n_parts: int, device: str) -> dict[str, float]:
     """Fit rows part by part, and all at once; tell the errors, as multiples of the latter too."""
     torch.set_num_threads(1)
     density = min(1.0, (n_rows + N_TEST) / (N_USERS * N_SERVICES))
@@ -150,7 +150,7 @@ def compare_parts(name: str, n_rows: int, n_parts: int) -> dict[str, float]:
             path = Path(folder, str(parts))
             path.mkdir()
             write_parts(data.X[train], data.y[train], parts, path)
-            model = getattr(skqos, name)(random_state=0, device="cpu")
+            model = getattr(skqos, name)(random_state=0, device=device)
             start = time.process_time()
             for X, y in read_parts(path):
                 model.partial_fit(X, y)
@@ -166,6 +166,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, float]]:
     parser.add_argument("--steps", type=int, default=100, help="most steps of each stage")
     parser.add_argument("--parts", type=int, help="compare so many parts with one fit")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of all parts together")
+    parser.add_argument("--device", default="cpu", help="device of the fits of --parts")
     parser.add_argument("--batch-size", type=int, help="rows per step, with --inside")
     parser.add_argument("--inside", action="store_true", help="measure in this process")
     args = parser.parse_args(argv)
@@ -176,7 +177,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, float]]:
     for name in args.models:
         for times in [None] if args.parts else args.times:
             if args.parts:
-                found = compare_parts(name, args.rows, args.parts)
+                found = compare_parts(name, args.rows, args.parts, args.device)
             else:
                 found = {"times": times} | measure_apart(name, times, args.steps)
             figures = ", ".join(f"{key} {value:.4g}" for key, value in found.items())

@@ -1,6 +1,9 @@
-"""Accuracy at one time slot of WS-DREAM data set 2, response time, every model on the same rows.
+r"""Accuracy at one time slot of WS-DREAM data set 2, response time, every model on the same rows.
 
     python examples/benchmark_temporal.py --data DIR --out results/
+    python examples/benchmark_temporal.py --data DIR --out results/ --protocol forecast
+    python examples/benchmark_temporal.py --data DIR --out results/ --protocol forecast \
+        --slot 56 --ahead 1 4 8
     python examples/benchmark_temporal.py --table results/results.csv --readme README.md
 
 The first line runs all models, three seeds each, each in a process of its own, and leaves in
@@ -8,8 +11,10 @@ The first line runs all models, three seeds each, each in a process of its own, 
 goes on where this one ended, or adds another protocol; the predictions of the test cells;
 ``results.md`` with all tables; two figures. ``--jobs`` runs several processes at a time,
 ``--ablations`` the variants of ours too, the paper's training of many hours included, ``--models``
-those that it names; ``--epochs`` cuts the training of ours short. The second line puts the tables
-of one or more runs between the marks that a file has for them.
+those that it names; ``--epochs`` cuts the training of ours short; ``--device cuda`` trains ours on
+a GPU. The second line forecasts slot 63 from slots 55 to 62, the third forecasts slots 56, 59 and
+63 from slots 48 to 55, with one fit. The last line puts the tables of one or more runs between the
+marks that a file has for them.
 
 DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``: all cells, or a uniform share of them
 (``--given-share``). Test cells are the same for all protocols: the given cells of ``--slot`` that
@@ -18,6 +23,8 @@ imputation does not train on.
 - imputation: train on ``--density`` of all cells of the ``--window`` slots that end with the slot;
 - forecast: train on as large a share of the ``--window`` slots before the slot;
 - forecast_all: train on all given cells of those.
+
+``--ahead`` tells how many slots after the training rows a forecast is for; 1 is ``--slot`` itself.
 
 Density is the share of all cells, given or not. ``--window`` chooses the slots that train. The
 models "window 1" to "window 16" change the length of the sequences alone: to fill all of 16 steps
@@ -40,6 +47,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -52,7 +60,7 @@ from embedding_mlp import EmbeddingMLP
 from skqos import TPMCFRegressor
 from skqos.baselines import MedianRegressor
 from skqos.benchmarks._split import Split
-from skqos.benchmarks.fits import Fitted, fit_jointly
+from skqos.benchmarks.fits import Fitted, cpu_timed, peak_memory
 from skqos.benchmarks.peers import LightGBM
 from skqos.benchmarks.published_page import make_page, our_entries
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
@@ -78,6 +86,7 @@ ABLATIONS = {
     "graph alone in the sequence": {**BOTH, "initial_features": False},
     "no vectors": {"entity_dim": None},
     "no target features": {"target_features": False},
+    "no history of pairs": {"pair_history": False},
     "no step encoding": {"step_encoding": False},
     **{f"window {steps}": {"window": steps} for steps in (1, 4, 8, 16)},
     "features as tokens": {"token_dim": None},
@@ -104,9 +113,17 @@ KEPT = "time-outs kept, slot 63"
 BASELINE_ERRORS = {0: (0.8545, 2.791), 1: (0.8329, 2.757), 2: (0.8210, 2.719)}
 
 
-def name_task(args: argparse.Namespace) -> str:
+def name_task(args: argparse.Namespace, ahead: int) -> str:
     part = "" if args.protocol == "forecast_all" else f" {args.density * 100:g} %"
-    return f"{args.protocol}{part} of slot {args.slot} from {args.window}"
+    distance = "" if ahead == 1 else f", {ahead} ahead"
+    return f"{args.protocol}{part} of slot {args.slot + ahead - 1} from {args.window}{distance}"
+
+
+class Options(NamedTuple):
+    """What the command line says of the models of ours."""
+
+    epochs: int | None
+    device: str
 
 
 def code_tables(cells: Cells, split: Split) -> list[np.ndarray]:
@@ -117,20 +134,20 @@ def code_tables(cells: Cells, split: Split) -> list[np.ndarray]:
 
 
 def tpmcf(**params: object) -> Callable[..., TPMCFRegressor]:
-    """Make a regressor of ours, its training cut short if `epochs` says so."""
+    """Make a regressor of ours, its training cut short if there are `epochs`."""
 
-    def make(tables: list[np.ndarray], seed: int, epochs: int | None) -> TPMCFRegressor:  # noqa: ARG001
-        short = {} if epochs is None else {"max_epochs": epochs}
-        return TPMCFRegressor(**{"random_state": seed, "device": "cpu", **params, **short})
+    def make(_: list[np.ndarray], seed: int, options: Options) -> TPMCFRegressor:
+        short = {} if options.epochs is None else {"max_epochs": options.epochs}
+        return TPMCFRegressor(**{"random_state": seed, "device": options.device, **params, **short})
 
     return make
 
 
-def embedding_mlp(tables: list[np.ndarray], seed: int, _: int | None) -> EmbeddingMLP:
+def embedding_mlp(tables: list[np.ndarray], seed: int, _: Options) -> EmbeddingMLP:
     return EmbeddingMLP(tables, log=True, seed=seed, max_epochs=12, batch_size=512)
 
 
-def lightgbm(tables: list[np.ndarray], seed: int, _: int | None) -> LightGBM:
+def lightgbm(tables: list[np.ndarray], seed: int, _: Options) -> LightGBM:
     # Also how the pair did at its other steps, and user and service at the same step.
     groups = ((0,), (1,), (0, 1), (0, 2), (1, 2))
     return LightGBM(tables, log=True, seed=seed, groups=groups)
@@ -176,7 +193,7 @@ LAYOUT = Layout(
 
 
 class Problem(NamedTuple):
-    """One protocol."""
+    """One protocol and slot."""
 
     task: str
 
@@ -185,37 +202,53 @@ class Problem(NamedTuple):
 
 
 def fit_task(
-    name: str, seed: int, epochs: int | None, tables: list[np.ndarray], split: Split
+    name: str, seed: int, options: Options, tables: list[np.ndarray], splits: list[Split]
 ) -> list[Fitted]:
     """Make a model, fit it and predict: all that is done in a process of its own."""
-    model = {**DEFAULT, **VARIANTS}[name](tables, seed, epochs)
-    return fit_jointly(model, [split])
+    model = {**DEFAULT, **VARIANTS}[name](tables, seed, options)
+    _, fit_s = cpu_timed(lambda: model.fit(splits[0].X, splits[0].y))
+    found = (cpu_timed(lambda split=split: model.predict(split.X_test)) for split in splits)
+    return [Fitted(prediction, fit_s, seconds, peak_memory()) for prediction, seconds in found]
+
+
+def make_splits(cells: Cells, args: argparse.Namespace) -> dict[Problem, Split]:
+    """Make the splits of all distances, which have the same training rows."""
+    draw = args.protocol, args.density, args.given_share
+    splits: dict[Problem, Split] = {}
+    for ahead in args.ahead:
+        tested = make_split(cells, *draw, args.slot + ahead - 1, args.window)
+        trained = make_split(cells, *draw, args.slot, args.window)
+        split = replace(tested, X=trained.X, y=trained.y)
+        problem = Problem(name_task(args, ahead))
+        splits[problem] = split.permuted() if args.permute_test_labels else split
+        print(f"{problem}: {len(split.y):,} training rows, {len(split.y_test):,} test rows")
+    return splits
 
 
 def run(args: argparse.Namespace, models: list[str]) -> list[str]:
     """Run what has no results yet; return a line for each failure."""
     cells = read_cells(args.data)
-    split = make_split(cells, args.protocol, args.density, args.given_share, args.slot, args.window)
-    problem = Problem(name_task(args))
-    print(f"{problem}: {len(split.y):,} training rows, {len(split.y_test):,} test rows", flush=True)
-    if args.permute_test_labels:
-        split = split.permuted()
-    tables = code_tables(cells, split)
+    splits = make_splits(cells, args)
+    blind = [split.blind() for split in splits.values()]
+    tables = code_tables(cells, blind[0])
+    options = Options(args.epochs, args.device)
     suffix = "" if args.epochs is None else f" ({args.epochs} epochs)"
     names = {name + suffix * (name in {**OURS, **VARIANTS}): name for name in models}
 
     def fit(task: Task) -> list[Fitted]:
         name = names[task.model]
-        return in_own_process(fit_task, name, task.seed, args.epochs, tables, split.blind())
+        return in_own_process(fit_task, name, task.seed, options, tables, blind)
 
     @cache
-    def kept() -> dict[str, np.ndarray]:
+    def kept(problem: Problem) -> dict[str, np.ndarray]:
+        split = splits[problem]
         return {"_filtered": ~flag_outliers(split), "_answered": split.y_test < TIMEOUT}
 
-    def rate(_: Problem, fitted: Fitted) -> dict[str, float]:
-        return score_errors(split.y_test, fitted.prediction, kept()) | costs(fitted)
+    def rate(problem: Problem, fitted: Fitted) -> dict[str, float]:
+        errors = score_errors(splits[problem].y_test, fitted.prediction, kept(problem))
+        return errors | costs(fitted)
 
-    tasks = [Task(name, seed, (problem,)) for seed in args.seeds for name in names]
+    tasks = [Task(name, seed, tuple(splits)) for seed in args.seeds for name in names]
     return measure(
         tasks,
         fit,
@@ -267,8 +300,12 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--given-share", type=float, default=0.20, help="share in the file")
     parser.add_argument("--slot", type=int, default=63, help="slot of the test cells")
     parser.add_argument("--window", type=int, default=8, help="slots that train")
+    parser.add_argument("--ahead", type=int, nargs="+", default=[1], help="distances of forecasts")
     parser.add_argument("--epochs", type=int, help="max_epochs of ours")
+    parser.add_argument("--device", default="cpu", help="torch device of ours, such as cuda")
     args = parse(parser, argv)
+    if min(args.ahead) < 1 or (args.protocol == "imputation" and args.ahead != [1]):
+        parser.error("--ahead must be at least 1, and is for forecasts")
     if args.density >= args.given_share:
         parser.error("--density must be below --given-share: the other given cells are the test")
     models = choose_models(parser, args, [*DEFAULT], [*VARIANTS])

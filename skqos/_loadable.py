@@ -33,7 +33,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.preprocessing": ("ContextJoiner",),
     "skqos.r2sl.estimator": ("R2SLRegressor",),
     "skqos.r2sl.latent_states": ("RegionalLatentStates",),
-    "skqos.r2sl.module": ("EntityRows", "MapGeometry", "R2SLModule"),
+    "skqos.r2sl.module": ("EntityRows", "MapGeometry", "PairLevels", "R2SLModule"),
     "skqos.replay": ("ReplayBuffer",),
     "skqos.sa_moe.estimator": ("SAMoERegressor",),
     "skqos.sa_moe.experts": ("AttentionExpert", "LHUCExpert", "MLPExpert"),
@@ -70,6 +70,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "skqos.tpmcf.gcmf": ("GCMF", "GraphUnit"),
     "skqos.tpmcf.module": ("FeaturePlacement", "TPMCFModule"),
+    "skqos.tpmcf.pair_history": ("PairHistory",),
     "skqos.tpmcf.recent_cells": ("RecentCells",),
     "skqos.tpmcf.step_features": ("SpatialFeatures", "StepFeatures"),
     "skqos.tpmcf.transformer": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from numbers import Real
@@ -167,20 +167,41 @@ class SwitchedOff:
     ----------
     parameters : tuple of str
         Parameters without effect.
-    by : dict of str to tuple
-        Values of other parameters, all of which must apply.
+    by : dict of str to tuple or callable
+        Values of other parameters, or a test of the value, such as `lacks`. All must apply.
     """
 
     parameters: tuple[str, ...]
-    by: Mapping[str, tuple[Any, ...]]
+    by: Mapping[str, tuple[Any, ...] | Callable[[Any], bool]]
 
     def applies(self, configured: Any) -> bool:
         """Return whether an estimator with plain parameters has these values."""
-        return all(getattr(configured, name) in values for name, values in self.by.items())
+        return all(_is_among(getattr(configured, name), values) for name, values in self.by.items())
+
+
+def _is_among(value: Any, values: tuple[Any, ...] | Callable[[Any], bool]) -> bool:
+    return values(value) if callable(values) else value in values
+
+
+def lacks(item: str) -> Callable[[Iterable[Any]], bool]:
+    """Return a test whether a sequence does not contain an item.
+
+    Examples
+    --------
+    >>> from skqos._parameters import lacks
+    >>> lacks("mlp")(["lhuc"]), lacks("mlp")(["mlp", "lhuc"])
+    (True, False)
+    """
+    return lambda items: item not in list(items)
+
+
+def is_empty(items: Sequence[Any] | None) -> bool:
+    """Return whether a sequence has no items; None, which stands for a default, is not empty."""
+    return items is not None and len(items) == 0
 
 
 def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
-    """Warn of parameters that differ from their defaults and have no effect.
+    """Warn once of each parameter that differs from its default and has no effect.
 
     Parameters
     ----------
@@ -191,10 +212,12 @@ def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
     """
     plain = with_plain_parameters(estimator)
     defaults = inspect.signature(type(estimator).__init__).parameters
+    told = set()
     for rule in filter(lambda rule: rule.applies(plain), estimator._switched_off):
         reasons = " and ".join(f"{name}={getattr(plain, name)!r}" for name in rule.by)
         for name in rule.parameters:
-            if not _are_equal(getattr(plain, name), defaults[name].default):
+            if name not in told and not _are_equal(getattr(plain, name), defaults[name].default):
+                told.add(name)
                 warnings.warn(
                     f"{name}={getattr(plain, name)!r} has no effect with {reasons}.",
                     UnusedParameterWarning,

@@ -247,12 +247,11 @@ def _less_means(values: Tensor, weights: Tensor, nodes: Tensor, n_nodes: int) ->
 
 def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
     """Return the bins of values by the quantiles of those with positive weight; int64."""
-    kept = values[weights > 0]
-    if not len(kept):
-        return torch.zeros_like(values, dtype=torch.int64)
-    ranks = [max(k * len(kept) // N_BINS, 1) for k in range(1, N_BINS)]
-    bounds = torch.stack([kept.kthvalue(rank).values for rank in ranks])
-    return torch.bucketize(values, bounds)
+    is_kept = weights > 0
+    # A selection by a mask would wait for the device. Values that are not kept come last.
+    ascending = torch.where(is_kept, values, torch.inf).sort().values
+    ranks = is_kept.sum() * torch.arange(1, N_BINS, device=values.device) // N_BINS
+    return torch.bucketize(values, ascending[ranks.clamp(min=1) - 1])
 
 
 @dataclass(frozen=True)
@@ -459,10 +458,11 @@ class TypedOperators:
     ) -> tuple[SparseRows, Tensor]:
         """Sort the entries of a pattern by type, then by rows."""
         bins = bins[pattern.order]
-        order = torch.cat([torch.nonzero(bins == b).squeeze(1) for b in range(N_BINS)])
+        order = bins.to(torch.uint8).argsort(stable=True)
         n_rows, n_columns = pattern.shape
         rows = pattern.sorted.rows[order] + n_rows * bins[order]
-        starts = torch.bincount(rows, minlength=N_BINS * n_rows).cumsum(0)
+        # `bincount` would wait for the device.
+        starts = rows.new_zeros(N_BINS * n_rows).index_add(0, rows, torch.ones_like(rows)).cumsum(0)
         columns = (pattern.columns[order] + n_columns * bins[order]).int()
         shape = N_BINS * n_rows, N_BINS * n_columns
         return SparseRows(F.pad(starts, (1, 0)).int(), columns, shape), entries[order]

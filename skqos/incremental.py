@@ -85,6 +85,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     # An update is short and overfits less than `fit`; without dropout it learns more from its rows.
     _update_has_dropout = False
     _replay_buffer = FittedAttribute[Any]()
+    _n_updates = FittedAttribute[int]()
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -159,7 +160,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         new = self._further_rows(rows, state.target_transform.transform(rows.y))
         update = self._update(new)
         updated = replace(
-            state.with_attributes(**update.attributes),
+            state.with_attributes(**update.attributes, _n_updates=self._n_updates + 1),
             users_=new.users,
             services_=new.services,
             module_=update.module,
@@ -235,15 +236,14 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             )
 
     def _update_rng(self) -> np.random.RandomState:
-        """Return a generator that differs between updates, also if `random_state` is an int."""
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return np.random.RandomState([seed, len(self.history_)])
+        return update_rng(self.random_state, self._n_updates)
 
     def _train(self, data: TrainingData) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         """Train as in `fit`, and keep rows for updates."""
         nets, attributes = super()._train(data)
         buffer = self._kept_rows(data, np.random.RandomState(data.seed))
-        return nets, {**attributes, "_replay_buffer": buffer.limited(self.replay_buffer_size)}
+        buffer = buffer.limited(self.replay_buffer_size)
+        return nets, {**attributes, "_replay_buffer": buffer, "_n_updates": 0}
 
     def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> Any:
         """Return the rows that updates train on again; they are limited in number later."""
@@ -256,6 +256,17 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             buffer = state["_state"].attributes["_replay_buffer"].limited(self.replay_buffer_size)
             state["_state"] = state["_state"].with_attributes(_replay_buffer=buffer)
         return state
+
+
+def update_rng(
+    random_state: int | np.random.RandomState | None, n_updates: int
+) -> np.random.RandomState:
+    """Return a generator for the update after `n_updates` others.
+
+    It differs between updates, also if `random_state` is an int.
+    """
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return np.random.RandomState([seed, n_updates])
 
 
 def plan_update(n_new: int, n_kept: int, n_seen: int) -> tuple[int, float]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from skqos._arrays import power_of_two
+from skqos._cuda_graphs import Batch, RecordedSteps, Step, can_record, recording_stream
 from skqos._errors import about
 from skqos._processes import Processes, checksum
 from skqos._progress import end_report, report
@@ -245,9 +246,11 @@ class QoSNet(NeuralNet):
         loss = self.processes.agree((total / n_observed).item())
         self.history.record(f"{prefix}_loss", loss)
 
-    def train_step_single(
-        self, batch: tuple[dict[str, Tensor], Tensor], **_: Any
-    ) -> dict[str, Tensor]:
+    def train_step_single(self, batch: Batch, **_: Any) -> Step:
+        """Compute the gradients of a batch."""
+        return self.run_step_(batch)
+
+    def _compute_gradients(self, batch: Batch) -> Step:
         """Compute the gradients of a batch, whose rows the processes share."""
         inputs, target = batch
         self._set_training(True)
@@ -295,10 +298,27 @@ class QoSNet(NeuralNet):
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
         fit_params.pop("_routing_method", None)
-        with suppress(StoppedEarly):
+        with self._running_steps(), suppress(StoppedEarly):
             self.fit_loop(X, y, **fit_params)
         self.notify("on_train_end", X=X, y=y)
         return self
+
+    @contextmanager
+    def _running_steps(self) -> Iterator[None]:
+        """Set how steps are run inside the block: a process alone on a GPU records them."""
+        device = torch.device(self.device)
+        self.run_step_ = self._compute_gradients
+        try:
+            if not can_record(device) or self.processes.size > 1:
+                yield
+                return
+            parameters = [parameter for _, parameter in self.get_all_learnable_params()]
+            self.run_step_ = RecordedSteps(self._compute_gradients, parameters)
+            with recording_stream(device):
+                yield
+        finally:
+            # Recordings hold memory of the GPU, and cannot be copied.
+            del self.run_step_
 
     def initialize_callbacks(self) -> QoSNet:
         """Make early stopping raise `StoppedEarly`."""

@@ -230,7 +230,7 @@ CONTRACTS = [
         | FAULTS_OF_OLD_CHECKS,
         temporal=True,
         # A cell of the last steps.
-        bytes_per_row=28,
+        bytes_per_row=48,
     ),
 ]
 

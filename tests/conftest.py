@@ -14,6 +14,15 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 DATA = Path(os.environ.get("SKQOS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
+def pytest_runtest_setup(item):
+    """Skip tests marked `gpu` where torch finds no GPU."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     """Two torch processes with two threads each slow each other tenfold."""

@@ -442,8 +442,6 @@ def test_every_tensor_of_the_module_is_a_parameter_or_a_buffer(contract, qos, fi
 @all_estimators
 @pytest.mark.gpu
 def test_the_gpu_predicts_as_the_cpu_and_its_pickle_loads_there(contract, qos):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     model = contract.make(device="cuda").fit(qos.X, qos.y)
     on_gpu = model.predict(qos.X)
     loaded = pickle.loads(pickle.dumps(model)).set_params(device="cpu")

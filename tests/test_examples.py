@@ -311,6 +311,31 @@ def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_temporal_benchmark_forecasts_several_distances_with_one_fit(
+    example, in_process, temporal_folder, monkeypatch
+):
+    benchmark = in_process(example("benchmark_temporal"))
+    fitted = []
+    fit = benchmark.MedianRegressor.fit
+    monkeypatch.setattr(
+        benchmark.MedianRegressor,
+        "fit",
+        lambda self, X, *args: fitted.append(set(X[:, 2])) or fit(self, X, *args),
+    )
+    run = ["--data", str(temporal_folder), "--density", "0.2", "--given-share", "0.4"]
+    run += ["--protocol", "forecast", "--slot", "4", "--window", "3", "--ahead", "1", "2"]
+    out = temporal_folder / "out"
+    benchmark.main([*run, "--out", str(out), "--seeds", "0", "--models", "pair median"])
+    assert fitted == [{1, 2, 3}]
+    rows = pd.read_csv(out / "results.csv")
+    names = ["forecast 20 % of slot 4 from 3", "forecast 20 % of slot 5 from 3, 2 ahead"]
+    assert list(rows["task"]) == names
+    assert rows["mae"].nunique() == 2
+    with pytest.raises(SystemExit):
+        benchmark.main([*run, "--out", str(out), "--protocol", "imputation"])
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_temporal_benchmark_adds_results_and_makes_each_table(example, in_process, temporal_folder):
     benchmark = in_process(example("benchmark_temporal"))
     out, page = temporal_folder / "out", temporal_folder / "page.md"
@@ -475,6 +500,54 @@ def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_
     assert {path.name for path in out.iterdir()} == {"results.csv", "few_shot.md", "few_shot.png"}
 
 
+@pytest.mark.usefixtures("tiny_regressors")
+def test_ablation_benchmark_compares_parts_on_the_same_cells(
+    example, in_process, wsdream_folder, capsys
+):
+    benchmark = in_process(example("benchmark_ablation"))
+    out = wsdream_folder / "out"
+    common = ["--data", str(wsdream_folder), "--out", str(out), "--qos", "rt", "--seeds", "0"]
+    common += ["--settings", "0.025", "--parts", "states", "routing"]
+    benchmark.main([*common, "--short", "--models", "r2sl"])
+    summary = benchmark.main([*common, "--short", "--models", "r2sl", "sharp_qos"])
+    assert capsys.readouterr().out.count("skipped, its results are there") == 2
+    assert list(summary["part"]) == ["default", "no routing", "default", "no states"]
+    rows = pd.read_csv(out / "results.csv")
+    errors = pd.read_csv(out / "user_errors.csv")
+    sums = errors.groupby(["model"])[["n", "absolute"]].sum()
+    found = rows.set_index("model")["mae"]
+    pd.testing.assert_series_equal(
+        found.sort_index(), sums["absolute"] / sums["n"], check_names=False, rtol=1e-4
+    )
+    again = benchmark.main(["--table", str(out), "--out", str(wsdream_folder / "all")])
+    pd.testing.assert_frame_equal(again, summary)
+    folds = benchmark.main([*common, "--short", "--models", "r2sl", "--folds", "2"])
+    assert list(folds["cells"]) == ["test"] * 4 + ["validation"] * 2
+    assert set(pd.read_csv(out / "results.csv")["fold"]) == {"test", "0", "1"}
+
+
+def test_ablation_benchmark_lists_its_fits(example, capsys):
+    benchmark = example("benchmark_ablation")
+    common = ["--data", "none", "--out", "none", "--list", "--seeds", "0"]
+    benchmark.main([*common, "--short"])
+    n_fits = int(capsys.readouterr().out.split()[-2])
+    assert 40 < n_fits < 70
+    benchmark.main([*common, "--models", "tpmcf", "--parts", "GRU"])
+    assert capsys.readouterr().out.splitlines() == [
+        "wsdream2-rt-imputation-0.1, TPMCF, default, seed 0",
+        "wsdream2-rt-imputation-0.1, TPMCF, GRU, seed 0",
+        "2 fits",
+    ]
+    for options, message in (
+        (["--parts", "gru"], r"--parts: unknown ['gru']"),
+        (["--settings", "0.01", "--models", "tpmcf"], "no fits"),
+        (["--jobs", "0"], "must be at least 1"),
+    ):
+        with pytest.raises(SystemExit):
+            benchmark.main([*common, *options])
+        assert message in capsys.readouterr().err
+
+
 def test_new_users_are_unknown_and_their_rows_are_asked_once(example):
     benchmark = example("benchmark_few_shot")
     data = make_qos(20, 40, density=0.9, random_state=0)
@@ -566,6 +639,19 @@ def test_speed_benchmark_runs(example, monkeypatch, capsys):
     output = capsys.readouterr().out
     assert "fit / bare loop at batch 256" in output
     assert "module alone / predict" in output
+
+
+@pytest.mark.usefixtures("tiny_regressors")
+def test_gpu_benchmark_runs(example, wsdream_folder, capsys):
+    benchmark = example("benchmark_gpu")
+    data = ["--static", str(wsdream_folder), "--devices", "cpu"]
+    found = benchmark.main([*data, "--epochs", "1"])
+    assert list(found["model"]) == ["SAMoERegressor", "R2SLRegressor", "SharpQoSRegressor"]
+    assert (found["fit_s"] > 0).all()
+    assert found["mae_1"].notna().tolist() == [False, False, True]
+    with pytest.raises(SystemExit):
+        benchmark.main([*data, "--models", "TPMCFRegressor"])
+    assert "TPMCFRegressor: the data is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["made-up", "files"])

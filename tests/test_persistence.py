@@ -1023,8 +1023,6 @@ def test_a_module_on_a_gpu_is_pickled_from_the_cpu(model, monkeypatch):
 @all_estimators
 @pytest.mark.gpu
 def test_a_file_from_a_gpu_loads_on_the_cpu(contract, qos, path):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     model = contract.make(device="cuda").fit(qos.X, qos.y)
     on_gpu = model.predict(qos.X)
     save_model(model, path)

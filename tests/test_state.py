@@ -379,8 +379,6 @@ def test_a_network_set_to_training_predicts_the_same(contract, qos):
 @all_estimators
 @pytest.mark.gpu
 def test_a_gpu_gets_a_copy(contract, qos):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     model = contract.make(device="cuda").fit(joined(qos), qos.y)
     found = model.predict(joined(qos))
     tensors = [t for net in model.stage_nets_.values() for t in net.module_.state_dict().values()]

@@ -844,6 +844,7 @@ class Waits(TorchDispatchMode):
     NAMES = (
         "_local_scalar_dense",
         "_unique2",
+        "bincount",
         "equal",
         "is_nonzero",
         "masked_select",

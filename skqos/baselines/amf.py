@@ -20,6 +20,7 @@ from skqos._sklearn_compat import Interval, fit_context
 from skqos.base import Measurements, TrainingRows
 from skqos.baselines._common import BaselineRegressor
 from skqos.factorization import interaction_matrix
+from skqos.incremental import update_rng
 from skqos.state import FittedAttribute, FittedState
 
 __all__ = ["AMFRegressor"]
@@ -155,8 +156,8 @@ class AMFRegressor(BaselineRegressor):
     tol : float, default=1e-3
         Tolerance of the stopping criterion.
 
-        The iterations stop when the relative decrease of the mean relative error in one iteration
-        is at most this value.
+        The iterations stop when the mean relative error changes by at most this fraction in one
+        iteration.
 
     random_state : int, RandomState instance or None, default=None
         Controls the random numbers that `fit` draws. Pass an int for reproducible results across
@@ -189,6 +190,10 @@ class AMFRegressor(BaselineRegressor):
 
     Notes
     -----
+    A step that would carry a prediction beyond the measured value ends at this value. In the
+    article, steps have no such limit. Errors that are divided by small values then cause steps so
+    large that the logistic function is constant, and nothing more is learnt.
+
     Rows are processed in blocks in which each user and each service occurs at most once. The steps
     of a block are computed together, with the same result as one after the other. Repeated
     measurements of a cell in a call are replaced by their mean, weighted by `sample_weight`, and
@@ -218,6 +223,7 @@ class AMFRegressor(BaselineRegressor):
     _scale = FittedAttribute[Any]()
     _user_side = FittedAttribute[Any]()
     _service_side = FittedAttribute[Any]()
+    _n_updates = FittedAttribute[int]()
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
@@ -319,7 +325,8 @@ class AMFRegressor(BaselineRegressor):
 
     def _fit_rows(self, rows: TrainingRows) -> dict[str, Any]:
         nothing = Side(np.empty((0, self.n_factors)), np.empty(0))
-        return self._learn_rows(rows, None, (nothing, nothing))
+        rng = check_random_state(self.random_state)
+        return {**self._learn_rows(rows, None, (nothing, nothing), rng), "_n_updates": 0}
 
     def _updated_by(self, X: Any, y: Any, sample_weight: Any) -> FittedState:
         """Return the updated state; to be called on a snapshot."""
@@ -331,19 +338,26 @@ class AMFRegressor(BaselineRegressor):
         measured = Measurements.weighted(columns, y, sample_weight)
         rows = self._further_rows(measured, measured.y)
         sides = self._user_side, self._service_side
-        attributes = self._learn_rows(rows, self._scale, sides)
+        rng = update_rng(self.random_state, self._n_updates)
+        learnt = self._learn_rows(rows, self._scale, sides, rng)
         return replace(
-            self._state, users_=rows.users, services_=rows.services, attributes=attributes
+            self._state,
+            users_=rows.users,
+            services_=rows.services,
+            attributes={**learnt, "_n_updates": self._n_updates + 1},
         )
 
     def _learn_rows(
-        self, rows: TrainingRows, scale: BoxCoxScale | None, sides: tuple[Side, Side]
+        self,
+        rows: TrainingRows,
+        scale: BoxCoxScale | None,
+        sides: tuple[Side, Side],
+        rng: np.random.RandomState,
     ) -> dict[str, Any]:
         """Take gradient steps over the cells of rows until convergence.
 
         Without a scale, it is learnt from the rows.
         """
-        rng = check_random_state(self.random_state)
         cells = interaction_matrix(
             rows.user_codes, rows.service_codes, rows.target, rows.shape, rows.weights
         ).tocoo()
@@ -362,7 +376,7 @@ class AMFRegressor(BaselineRegressor):
                         users, services, cells.row[chosen], cells.col[chosen], values[chosen]
                     )
             self._check_finite(users, services, len(errors))
-            if len(errors) > 1 and errors[-2] - errors[-1] <= self.tol * errors[-2]:
+            if len(errors) > 1 and abs(errors[-2] - errors[-1]) <= self.tol * errors[-2]:
                 break
         return {
             "_scale": scale,
@@ -390,11 +404,15 @@ class AMFRegressor(BaselineRegressor):
     ) -> float:
         """Take gradient steps in place for cells without common entities; return summed errors."""
         u, s = users.factors[user_codes], services.factors[service_codes]
-        found = _logistic(np.einsum("nk,nk->n", u, s))
+        products = np.einsum("nk,nk->n", u, s)
+        found = _logistic(products)
         error = np.abs(found - values) / values
         e_u, e_s = users.errors[user_codes], services.errors[service_codes]
         share = e_u / np.maximum(e_u + e_s, np.finfo(np.float64).tiny)
         slope = (found - values) * found * (1 - found) / values**2
+        change = self.step_size * slope * (share * _square(s) + (1 - share) * _square(u))
+        # A larger step would pass the measured value, and may end where slopes are 0.
+        slope *= _share_up_to(np.abs(_logit(values) - products), np.abs(change))
         for side, codes, own, other, weight in (
             (users, user_codes, u, s, share),
             (services, service_codes, s, u, 1 - share),
@@ -408,6 +426,20 @@ class AMFRegressor(BaselineRegressor):
 
 def _logistic(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def _logit(shares: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(shares) - np.log1p(-shares)
+
+
+def _square(factors: np.ndarray) -> np.ndarray:
+    return np.einsum("nk,nk->n", factors, factors)
+
+
+def _share_up_to(limit: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Return the share of each change that does not exceed its limit."""
+    return np.divide(limit, change, out=np.ones_like(change), where=change > limit)
 
 
 def blocks_without_repeats(users: np.ndarray, services: np.ndarray) -> Iterator[np.ndarray]:

@@ -155,6 +155,7 @@ def measure(
     jobs: int = 1,
     fresh: bool = False,
     predictions: Path | None = None,
+    keep: Callable[[dict[str, Any], Any, Fitted], None] | None = None,
 ) -> list[str]:
     """Run the tasks without results, and append their results to a CSV file.
 
@@ -180,6 +181,10 @@ def measure(
 
     predictions : Path or None
         Folder for the predictions. If None, they are not kept.
+
+    keep : callable or None
+        Function that stores more of the predictions of a problem, before its row is added. It
+        receives the columns that identify the row, the problem and the predictions.
 
     Returns
     -------
@@ -209,6 +214,9 @@ def measure(
         if predictions is not None:
             for key, fitted in zip(task.row_keys(), found, strict=True):
                 np.save(predictions / f"{file_name(key)}.npy", fitted.prediction)
+        if keep is not None:
+            for key, problem, fitted in zip(task.row_keys(), task.problems, found, strict=True):
+                keep(key, problem, fitted)
         append_rows(path, rows)
         progress.tell(task, "; ".join(map(describe, rows)), seconds)
     return failures

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from skqos._parameters import SwitchedOff, is_empty
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._types import (
     EarlyStoppingOption,
@@ -24,7 +25,7 @@ from skqos.state import FittedAttribute
 
 if TYPE_CHECKING:
     from skqos.losses import ObservedLoss
-    from skqos.r2sl.module import R2SLModule
+    from skqos.r2sl.module import EntityRows, PairLevels, R2SLModule
     from skqos.training import QoSNet, Trainer
 
 LOSS_NAMES = ("absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed")
@@ -76,6 +77,26 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Threshold eta between fast and slow measurements, as a quantile of the QoS.
 
         Used only if there are latent states; see `region_features`.
+
+    state_target : {"raw", "transformed"}, default="raw"
+        Values from which the latent states are learnt: the QoS, as in the paper, or the transformed
+        target, in which time-outs are less extreme. Used only if there are latent states; see
+        `region_features`.
+
+    state_shrinkage : float, default=0.0
+        Strength of the shrinkage of states and levels of a region to those of all regions, as a
+        number of measurements. It is not in the paper. Used only if there are latent states; see
+        `region_features`.
+
+    expected_level : bool, default=False
+        Whether the map also has, for each kind of region, a cell with the expected QoS of the pair
+        given its regions, as a logarithm. It is not in the paper. Used only if there are latent
+        states; see `region_features`.
+
+    min_region_size : int, default=1
+        Number of users, or services, below which a region of a kind with latent states has no
+        embedding, so that only its states describe it. It is not in the paper. Used only if there
+        are latent states; see `region_features`.
 
     n_members : int, default=2
         Number of networks, each with weights of its own. They are trained in one pass, and their
@@ -332,6 +353,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
             name: RegionalLatentStates._parameter_constraints[name]
             for name in ("n_states", "concentration", "rate", "slow_quantile")
         },
+        "state_target": [StrOptions({"raw", "transformed"})],
+        "state_shrinkage": [Interval(Real, 0, None, closed="left")],
+        "expected_level": ["boolean"],
+        "min_region_size": [Interval(Integral, 1, None, closed="left")],
         "region_features": ["array-like", None],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
@@ -342,6 +367,18 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "loss_threshold": [Interval(Real, 0, None, closed="neither")],
         "tail_weight": [Interval(Real, 0, None, closed="left")],
     }
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(
+            (
+                *("n_states", "concentration", "rate", "slow_quantile", "state_target"),
+                *("state_shrinkage", "expected_level", "min_region_size"),
+            ),
+            by={"region_features": is_empty},
+        ),
+        SwitchedOff(("loss_threshold",), by={"loss": ("absolute_error", "squared_error")}),
+        SwitchedOff(("tail_weight",), by={"loss": ("absolute_error", "squared_error", "huber")}),
+    )
 
     def __init__(
         self,
@@ -353,6 +390,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
         concentration: float = 1.0,
         rate: Literal["matched", "printed"] = "matched",
         slow_quantile: float = 0.9,
+        state_target: Literal["raw", "transformed"] = "raw",
+        state_shrinkage: float = 0.0,
+        expected_level: bool = False,
+        min_region_size: int = 1,
         n_members: int = 2,
         embedding_dim: int = 32,
         input_dropout: float = 0.3,
@@ -387,6 +428,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
         self.concentration = concentration
         self.rate = rate
         self.slow_quantile = slow_quantile
+        self.state_target = state_target
+        self.state_shrinkage = state_shrinkage
+        self.expected_level = expected_level
+        self.min_region_size = min_region_size
         self.n_members = n_members
         self.embedding_dim = embedding_dim
         self.input_dropout = input_dropout
@@ -506,10 +551,12 @@ class R2SLRegressor(IncrementalQoSRegressor):
             concentration=self.concentration,
             rate=self.rate,
             slow_quantile=self.slow_quantile,
+            shrinkage=self.state_shrinkage,
             random_state=data.seed,
         )
         users, services = regions
-        return model.fit(users, services, _positive(data.y, data.weights), data.weights)
+        values = data.y if self.state_target == "raw" else np.asarray(data.target, np.float64)
+        return model.fit(users, services, _positive(values, data.weights), data.weights)
 
     def _build_module(
         self,
@@ -519,9 +566,11 @@ class R2SLRegressor(IncrementalQoSRegressor):
     ) -> R2SLModule:
         from skqos.r2sl.module import EntityRows, R2SLModule
 
-        shares = {
-            kind: _shares_by_code(models[kind], data, columns) for kind, columns in regions.items()
-        }
+        shares, levels = (
+            {kind: found(models[kind], data, columns) for kind, columns in regions.items()}
+            for found in (_shares_by_code, _levels_by_code)
+        )
+        has_levels = self.expected_level and bool(models)
         sides = [
             EntityRows(
                 encoder.table_,
@@ -531,6 +580,8 @@ class R2SLRegressor(IncrementalQoSRegressor):
                 n_members=self.n_members,
                 dim=self.embedding_dim,
                 dropout=self.input_dropout,
+                log_levels=[levels[kind][side] for kind in regions] if has_levels else (),
+                min_size=self.min_region_size,
             )
             for side, encoder in enumerate((data.users, data.services))
         ]
@@ -540,7 +591,44 @@ class R2SLRegressor(IncrementalQoSRegressor):
             n_filters=self.n_filters,
             hidden_size=self.hidden_size,
             skip_connection=self.skip_connection,
+            levels=self._make_levels(data, sides, models) if has_levels else None,
         )
+
+    def _make_levels(
+        self,
+        data: TrainingData,
+        sides: list[EntityRows],
+        models: dict[str, RegionalLatentStates],
+    ) -> PairLevels:
+        """Create the expected levels of pairs, standardised over the training rows."""
+        import torch
+
+        from skqos.r2sl.module import PairLevels
+
+        levels = PairLevels(
+            np.array([model.mismatch_ for model in models.values()]),
+            n_members=self.n_members,
+            dim=self.embedding_dim,
+            dropout=self.input_dropout,
+        )
+        of_rows = [
+            side.levels[torch.as_tensor(codes)].unsqueeze(0)
+            for side, codes in zip(sides, (data.user_codes, data.service_codes), strict=True)
+        ]
+        levels.standardise(*of_rows)
+        return levels
+
+
+def _levels_by_code(
+    model: RegionalLatentStates, data: TrainingData, columns: tuple[int, int]
+) -> list[np.ndarray]:
+    """Return the log levels of each region code of a side, and of an unknown region at the end."""
+    unknown = object()
+    users, services = (
+        [*encoder.categories_[column], unknown]
+        for encoder, column in zip((data.users, data.services), columns, strict=True)
+    )
+    return list(model.log_levels(users, services))
 
 
 def _shares_by_code(

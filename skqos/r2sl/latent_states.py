@@ -198,6 +198,12 @@ class RegionalLatentStates(BaseEstimator):
         As a quantile, it does not depend on the unit of the QoS. The ratio of the mean above it to
         the mean below it is the initial value of w. With ``rate="printed"``, w applies above it.
 
+    shrinkage : float, default=0.0
+        Strength of the shrinkage of the regions, as a number of records. P(state given region) and
+        the logarithms of the levels, as `transform` and `log_levels` return them, are weighted
+        averages: a region has the weight of its records, and the average of all records has this
+        weight. It is not in the paper.
+
     n_restarts : int, default=2
         Number of random starts for each number of states up to m. As many further starts split a
         state of the best solution with one state less. After a few iterations, only the best start
@@ -287,6 +293,7 @@ class RegionalLatentStates(BaseEstimator):
         "concentration": [Interval(Real, 1, None, closed="left")],
         "rate": [StrOptions({"matched", "printed"})],
         "slow_quantile": [Interval(Real, 0, 1, closed="neither")],
+        "shrinkage": [Interval(Real, 0, None, closed="left")],
         "n_restarts": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -300,6 +307,7 @@ class RegionalLatentStates(BaseEstimator):
         concentration: float = 1.0,
         rate: Literal["matched", "printed"] = "matched",
         slow_quantile: float = 0.9,
+        shrinkage: float = 0.0,
         n_restarts: int = 2,
         max_iter: int = 300,
         tol: float = 1e-5,
@@ -309,6 +317,7 @@ class RegionalLatentStates(BaseEstimator):
         self.concentration = concentration
         self.rate = rate
         self.slow_quantile = slow_quantile
+        self.shrinkage = shrinkage
         self.n_restarts = n_restarts
         self.max_iter = max_iter
         self.tol = tol
@@ -376,8 +385,14 @@ class RegionalLatentStates(BaseEstimator):
         self.log_posterior_ = np.array(trace) - records.total * np.log(unit)
         self.n_iter_ = len(trace) - 1
         self.slow_threshold_ = eta * unit
-        self.user_states_ = _given_region(best.user_joint)
-        self.service_states_ = _given_region(best.service_joint)
+        weights = records.weight_per_user_region, records.weight_per_service_region
+        self._user_weights, self._service_weights = weights
+        self.user_states_ = self._shrink(
+            _given_region(best.user_joint), best.user_frequencies, self._user_weights
+        )
+        self.service_states_ = self._shrink(
+            _given_region(best.service_joint), best.service_frequencies, self._service_weights
+        )
         self.user_frequencies_ = best.user_frequencies
         self.service_frequencies_ = best.service_frequencies
         self.user_level_ = best.user_level
@@ -415,6 +430,43 @@ class RegionalLatentStates(BaseEstimator):
             np.vstack([states, frequencies])[known.get_indexer(pd.Index(regions))]
             for regions, known, states, frequencies in sides
         )
+
+    def log_levels(
+        self, user_regions: ArrayLike, service_regions: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logarithms of W_u and W_s of the given regions.
+
+        Parameters
+        ----------
+        user_regions, service_regions : array-like of shape (n_users,), (n_services,)
+            Regions, as in `transform`. A region that `fit` did not see gets the average over the
+            records.
+
+        Returns
+        -------
+        user_levels, service_levels : ndarray of shape (n_users,), (n_services,)
+            Logarithms. The mean of the QoS of a pair is the product of both levels if the states
+            match, and `mismatch_` times as large otherwise.
+        """
+        check_is_fitted(self)
+        sides = (
+            (user_regions, self.user_regions_, self.user_level_, self._user_weights),
+            (service_regions, self.service_regions_, self.service_level_, self._service_weights),
+        )
+        return tuple(
+            np.append(self._shrink(logs, average, weights), average)[
+                known.get_indexer(pd.Index(regions))
+            ]
+            for regions, known, levels, weights in sides
+            for logs in [np.log(levels)]
+            for average in [np.average(logs, weights=weights)]
+        )
+
+    def _shrink(self, values: np.ndarray, average: Any, weights: np.ndarray) -> np.ndarray:
+        """Average values of regions with those of all, by the weight of the records."""
+        share = weights / (weights + self.shrinkage)
+        share = share.reshape(-1, *[1] * (values.ndim - 1))
+        return share * values + (1 - share) * average
 
     def _add_state(
         self,

@@ -22,10 +22,10 @@ FEATURE_STD = 0.15
 # Lower bound of the deviation of shares, so that an unusual region does not become an outlier.
 MIN_DEVIATION = 0.1
 
-# Rows of entities: vectors of the known features (n_members, n, n_features * dim), and shares of
-# the latent states (n_members or 1, n, kinds * m).
-Rows = tuple[Tensor, Tensor]
-# Convolved features, shares and, with skip connection, its contribution.
+# Rows of entities: vectors of the known features (n_members, n, n_features * dim), shares of the
+# latent states (n_members or 1, n, kinds * m) and, for expected levels, what `PairLevels` takes.
+Rows = tuple[Tensor, ...]
+# Convolved features, shares, the contribution of a skip connection, and what `PairLevels` takes.
 Projection = tuple[Tensor, ...]
 
 
@@ -52,12 +52,19 @@ class EntityRows(nn.Module):
         Width of a cell's vector.
     dropout : float
         Dropout of features and shares in training.
+    log_levels : sequence of ndarray of shape (n_regions + 1,), default=()
+        For each kind of region, the logarithms of the levels of its codes, if pairs have expected
+        levels; the last one is that of an unknown region.
+    min_size : int, default=1
+        Number of entities below which a region of these kinds has zeros in place of its embedding.
 
     Attributes
     ----------
     state_vectors : Parameter of shape (n_members, n_kinds, m, dim)
         Vectors by which shares are multiplied.
     """
+
+    levels: Tensor
 
     def __init__(
         self,
@@ -69,6 +76,8 @@ class EntityRows(nn.Module):
         n_members: int,
         dim: int,
         dropout: float,
+        log_levels: Sequence[np.ndarray] = (),
+        min_size: int = 1,
     ) -> None:
         super().__init__()
         self.features = FeatureEmbedding(table, n_categories, dim, n_members, FEATURE_STD)
@@ -81,22 +90,34 @@ class EntityRows(nn.Module):
             deviation = np.maximum(of_entities.std(0), MIN_DEVIATION)
             scaled = (shares - of_entities.mean(0)) / deviation
             self.register_buffer(f"shares_{k}", torch.tensor(scaled, dtype=torch.float32))
-        self.register_buffer("shares", self._find_shares(table))
+        self.has_levels = len(log_levels) > 0
+        for k, levels in enumerate(log_levels):
+            parts = np.column_stack([states[k][1], levels])
+            self.register_buffer(f"levels_{k}", torch.tensor(parts, dtype=torch.float32))
+        self.has_rare = min_size > 1
+        if self.has_rare:
+            self._find_rare(table, n_categories, min_size)
+        self._set_rows(table)
 
     def forward(self, codes: Tensor) -> Rows:
         """Rows of known entities."""
-        features = self.features(codes)
+        features = self._hide_rare(self.features(codes), self.kept[codes])
         shares = self.shares[codes].expand(len(features), -1, -1)
-        return self.dropout(features), self.dropout(shares)
+        levels = [self.levels[codes].unsqueeze(0)] if self.has_levels else []
+        return self.dropout(features), self.dropout(shares), *levels
 
     def encode_known(self) -> tuple[Rows, Tensor]:
         """Rows of all known entities, and the average of their features."""
-        features = self.features.encode_known()
-        return (features, self.shares.unsqueeze(0)), features.mean(1)
+        features = self._hide_rare(self.features.encode_known(), self.kept)
+        levels = [self.levels.unsqueeze(0)] if self.has_levels else []
+        return (features, self.shares.unsqueeze(0), *levels), features.mean(1)
 
     def encode_new(self, average: Tensor, new: EntityTable) -> Rows:
         """Rows of newcomers, given the average of the known features."""
-        return self.features.encode_new(average, new), self._find_shares(new).unsqueeze(0)
+        features = self._hide_rare(self.features.encode_new(average, new), self._find_kept(new))
+        shares = self._find("shares", new).unsqueeze(0)
+        levels = [self._find("levels", new).unsqueeze(0)] if self.has_levels else []
+        return features, shares, *levels
 
     def grow(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Add the entities and categories that were appended; see `FeatureEmbedding.grow`.
@@ -104,19 +125,108 @@ class EntityRows(nn.Module):
         A new region has the states of an unknown one.
         """
         self.features.grow(table, n_categories)
-        for k, column in enumerate(self.columns):
-            shares = getattr(self, f"shares_{k}")
-            setattr(self, f"shares_{k}", append_rows(shares, n_categories[column] + 1, shares[-1]))
-        self.shares = self._find_shares(table)
+        for name in self._tables:
+            for k, column in enumerate(self.columns):
+                values = getattr(self, f"{name}_{k}")
+                grown = append_rows(values, n_categories[column] + 1, values[-1])
+                setattr(self, f"{name}_{k}", grown)
+        self._set_rows(table)
 
-    def _find_shares(self, table: EntityTable) -> Tensor:
-        """Shares of the states in the regions of entities; (n, kinds * m)."""
+    @property
+    def _tables(self) -> list[str]:
+        """Names of the values of regions, which are stored for each kind."""
+        has = {"shares": True, "levels": self.has_levels, "common": self.has_rare}
+        return [name for name, is_there in has.items() if is_there]
+
+    def _set_rows(self, table: EntityTable) -> None:
+        """Store the values of the known entities."""
+        self.register_buffer("shares", self._find("shares", table))
+        self.register_buffer("levels", self._find("levels", table) if self.has_levels else None)
+        self.register_buffer("kept", self._find_kept(table))
+
+    def _find(self, name: str, table: EntityTable) -> Tensor:
+        """Return the values of the regions of entities, all kinds side by side."""
         # The code of an unknown region is -1, which is the last row.
-        shares = [
-            getattr(self, f"shares_{k}")[table.categories[:, column]]
+        values = [
+            getattr(self, f"{name}_{k}")[table.categories[:, column]]
             for k, column in enumerate(self.columns)
         ]
-        return torch.cat([self.state_vectors.new_zeros(len(table), 0), *shares], dim=1)
+        return torch.cat([self.state_vectors.new_zeros(len(table), 0), *values], dim=1)
+
+    def _find_rare(self, table: EntityTable, n_categories: Sequence[int], min_size: int) -> None:
+        """Mark the regions with enough entities, and unknown ones; (n_regions + 1, 1)."""
+        for k, column in enumerate(self.columns):
+            codes = table.categories[:, column]
+            counts = np.bincount(codes[codes >= 0], minlength=n_categories[column])
+            common = np.append(counts >= min_size, True)[:, np.newaxis]
+            self.register_buffer(f"common_{k}", torch.tensor(common, dtype=torch.float32))
+
+    def _find_kept(self, table: EntityTable) -> Tensor:
+        """Return 1 for the features of entities that are used, and 0 for those of rare regions."""
+        kept = self.state_vectors.new_ones(len(table), self.features.n_features)
+        if self.has_rare:
+            # The first feature is the id.
+            kept[:, [1 + column for column in self.columns]] = self._find("common", table)
+        return kept
+
+    def _hide_rare(self, features: Tensor, kept: Tensor) -> Tensor:
+        if not self.has_rare:
+            return features
+        return (features.unflatten(2, (*kept.shape[1:], -1)) * kept.unsqueeze(2)).flatten(2)
+
+
+class PairLevels(nn.Module):
+    """The expected level of a pair, as a cell of the map for each kind of region.
+
+    The level is log E[y | c, c'] under the model of the latent states, standardised over the
+    training pairs. The cell is the level times a learnt vector. It is not in the paper.
+
+    Parameters
+    ----------
+    mismatch : ndarray of shape (n_kinds,)
+        Factor of the mean if the states of the regions differ.
+    n_members : int
+        Number of members.
+    dim : int
+        Width of a cell's vector.
+    dropout : float
+        Dropout of the levels in training.
+
+    Attributes
+    ----------
+    vectors : Parameter of shape (n_members, n_kinds, dim)
+        Vectors by which levels are multiplied.
+    """
+
+    def __init__(self, mismatch: np.ndarray, *, n_members: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = ByteDropout(dropout)
+        self.vectors = nn.Parameter(EMBEDDING_STD * torch.randn(n_members, len(mismatch), dim))
+        self.register_buffer("mismatch", torch.tensor(mismatch, dtype=torch.float32))
+        self.register_buffer("mean", torch.zeros(len(mismatch)))
+        self.register_buffer("deviation", torch.ones(len(mismatch)))
+
+    def forward(self, of_users: Tensor, of_services: Tensor) -> Tensor:
+        """Return the levels of pairs; (1, n, n_kinds).
+
+        The parameters hold the states and the log level of the region of each kind,
+        (1, n, n_kinds * (m + 1)).
+        """
+        users, services = (
+            part.unflatten(2, (len(self.mismatch), -1)) for part in (of_users, of_services)
+        )
+        match = (users[..., :-1] * services[..., :-1]).sum(3)
+        factor = self.mismatch + (1 - self.mismatch) * match
+        level = users[..., -1] + services[..., -1] + factor.log()
+        return self.dropout((level - self.mean) / self.deviation)
+
+    @torch.no_grad()
+    def standardise(self, of_users: Tensor, of_services: Tensor) -> None:
+        """Set mean and deviation of the levels to those of the training pairs."""
+        levels = self.eval()(of_users, of_services)[0]
+        self.train()
+        self.mean = levels.mean(0)
+        self.deviation = levels.std(0, correction=0).clamp(min=MIN_DEVIATION)
 
 
 class MapGeometry:
@@ -135,6 +245,9 @@ class MapGeometry:
         Number of known features of users and of services.
     n_kinds, n_states : int
         Number of kinds of region and of their states.
+    has_levels : bool, default=False
+        Whether the row of a user's states also has the expected level of the pair, in its last
+        column.
 
     Attributes
     ----------
@@ -152,12 +265,19 @@ class MapGeometry:
     feature_taps : tuple of ndarray of shape (n_features, n_known)
         By side, the tap by which a cell reads a feature; `n_taps` if it does not.
     state_taps : ndarray of shape (2 * n_kinds * n_states, n_cells)
-        Likewise for the states of users and then of services.
+        Likewise for the states of users and then of services, followed by the levels, if any.
     """
 
-    def __init__(self, n_features: tuple[int, int], n_kinds: int, n_states: int) -> None:
+    def __init__(
+        self,
+        n_features: tuple[int, int],
+        n_kinds: int,
+        n_states: int,
+        *,
+        has_levels: bool = False,
+    ) -> None:
         self.n_rows = 2 + 2 * n_kinds
-        self.width = max(5, n_states, *n_features)
+        self.width = max(5, n_states + has_levels, *n_features)
         self.height = min(n_states, self.n_rows)
         self.n_taps = self.height * sum(KERNEL_WIDTHS)
         shape = len(KERNEL_WIDTHS), self.n_rows, self.width
@@ -166,7 +286,11 @@ class MapGeometry:
             self._taps(np.full(n, side), np.arange(n), cells) for side, n in enumerate(n_features)
         ]
         side, kind, state = np.indices((2, n_kinds, n_states)).reshape(3, -1)
-        of_states = self._taps(2 + 2 * kind + side, state, cells)
+        rows, columns = 2 + 2 * kind + side, state
+        if has_levels:
+            rows = np.append(rows, 2 + 2 * np.arange(n_kinds))
+            columns = np.append(columns, np.full(n_kinds, n_states))
+        of_states = self._taps(rows, columns, cells)
         known, by_states = (
             (taps < self.n_taps).any(axis=0) for taps in (np.vstack(of_features), of_states)
         )
@@ -207,6 +331,8 @@ class R2SLModule(nn.Module):
         Width of the first dense layer, 2^v; the others are a half and a quarter of it.
     skip_connection : bool
         Whether the first dense layer also reads the known features as they are.
+    levels : PairLevels, default=None
+        Expected levels of pairs, if they are in the map.
 
     Attributes
     ----------
@@ -231,12 +357,15 @@ class R2SLModule(nn.Module):
         n_filters: int,
         hidden_size: int,
         skip_connection: bool,
+        levels: PairLevels | None = None,
     ) -> None:
         super().__init__()
         self.sides = nn.ModuleList([user_rows, service_rows])
+        self.levels = levels
         _, n_kinds, n_states, dim = user_rows.state_vectors.shape
         n_features = user_rows.features.n_features, service_rows.features.n_features
-        self.geometry = MapGeometry(n_features, n_kinds, n_states)
+        has_levels = levels is not None
+        self.geometry = MapGeometry(n_features, n_kinds, n_states, has_levels=has_levels)
         self._make_kernels(n_members, dim, n_filters)
         for side, taps in enumerate(self.geometry.feature_taps):
             self.register_buffer(f"feature_taps_{side}", torch.tensor(taps))
@@ -307,16 +436,16 @@ class R2SLModule(nn.Module):
 
     def _project_users(self, rows: Rows) -> Projection:
         """Compute the part of users that does not depend on the pair."""
-        features, shares = rows
+        features, shares, *levels = rows
         known = torch.bmm(features, self._feature_matrix(0))
-        return known, shares, *(skip.users(features) for skip in self.skip)
+        return known, shares, *(skip.users(features) for skip in self.skip), *levels
 
     def _project_services(self, rows: Rows) -> Projection:
         """Compute the part of services that does not depend on the pair, including biases."""
-        features, shares = rows
+        features, shares, *levels = rows
         bias, _ = self._split_cells(self._cell_bias())
         known = torch.baddbmm(bias, features, self._feature_matrix(1))
-        return known, shares, *(skip.services(features) for skip in self.skip)
+        return known, shares, *(skip.services(features) for skip in self.skip), *levels
 
     def _feature_matrix(self, side: int) -> Tensor:
         """Weights of features in the cells that read any.
@@ -330,8 +459,11 @@ class R2SLModule(nn.Module):
         return found.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
 
     def _state_matrix(self) -> Tensor:
-        """Weights of states in all cells; (n_members, 2 * kinds * m, n_cells * n_filters)."""
-        vectors = torch.cat([side.state_vectors.flatten(1, 2) for side in self.sides], dim=1)
+        """Weights of states and levels; (n_members, n_states_and_levels, n_cells * n_filters)."""
+        vectors = [side.state_vectors.flatten(1, 2) for side in self.sides]
+        if self.levels is not None:
+            vectors.append(self.levels.vectors)
+        vectors = torch.cat(vectors, dim=1)
         by_tap = torch.einsum("psd,ptdf->stpf", vectors, self.kernels).flatten(2)
         # For each state a row per tap, and one of zeros.
         by_tap = F.pad(by_tap, (0, 0, 0, 1))
@@ -354,13 +486,16 @@ class R2SLModule(nn.Module):
 
     def _predict(self, users: Projection, services: Projection) -> Tensor:
         """Convolve the states, and go through the dense layers (eq. 26); (n_members, n)."""
-        (known_u, shares_u, *skipped_u), (known_s, shares_s, *skipped_s) = users, services
+        (known_u, shares_u, *rest_u), (known_s, shares_s, *rest_s) = users, services
         # One user may be paired with all services.
-        shares_u = shares_u.expand(-1, shares_s.shape[1], -1)
-        hidden = self._convolve(known_u + known_s, torch.cat([shares_u, shares_s], dim=2))
+        shares = [shares_u.expand(-1, shares_s.shape[1], -1), shares_s]
+        if self.levels is not None:
+            shares.append(self.levels(rest_u[-1], rest_s[-1]).expand(len(shares_s), -1, -1))
+        hidden = self._convolve(known_u + known_s, torch.cat(shares, dim=2))
         first, *others = self.layers
         hidden = first(F.relu(hidden))
-        for part in (*skipped_u, *skipped_s):
+        n_skipped = len(self.skip)
+        for part in (*rest_u[:n_skipped], *rest_s[:n_skipped]):
             hidden = hidden + part
         for layer in others:
             hidden = layer(F.relu(hidden))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skqos._errors import check_same_length
+from skqos._parameters import SwitchedOff, lacks
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._types import (
     EarlyStoppingOption,
@@ -215,6 +215,12 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "auto" is 1/192 of the training rows, but at least 32 and at most 256. In an update, it is
         256.
 
+    independent_experts : bool, default=False
+        Whether the first stage trains each expert independently, as a network of its own with one
+        expert, and averages their predictions, as section 3.2 of the paper says. Otherwise it
+        trains the mixture, as eq. 15 to 17 say. It requires ``second_stage_start="fresh"``. Used
+        only if there are two stages.
+
     second_stage_start : {"first", "fresh"}, default="first"
         Initial weights of the network of the final stage: those at the end of the first stage
         ("first") or new random ones ("fresh"). "first" needs fewer epochs and requires
@@ -277,8 +283,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     stage_nets_ : dict of str to QoSNet
         skorch net of each training stage, by the name of the stage.
 
-        The stages are "first" (only if there are two) and "final". After `partial_fit`, there is
-        only the net of the stage "partial". A pickle keeps only the last net.
+        The stages are "first" (only if there are two) and "final". With `independent_experts`,
+        there is a stage for each expert in place of "first", such as "first_mlp". After
+        `partial_fit`, there is only the net of the stage "partial". A pickle keeps only the last
+        net.
 
     history_ : DataFrame
         Training history with one row per epoch and the columns ``stage``, ``epoch``,
@@ -393,6 +401,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "refill_ratio": [Interval(Real, 0, None, closed="left")],
         "pseudo_label_ratio": [Interval(Real, 0, None, closed="left")],
         "pseudo_label_weight": [Interval(Real, 0, None, closed="neither")],
+        "independent_experts": ["boolean"],
         "second_stage_start": [StrOptions({"first", "fresh"})],
         "ratio_unit": [StrOptions({"observed", "missing"})],
         "first_stage_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -400,6 +409,22 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "loss": [StrOptions(set(LOSS_NAMES))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
+    _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
+        *IncrementalQoSRegressor._switched_off,
+        SwitchedOff(("fill_value", "refill_ratio"), by={"n_factors": (0,)}),
+        SwitchedOff(("tower_activation",), by={"tower_dim": (None,)}),
+        SwitchedOff(
+            ("attention_dim", "n_heads", "attention_dropout"), by={"experts": lacks("attention")}
+        ),
+        SwitchedOff(("batch_norm",), by={"experts": lacks("lhuc")}),
+        SwitchedOff(
+            ("pseudo_label_weight", "second_stage_batch_size"), by={"pseudo_label_ratio": (0,)}
+        ),
+        SwitchedOff(
+            ("first_stage_epochs", "independent_experts", "second_stage_start", "ratio_unit"),
+            by={"refill_ratio": (0,), "pseudo_label_ratio": (0,)},
+        ),
+    )
 
     # An update recovered 71 % of a refit's gain with dropout and 64 % without (WS-DREAM, one seed).
     _update_has_dropout = True
@@ -438,6 +463,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int | Literal["auto"] = "auto",
+        independent_experts: bool = False,
         second_stage_start: Literal["first", "fresh"] = "first",
         second_stage_batch_size: int | None = None,
         intervals: bool = False,
@@ -480,6 +506,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.learning_rate_schedule = learning_rate_schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
+        self.independent_experts = independent_experts
         self.second_stage_start = second_stage_start
         self.second_stage_batch_size = second_stage_batch_size
         self.intervals = intervals
@@ -491,7 +518,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self.random_state = random_state
         self.verbose = verbose
 
-    def expert_shares(self, X: Any, y: Any) -> pd.DataFrame:
+    def expert_shares(self, X: Any, y: Any, *, include_mixture: bool = False) -> pd.DataFrame:
         """Return the share of given pairs on which each expert is best, and the mean gate weights.
 
         For this, the output of each expert is passed through the head separately (figure 2 of the
@@ -503,10 +530,13 @@ class SAMoERegressor(IncrementalQoSRegressor):
             Pairs, columns as in `fit`.
         y : array-like of shape (n_samples,)
             Measured QoS of the pairs.
+        include_mixture : bool, default=False
+            Whether the prediction of the mixture competes as a further expert, in the last row
+            "mixture" (second part of figure 2). It has no gate weight (NaN).
 
         Returns
         -------
-        DataFrame of shape (n_experts, 2)
+        DataFrame of shape (n_experts, 2) or (n_experts + 1, 2)
             The index holds the experts. The column ``best_share`` is the share of pairs on which
             the expert has the smallest absolute error (ties go to the first expert), and
             ``mean_gate_weight`` is its mean gate weight. Each column sums to 1.
@@ -520,15 +550,18 @@ class SAMoERegressor(IncrementalQoSRegressor):
         y = fitted._check_target(y)
         result = fitted._score_rows(X, "score_experts")
         check_same_length(X=result, y=y)
-        alone, gate = result[:, 0], result[:, 1]
+        alone, gate = result[:, 0], result[:, 1].mean(axis=0)
+        experts = list(fitted.module_.experts)
+        if include_mixture:
+            alone = np.column_stack([alone, fitted._score_rows(X)])
+            gate, experts = np.append(gate, np.nan), [*experts, "mixture"]
         transform = fitted._state.target_transform
         predictions = transform.inverse_transform(alone.ravel()).reshape(alone.shape)
-        experts = list(fitted.module_.experts)
         best = np.abs(predictions - y[:, None]).argmin(axis=1)
         return pd.DataFrame(
             {
                 "best_share": np.bincount(best, minlength=len(experts)) / len(y),
-                "mean_gate_weight": gate.mean(axis=0),
+                "mean_gate_weight": gate,
             },
             index=pd.Index(experts, name="expert"),
         )
@@ -547,43 +580,58 @@ class SAMoERegressor(IncrementalQoSRegressor):
                 f"n_heads={self.n_heads} must divide attention_dim={self.attention_dim}, which is "
                 "distributed over the heads."
             )
-        if self.refill_ratio > 0 and self.n_factors == 0:
-            warnings.warn(
-                f"refill_ratio={self.refill_ratio} has no effect with n_factors=0, because refill "
-                "only changes the factors.",
-                UserWarning,
-                stacklevel=2,
-            )
-        if self.second_stage_start == "first" and self.refill_ratio > 0:
+        is_fresh = self.second_stage_start == "fresh"
+        if self.refill_ratio > 0 and not is_fresh:
             raise ValueError(
                 f"refill_ratio={self.refill_ratio} changes the factors with which the first "
                 "network was trained, so the second network cannot start from its weights. Set "
                 "refill_ratio=0 or second_stage_start='fresh'."
+            )
+        if self.independent_experts and self.pseudo_label_ratio > 0 and not is_fresh:
+            raise ValueError(
+                "independent_experts=True trains a network for each expert, from which the second "
+                "network cannot start. Set second_stage_start='fresh'."
             )
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         observed = Cells(data.user_codes, data.service_codes, data.target, data.weights)
-        module = self._build_module(data, observed)
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
+            module = self._build_module(data, observed, self.experts)
             return {"final": self._fit_stage("final", module, data, trainer, observed)}, {}
-        first = self._fit_stage("first", module, data, trainer, observed)
-        predict = self._cell_predictor(first, trainer.device)
+        first = self._fit_first_stage(data, trainer, observed)
+        predict = self._cell_predictor(list(first.values()), trainer.device)
         rng = np.random.RandomState(data.seed)
         refill = self._predict_cells(predict, self.refill_ratio, data, rng)
         pseudo_labels = self._predict_cells(predict, self.pseudo_label_ratio, data, rng)
         module = self._second_module(first, data, observed + refill)
         final = self._fit_stage("final", module, data, trainer, observed, pseudo_labels)
-        return {"first": first, "final": final}, {}
+        return {**first, "final": final}, {}
 
-    def _second_module(self, first: QoSNet, data: TrainingData, matrix: Cells) -> SAMoEModule:
+    def _fit_first_stage(
+        self, data: TrainingData, trainer: Trainer, observed: Cells
+    ) -> dict[str, QoSNet]:
+        """Train the mixture, or a network for each expert; return the nets by stage."""
+        groups = {"first": self.experts}
+        if self.independent_experts:
+            groups = {f"first_{name}": [name] for name in self.experts}
+        return {
+            stage: self._fit_stage(
+                stage, self._build_module(data, observed, experts), data, trainer, observed
+            )
+            for stage, experts in groups.items()
+        }
+
+    def _second_module(
+        self, first: dict[str, QoSNet], data: TrainingData, matrix: Cells
+    ) -> SAMoEModule:
         """Create the network of the second stage: a new one, or a copy of the first."""
         from skqos.prediction import copy_module
 
         if self.second_stage_start == "first":
-            return copy_module(first.module_)
-        return self._build_module(data, matrix)
+            return copy_module(first["first"].module_)
+        return self._build_module(data, matrix, self.experts)
 
     def _fit_stage(
         self,
@@ -611,7 +659,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
             InteractionDataset(inputs, cells.values, cells.weights),
             None if data.validation is None else ValidationDataset(*data.validation),
             stage=stage,
-            max_epochs=self.first_stage_epochs if stage == "first" else self.max_epochs,
+            max_epochs=self.max_epochs if stage == "final" else self.first_stage_epochs,
             batch_size=batch_size,
         )
 
@@ -634,19 +682,20 @@ class SAMoERegressor(IncrementalQoSRegressor):
         return truncated_svd(centred, self.n_factors, data.seed)
 
     def _cell_predictor(
-        self, net: QoSNet, device: torch.device
+        self, nets: list[QoSNet], device: torch.device
     ) -> Callable[[Interactions], np.ndarray]:
-        """Return a function that predicts cells; the net stays on the CPU."""
+        """Return a function that averages the predictions of cells; the nets stay on the CPU."""
         from skqos.prediction import Predictor
         from skqos.training import diverged
 
-        predictor = Predictor(net.module_)
+        predictors = [Predictor(net.module_) for net in nets]
 
         def predict(pairs: Interactions) -> np.ndarray:
-            values = predictor.predict(pairs, device)
-            if not np.isfinite(values).all():
-                raise diverged(net, "a prediction of an unobserved cell is not finite")
-            return values
+            of_nets = [predictor.predict(pairs, device) for predictor in predictors]
+            for net, values in zip(nets, of_nets, strict=True):
+                if not np.isfinite(values).all():
+                    raise diverged(net, "a prediction of an unobserved cell is not finite")
+            return np.mean(of_nets, axis=0)
 
         return predict
 
@@ -670,8 +719,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
         weights = np.full(n_cells, float(self.pseudo_label_weight))
         return Cells(users, services, predict(pairs), weights)
 
-    def _build_module(self, data: TrainingData, matrix: Cells) -> SAMoEModule:
-        """Create a new network with the factors of a matrix."""
+    def _build_module(
+        self, data: TrainingData, matrix: Cells, experts: Sequence[ExpertName]
+    ) -> SAMoEModule:
+        """Create a new network of some experts with the factors of a matrix."""
         from skqos.sa_moe.module import EntityTower, SAMoEModule
 
         user_factors, service_factors = self._factorize(matrix, data)
@@ -695,7 +746,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
             *towers,
             n_members=self.n_members,
             hidden_sizes=self.mlp_hidden_sizes,
-            experts=self.experts,
+            experts=experts,
             attention_dim=self.attention_dim,
             n_heads=self.n_heads,
             attention_dropout=self.attention_dropout,

@@ -507,8 +507,8 @@ class QoSGraph(nn.Module):
     def _weights(self, held_out: Tensor) -> Tensor:
         """Return 0 for held-out edges, otherwise 1; -1 refers to an extra entry."""
         weights = torch.ones(self.graph.n_edges + 1, device=held_out.device)
-        weights[held_out] = 0
-        return weights[:-1]
+        # An assignment of a number would copy it from the host.
+        return weights.index_fill(0, held_out, 0.0)[:-1]
 
 
 class SharpQoSModule(nn.Module):

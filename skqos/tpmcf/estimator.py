@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from skqos._arrays import sorted_unique
-from skqos._errors import about
-from skqos._parameters import SwitchedOff
-from skqos._sklearn_compat import Interval, StrOptions
-from skqos._times import (
-    DURATION_TYPES,
-    check_steps,
-    learn_time_scale,
-    read_time_step,
-    read_times,
-    warn_of_early,
-)
+from skqos._times import check_steps, learn_time_scale, read_time_step, warn_of_early
 from skqos._types import (
     EarlyStoppingOption,
     LearningRateSchedule,
@@ -38,15 +28,15 @@ from skqos.state import FittedAttribute
 from skqos.tpmcf.features import (
     FAMILIES,
     Family,
-    MatrixFactors,
     NodeFeatures,
-    SimilarityFactors,
-    Statistics,
     StepCells,
     draw_folds,
+    make_family,
 )
+from skqos.tpmcf.parameters import CONSTRAINTS, PAPER_PARAMS, SWITCHED_OFF
 from skqos.tpmcf.recent_cells import RecentCells
 from skqos.tpmcf.step_features import StepFeatures
+from skqos.tpmcf.target_steps import rows_at_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,17 +49,6 @@ if TYPE_CHECKING:
 
 # Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
 MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
-GCMF_PARAMETERS = (
-    *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_epochs", "gcmf_learning_rate"),
-    "gcmf_loss_scale",
-)
-TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
-PTE_PARAMETERS = (
-    *("entity_dim", "window", "token_dim", "temporal", "n_blocks", "pooling", "step_encoding"),
-    *("target_features", "hidden_sizes", "entity_dropout", "newcomer_share", "forecast_share"),
-    *("max_horizon", "target_steps", "loss_scale", "max_epochs", "partial_fit_epochs"),
-)
-LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
 
 
 class TPMCFRegressor(IncrementalQoSRegressor):
@@ -87,7 +66,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     The third column of X holds the times: integers, which are the numbers of time steps, or time
     stamps, which are assigned to steps of length `time_step`. Differences between step numbers are
     distances in time: the 97 steps between the steps 2 and 100 count as steps without measurement.
-    A step without training rows is predicted from the window that ends at the last step before it.
+    A step without training rows is predicted from the window that ends at the last step before it
+    (see also `window_side`).
     If it is after all training steps, the prediction is a forecast.
 
     Parameters
@@ -158,6 +138,16 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         authors, or 1 / (degree + 1) ("normalised"), as in eq. 2 to 4, where the own features of a
         user are almost lost. Used only if `modules` is "both" or "gcmf".
 
+    gcmf_edges : {"binary", "quantile"}, default="binary"
+        Information on the edges of the graph of a step. With "binary", as in the paper, an edge
+        means that a pair was measured. With "quantile", the edges have four types, the quarters of
+        the residuals after damped means of users and services, and each unit has weights for each
+        type. It is not in the paper. Used only if `modules` is "both" or "gcmf".
+
+    gcmf_bounded : bool, default=False
+        Whether a sigmoid bounds the predictions of the graph convolution to the range of the
+        training targets. It is not in the paper. Used only if `modules` is "both" or "gcmf".
+
     gcmf_epochs : int, default=10
         Number of epochs of the graph convolution. Each takes one step for each fold. Used only if
         `modules` is "both" or "gcmf".
@@ -193,6 +183,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     window : int, default=4
         Length of a sequence, in time steps. Steps without any measurement are masked. Used only if
         `modules` is "both" or "pte".
+
+    window_side : {"past", "both"}, default="past"
+        Steps of the sequence of a target step: those up to it ("past"), or also later ones
+        ("both"), which are half of the `window`. With "both", a step in a gap is predicted from the
+        measured steps before and after the gap, and a forecast from half of the `window`. Half of
+        the rows of `forecast_share` are then predicted as in a gap. It is not in the paper. Used
+        only if `window` is at least 2, and `modules` is "both" or "pte".
 
     token_dim : int or None, default=32
         Size to which the features of each step of a sequence are mixed linearly. With None, they
@@ -235,7 +232,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     pooling : {"max", "mean", "last"}, default="max"
         Summary of the encoded sequence: the maximum over time as in the paper, the mean, or the
-        last step. Used only if `modules` is "both" or "pte".
+        last step up to the target step. With "last" and a recurrent network, later steps have no
+        effect. Used only if `modules` is "both" or "pte".
 
     step_encoding : bool, default=True
         Whether each step of a sequence has a learnt vector for its distance from the last step and,
@@ -246,6 +244,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     target_features : bool, default=True
         Whether the dense layers also receive the features of the last step and the vectors of ids
         and context. It is not in the paper. Used only if `modules` is "both" or "pte".
+
+    pair_history : bool, default=True
+        Whether the network also receives other measurements of the predicted pair: their values at
+        the steps of the sequence, and their mean and number. Mean and number are those of all other
+        steps or, for a forecast, of the steps up to the last one of the sequence. The value that is
+        predicted is hidden, also from `predict`. It is not in the paper. Used only if `modules` is
+        "both" or "pte".
 
     hidden_sizes : list of int, default=(256, 128)
         Sizes of the hidden dense layers, each followed by a ReLU.
@@ -271,11 +276,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     max_horizon : int, default=8
         Largest distance, in time steps, at which these rows are predicted; at most half of the time
-        that the training rows span. The distance is drawn for each row; short distances are more
-        frequent. The network knows the distance from the
-        last step of a sequence to the target step; larger distances have the forecast of the
-        largest one. It is not in the paper. Used only if `forecast_share` is above 0 and `modules`
-        is "both" or "pte".
+        that the training rows span, those of updates included. The distance is drawn for each row;
+        short distances are more frequent. The network knows the distance from the last step of a
+        sequence to the target step; larger distances have the forecast of the largest one. It is
+        not in the paper. Used only if `forecast_share` is above 0 and `modules` is "both" or "pte".
 
     target_steps : list of int or of time stamps, "last" or None, default=None
         Time steps whose rows the sequence encoder learns to predict: all (None), the last one as in
@@ -458,7 +462,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     that are folded in by least squares.
 
     A pickle contains the weights, the features of every user and service at every step, the entity
-    tables, and the rows of the replay buffer. It contains no optimiser state.
+    tables, the rows of the replay buffer and, with `pair_history`, every measured cell. It contains
+    no optimiser state.
 
     References
     ----------
@@ -475,107 +480,15 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     (2,)
     """
 
-    PAPER_PARAMS: ClassVar[dict[str, Any]] = {
-        "n_members": 1,
-        "features": FAMILIES,
-        "n_factors": 100,
-        "similarity_dim": 50,
-        "similarity": "autoencoder",
-        "autoencoder_epochs": 500,
-        "n_folds": None,
-        "modules": "both",
-        "gcmf_dim": 64,
-        "gcmf_weights": "own",
-        "self_loops": "normalised",
-        "gcmf_epochs": 1000,
-        "gcmf_learning_rate": 1e-3,
-        "gcmf_loss_scale": 0.5,
-        "bounded_embeddings": False,
-        "initial_features": False,
-        "entity_dim": None,
-        "window": 8,
-        "token_dim": None,
-        "n_blocks": 4,
-        "n_heads": 4,
-        "head_dim": 256,
-        "convolution": "paper",
-        "n_filters": 4,
-        "dropout": 0.4,
-        "pooling": "max",
-        "step_encoding": False,
-        "target_features": False,
-        "hidden_sizes": (128,),
-        "newcomer_share": 0.0,
-        "forecast_share": 0.0,
-        "target_steps": "last",
-        "loss": "cauchy",
-        "loss_scale": 0.75,
-        "target_transform": None,
-        "max_epochs": 200,
-        "learning_rate": 1e-4,
-        "learning_rate_schedule": "constant",
-        "weight_decay": 0.01,
-        "batch_size": 32,
-    }
+    PAPER_PARAMS: ClassVar[dict[str, Any]] = PAPER_PARAMS
 
     _n_id_columns = 3
-    _step_features = FittedAttribute[Any]()
-
-    _switched_off = (
-        *IncrementalQoSRegressor._switched_off,
-        SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
-        SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
-        SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
-        SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
-        SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
-        SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
-        SwitchedOff(("autoencoder_epochs",), {"similarity": ("factors",)}),
-        SwitchedOff(
-            ("loss_scale", "gcmf_loss_scale"), {"loss": ("absolute_error", "squared_error")}
-        ),
-    )
-
+    _switched_off = (*IncrementalQoSRegressor._switched_off, *SWITCHED_OFF)
     _parameter_constraints: dict = {
         **IncrementalQoSRegressor._parameter_constraints,
-        "features": ["array-like"],
-        "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "similarity_dim": [Interval(Integral, 1, None, closed="left")],
-        "similarity": [StrOptions({"factors", "autoencoder"})],
-        "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
-        "n_folds": [Interval(Integral, 2, None, closed="left"), None],
-        "modules": [StrOptions({"both", "gcmf", "pte"})],
-        "gcmf_dim": [Interval(Integral, 1, None, closed="left")],
-        "gcmf_weights": [StrOptions({"shared", "own"})],
-        "self_loops": [StrOptions({"whole", "normalised"})],
-        "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
-        "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "gcmf_loss_scale": [Interval(Real, 0, None, closed="neither")],
-        "bounded_embeddings": ["boolean"],
-        "initial_features": ["boolean"],
-        "entity_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "time_step": [*DURATION_TYPES, None],
-        "window": [Interval(Integral, 1, None, closed="left")],
-        "token_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "temporal": [StrOptions({"transformer", "gru", "lstm"})],
-        "n_blocks": [Interval(Integral, 1, None, closed="left")],
-        "n_heads": [Interval(Integral, 1, None, closed="left")],
-        "head_dim": [Interval(Integral, 1, None, closed="left")],
-        "convolution": [StrOptions({"time", "paper"})],
-        "n_filters": [Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "pooling": [StrOptions({"max", "mean", "last"})],
-        "step_encoding": ["boolean"],
-        "target_features": ["boolean"],
-        "hidden_sizes": ["array-like"],
-        "entity_dropout": [Interval(Real, 0, 1, closed="left")],
-        "newcomer_share": [Interval(Real, 0, 1, closed="left")],
-        "forecast_share": [Interval(Real, 0, 1, closed="left")],
-        "max_horizon": [Interval(Integral, 1, None, closed="left")],
-        "target_steps": ["array-like", StrOptions({"last"}), None],
-        "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
-        "loss": [StrOptions(set(LOSS_NAMES))],
-        "loss_scale": [Interval(Real, 0, None, closed="neither")],
+        **CONSTRAINTS,
     }
+    _step_features = FittedAttribute[Any]()
 
     def __init__(
         self,
@@ -593,6 +506,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         gcmf_dim: int = 8,
         gcmf_weights: Literal["shared", "own"] = "shared",
         self_loops: Literal["whole", "normalised"] = "whole",
+        gcmf_edges: Literal["binary", "quantile"] = "binary",
+        gcmf_bounded: bool = False,
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
@@ -601,6 +516,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         entity_dim: int | None = 32,
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
         window: int = 4,
+        window_side: Literal["past", "both"] = "past",
         token_dim: int | None = 32,
         temporal: Literal["transformer", "gru", "lstm"] = "transformer",
         n_blocks: int = 1,
@@ -612,6 +528,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         pooling: Literal["max", "mean", "last"] = "max",
         step_encoding: bool = True,
         target_features: bool = True,
+        pair_history: bool = True,
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
@@ -651,6 +568,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.gcmf_dim = gcmf_dim
         self.gcmf_weights = gcmf_weights
         self.self_loops = self_loops
+        self.gcmf_edges = gcmf_edges
+        self.gcmf_bounded = gcmf_bounded
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
         self.gcmf_loss_scale = gcmf_loss_scale
@@ -659,6 +578,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.entity_dim = entity_dim
         self.time_step = time_step
         self.window = window
+        self.window_side = window_side
         self.token_dim = token_dim
         self.temporal = temporal
         self.n_blocks = n_blocks
@@ -670,6 +590,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.pooling = pooling
         self.step_encoding = step_encoding
         self.target_features = target_features
+        self.pair_history = pair_history
         self.hidden_sizes = hidden_sizes
         self.entity_dropout = entity_dropout
         self.newcomer_share = newcomer_share
@@ -738,8 +659,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         ndarray of shape (n_samples, window)
             Time steps in ascending order, as float64 if times are integers and of the dtype of
             `times_` otherwise. The last one is the step of the row or, if training has not seen it,
-            the last step before it. NaN or NaT stands for steps before the first one and for steps
-            without a measurement.
+            the last step before it; with ``window_side="both"``, later steps follow. NaN or NaT
+            stands for steps before the first one or after the last one, and for steps without a
+            measurement.
 
         Raises
         ------
@@ -818,12 +740,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             "steps": steps,
             "folds": folds[cell_of_row],
         }
-        targets = self._target_rows(data)
+        targets = np.arange(len(data.target))
+        if self.target_steps is not None:
+            targets = rows_at_steps(self.target_steps, data.times, data.time_scale)
         validation = None if data.validation is None else ValidationDataset(*data.validation)
-        families = self._families(data.seed)
-        features = StepFeatures(
-            NodeFeatures([families[name] for name in self.features]), self.n_folds
-        ).fit(cells)
+        features = StepFeatures(NodeFeatures(self._families(data.seed)), self.n_folds).fit(cells)
         initial = features.initial(cells, folds)
         nets, embedded = {}, None
         if self.modules != "pte":
@@ -839,50 +760,29 @@ class TPMCFRegressor(IncrementalQoSRegressor):
                 with_initial=has_sequences and self.initial_features,
             )
         if self.modules != "gcmf":
-            module = self._build_module(times, features.join(initial, embedded), data)
+            module = self._build_module(times, cells, features.join(initial, embedded), data)
             nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
         return nets, {"_step_features": features}
 
-    def _target_rows(self, data: TrainingData) -> np.ndarray:
-        """Return the training rows that the PTE learns to predict."""
-        steps = data.times
-        if self.target_steps is None:
-            return np.arange(len(steps))
-        rows = np.flatnonzero(np.isin(steps, self._target_steps(data)))
-        if len(rows) == 0:
-            first, last = map(data.time_scale.name_of, (int(steps.min()), int(steps.max())))
-            raise ValueError(
-                f"target_steps={self.target_steps!r}: no training row is at one of these steps; "
-                f"the steps of X are from {first} to {last}."
+    def _families(self, seed: int) -> list[Family]:
+        return [
+            make_family(
+                name,
+                n_factors=self.n_factors,
+                similarity_dim=self.similarity_dim,
+                similarity=self.similarity,
+                autoencoder_epochs=self.autoencoder_epochs,
+                seed=seed,
             )
-        return rows
-
-    def _target_steps(self, data: TrainingData) -> Any:
-        """Return the numbers of the steps that the PTE learns to predict."""
-        if isinstance(self.target_steps, str):
-            return data.times.max()
-        if len(self.target_steps) == 0:
-            return []
-        with about("target_steps"):
-            times = read_times(pd.Series(list(self.target_steps)), "target_steps")
-            return data.time_scale.steps_of(times, "target_steps")
-
-    def _families(self, seed: int) -> dict[str, Family]:
-        similarity: Family = SimilarityFactors(self.similarity_dim, seed)
-        if self.similarity == "autoencoder":
-            from skqos.tpmcf.autoencoder import SimilarityAutoencoder
-
-            similarity = SimilarityAutoencoder(self.similarity_dim, self.autoencoder_epochs)
-        return {
-            "statistics": Statistics(),
-            "factors": MatrixFactors(self.n_factors, seed),
-            "similarity": similarity,
-        }
+            for name in self.features
+        ]
 
     def _build_gcmf(self, features: Sides, data: TrainingData) -> GCMF:
         from skqos.tpmcf.gcmf import GCMF
 
         n_steps, in_dim = features[0].shape[1], features[0].shape[3]
+        # A constant target has no range.
+        bounded = self.gcmf_bounded and np.ptp(data.target) > 0
         return GCMF(
             in_dim,
             n_members=self.n_members,
@@ -890,6 +790,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             n_weights=n_steps if self.gcmf_weights == "own" else 1,
             whole_self=self.self_loops == "whole",
             initial_prediction=weighted_median(data.target, data.weights),
+            valued_edges=self.gcmf_edges == "quantile",
+            bounds=(float(data.target.min()), float(data.target.max())) if bounded else None,
         )
 
     def _train_gcmf(
@@ -917,11 +819,14 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         )
 
     def _build_module(
-        self, times: np.ndarray, features: TensorSides, data: TrainingData
+        self, times: np.ndarray, cells: StepCells, features: TensorSides, data: TrainingData
     ) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
         from skqos.tpmcf.calendar import make_calendar
         from skqos.tpmcf.module import TPMCFModule
+        from skqos.tpmcf.pair_history import PairHistory
+        from skqos.tpmcf.transformer import make_encoder
+        from skqos.tpmcf.windows import longest_horizon
 
         entities = None
         if self.entity_dim is not None:
@@ -937,55 +842,33 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             times,
             features,
             entities,
-            self._build_encoder(token_dim),
+            make_encoder(
+                self.temporal,
+                token_dim,
+                n_members=self.n_members,
+                n_blocks=self.n_blocks,
+                n_heads=self.n_heads,
+                head_dim=self.head_dim,
+                convolution=self.convolution,
+                window=self.window,
+                n_filters=self.n_filters,
+                dropout=self.dropout,
+            ),
             n_members=self.n_members,
             token_dim=self.token_dim,
             window=self.window,
-            max_horizon=self._longest_horizon(times),
+            n_later=self.window // 2 if self.window_side == "both" else 0,
+            max_horizon=longest_horizon(times, self.max_horizon),
             hidden_sizes=self.hidden_sizes,
             pooling=self.pooling,
             step_encoding=self.step_encoding,
             calendar=make_calendar(data.time_scale, times) if self.step_encoding else None,
+            history=PairHistory(cells) if self.pair_history else None,
             target_features=self.target_features,
             entity_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
             initial_prediction=weighted_median(data.target, data.weights),
-        )
-
-    def _longest_horizon(self, times: np.ndarray) -> int:
-        """Limit the horizon, so that training sees each of them from several steps.
-
-        What it saw from few, it would confuse with the level of these.
-        """
-        return min(self.max_horizon, max((int(times[-1]) - int(times[0]) + 1) // 2, 1))
-
-    def _build_encoder(self, dim: int) -> nn.Module:
-        from skqos.tpmcf.transformer import (
-            EncoderBlock,
-            FeatureConvolution,
-            RecurrentEncoder,
-            TimeConvolution,
-            TransformerEncoder,
-        )
-
-        if self.temporal != "transformer":
-            return RecurrentEncoder(self.n_members, self.temporal, dim, self.n_blocks)
-        make_convolution, width = {
-            "time": (TimeConvolution, dim),
-            "paper": (FeatureConvolution, self.window),
-        }[self.convolution]
-        return TransformerEncoder(
-            [
-                EncoderBlock(
-                    self.n_members,
-                    dim,
-                    self.n_heads,
-                    self.head_dim,
-                    make_convolution(self.n_members, width, self.n_filters, self.dropout),
-                )
-                for _ in range(self.n_blocks)
-            ]
         )
 
     def _train_module(
@@ -1045,6 +928,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self, module: TPMCFModule, update: StepUpdate, rng: np.random.RandomState
     ) -> QoSNet:
         """Train the PTE on further cells and on earlier ones of the last steps."""
+        from skqos.tpmcf.windows import longest_horizon
         from skqos.training import InteractionDataset
 
         further = update.further()
@@ -1056,6 +940,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             times = update.describable(cells)
             features = update.describe(times)
             update.place(module, times, features)
+            module.extend_horizons(longest_horizon(update.times, self.max_horizon))
             module.train_on(features, update.positions(times))
             target, weights = update.cells.target[cells], update.cells.weights[cells]
             rows = InteractionDataset(update.inputs(cells), target, weights)

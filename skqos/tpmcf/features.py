@@ -369,6 +369,28 @@ def _split_steps(cells: StepCells, *sides: np.ndarray) -> Sides:
     )
 
 
+def make_family(
+    name: str,
+    *,
+    n_factors: int,
+    similarity_dim: int,
+    similarity: str,
+    autoencoder_epochs: int,
+    seed: int,
+) -> Family:
+    """Create one of `FAMILIES`, with the parameters of `TPMCFRegressor`."""
+    if name == "statistics":
+        return Statistics()
+    if name == "factors":
+        return MatrixFactors(n_factors, seed)
+    if similarity == "factors":
+        return SimilarityFactors(similarity_dim, seed)
+    # It needs torch.
+    from skqos.tpmcf.autoencoder import SimilarityAutoencoder
+
+    return SimilarityAutoencoder(similarity_dim, autoencoder_epochs)
+
+
 class NodeFeatures:
     """The initial features of the nodes: concatenated and standardised families (F_0).
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skqos.entities import EntityTable
-from skqos.graphs import BipartiteGraph, BipartiteOperators
+from skqos.graphs import N_BINS, BipartiteGraph, BipartiteOperators, TypedOperators
 from skqos.prediction import Encoded
 from skqos.tpmcf.features import Sides, StepCells
 
@@ -71,7 +71,14 @@ class GCMF(nn.Module):
         Whether a node's own features keep weight 1 in the convolution (the authors' code), in place
         of 1 / (degree + 1) (the paper).
     initial_prediction : float
-        Initial value of the constant that is added to predictions and trained.
+        Prediction before training, by a constant that is trained.
+    valued_edges : bool, default=False
+        Whether the edges have types, the quarters of the residuals (see
+        `BipartiteGraph`). Each unit then has a block of weights for each type, and one for the
+        node's own features, whose weight is 1. It is not in the paper.
+    bounds : tuple of float, default=None
+        Lowest and highest prediction, between which a sigmoid maps the product of the embeddings.
+        If None, as in the paper, predictions have no bounds.
     """
 
     def __init__(
@@ -83,13 +90,23 @@ class GCMF(nn.Module):
         n_weights: int,
         whole_self: bool,
         initial_prediction: float,
+        valued_edges: bool = False,
+        bounds: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.whole_self = whole_self
+        self.valued_edges = valued_edges
+        self.bounds = bounds
+        n_parts = N_BINS + 1 if valued_edges else 1
         self.units = nn.ModuleList(
-            GraphUnit(n_members, n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
+            GraphUnit(n_members, n_parts * n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
         )
-        self.constant = nn.Parameter(torch.full((n_members, 1), float(initial_prediction)))
+        constant = float(initial_prediction)
+        if bounds is not None:
+            low, high = bounds
+            share = np.clip((constant - low) / (high - low), 0.01, 0.99)
+            constant = float(np.log(share / (1 - share)))
+        self.constant = nn.Parameter(torch.full((n_members, 1), constant))
         self.graph = None
         self.n_folds = 0
         for name in ("times", "folds", *BY_SIDE):
@@ -116,7 +133,11 @@ class GCMF(nn.Module):
         self.times = torch.tensor(times)
         self.folds = torch.tensor(folds, dtype=torch.int32)
         self.graph = BipartiteGraph(
-            cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
+            cells.step_users,
+            cells.step_services,
+            n_steps * n_users,
+            n_steps * n_services,
+            values=cells.values if self.valued_edges else None,
         )
         self.n_folds = len(features[0])
         # The input of the first convolution is constant and convolved once.
@@ -167,9 +188,10 @@ class GCMF(nn.Module):
         # A single sparse product for all members, concatenated along the width.
         wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
         convolved = convolve_steps(self._operators(fold), wide, self.whole_self)
-        n_members = len(self.constant)
+        # Types of edges come before members.
+        shape = -1, len(self.constant), wide[0].shape[2] // len(self.constant)
         second = [
-            self.units[1](side.unflatten(2, (n_members, -1)).permute(2, 0, 1, 3))
+            self.units[1](side.unflatten(2, shape).permute(3, 0, 1, 2, 4).flatten(3))
             for side in convolved
         ]
         return [torch.cat(outputs, dim=-1) for outputs in zip(first, second, strict=True)]
@@ -230,7 +252,11 @@ class GCMF(nn.Module):
             take_nodes(side, steps, codes)
             for side, codes in zip(embedded, (users, services), strict=True)
         )
-        return self.constant + (of_users * of_services).sum(2) / of_users.shape[2] ** 0.5
+        product = self.constant + (of_users * of_services).sum(2) / of_users.shape[2] ** 0.5
+        if self.bounds is None:
+            return product
+        low, high = self.bounds
+        return low + (high - low) * product.sigmoid()
 
 
 def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:
@@ -287,7 +313,7 @@ def last_steps(times: Tensor, targets: Tensor) -> Tensor:
 
 
 def convolve_steps(
-    operators: BipartiteOperators, sides: TensorSides, whole_self: bool
+    operators: BipartiteOperators | TypedOperators, sides: TensorSides, whole_self: bool
 ) -> TensorSides:
     """Convolve all steps: normalised adjacency with self-loops times features (eq. 2 to 4).
 
@@ -295,20 +321,32 @@ def convolve_steps(
 
     Parameters
     ----------
-    operators : BipartiteOperators
-        Operators of the graph of all steps.
+    operators : BipartiteOperators or TypedOperators
+        Operators of the graph of all steps. With types of edges, the results for each type and the
+        own features are side by side.
     sides : tuple of Tensor of shape (n_steps, n, width)
         Features of users and services.
     whole_self : bool
-        Whether a node's own features keep weight 1, in place of 1 / (degree + 1).
+        Whether a node's own features keep weight 1, in place of 1 / (degree + 1). With types of
+        edges they always do.
     """
     nodes = torch.cat([side.flatten(0, 1) for side in sides])
-    convolved = operators.convolve(nodes)
-    if whole_self:
+    if isinstance(operators, TypedOperators):
+        convolved = _convolve_types(operators, nodes)
+    else:
+        convolved = operators.convolve(nodes)
+    if whole_self and isinstance(operators, BipartiteOperators):
         degrees = torch.cat([operators.user_degrees, operators.service_degrees])
         convolved = convolved + (degrees / (degrees + 1)).unsqueeze(1) * nodes
     parts = convolved.split([len(side.flatten(0, 1)) for side in sides])
     return [part.unflatten(0, side.shape[:2]) for part, side in zip(parts, sides, strict=True)]
+
+
+def _convolve_types(operators: TypedOperators, nodes: Tensor) -> Tensor:
+    """Average the neighbours of each type; (n_nodes, (N_BINS + 1) * width), own features last."""
+    # A block of columns for each type, since a product sums over the types.
+    blocks = torch.eye(N_BINS + 1, device=nodes.device, dtype=nodes.dtype)[:, None, :, None]
+    return operators.convolve((blocks * nodes[:, None, :]).flatten(0, 1).flatten(1))
 
 
 def embedding_scales(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,97 +15,58 @@ from skqos.entities import EntityEncoder, EntityTable
 from skqos.members import ByteDropout, MemberLinear
 from skqos.prediction import Encoded
 from skqos.tpmcf.calendar import Calendar
+from skqos.tpmcf.features import StepCells
 from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, place_steps, take_nodes
+from skqos.tpmcf.pair_history import HISTORY_DIM, UNMEASURED, PairHistory
 from skqos.tpmcf.transformer import each_step, pool
+from skqos.tpmcf.windows import Windows, interpolate_horizons, lay_later_steps, lay_windows
 
 SIDES = ("user", "service")
+# Share of forecasts in training that are in a gap, if windows have later steps.
+GAP_SHARE = 0.5
 # Buffers of prediction, and the buffers of training that replace them.
 BUFFERS = (
-    *("times", "window_steps", "window_present", "user_features", "service_features"),
+    *("times", "window_steps", "window_present", "later_steps", "later_present"),
+    *("user_features", "service_features"),
     *("fold_rows", "user_folds", "service_folds"),
 )
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The steps before and including a target step, as positions of training steps.
+class PairInputs:
+    """Inputs of the network, for n pairs at target steps.
 
     Attributes
     ----------
-    steps : Tensor of int64 of shape (n, window)
-        Steps in order of time, placed by their distance from the last one; 0 for padding.
-    present : Tensor of bool of shape (n, window)
-        False for padding: before the first step, and for steps without measurement. The last step
-        is always present.
-    horizons : Tensor of int64 of shape (n,)
-        Time steps from the last step to the target step, at most the largest that training draws.
-    targets : Tensor of int64 of shape (n,)
-        The target steps.
+    windows : Windows
+        Steps of the sequences.
+    mixed : Tensor of shape (n_members, n, window, dim)
+        Sum of the mixed features of user and service at each step.
+    last : list of Tensor of shape (n_members or 1, n, width)
+        Features of user and service at the last step.
+    embeddings : list of Tensor of shape (n_members, n, width)
+        Embeddings of ids and context of both sides; empty without.
+    history : tuple of Tensor, or None
+        Cells and summary of each pair, as returned by `PairHistory`.
     """
 
-    steps: Tensor
-    present: Tensor
-    horizons: Tensor
-    targets: Tensor
-
-
-def lay_windows(times: np.ndarray, window: int) -> tuple[Tensor, Tensor]:
-    """Return the measured steps in the window that ends at each of them.
-
-    A window spans `window` consecutive times. The memory is proportional to the number of measured
-    steps, not to the time between them.
-
-    Parameters
-    ----------
-    times : ndarray of int64 of shape (n_steps,)
-        The measured steps, ascending.
-    window : int
-        Length of a window.
-
-    Returns
-    -------
-    steps : Tensor of int64 of shape (n_steps, window)
-        Positions in `times`; 0 without measurement.
-    present : Tensor of bool of shape (n_steps, window)
-        Whether there is a measurement.
-    """
-    wanted = times[:, None] + np.arange(1 - window, 1)
-    # The smallest integers wrap around to steps that are not before them.
-    steps = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-    present = (times[steps] == wanted) & (wanted <= times[:, None])
-    return torch.tensor(np.where(present, steps, 0)), torch.tensor(present)
-
-
-def interpolate_horizons(longest: int) -> Tensor:
-    """Write each horizon as a mean of the nearest of 0, 1, 2, 4, 8 and so on.
-
-    Parameters
-    ----------
-    longest : int
-        The longest horizon.
-
-    Returns
-    -------
-    Tensor of shape (longest + 1, n_knots)
-        Shares of the knots in each horizon; the last knot is the longest horizon or beyond it.
-    """
-    horizons = np.arange(longest + 1)
-    # 0 for horizon 0, 1 for 1, 2 for 2, 3 for 4.
-    place = np.where(horizons > 0, 1 + np.log2(np.maximum(horizons, 1)), 0.0)
-    knots = np.arange(int(np.ceil(place[-1])) + 1)
-    shares = np.maximum(1 - np.abs(place[:, None] - knots), 0)
-    return torch.tensor(shares, dtype=torch.float32)
+    windows: Windows
+    mixed: Tensor
+    last: list[Tensor]
+    embeddings: list[Tensor]
+    history: tuple[Tensor, Tensor] | None
 
 
 class TPMCFModule(nn.Module):
     """Prediction of a pair at a time step, from the last steps of user and service.
 
     A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
-    linearly, plus what both are at every step (id and context), how far back the step is, how far
-    ahead of the last step the target lies and, where steps have dates, the target's time of the day
-    and of the week. The encoder goes over the sequence, the maximum over time summarises it, dense
-    layers predict. Members see the same rows in the same windows; all weights and embeddings are of
-    each member.
+    linearly, plus what was measured of the pair itself at that step, what both are at every step
+    (id and context), how far back the step is, how far ahead of the last step the target lies and,
+    where steps have dates, the target's time of the day and of the week. The cell that is predicted
+    is never part of its own sequence. The encoder goes over the sequence, the maximum over time
+    summarises it, dense layers predict. Members see the same rows in the same windows; all weights
+    and embeddings are of each member.
 
     Parameters
     ----------
@@ -124,6 +85,8 @@ class TPMCFModule(nn.Module):
         Width of a step of the sequence. If None, features are concatenated without mixing.
     window : int
         Length of a sequence, in time steps; steps without measurements are padded.
+    n_later : int
+        Number of these that are later than the target step.
     max_horizon : int
         The longest distance from the last step of a window to the target step that training draws;
         longer ones count as this one.
@@ -135,9 +98,11 @@ class TPMCFModule(nn.Module):
         Whether a step tells its distance from the last one.
     calendar : Calendar or None
         Tells the time of the day and of the week of a target step.
+    history : PairHistory or None
+        The measured cells of pairs.
     target_features : bool
-        Whether the dense layers see features and embeddings of the last step, and the time of the
-        target, beside the summary.
+        Whether the dense layers see features and embeddings of the last step, the time of the
+        target, and the mean and the number of the pair's other cells, beside the summary.
     entity_dropout : float
         Dropout of the embeddings of users and services in training.
     newcomer_share : float
@@ -158,11 +123,13 @@ class TPMCFModule(nn.Module):
         n_members: int,
         token_dim: int | None,
         window: int,
+        n_later: int,
         max_horizon: int,
         hidden_sizes: Sequence[int],
         pooling: str,
         step_encoding: bool,
         calendar: Calendar | None,
+        history: PairHistory | None,
         target_features: bool,
         entity_dropout: float,
         newcomer_share: float,
@@ -171,7 +138,7 @@ class TPMCFModule(nn.Module):
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.window = window
+        self.n_earlier, self.n_later = window - n_later, n_later
         self.max_horizon = max_horizon
         self.target_features = target_features
         self.newcomer_share = newcomer_share
@@ -194,7 +161,14 @@ class TPMCFModule(nn.Module):
             self.position_embeddings = _embeddings(n_members, window, dim)
         self.register_buffer("horizon_shares", interpolate_horizons(max_horizon))
         self.horizon_embeddings = _embeddings(n_members, self.horizon_shares.shape[1], dim)
+        self.distance_embeddings = None
+        if n_later:
+            self.distance_embeddings = _embeddings(n_members, self.horizon_shares.shape[1], dim)
         in_dim = dim + (sum(widths) + sum(entity_widths)) * target_features
+        self.history, self.mix_history = history, None
+        if history is not None:
+            self.mix_history = MemberLinear(n_members, HISTORY_DIM, dim, bias=False)
+            in_dim += HISTORY_DIM * target_features
         self.mix_calendar = None
         if calendar is not None:
             self.mix_calendar = MemberLinear(n_members, calendar.out_dim, dim, bias=False)
@@ -254,6 +228,30 @@ class TPMCFModule(nn.Module):
             ],
         )
 
+    def remember(self, cells: StepCells, known_times: np.ndarray) -> None:
+        """Add cells to the history of their pairs.
+
+        Parameters
+        ----------
+        cells : StepCells
+            Further cells, whose shape includes all present steps and entities.
+        known_times : ndarray of int64 of shape (n_known_steps,)
+            The time steps of the history so far.
+        """
+        if self.history is not None:
+            self.history.extend(cells, np.searchsorted(self.times.numpy(), known_times))
+
+    def extend_horizons(self, longest: int) -> None:
+        """Raise the longest horizon. Further horizons start with the embedding of the longest."""
+        if longest <= self.max_horizon:
+            return
+        self.max_horizon = longest
+        self.horizon_shares = interpolate_horizons(longest)
+        n_knots = self.horizon_shares.shape[1]
+        self.horizon_embeddings = repeat_last(self.horizon_embeddings, n_knots)
+        if self.distance_embeddings is not None:
+            self.distance_embeddings = repeat_last(self.distance_embeddings, n_knots)
+
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
         """Make room for the embeddings of the users and services that were appended."""
         for embedding, side in zip(self.entities or (), (users, services), strict=False):
@@ -271,27 +269,30 @@ class TPMCFModule(nn.Module):
         """
         windows = self._training_windows(steps)
         rows = self.fold_rows[folds.unsqueeze(1), windows.steps]
-        features, embeddings = [], []
+        features, embeddings, measured = [], [], []
         for k, codes in enumerate((users, services)):
             is_new = torch.rand(codes.shape, device=codes.device) < self.newcomer_share
+            measured.append(torch.where(is_new, UNMEASURED, codes))
             features.append(self._features_of(k, codes, is_new, rows))
             if self.entities is not None:
                 embeddings.append(self._embeddings_of(k, codes, is_new))
         mixed = sum(
             each_step(mix, side) for mix, side in zip(self.mix_features, features, strict=True)
         )
-        return self._predict(mixed, [side[:, :, -1] for side in features], embeddings, windows)
+        last = [side[:, :, self.n_earlier - 1] for side in features]
+        history = self._history_of(*measured, windows)
+        return self._predict(PairInputs(windows, mixed, last, embeddings, history))
 
     def encode_known(self) -> Encoded:
         """Encode all known nodes, with mixed features.
 
-        A side holds features and mixed features, (n_members or 1, n_steps, n, ...), and what is
-        the same at every step, (n_members, n, width), if there is any.
+        A side holds codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n, ...),
+        and what is the same at every step, (n_members, n, width), if there is any.
         """
         averages = [average_node(side) for side in (self.user_features, self.service_features)]
         embeddings = [embedding.encode_known() for embedding in self.entities or ()]
         sides = [
-            self._side(k, features, embeddings[k : k + 1])
+            self._side(k, torch.arange(features.shape[2]), features, embeddings[k : k + 1])
             for k, features in enumerate((self.user_features, self.service_features))
         ]
         return Encoded(*sides, (averages, [side.mean(1) for side in embeddings]))
@@ -309,12 +310,14 @@ class TPMCFModule(nn.Module):
                     (self.entities or ())[k : k + 1], average_embeddings[k : k + 1], strict=True
                 )
             ]
-            sides.append(self._side(k, averages[k].expand(-1, -1, len(new), -1), embeddings))
+            codes = torch.full((len(new),), UNMEASURED)
+            features = averages[k].expand(-1, -1, len(new), -1)
+            sides.append(self._side(k, codes, features, embeddings))
         return Encoded(*sides)
 
     def score(self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor) -> Tensor:
         """Predict pairs from positions of encoded entities, at any times; (n,)."""
-        return self._predict(*self._gather(encoded, users, services, times)).mean(0)
+        return self._predict(self._gather(encoded, users, services, times)).mean(0)
 
     def attention_weights(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
@@ -323,16 +326,18 @@ class TPMCFModule(nn.Module):
 
         Its shape is (n, n_blocks, n_heads, window, window).
         """
-        mixed, _, embeddings, windows = self._gather(encoded, users, services, times)
-        sequence = self._sequence(mixed, embeddings, windows)
-        return self.encoder.attention_weights(sequence, windows.present).mean(0)
+        inputs = self._gather(encoded, users, services, times)
+        present = inputs.windows.present
+        return self.encoder.attention_weights(self._sequence(inputs), present).mean(0)
 
     def windows(self, times: Tensor) -> Windows:
-        """Return the window of each time, which ends at the time or at the last step before it.
+        """Return the windows of times, around the time or the steps before and after it.
 
         A time before all steps is taken for the first step.
         """
-        return self._windows_ending_at(last_steps(self.times, times), times)
+        ends = last_steps(self.times, times)
+        own = torch.where(self.times[ends] >= times, ends, UNMEASURED)
+        return self._windows_around(ends, own, ends + 1, times)
 
     def forget_training(self) -> None:
         """Keep only what prediction needs."""
@@ -341,26 +346,49 @@ class TPMCFModule(nn.Module):
     def _set_steps(self, times: np.ndarray, features: TensorSides) -> None:
         """Set the measured steps, and their features for prediction."""
         self.times = torch.tensor(times)
-        self.window_steps, self.window_present = lay_windows(times, self.window)
+        self.window_steps, self.window_present = lay_windows(times, self.n_earlier)
+        self.later_steps, self.later_present = lay_later_steps(times, self.n_later)
         self.user_features, self.service_features = features
 
     def _training_windows(self, steps: Tensor) -> Windows:
         """End windows at the rows' own steps; those of a share of the rows earlier.
 
-        Horizons of these are drawn up to the longest, the logarithm uniformly.
+        Half of these, if windows have later steps, are predicted as in a gap between steps.
         """
         draws = torch.rand(2, *steps.shape, device=steps.device)
-        horizons = ((self.max_horizon + 1) ** draws[0]).long().clamp(1, self.max_horizon)
         targets = self.times[steps]
-        wanted = targets - horizons
+        wanted = targets - self._draw_horizons(draws[0])
         ends = torch.searchsorted(self.times, wanted, right=True) - 1
         # The smallest integers wrap around: there is no step before them.
         is_forecast = (draws[1] < self.forecast_share) & (ends >= 0) & (wanted < targets)
-        return self._windows_ending_at(torch.where(is_forecast, ends, steps), targets)
+        starts = steps + 1
+        if self.n_later:
+            draws = torch.rand(2, *steps.shape, device=steps.device)
+            # The largest integers wrap around: there is no step after them.
+            after = targets + self._draw_horizons(draws[0])
+            is_in_gap = (draws[1] < GAP_SHARE) & (after > targets)
+            later = torch.where(is_in_gap, torch.searchsorted(self.times, after), len(self.times))
+            starts = torch.where(is_forecast, later, starts)
+        return self._windows_around(torch.where(is_forecast, ends, steps), steps, starts, targets)
 
-    def _windows_ending_at(self, ends: Tensor, targets: Tensor) -> Windows:
+    def _draw_horizons(self, draws: Tensor) -> Tensor:
+        """Map uniform draws to horizons up to the longest, whose logarithm is uniform."""
+        return ((self.max_horizon + 1) ** draws).long().clamp(1, self.max_horizon)
+
+    def _windows_around(
+        self, ends: Tensor, own: Tensor, starts: Tensor, targets: Tensor
+    ) -> Windows:
+        """Join the steps up to `ends` and those from `starts` on, the number of steps for none."""
         horizons = (targets - self.times[ends]).clamp(0, self.max_horizon)
-        return Windows(self.window_steps[ends], self.window_present[ends], horizons, targets)
+        distances = torch.zeros_like(horizons)
+        steps, present = self.window_steps[ends], self.window_present[ends]
+        if self.n_later:
+            first = self.times[starts.clamp(max=len(self.times) - 1)]
+            has_later = starts < len(self.times)
+            distances = has_later * (first - targets).clamp(1, self.max_horizon)
+            steps = torch.cat([steps, self.later_steps[starts]], dim=1)
+            present = torch.cat([present, self.later_present[starts]], dim=1)
+        return Windows(steps, present, ends, own, horizons, distances, targets)
 
     def _features_of(self, side: int, codes: Tensor, is_new: Tensor, rows: Tensor) -> Tensor:
         """Return sequences of features; new entities have those of the average entity."""
@@ -379,45 +407,66 @@ class TPMCFModule(nn.Module):
 
     def _gather(
         self, encoded: Encoded, users: Tensor, services: Tensor, times: Tensor
-    ) -> tuple[Tensor, list[Tensor], list[Tensor], Windows]:
+    ) -> PairInputs:
         windows = self.windows(times)
-        mixed, last, embeddings = 0, [], []
-        for side, codes in ((encoded.users, users), (encoded.services, services)):
-            features, mixed_features, *of_ids = side
-            mixed = mixed + take_nodes(mixed_features, windows.steps, codes.unsqueeze(1))
-            last.append(take_nodes(features, windows.steps[:, -1], codes))
-            embeddings += [embedding.index_select(1, codes) for embedding in of_ids]
-        return mixed, last, embeddings, windows
+        mixed, last, embeddings, measured = 0, [], [], []
+        for side, positions in ((encoded.users, users), (encoded.services, services)):
+            codes, features, mixed_features, *of_ids = side
+            measured.append(codes.squeeze(1).index_select(0, positions))
+            mixed = mixed + take_nodes(mixed_features, windows.steps, positions.unsqueeze(1))
+            last.append(take_nodes(features, windows.ends, positions))
+            embeddings += [embedding.index_select(1, positions) for embedding in of_ids]
+        return PairInputs(windows, mixed, last, embeddings, self._history_of(*measured, windows))
 
-    def _side(self, k: int, features: Tensor, embeddings: list[Tensor]) -> list[Tensor]:
-        return [features, each_step(self.mix_features[k], features), *embeddings]
+    def _side(
+        self, k: int, codes: Tensor, features: Tensor, embeddings: list[Tensor]
+    ) -> list[Tensor]:
+        codes = codes.to(features.device).unsqueeze(1)
+        return [codes, features, each_step(self.mix_features[k], features), *embeddings]
 
-    def _sequence(self, mixed: Tensor, embeddings: list[Tensor], windows: Windows) -> Tensor:
+    def _history_of(
+        self, users: Tensor, services: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor] | None:
+        """Look up the other cells of pairs: all of them, or those a forecast stands on."""
+        if self.history is None:
+            return None
+        visible = windows.present & (windows.steps != windows.own.unsqueeze(1))
+        is_forecast = (windows.own != windows.ends) & (windows.distances == 0)
+        n_known = torch.where(is_forecast, windows.ends + 1, len(self.times))
+        return self.history(users, services, windows.steps, visible, windows.own, n_known)
+
+    def _sequence(self, inputs: PairInputs) -> Tensor:
         """Add what holds at every step, and how far back it is; 0 where padded (eq. 7)."""
+        windows, embeddings = inputs.windows, inputs.embeddings
         by_horizon = self.horizon_shares @ self.horizon_embeddings
         constant = by_horizon.index_select(1, windows.horizons)
+        if self.distance_embeddings is not None:
+            by_distance = self.horizon_shares @ self.distance_embeddings
+            constant = constant + by_distance.index_select(1, windows.distances)
         if embeddings:
             constant = constant + sum(
                 mix(side) for mix, side in zip(self.mix_entities, embeddings, strict=True)
             )
         if self.calendar is not None:
             constant = constant + self.mix_calendar(self.calendar(windows.targets))
-        sequence = mixed + constant.unsqueeze(2)
+        sequence = inputs.mixed + constant.unsqueeze(2)
+        if inputs.history is not None:
+            sequence = sequence + each_step(self.mix_history, inputs.history[0])
         if self.position_embeddings is not None:
             sequence = sequence + self.position_embeddings.unsqueeze(1)
         return sequence * windows.present.unsqueeze(2)
 
-    def _predict(
-        self, mixed: Tensor, last: list[Tensor], embeddings: list[Tensor], windows: Windows
-    ) -> Tensor:
+    def _predict(self, inputs: PairInputs) -> Tensor:
         """Encode the sequence, summarise it, and apply the dense layers."""
-        sequence = self._sequence(mixed, embeddings, windows)
-        summary = pool(self.encoder(sequence, windows.present), windows.present, self.pooling)
-        hidden = summary
+        present = inputs.windows.present
+        encoded = self.encoder(self._sequence(inputs), present)
+        hidden = pool(encoded, present, self.pooling, last=self.n_earlier - 1)
         if self.target_features:
-            dates = [] if self.calendar is None else [self.calendar(windows.targets)]
-            shared = [side.expand(len(summary), -1, -1) for side in (*last, *dates)]
-            hidden = torch.cat([summary, *shared, *embeddings], dim=2)
+            shared = [*inputs.last, *inputs.history[1:]] if inputs.history else inputs.last
+            if self.calendar is not None:
+                shared = [*shared, self.calendar(inputs.windows.targets)]
+            shared = [side.expand(len(hidden), -1, -1) for side in shared]
+            hidden = torch.cat([hidden, *shared, *inputs.embeddings], dim=2)
         for layer in self.layers[:-1]:
             hidden = torch.relu(layer(hidden))
         return self.layers[-1](hidden).squeeze(2)
@@ -441,6 +490,13 @@ def _mixers(n_members: int, widths: list[int], dim: int | None) -> nn.ModuleList
         user_width, service_width = widths
         return nn.ModuleList([FeaturePlacement(0, service_width), FeaturePlacement(user_width, 0)])
     return nn.ModuleList(MemberLinear(n_members, width, dim) for width in widths)
+
+
+def repeat_last(embeddings: nn.Parameter, n: int) -> nn.Parameter:
+    """Append copies of the last embedding of each member, up to a number of `n`."""
+    known = embeddings.detach()
+    further = known[:, -1:].expand(-1, n - known.shape[1], -1)
+    return nn.Parameter(torch.cat([known, further], dim=1))
 
 
 def _embeddings(n_members: int, n: int, dim: int) -> nn.Parameter:

@@ -289,7 +289,7 @@ def _take_steps(x: Tensor, steps: Tensor) -> Tensor:
     return x.gather(2, steps.unsqueeze(2).expand(x.shape))
 
 
-def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
+def pool(x: Tensor, present: Tensor, how: str, last: int = -1) -> Tensor:
     """Summarise sequences over time.
 
     Parameters
@@ -300,6 +300,8 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
         False for padding; the last step is always present.
     how : {"max", "mean", "last"}
         Maximum (as in the paper), mean, or last step.
+    last : int
+        Position of the last step.
 
     Returns
     -------
@@ -309,4 +311,58 @@ def pool(x: Tensor, present: Tensor, how: str) -> Tensor:
         return x.masked_fill(~present.unsqueeze(2), -torch.inf).amax(dim=2)
     if how == "mean":
         return x.sum(dim=2) / present.sum(dim=1, keepdim=True)
-    return x[:, :, -1]
+    return x[:, :, last]
+
+
+def make_encoder(
+    kind: str,
+    dim: int,
+    *,
+    n_members: int,
+    n_blocks: int,
+    n_heads: int,
+    head_dim: int,
+    convolution: str,
+    window: int,
+    n_filters: int,
+    dropout: float,
+) -> nn.Module:
+    """Create an encoder of sequences.
+
+    Parameters
+    ----------
+    kind : {"transformer", "gru", "lstm"}
+        Kind of encoder.
+    dim : int
+        Width of a step.
+    n_members : int
+        Number of members.
+    n_blocks : int
+        Number of blocks, or of recurrent layers.
+    n_heads, head_dim : int
+        Number and width of the attention heads.
+    convolution : {"time", "paper"}
+        Convolution along time, or along features.
+    window, n_filters : int
+        Number of steps of a sequence, and of filters of the convolution.
+    dropout : float
+        Dropout rate between the convolutions.
+    """
+    if kind != "transformer":
+        return RecurrentEncoder(n_members, kind, dim, n_blocks)
+    make_convolution, width = {
+        "time": (TimeConvolution, dim),
+        "paper": (FeatureConvolution, window),
+    }[convolution]
+    return TransformerEncoder(
+        [
+            EncoderBlock(
+                n_members,
+                dim,
+                n_heads,
+                head_dim,
+                make_convolution(n_members, width, n_filters, dropout),
+            )
+            for _ in range(n_blocks)
+        ]
+    )

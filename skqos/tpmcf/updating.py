@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from skqos.base import TrainingRows
-from skqos.tpmcf.features import draw_folds
+from skqos.tpmcf.features import StepCells, draw_folds
 from skqos.tpmcf.recent_cells import RecentCells
 from skqos.tpmcf.step_features import StepFeatures
 
@@ -76,6 +76,18 @@ class StepUpdate:
         """Return the positions of the further cells."""
         return np.arange(self.n_earlier, len(self.cells))
 
+    def further_cells(self) -> StepCells:
+        """Return the further cells, over all steps and entities."""
+        further = self.further()
+        inputs = self.inputs(further)
+        return StepCells(
+            inputs["steps"],
+            inputs["users"],
+            inputs["services"],
+            self.cells.target[further].astype(np.float64),
+            (len(self.times), *self.shape),
+        )
+
     def replayed(self, n_cells: int, rng: np.random.RandomState) -> np.ndarray:
         """Draw positions of earlier cells from the last steps that contain enough of them."""
         times = self.cells.times[: self.n_earlier]
@@ -97,7 +109,7 @@ class StepUpdate:
         return self.features.of_steps(times, cells, self.folds[positions])
 
     def place(self, module: TPMCFModule | GCMF, times: np.ndarray, features: TensorSides) -> None:
-        """Set the steps, the entities and the features of touched steps in a network.
+        """Set steps, entities, further cells, and the features of touched steps in a network.
 
         Parameters
         ----------
@@ -108,9 +120,14 @@ class StepUpdate:
         features : sequence of Tensor of shape (n_members or 1, n_folds, n_described, n, width)
             Result of `describe` for these steps.
         """
+        from skqos.tpmcf.module import TPMCFModule
+
         touched = np.isin(times, self.touched)
         averages = [side.mean(1)[:, touched] for side in features]
+        known_times = module.times.numpy()
         module.place(self.times, self.positions(self.touched), averages)
+        if isinstance(module, TPMCFModule):
+            module.remember(self.further_cells(), known_times)
 
     def positions(self, times: np.ndarray) -> np.ndarray:
         """Return the positions of steps among all steps."""

@@ -28,10 +28,11 @@ def test_blocks_hold_each_row_once_and_no_entity_twice():
 
 def test_a_block_is_the_steps_of_its_rows_one_after_the_other():
     users, services, values = some_rows()
-    model = AMFRegressor(n_factors=3, step_size=0.1, regularization=0.01, error_rate=0.4)
+    model = AMFRegressor(n_factors=3, step_size=2.0, regularization=0.01, error_rate=0.4)
     rng = np.random.RandomState(0)
     sides = [Side(np.empty((0, 3)), np.empty(0)).grown(n, rng) for n in (7, 9)]
     (u, e_u), (s, e_s) = ((side.factors.copy(), side.errors.copy()) for side in sides)
+    shares = []
     for block in blocks_without_repeats(users, services):
         model._step(*sides, users[block], services[block], values[block])
         for i, j, r in zip(users[block], services[block], values[block], strict=True):
@@ -39,15 +40,46 @@ def test_a_block_is_the_steps_of_its_rows_one_after_the_other():
             error = abs(r - g) / r
             w_u, w_s = e_u[i] / (e_u[i] + e_s[j]), e_s[j] / (e_u[i] + e_s[j])
             slope = (g - r) * g * (1 - g) / r**2
+            change = 2.0 * slope * (w_u * s[j] @ s[j] + w_s * u[i] @ u[i])
+            shares.append(min(1, abs((np.log(r / (1 - r)) - u[i] @ s[j]) / change)))
+            slope *= shares[-1]
             e_u[i] = 0.4 * w_u * error + (1 - 0.4 * w_u) * e_u[i]
             e_s[j] = 0.4 * w_s * error + (1 - 0.4 * w_s) * e_s[j]
             u[i], s[j] = (
-                u[i] - 0.1 * (w_u * slope * s[j] + 0.01 * u[i]),
-                s[j] - 0.1 * (w_s * slope * u[i] + 0.01 * s[j]),
+                u[i] - 2.0 * (w_u * slope * s[j] + 0.01 * u[i]),
+                s[j] - 2.0 * (w_s * slope * u[i] + 0.01 * s[j]),
             )
     for side, factors, errors in zip(sides, (u, s), (e_u, e_s), strict=True):
         assert_allclose(side.factors, factors, rtol=1e-10)
         assert_allclose(side.errors, errors, rtol=1e-10)
+    assert 0 < np.mean(np.array(shares) < 1) < 0.9
+
+
+@pytest.mark.parametrize(
+    "y_of",
+    [
+        lambda X: np.ones(len(X)),
+        lambda X: np.where(X.sum(axis=1) % 2, 1.0, 2.0),
+        lambda X: np.where(X[:, 1] < 20, 0.1, 1.0 + X[:, 1]),
+        lambda X: 100 + 0.01 * (X[:, 1] % 3),
+    ],
+    ids=["constant", "two values", "equal minima", "little spread"],
+)
+def test_values_of_little_spread_are_learnt(y_of):
+    """Without a limit of the steps, the factors grow until all slopes are 0."""
+    X = np.argwhere(np.random.default_rng(0).uniform(size=(20, 30)) < 0.5)
+    y = y_of(X)
+    model = AMFRegressor(random_state=0).fit(X, y)
+    error, of_median = np.abs([model.predict(X) - y, np.median(y) - y]).mean(axis=1)
+    assert error <= max(0.3 * of_median, 0.02)
+    assert max(np.abs(model.user_factors_).max(), np.abs(model.service_factors_).max()) < 3
+
+
+def test_a_larger_error_does_not_end_the_iterations(monkeypatch):
+    """Errors of 4, 5, 3, 3: the last two are equal."""
+    errors = iter([4.0, 5.0, 3.0, 3.0])
+    monkeypatch.setattr(AMFRegressor, "_step", lambda *_: next(errors))
+    assert AMFRegressor().fit([[0, 0], [1, 1]], [1.0, 2.0]).n_iter_ == 4
 
 
 def test_it_is_better_than_the_median_of_the_service():
@@ -112,6 +144,16 @@ def test_new_ids_are_learnt_and_known_ones_keep_their_place(data):
     assert model.user_factors_.shape == (21, 10)
     assert model.service_factors_.shape == (len(model.services_.ids_), 10)
     assert model.predict([[900, 901]]) > unknown
+
+
+def test_new_users_of_different_updates_start_differently(data):
+    """Also with an int as `random_state`: equal factors would stay equal."""
+    model = AMFRegressor(step_size=1e-12, regularization=0.0, random_state=0)
+    model.fit(data.X, data.y)
+    for user in (900, 901, 902):
+        model.partial_fit([[user, 3]], [1.0])
+    factors = model.user_factors_
+    assert len(np.unique(factors.round(6), axis=0)) == len(factors)
 
 
 def test_the_state_before_an_update_is_not_changed(data):

@@ -72,7 +72,7 @@ def test_an_output_that_cannot_be_written_is_reported(run_median, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--model", "a", "--split", "rt"], "no split 'rt'; there are wsdream1-rt-0.01"),
+        (["run", "--model", "a", "--split", "rt"], "no split 'rt'; there are wsdream1-rt-0.0"),
         (["run", "--model", "a", "--split", "wsdream1-rt-0.025"], "must be 'module:name'"),
         (["reproduce", "LDCF", "2019", "wsdream1-rt-0.05"], "no paper 'LDCF 2019'; there are"),
         (["run", "--model", "a:b", "--split", "rt", "--jobs", "0"], "--jobs and --threads"),

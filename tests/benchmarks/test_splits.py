@@ -113,7 +113,7 @@ def test_data_set_2_may_lie_in_a_folder_of_its_name(temporal_folder, monkeypatch
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist(tmp_path):
-    with pytest.raises(ValueError, match=r"no split 'rt'; there are wsdream1-rt-0\.01, "):
+    with pytest.raises(ValueError, match=r"no split 'rt'; there are wsdream1-rt-0\.005, "):
         load_split("rt", tmp_path)
 
 

@@ -9,7 +9,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos import R2SLRegressor
+from skqos._parameters import warn_of_unused_parameters
 from skqos.datasets import make_qos
+from skqos.exceptions import UnusedParameterWarning
 from skqos.losses import LOSSES, ObservedLoss
 from skqos.preprocessing import ContextJoiner
 from skqos.r2sl.estimator import LOSS_NAMES
@@ -133,6 +135,36 @@ def test_latent_states_come_by_region_name(joined):
     assert_allclose(expected.log_posterior_, fitted.log_posterior_)
     names = expected.user_regions_
     assert_array_equal(states.loc["user"].loc[names[:2]], expected.user_states_[:2])
+
+
+def test_states_are_learnt_from_the_transformed_target_if_asked_for(joined):
+    X, y = joined
+    fitted = make(state_target="transformed", state_shrinkage=4.0).fit(X, y)
+    model = fitted.latent_state_models_["country"]
+    z = np.sqrt((y - y.min()) / (y - y.min()).mean())
+    expected = RegionalLatentStates(2, shrinkage=4.0, random_state=model.random_state)
+    regions = (X[f"{side}_country"].astype(object) for side in ("user", "service"))
+    expected.fit(*regions, z - z.min() + 1e-3 * (z - z.min()).mean())
+    assert_allclose(expected.user_states_, model.user_states_, rtol=1e-4)
+    assert_allclose(expected.mismatch_, model.mismatch_, rtol=1e-4)
+
+
+def test_expected_levels_are_those_of_the_latent_states(joined):
+    X, y = joined
+    model = make(region_features=["country"], expected_level=True).fit(X, y)
+    states = model.latent_state_models_["country"]
+    users = model.module_.sides[0]
+    of_users = X.drop_duplicates("user").set_index("user")["user_country"]
+    regions = of_users.loc[model.users_.ids_].astype(object)
+    logs, _ = states.log_levels(regions, ["C"])
+    known = regions.notna().to_numpy()
+    assert_allclose(users.levels[:, -1].numpy()[known], logs[known], rtol=1e-5)
+    assert model.module_.levels.mismatch.item() == pytest.approx(states.mismatch_)
+    new = X.head(3).assign(user=999, user_country="nowhere")
+    assert np.isfinite(model.predict(new)).all()
+    model.partial_fit(new, y[:3])
+    assert users.levels.shape[1] == model.n_states + 1
+    assert np.isfinite(model.predict(new)).all()
 
 
 def test_the_network_has_each_entitys_states(joined):
@@ -340,3 +372,24 @@ def test_latent_states_survive_pickling(joined):
 def test_bad_parameters_raise(joined, params, message):
     with pytest.raises(ValueError, match=f"'{message}' parameter of R2SLRegressor"):
         make(**params).fit(*joined)
+
+
+IN_VAIN = [
+    ({"region_features": ()}, {"n_states": 5, "concentration": 5.0}),
+    ({"region_features": []}, {"rate": "printed", "slow_quantile": 0.5}),
+    ({"loss": "squared_error"}, {"loss_threshold": 0.2, "tail_weight": 0.1}),
+    ({"loss": "huber"}, {"tail_weight": 0.1}),
+]
+ACTIVE = [{"n_states": 5, "rate": "printed"}, {"loss": "huber", "loss_threshold": 0.2}]
+
+
+@pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
+def test_parameters_set_in_vain_are_warned_of(switch, params):
+    with pytest.warns(UnusedParameterWarning) as warned:
+        warn_of_unused_parameters(R2SLRegressor(**switch, **params), stacklevel=1)
+    assert {str(one.message).split("=")[0] for one in warned} == set(params)
+
+
+@pytest.mark.parametrize("params", [{}, R2SLRegressor.PAPER_PARAMS, *ACTIVE], ids=str)
+def test_parameters_with_an_effect_are_not_warned_of(params):
+    warn_of_unused_parameters(R2SLRegressor(**params), stacklevel=1)

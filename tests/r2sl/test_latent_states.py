@@ -362,3 +362,21 @@ def test_bad_weights_of_records_raise():
         RegionalLatentStates(2).fit([0, 1], [0, 1], [1.0, 2.0], [1, -1])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         RegionalLatentStates(2).fit([0, 1], [0, 1], [1.0, 2.0], [1])
+
+
+def test_small_regions_are_shrunk_to_the_average():
+    rng = np.random.default_rng(0)
+    users = np.repeat([0, 1, 2], [90, 9, 1])
+    services, qos = rng.integers(3, size=100), rng.exponential(size=100) + 0.1
+    plain = RegionalLatentStates(2, random_state=0).fit(users, services, qos)
+    shrunk = RegionalLatentStates(2, shrinkage=9.0, random_state=0).fit(users, services, qos)
+    share = np.array([90 / 99, 9 / 18, 1 / 10])
+    expected = share[:, None] * plain.user_states_
+    expected += (1 - share)[:, None] * plain.user_frequencies_
+    assert_allclose(shrunk.user_states_, expected)
+    assert_allclose(shrunk.user_states_.sum(1), 1)
+    logs = np.log(plain.user_level_)
+    average = np.average(logs, weights=[90, 9, 1])
+    levels, _ = shrunk.log_levels([0, 1, 2, "nowhere"], [0])
+    assert_allclose(levels, [*(share * logs + (1 - share) * average), average])
+    assert_allclose(plain.log_levels([2], [1])[0], logs[2])

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
-from skqos.r2sl.module import KERNEL_WIDTHS, MIN_DEVIATION, EntityRows, R2SLModule
+from skqos.r2sl.module import KERNEL_WIDTHS, MIN_DEVIATION, EntityRows, PairLevels, R2SLModule
 from skqos.training import seeded
 from tests.common import copy_member, part_of_member
 
@@ -24,7 +24,18 @@ def _seed():
         yield
 
 
-def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0, n_members=1):
+def make_rows(
+    n,
+    n_categories,
+    n_numeric,
+    n_kinds,
+    m,
+    seed,
+    dropout=0.0,
+    n_members=1,
+    has_levels=False,
+    min_size=1,
+):
     """Return the rows of n entities; kind k belongs to categorical column n_kinds - 1 - k."""
     rng = np.random.default_rng(seed)
     categories = np.empty((n, len(n_categories)), dtype=np.int64)
@@ -33,8 +44,17 @@ def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0, n_membe
     table = EntityTable(categories, rng.normal(size=(n, n_numeric)))
     columns = range(n_kinds - 1, -1, -1)
     states = [(k, rng.dirichlet(np.ones(m), size=n_categories[k] + 1)) for k in columns]
+    levels = [rng.normal(size=n_categories[k] + 1) for k in columns] if has_levels else ()
     rows = EntityRows(
-        table, n_categories, states, m, n_members=n_members, dim=EMBED, dropout=dropout
+        table,
+        n_categories,
+        states,
+        m,
+        n_members=n_members,
+        dim=EMBED,
+        dropout=dropout,
+        log_levels=levels,
+        min_size=min_size,
     )
     # As after training: entities and states differ.
     torch.nn.init.normal_(rows.state_vectors)
@@ -43,11 +63,19 @@ def make_rows(n, n_categories, n_numeric, n_kinds, m, seed, dropout=0.0, n_membe
 
 
 def make_module(
-    n_kinds=2, m=3, dropout=0.0, n_service_features=2, n_members=1, skip_connection=True
+    n_kinds=2,
+    m=3,
+    dropout=0.0,
+    n_service_features=2,
+    n_members=1,
+    skip_connection=True,
+    has_levels=False,
 ):
-    users, *_ = make_rows(N_USERS, (3, 2), 1, n_kinds, m, 1, dropout, n_members)
+    options = dropout, n_members, has_levels
+    users, *_ = make_rows(N_USERS, (3, 2), 1, n_kinds, m, 1, *options)
     categories = (4,) * n_service_features
-    services, *_ = make_rows(N_SERVICES, categories, 0, n_kinds, m, 2, dropout, n_members)
+    services, *_ = make_rows(N_SERVICES, categories, 0, n_kinds, m, 2, *options)
+    levels = make_levels(n_kinds, n_members, users, services) if has_levels else None
     module = R2SLModule(
         users,
         services,
@@ -55,8 +83,19 @@ def make_module(
         n_filters=FILTERS,
         hidden_size=32,
         skip_connection=skip_connection,
+        levels=levels,
     )
     return module.double().eval()
+
+
+def make_levels(n_kinds, n_members, users, services):
+    """Return levels whose scale is that of all pairs."""
+    mismatch = np.arange(2.0, 2 + n_kinds)
+    levels = PairLevels(mismatch, n_members=n_members, dim=EMBED, dropout=0.0).double()
+    pairs = torch.cartesian_prod(torch.arange(N_USERS), torch.arange(N_SERVICES))
+    levels.standardise(users.levels[pairs[:, 0]][None], services.levels[pairs[:, 1]][None])
+    torch.nn.init.normal_(levels.vectors)
+    return levels
 
 
 def numpy(tensor):
@@ -70,14 +109,34 @@ def slow_map(module, user, service):
     """Fill the map of a pair, (rows, width, channels), from the sides' features and shares."""
     fused = np.zeros((module.geometry.n_rows, module.geometry.width, EMBED))
     for side, (rows, entity) in enumerate(zip(module.sides, (user, service), strict=True)):
-        features, shares = (numpy(part)[0, 0] for part in rows(torch.tensor([entity])))
+        features, shares, *_ = (numpy(part)[0, 0] for part in rows(torch.tensor([entity])))
         features = features.reshape(-1, EMBED)
         fused[side, : len(features)] = features
         vectors = numpy(rows.state_vectors)[0]
         for kind, of_states in enumerate(shares.reshape(vectors.shape[:2])):
             for state, share in enumerate(of_states):
                 fused[2 + 2 * kind + side, state] = share * vectors[kind, state]
+    if module.levels is not None:
+        for kind, level in enumerate(slow_levels(module, user, service)):
+            fused[2 + 2 * kind, -1] += level * numpy(module.levels.vectors)[0, kind]
     return fused
+
+
+def slow_levels(module, user, service):
+    """Average the mean QoS of a pair over the states of its regions, kind by kind."""
+    values, levels = [], module.levels
+    for kind, w in enumerate(numpy(levels.mismatch)):
+        (*of_user, user_log), (*of_service, service_log) = (
+            numpy(rows.levels)[entity].reshape(len(levels.mismatch), -1)[kind]
+            for rows, entity in zip(module.sides, (user, service), strict=True)
+        )
+        mean = sum(
+            p * q * np.exp(user_log + service_log) * (1 if j == k else w)
+            for j, p in enumerate(of_user)
+            for k, q in enumerate(of_service)
+        )
+        values.append((np.log(mean) - numpy(levels.mean)[kind]) / numpy(levels.deviation)[kind])
+    return values
 
 
 def kernels_of(module):
@@ -164,6 +223,36 @@ def test_predictions_are_those_of_the_convolved_map(n_kinds, m, n_service_featur
     expected = [dense(layers, x.ravel(), past) for x, past in zip(maps, skipped, strict=True)]
     assert np.ptp(expected) > 1e-3
     assert_allclose(numpy(module(users, services))[0], expected, **EXACT)
+
+
+@pytest.mark.parametrize(("n_kinds", "m"), [(2, 5), (1, 8)])
+def test_expected_levels_are_cells_of_the_map(n_kinds, m):
+    """With m states in a map of at least 5 columns, the cell is in the last one."""
+    module = make_module(n_kinds, m, has_levels=True)
+    assert module.geometry.width == m + 1
+    users, services = pairs()
+    of_pairs = list(zip(users.tolist(), services.tolist(), strict=True))
+    kept = tuple(module.geometry.cells.T)
+    layers = layers_of(module)
+    expected = [
+        dense(layers, slow_convolutions(module, *pair)[kept].ravel(), slow_skip(module, *pair))
+        for pair in of_pairs
+    ]
+    assert np.ptp([slow_levels(module, *pair) for pair in of_pairs]) > 0.1
+    assert_allclose(numpy(module(users, services))[0], expected, rtol=1e-6, atol=1e-6)
+    encoded = encode(module, NEW_USERS, NEW_SERVICES)
+    assert_allclose(numpy(module.score(encoded, users, services)), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_levels_of_training_pairs_are_standardised():
+    module = make_module(has_levels=True)
+    levels = [
+        slow_levels(module, user, service)
+        for user in range(N_USERS)
+        for service in range(N_SERVICES)
+    ]
+    assert_allclose(np.mean(levels, axis=0), 0, atol=1e-5)
+    assert_allclose(np.std(levels, axis=0), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("n_kinds", "m", "n_service_features"), MAPS)
@@ -313,6 +402,25 @@ def new_table(categories, numerics):
 
 NEW_USERS = new_table([[1, UNKNOWN], [UNKNOWN, 0]], [[0.1], [NAN]])
 NEW_SERVICES = new_table([[2, 0], [UNKNOWN, 1]], np.empty((2, 0)))
+
+
+def test_rare_regions_have_no_embedding():
+    """Of column 0, three regions of two entities each; of column 1, two regions of three."""
+    rows, *_ = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3, min_size=3)
+    plain, *_ = make_rows(N_USERS, (3, 2), 1, 2, 4, seed=3)
+    plain.load_state_dict(rows.state_dict(), strict=False)
+    codes = torch.arange(N_USERS)
+    found, expected = (
+        numpy(one(codes)[0]).reshape(N_USERS, -1, EMBED).copy() for one in (rows, plain)
+    )
+    assert (expected[:, 1] != 0).all()
+    expected[:, 1] = 0
+    assert_array_equal(found, expected)
+    _, average = rows.eval().encode_known()
+    features = numpy(rows.encode_new(average, NEW_USERS)[0]).reshape(2, -1, EMBED)
+    # A rare region, and an unknown one, which is the average: that of rare regions.
+    assert_array_equal(features[:, 1], 0)
+    assert (features[:, 2] != 0).all()
 
 
 def test_newcomers_have_the_states_of_their_region_or_the_priors():

@@ -13,7 +13,11 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skqos import SAMoERegressor
+from skqos._parameters import warn_of_unused_parameters
+from skqos.entities import Interactions
+from skqos.exceptions import UnusedParameterWarning
 from skqos.factorization import truncated_svd
+from skqos.prediction import predict_interactions
 from skqos.preprocessing import ContextJoiner
 from skqos.sa_moe.module import EMBEDDING_STD
 from skqos.targets import TargetTransform
@@ -740,6 +744,56 @@ def test_expert_shares_are_told_in_the_unit_of_y(fitted):
     assert (low["best_share"] != high["best_share"]).any()
 
 
+def test_the_mixture_may_compete_with_its_experts(fitted):
+    model, X, y = fitted
+    shares = model.expert_shares(X, y, include_mixture=True)
+    assert shares.index.tolist() == ["attention", "lhuc", "mlp", "mixture"]
+    assert shares["best_share"].sum() == pytest.approx(1)
+    assert np.isnan(shares.loc["mixture", "mean_gate_weight"])
+    alone = model.expert_shares(X, y)
+    assert (shares["best_share"].iloc[:3] <= alone["best_share"]).all()
+    # Of what it predicts, the mixture is best everywhere.
+    own = model.expert_shares(X, model.predict(X), include_mixture=True)
+    assert own.loc["mixture", "best_share"] > 0.99
+
+
+def test_experts_may_be_trained_independently_in_the_first_stage(qos):
+    options = {"independent_experts": True, "second_stage_start": "fresh"}
+    model = make(**options, n_members=1).fit(qos.X, qos.y)
+    stages = ["first_attention", "first_lhuc", "first_mlp"]
+    assert list(model.stage_nets_) == [*stages, "final"]
+    for stage, name in zip(stages, model.experts, strict=True):
+        assert list(model.stage_nets_[stage].module_.experts) == [name]
+    assert list(model.module_.experts) == list(model.experts)
+    epochs = model.history_.groupby("stage", sort=False)["epoch"].max()
+    assert epochs[stages].eq(model.first_stage_epochs).all()
+    with pytest.raises(ValueError, match="Set second_stage_start='fresh'"):
+        make(independent_experts=True).fit(qos.X, qos.y)
+
+
+def test_pseudo_labels_are_the_mean_of_independent_experts(qos):
+    seen = []
+
+    class Spy(type(make())):
+        def _predict_cells(self, *args):
+            seen.append(super()._predict_cells(*args))
+            return seen[-1]
+
+    options = {"independent_experts": True, "second_stage_start": "fresh"}
+    model = make()
+    spy = Spy(**{**model.get_params(), **options, "pseudo_label_ratio": 0.2}).fit(qos.X, qos.y)
+    labels = seen[-1]
+    assert len(labels.values) > 0
+    pairs = Interactions.of_known(
+        labels.users, labels.services, spy.users_.table_, spy.services_.table_
+    )
+    expected = [
+        predict_interactions(spy.stage_nets_[f"first_{name}"].module_, pairs, torch.device("cpu"))
+        for name in spy.experts
+    ]
+    assert_allclose(labels.values, np.mean(expected, axis=0), rtol=1e-5)
+
+
 def test_expert_shares_after_unpickling(fitted):
     model, X, y = fitted
     loaded = pickle.loads(pickle.dumps(model))
@@ -801,3 +855,30 @@ def test_a_cell_whose_prediction_is_not_finite_names_the_stage(qos, monkeypatch)
 
     with pytest.raises(FloatingPointError, match=r"stage 'first'.*unobserved cell"):
         make(callbacks=[Spoil()]).fit(qos.X, qos.y)
+
+
+IN_VAIN = [
+    ({"n_factors": 0}, {"fill_value": "zero", "refill_ratio": 1.0}),
+    ({"tower_dim": None}, {"tower_activation": "identity"}),
+    ({"experts": ["lhuc", "mlp"]}, {"attention_dim": 8, "n_heads": 4, "attention_dropout": 0.1}),
+    ({"experts": ("attention",)}, {"batch_norm": True}),
+    ({"pseudo_label_ratio": 0.0}, {"pseudo_label_weight": 1.0, "second_stage_batch_size": 500}),
+    ({"pseudo_label_ratio": 0}, {"first_stage_epochs": 3, "second_stage_start": "fresh"}),
+    ({"pseudo_label_ratio": 0}, {"ratio_unit": "missing", "independent_experts": True}),
+]
+ACTIVE = [
+    {"n_factors": 4, "refill_ratio": 1.0, "second_stage_start": "fresh", "pseudo_label_ratio": 0},
+    {"experts": np.array(["attention"]), "n_heads": 4},
+]
+
+
+@pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
+def test_parameters_set_in_vain_are_warned_of(switch, params):
+    with pytest.warns(UnusedParameterWarning) as warned:
+        warn_of_unused_parameters(SAMoERegressor(**switch, **params), stacklevel=1)
+    assert {str(one.message).split("=")[0] for one in warned} == set(params)
+
+
+@pytest.mark.parametrize("params", [{}, SAMoERegressor.PAPER_PARAMS, *ACTIVE], ids=str)
+def test_parameters_with_an_effect_are_not_warned_of(params):
+    warn_of_unused_parameters(SAMoERegressor(**params), stacklevel=1)

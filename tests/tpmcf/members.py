@@ -6,6 +6,7 @@ import torch
 SHARED = (
     *("times", "window_steps", "window_present", "fold_rows", "horizon_shares"),
     *("folds", "rows", "numerics", "user_convolved", "service_convolved"),
+    *("later_steps", "later_present", "keys", "values", "sums", "counts"),
 )
 
 

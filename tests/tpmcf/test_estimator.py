@@ -126,6 +126,11 @@ SWITCHES = {
         lambda m: [unit.weight.shape[1] for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
     ),
     "normalised self-loops": ({"self_loops": "normalised"}, lambda m: not gcmf(m).whole_self),
+    "both sides": (
+        {"window_side": "both"},
+        lambda m: m.module_.n_later == 1 and m.module_.position_embeddings.shape[1] == 3,
+    ),
+    "no history of pairs": ({"pair_history": False}, lambda m: m.module_.history is None),
     "gcmf_epochs": ({"gcmf_epochs": 4}, lambda m: stages(m) == {"gcmf": 4, "final": 3}),
     "gcmf_learning_rate": (
         {"gcmf_learning_rate": 0.1},
@@ -331,6 +336,8 @@ IN_VAIN = [
     ({"forecast_share": 0.0}, {"max_horizon": 3}),
     ({"entity_dim": None}, {"entity_dropout": 0.1}),
     ({"loss": "squared_error"}, {"loss_scale": 0.1}),
+    ({"features": ["statistics"]}, {"n_factors": 3, "similarity": "autoencoder"}),
+    ({"features": ("factors",)}, {"similarity_dim": 3, "autoencoder_epochs": 3}),
 ]
 
 
@@ -494,9 +501,18 @@ def test_steps_that_training_did_not_see(data, modules):
         assert (is_same == (modules == "gcmf")).all()
 
 
-@pytest.mark.parametrize(("asked", "found"), [(1, 1), (5, 5), (6, 5), (100, 5)])
-def test_horizons_are_at_most_half_of_the_time_of_training(asked, found):
-    assert TPMCFRegressor(max_horizon=asked)._longest_horizon(TIMES) == found
+@pytest.mark.parametrize("side", ["past", "both"])
+def test_later_steps_tell_of_a_gap_with_windows_of_both_sides(data, side):
+    """Steps 5 to 7 are in a gap; further rows of other pairs arrive at step 8."""
+    model = make(modules="pte", window_side=side, partial_fit_epochs=0).fit(data.X, data.y)
+    assert model.window_times([[3, 4, 5]]).tolist()[0][-1] == (8 if side == "both" else 4)
+    X = np.array([[3, 4, time] for time in (5, 6, 7, 12)])
+    before = model.predict(X)
+    others = data.X[(data.X[:, 2] == 8) & ((data.X[:, :2] != [3, 4]).any(axis=1))]
+    model.partial_fit(others, np.full(len(others), 15.0))
+    has_changed = ~np.isclose(model.predict(X), before, rtol=1e-4)
+    # Forecasts change in any case: step 8 is part of their windows.
+    assert has_changed.tolist() == [side == "both"] * 3 + [True]
 
 
 def test_horizons_beyond_the_longest_count_as_the_longest(data):
@@ -682,18 +698,26 @@ def test_ctrl_c_in_the_second_stage_leaves_the_earlier_model(data):
 
 
 @pytest.mark.parametrize(
-    "modules",
-    ["both", "pte", "gcmf"],
+    ("params", "bytes_per_row"),
+    [
+        ({"modules": "both"}, 20),
+        ({"modules": "pte"}, 20),
+        ({"modules": "pte", "pair_history": False}, 0),
+        ({"modules": "gcmf"}, 0),
+    ],
+    ids=str,
 )
-def test_a_pickle_grows_with_entities_and_steps_but_not_with_rows(modules):
-    sizes = []
+def test_a_pickle_grows_with_entities_and_steps(params, bytes_per_row):
+    """With the history of pairs, also with measured cells."""
+    sizes, n_rows = [], []
     for density in (0.1, 0.9):
         data = make_qos(30, 40, density=density, n_time_steps=4, random_state=0)
-        model = make(modules=modules, replay_buffer_size=0).fit(data.X, data.y)
+        model = make(**params, replay_buffer_size=0).fit(data.X, data.y)
         loaded = pickle.loads(pickle.dumps(model))
         assert_array_equal(loaded.predict(data.X), model.predict(data.X))
         sizes.append(len(pickle.dumps(model)))
-    assert sizes[1] < 1.05 * sizes[0]
+        n_rows.append(len(data.y))
+    assert sizes[1] < 1.05 * sizes[0] + bytes_per_row * (n_rows[1] - n_rows[0])
 
 
 def test_frames_with_other_names_and_context(data, joined):

@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from skqos.entities import EntityTable
-from skqos.graphs import BipartiteGraph
+from skqos.graphs import N_BINS, BipartiteGraph
 from skqos.prediction import encode
 from skqos.tpmcf.features import (
     MatrixFactors,
@@ -58,6 +58,7 @@ def make_gcmf(
     own=False,
     whole=False,
     n_members=N_MEMBERS,
+    **options,
 ):
     """Return the same weights for the same shapes; no bias is 0."""
     torch.manual_seed(0)
@@ -73,6 +74,7 @@ def make_gcmf(
         n_weights=N_STEPS if own else 1,
         whole_self=whole,
         initial_prediction=0.3,
+        **options,
     ).observe(TIMES, cells, folds, features)
     with torch.no_grad():
         for unit in gcmf.units:
@@ -255,7 +257,8 @@ def test_permuted_codes_permute_graph_features_and_outputs_alike():
     assert np.abs(permuted[0] - of_users).max() > 0.1
 
 
-def test_a_fold_is_predicted_without_its_own_cells():
+@pytest.mark.parametrize("valued_edges", [False, True])
+def test_a_fold_is_predicted_without_its_own_cells(valued_edges):
     """Neither from their values nor from their edges: put other cells in their place."""
     values = some_values()
     cells = cells_of(values)
@@ -266,7 +269,12 @@ def test_a_fold_is_predicted_without_its_own_cells():
     codes[:, of_fold] = np.argwhere(np.isnan(values))[::3][: len(of_fold)].T
     others = StepCells(*codes, cells.values + 10 * (folds == 1), cells.shape)
     before, after = (
-        make_gcmf(edges, folds, without_folds(features.transform, edges, folds, N_FOLDS))
+        make_gcmf(
+            edges,
+            folds,
+            without_folds(features.transform, edges, folds, N_FOLDS),
+            valued_edges=valued_edges,
+        )
         for edges in (cells, others)
     )
     for old, new in zip(
@@ -277,6 +285,72 @@ def test_a_fold_is_predicted_without_its_own_cells():
         before.embed(torch.tensor([0])), after.embed(torch.tensor([0])), strict=True
     ):
         assert (old - new).abs().max() > 0.1
+
+
+# --- Edges with values --------------------------------------------------------------------------
+
+
+def test_types_of_edges_are_convolved_side_by_side():
+    cells = cells_of(some_values())
+    users, services = (side[0] for side in random_features(1))
+    n_steps, n_users, n_services = cells.shape
+    graph = BipartiteGraph(
+        cells.step_users,
+        cells.step_services,
+        n_steps * n_users,
+        n_steps * n_services,
+        values=cells.values,
+    )
+    types, _ = graph.bins(torch.ones(len(cells)))
+    found = convolve_steps(graph(), [torch.tensor(users), torch.tensor(services)], True)
+    assert found[0].shape == (N_STEPS, N_USERS, (N_BINS + 1) * IN_DIM)
+    for step in range(N_STEPS):
+        nodes = np.concatenate([users[step], services[step]])
+        whole = dense_operator(cells, step, whole_self=True)
+        expected = [
+            (whole - np.eye(len(nodes))) * _adjacency(cells, step, numpy(types) == one) @ nodes
+            for one in range(N_BINS)
+        ]
+        expected = np.concatenate([*expected, nodes], axis=1)
+        of_step = np.concatenate([numpy(side[step]) for side in found])
+        assert_allclose(of_step, expected, **SINGLE)
+
+
+def _adjacency(cells, step, kept):
+    """Return which nodes of a step have an edge that is kept, users first."""
+    n_users, n_services = cells.shape[1:]
+    adjacency = np.zeros((n_users + n_services,) * 2)
+    at = (cells.steps == step) & kept
+    adjacency[cells.users[at], n_users + cells.services[at]] = 1
+    return adjacency + adjacency.T
+
+
+def test_units_have_weights_for_each_type_of_edges():
+    gcmf = make_gcmf(valued_edges=True)
+    assert [unit.weight.shape[2] for unit in gcmf.units] == [5 * IN_DIM, 5 * HIDDEN]
+    single = make_gcmf(valued_edges=True, n_members=1)
+    for whole, part in zip(gcmf.units, single.units, strict=True):
+        part.weight.data, part.bias.data = whole.weight.data[1:2], whole.bias.data[1:2]
+    fold = torch.tensor([0])
+    for whole, part in zip(gcmf.embed(fold), single.embed(fold), strict=True):
+        assert_allclose(numpy(whole[1]), numpy(part[0]), **SINGLE)
+        assert (whole[1] - whole[0]).abs().max() > 0.1
+
+
+def test_bounds_hold_whatever_the_embeddings_are():
+    gcmf = make_gcmf(bounds=(0.2, 2.2))
+    rows = some_rows()
+    with torch.no_grad():
+        gcmf.units[0].weight.mul_(100)
+    found = numpy(gcmf(*rows, torch.zeros(20, dtype=torch.int64)))
+    assert found.min() >= 0.2
+    assert found.max() == pytest.approx(2.2)
+    with torch.no_grad():
+        for unit in gcmf.units:
+            unit.bias.zero_()
+            unit.weight.zero_()
+    # Without embeddings, what training starts from.
+    assert_allclose(numpy(gcmf(*rows, torch.zeros(20, dtype=torch.int64))), 0.3, rtol=1e-5)
 
 
 # --- Prediction ---------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from skqos.embeddings import FeatureEmbedding
 from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
 from skqos.tpmcf.calendar import Calendar
-from skqos.tpmcf.module import TPMCFModule, interpolate_horizons, lay_windows
+from skqos.tpmcf.features import StepCells
+from skqos.tpmcf.module import TPMCFModule
+from skqos.tpmcf.pair_history import PairHistory
 from skqos.tpmcf.transformer import (
     EncoderBlock,
     FeatureConvolution,
@@ -20,7 +22,6 @@ from skqos.tpmcf.transformer import (
     TransformerEncoder,
 )
 from skqos.training import seeded
-from tests.common import Cost
 from tests.tpmcf.members import check_members_alone, of_member
 from tests.tpmcf.test_gcmf import loose_tensors
 
@@ -67,6 +68,16 @@ def random_features(n_folds=N_FOLDS, equal=False, n_members=N_MEMBERS):
     return [torch.tensor(side, dtype=torch.float32) for side in sides]
 
 
+def random_cells():
+    """Return half of all cells, and their standardised values by user, service and step."""
+    rng = np.random.default_rng(0)
+    codes = np.argwhere(rng.uniform(size=(N_STEPS, N_USERS, N_SERVICES)) < 0.5)
+    values = rng.normal(size=len(codes))
+    table = np.full((N_USERS, N_SERVICES, N_STEPS), NAN)
+    table[codes[:, 1], codes[:, 2], codes[:, 0]] = (values - values.mean()) / values.std()
+    return StepCells(*codes.T, values, (N_STEPS, N_USERS, N_SERVICES)), table
+
+
 def make_encoder(kind, dim, n_members):
     if kind == "gru":
         return RecurrentEncoder(n_members, "gru", dim, 1)
@@ -97,11 +108,13 @@ def make_module(
         "n_members": n_members,
         "token_dim": token_dim,
         "window": WINDOW,
+        "n_later": 0,
         "max_horizon": MAX_HORIZON,
         "hidden_sizes": (16, 12),
         "pooling": "max",
         "step_encoding": True,
         "calendar": None,
+        "history": PairHistory(random_cells()[0]),
         "target_features": True,
         "entity_dropout": 0.0,
         "newcomer_share": 0.0,
@@ -113,7 +126,8 @@ def make_module(
     module = TPMCFModule(TIMES, features, entities or None, encoder, **settings)
     with torch.no_grad():
         # As after training: everything has its say.
-        for values in (module.position_embeddings, module.horizon_embeddings):
+        for name in ("position_embeddings", "horizon_embeddings", "distance_embeddings"):
+            values = getattr(module, name)
             if values is not None:
                 values.normal_()
         for side in module.entities or ():
@@ -165,43 +179,28 @@ def test_windows_hold_the_steps_at_their_distance(time, steps, horizon):
     assert windows.targets.tolist() == [time]
 
 
-@pytest.mark.parametrize("longest", [1, 2, 3, 8, 47])
-def test_horizons_are_means_of_the_nearest_powers_of_two(longest):
-    shares = numpy(interpolate_horizons(longest))
-    assert shares.shape == (longest + 1, 2 + int(np.ceil(np.log2(longest))))
-    assert_allclose(shares.sum(1), 1, rtol=1e-6)
-    assert ((shares > 0).sum(1) <= 2).all()
-    for horizon in range(longest + 1):
-        if horizon in (0, 1, 2, 4, 8, 16, 32):
-            assert shares[horizon].max() == 1
-    places = shares @ np.arange(shares.shape[1])
-    assert (np.diff(places) > 0).all()
-
-
-@pytest.mark.parametrize("window", [1, 3, 20])
-@pytest.mark.parametrize("first", [-3, 0, 10**15])
-def test_without_gaps_windows_are_the_last_steps(window, first):
-    """As they were when steps were numbered in their order, whatever lay between."""
-    steps, present = lay_windows(first + np.arange(9), window)
-    expected = torch.arange(9).unsqueeze(1) + torch.arange(1 - window, 1)
-    assert torch.equal(steps, expected.clamp(min=0))
-    assert torch.equal(present, expected >= 0)
-
-
-def test_a_gap_takes_no_memory():
-    """Integers at both ends of the range wrap around, and find nothing."""
-    least, largest = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-    with Cost() as cost:
-        steps, present = lay_windows(np.array([least, 0, 1, 10**9, largest]), 4)
-    assert cost.peak < 10_000
-    assert present.tolist() == [
-        [False, False, False, True],
-        [False, False, False, True],
-        [False, False, True, True],
-        [False, False, False, True],
-        [False, False, False, True],
-    ]
-    assert steps[2].tolist() == [0, 0, 1, 2]
+@pytest.mark.parametrize(
+    ("time", "steps", "horizon", "distance"),
+    [
+        # The own step is a step of the sequence, in the middle.
+        (3, [2, 3, 4], 0, 1),
+        (4, [3, 4, 20], 0, MAX_HORIZON),
+        (2, [None, 2, 3], 0, 1),
+        (20, [None, 20, None], 0, 0),
+        # In a gap, at the end, before the first step.
+        (1, [None, 0, 2], 1, 1),
+        (6, [3, 4, 20], 2, MAX_HORIZON),
+        (17, [3, 4, 20], MAX_HORIZON, 3),
+        (21, [None, 20, None], 1, 0),
+        (-3, [None, 0, 2], 0, MAX_HORIZON),
+    ],
+)
+def test_windows_of_both_sides_hold_later_steps(time, steps, horizon, distance):
+    windows = make_module(n_later=1).windows(torch.tensor([time]))
+    found = np.where(windows.present, TIMES[windows.steps], -1)
+    assert found.tolist() == [[-1 if step is None else step for step in steps]]
+    assert windows.horizons.tolist() == [horizon]
+    assert windows.distances.tolist() == [distance]
 
 
 # --- Prediction ---------------------------------------------------------------------------------
@@ -230,19 +229,37 @@ def slow_prediction(module, features, embeddings, *row):
 def slow_member(module, member, features, embeddings, user, service, time):
     """Predict one pair; features (n_steps, n, width) and embeddings (n, dim) of both sides."""
     end = max([step for step, other in enumerate(TIMES) if other <= time], default=0)
-    steps = [step for step in range(end + 1) if TIMES[end] - TIMES[step] < WINDOW]
+    n_earlier = WINDOW - module.n_later
+    places = {
+        step: n_earlier - 1 - (TIMES[end] - TIMES[step])
+        for step in range(end + 1)
+        if TIMES[end] - TIMES[step] < n_earlier
+    }
+    distance = 0
+    if module.n_later and end + 1 < N_STEPS:
+        distance = min(max(TIMES[end + 1] - time, 1), MAX_HORIZON)
+        for step in range(end + 1, N_STEPS):
+            if TIMES[step] - TIMES[end + 1] < module.n_later:
+                places[step] = n_earlier + TIMES[step] - TIMES[end + 1]
+    is_own = TIMES[end] >= time
     horizon = min(max(time - TIMES[end], 0), MAX_HORIZON)
-    # The embeddings of 0, 1, 2, 4 and 8 steps; in between, on a logarithmic scale.
-    place = 1 + np.log2(horizon) if horizon else 0
-    shares = [max(1 - abs(place - knot), 0) for knot in range(5)]
+    shares = slow_shares(horizon)
+    own_cells = np.full(N_STEPS, NAN)
+    if module.history and user < N_USERS and service < N_SERVICES:
+        own_cells = random_cells()[1][user, service]
+    counted = set(range(N_STEPS)) if is_own or distance else set(range(end + 1))
+    counted -= {end} if is_own else set()
+    others = [own_cells[step] for step in counted if not np.isnan(own_cells[step])]
+    summary = [np.mean(others) if others else 0, np.log1p(len(others))]
     dates = [] if module.calendar is None else [numpy(module.calendar(torch.tensor([time])))[0, 0]]
     present = torch.zeros(WINDOW, dtype=bool)
     pair = list(zip(features, (user, service), strict=True))
     own = [of_side[code] for of_side, code in zip(embeddings, (user, service), strict=False)]
     sequence = np.zeros((WINDOW, module.horizon_embeddings.shape[2]))
-    for step in steps:
-        back = TIMES[end] - TIMES[step]
+    for step, place in places.items():
         token = shares @ numpy(module.horizon_embeddings)[member]
+        if module.distance_embeddings is not None:
+            token += slow_shares(distance) @ numpy(module.distance_embeddings)[member]
         for date in dates:
             token += date @ numpy(module.mix_calendar.weight)[member]
         parts = [side[step, code] for side, code in pair]
@@ -254,21 +271,31 @@ def slow_member(module, member, features, embeddings, user, service, time):
         if own:
             layers = module.mix_entities
             token += sum(linear(*side) for side in zip(layers, [member] * 2, own, strict=True))
+        if module.history and not (is_own and step == end) and not np.isnan(own_cells[step]):
+            token += [own_cells[step], 1] @ numpy(module.mix_history.weight)[member]
         if module.position_embeddings is not None:
-            token += numpy(module.position_embeddings)[member, WINDOW - 1 - back]
-        sequence[WINDOW - 1 - back] = token
-        present[WINDOW - 1 - back] = True
+            token += numpy(module.position_embeddings)[member, place]
+        sequence[place] = token
+        present[place] = True
     # The other members read the same sequence, which has no say here.
     sequences = torch.tensor(sequence, dtype=torch.float32).expand(N_MEMBERS, 1, -1, -1)
     encoded = module.encoder(sequences, present.unsqueeze(0))
+    last = numpy(encoded[member, 0])[n_earlier - 1]
     encoded = numpy(encoded[member, 0])[present.numpy()]
-    hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": encoded[-1]}[module.pooling]
+    hidden = {"max": encoded.max(0), "mean": encoded.mean(0), "last": last}[module.pooling]
     if module.target_features:
-        last = [side[steps[-1], code] for side, code in pair]
+        last = [side[end, code] for side, code in pair]
+        last += [summary] if module.history else []
         hidden = np.concatenate([hidden, *last, *dates, *own])
     for layer in module.layers[:-1]:
         hidden = np.maximum(linear(layer, member, hidden), 0)
     return linear(module.layers[-1], member, hidden)[0]
+
+
+def slow_shares(distance):
+    """Shares of the embeddings of 0, 1, 2, 4 and 8 steps; in between, on a logarithmic scale."""
+    place = 1 + np.log2(distance) if distance else 0
+    return np.array([max(1 - abs(place - knot), 0) for knot in range(5)])
 
 
 VARIANTS = [
@@ -283,6 +310,10 @@ VARIANTS = [
     {"token_dim": None},
     {"token_dim": None, "entities": False, "step_encoding": False, "target_features": False},
     {"hidden_sizes": ()},
+    {"history": None},
+    {"n_later": 1, "pooling": "last"},
+    {"n_later": 2, "encoder": "gru"},
+    {"history": None, "entities": False, "step_encoding": False},
     {"calendar": Calendar(3600 * 10**9, 3, with_weekdays=True)},
 ]
 every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
@@ -307,14 +338,14 @@ def test_predictions_are_those_of_sequences_put_together_step_by_step(params):
 
 def test_features_as_they_are_stand_side_by_side():
     """Rows of the input are user's and service's features of a step (eq. 7)."""
-    module = make_module(token_dim=None, entities=False, step_encoding=False)
+    module = make_module(token_dim=None, entities=False, step_encoding=False, history=None)
     with torch.no_grad():
         module.horizon_embeddings.zero_()
     users, services = (numpy(side).mean(1) for side in random_features())
-    mixed, _, embeddings, windows = module._gather(
+    inputs = module._gather(
         encode(module, *NOBODY), torch.tensor([1, 3]), torch.tensor([4, 0]), torch.tensor([4, 2])
     )
-    found = numpy(module._sequence(mixed, embeddings, windows))
+    found = numpy(module._sequence(inputs))
     for k, (of_users, of_services) in enumerate(zip(users, services, strict=True)):
         full = [np.concatenate([of_users[step, 1], of_services[step, 4]]) for step in (1, 2, 3)]
         short = [np.concatenate([of_users[step, 3], of_services[step, 0]]) for step in (0, 1)]
@@ -330,7 +361,7 @@ def test_the_start_is_what_it_predicts_beside_its_last_weights():
 
 
 def test_horizons_differ_by_their_embeddings_alone():
-    module = make_module()
+    module = make_module(history=None)
     found = [score(module, [1], [2], [time])[0] for time in (4, 5, 6, 8, 9, 19)]
     assert np.abs(np.diff(found[:4])).min() > 1e-3
     # Longer ones than training draws count as the longest.
@@ -409,10 +440,10 @@ def test_training_as_newcomers_is_the_prediction_of_unknown_entities_with_that_c
 def test_newcomers_in_training_are_the_average_of_their_table():
     features = random_features()
     users, services, steps, folds = all_rows()
-    params = {"newcomer_share": 1.0, "entities": False}
+    params = {"newcomer_share": 1.0, "entities": False, "history": None}
     found = numpy(make_module(features, **params).train()(users, services, steps, folds))
     means = [side.mean(3, keepdim=True).expand_as(side) for side in features]
-    expected = make_module(means, entities=False)(users, services, steps, folds)
+    expected = make_module(means, entities=False, history=None)(users, services, steps, folds)
     assert_allclose(found, numpy(expected), **SINGLE)
 
 
@@ -440,8 +471,11 @@ def test_forecasts_in_training_are_the_prediction_of_that_horizon(monkeypatch, d
     found = numpy(module(*rows)).mean(0)
     for user, service, step, prediction in zip(*rows[:3], found, strict=True):
         ends = np.flatnonzero(TIMES[step] - TIMES >= horizon)
-        end = ends[-1] if len(ends) else int(step)
-        expected = score_from(module.eval(), int(user), int(service), TIMES[step], end)
+        row = int(user), int(service), TIMES[step]
+        if len(ends):
+            expected = score_from(module.eval(), *row, ends[-1])
+        else:
+            expected = score(module.eval(), *np.array([row]).T)[0]
         assert prediction == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -455,6 +489,24 @@ def score_from(module, user, service, time, end):
     return score(twin, [user], [service], [time])[0]
 
 
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        # The first step has none before it; the last one has none after it.
+        (0.0, [[-1, 0, 2], [-1, 0, 3], [-1, 2, 4], [2, 3, 20], [3, 4, -1]]),
+        # Forecasts from five steps before, or else the own step.
+        (0.9, [[-1, 0, 2], [-1, 2, 3], [2, 3, 4], [3, 4, 20], [3, 4, -1]]),
+    ],
+)
+def test_half_of_the_forecasts_in_training_are_in_a_gap(monkeypatch, draw, expected):
+    module = make_module(n_later=1, forecast_share=1.0)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.zeros(*shape) + draw)
+    windows = module._training_windows(torch.arange(N_STEPS))
+    assert np.where(windows.present, TIMES[windows.steps], -1).tolist() == expected
+    assert windows.own.tolist() == list(range(N_STEPS))
+    assert windows.distances.tolist() == [2, 1, 1, MAX_HORIZON, 0]
+
+
 def test_horizons_are_drawn_the_short_ones_more_often():
     module = make_module(forecast_share=0.4)
     steps = torch.full((6000,), 3)
@@ -466,6 +518,40 @@ def test_horizons_are_drawn_the_short_ones_more_often():
     nothing = drawn[4]
     expected = [0.6 + nothing, drawn[0], drawn[1], 0, drawn[2] + drawn[3], 0]
     assert_allclose(shares, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("forecast_share", [0.0, 1.0])
+@pytest.mark.parametrize("n_later", [0, 1])
+def test_training_rows_do_not_see_their_own_cell(forecast_share, n_later):
+    module = make_module(forecast_share=forecast_share, n_later=n_later).train()
+    shape = N_STEPS, N_USERS, N_SERVICES
+
+    def predict(row, changed_step, value):
+        cell = StepCells(*np.array([[changed_step], row[:1], row[1:2]]), np.array([value]), shape)
+        module.history.extend(cell, np.arange(N_STEPS))
+        torch.manual_seed(0)
+        return numpy(module(*(torch.tensor([code]) for code in row)))
+
+    for row in zip(*(codes[::4].tolist() for codes in all_rows()), strict=True):
+        step = row[2]
+        assert_allclose(predict(row, step, -100.0), predict(row, step, 100.0), **SINGLE)
+        if step:
+            assert (np.abs(predict(row, 0, -100.0) - predict(row, 0, 100.0)) > 0.1).any()
+
+
+def test_a_longer_horizon_starts_as_the_longest_one():
+    module = make_module()
+    times = [5, 6, 8, 9, 19]
+    before = score(module, [1] * 5, [2] * 5, times)
+    module.extend_horizons(3)
+    assert module.max_horizon == MAX_HORIZON
+    module.extend_horizons(16)
+    found = score(module, [1] * 5, [2] * 5, times)
+    # Horizon 5 was between 4 and 8; those of 8 and more have the embedding of 8.
+    assert_allclose(found[:4], before[:4], **SINGLE)
+    with torch.no_grad():
+        module.horizon_embeddings[:, -1].normal_()
+    assert np.abs(score(module, [1] * 5, [2] * 5, times)[4] - found[4]) > 1e-3
 
 
 def test_dropout_of_embeddings_is_for_training_only():
@@ -528,11 +614,11 @@ def test_newcomers_have_average_features_and_their_own_context():
     features = [numpy(side).mean(1) for side in random_features()]
     encoded = encode(module, NEW_USERS, NEW_SERVICES)
     for k, (n, n_new) in enumerate(((N_USERS, 2), (N_SERVICES, 1))):
-        found = numpy((encoded.users, encoded.services)[k][0])
+        found = numpy((encoded.users, encoded.services)[k][1])
         assert_allclose(found[:, :, :n], features[k], **SINGLE)
         average = features[k].mean(2, keepdims=True)
         assert_allclose(found[:, :, n:], np.repeat(average, n_new, axis=2), **SINGLE)
-    features, _, embeddings = zip(encoded.users, encoded.services, strict=True)
+    _, features, _, embeddings = zip(encoded.users, encoded.services, strict=True)
     features, embeddings = list(map(numpy, features)), list(map(numpy, embeddings))
     for side, embedding, new in zip(
         embeddings, module.entities, (NEW_USERS, NEW_SERVICES), strict=True
@@ -558,7 +644,8 @@ def test_without_what_training_takes_predictions_are_the_same_to_the_last_bit(en
     module.forget_training()
     assert (score(module, *rows, newcomers=newcomers) == before).all()
     buffers = {name for name, value in module.named_buffers() if "." not in name}
-    kept = {"times", "window_steps", "window_present", "user_features", "service_features"}
+    kept = {"times", "window_steps", "window_present", "later_steps", "later_present"}
+    kept |= {"user_features", "service_features"}
     assert buffers == {*kept, "horizon_shares"}
 
 

@@ -115,12 +115,29 @@ def test_without_training_weights_and_earlier_steps_stay(data, modules):
     before, weights = model.predict(X), model.module_.state_dict()
     nets, n_epochs = model.stage_nets_, model.n_iter_
     model.partial_fit(*slots(data, 6, 7))
-    assert_array_equal(model.predict(X), before)
+    # Further measurements of a pair tell more of its other steps.
+    further = {tuple(pair) for pair in slots(data, 6, 7)[0][:, :2].tolist()}
+    is_measured_again = np.array([tuple(pair) in further for pair in X[:, :2].tolist()])
+    is_other = ~np.isclose(model.predict(X), before, rtol=1e-4, atol=1e-5)
+    assert not is_other[~is_measured_again].any()
+    assert is_other[is_measured_again].any() == (modules != "gcmf")
     for name, parameter in model.module_.named_parameters():
         assert torch.equal(parameter, weights[name])
     assert model.n_iter_ == n_epochs
     assert model.net_.module_ is model.module_
     assert nets is not model.stage_nets_
+
+
+def test_horizons_grow_with_the_time_measured(data):
+    """After a fit to one step, forecasts of all distances are equal; updates learn to tell them."""
+    model = make(modules="pte", max_horizon=3).fit(*slots(data, 0, 0))
+    assert model.module_.max_horizon == 1
+    for slot, expected in ((1, 1), (3, 2), (5, 3), (7, 3)):
+        model.partial_fit(*slots(data, slot, slot))
+        assert model.module_.max_horizon == expected
+    forecasts = model.predict([[3, 4, time] for time in (8, 9, 10, 11)])
+    assert len(set(forecasts[:3].round(6))) == 3
+    assert forecasts[2] == pytest.approx(forecasts[3], rel=1e-5)
 
 
 def test_only_touched_steps_are_computed_again(data):
