@@ -507,11 +507,11 @@ def test_ablation_benchmark_compares_parts_on_the_same_cells(
     benchmark = in_process(example("benchmark_ablation"))
     out = wsdream_folder / "out"
     common = ["--data", str(wsdream_folder), "--out", str(out), "--qos", "rt", "--seeds", "0"]
-    common += ["--settings", "0.025", "--parts", "states", "routing"]
+    common += ["--settings", "0.025", "--parts", "network", "routing"]
     benchmark.main([*common, "--short", "--models", "r2sl"])
     summary = benchmark.main([*common, "--short", "--models", "r2sl", "sharp_qos"])
     assert capsys.readouterr().out.count("skipped, its results are there") == 2
-    assert list(summary["part"]) == ["default", "no routing", "default", "no states"]
+    assert list(summary["part"]) == ["default", "no routing", "default", "no skip connection"]
     rows = pd.read_csv(out / "results.csv")
     errors = pd.read_csv(out / "user_errors.csv")
     sums = errors.groupby(["model"])[["n", "absolute"]].sum()

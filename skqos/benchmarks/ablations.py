@@ -185,7 +185,7 @@ SHARP_QOS = Method(
     ),
     joint=True,
 )
-SOFT = "transformed, shrunk"
+EXPECTED_LEVEL = {"expected_level": True, "state_shrinkage": 20.0}
 R2SL = Method(
     "R2SL",
     R2SLRegressor,
@@ -196,9 +196,10 @@ R2SL = Method(
         Part("states", "no states", {"region_features": ()}, main=True),
         Part("states", "5 states", {"n_states": 5}),
         Part("states", "printed rate", {"rate": "printed"}),
-        Part("states", SOFT, {"state_target": "transformed", "state_shrinkage": 20.0}),
-        Part("states", "... expected level", {"expected_level": True}, SOFT),
-        Part("states", "... states of rare regions", {"min_region_size": 3}, SOFT),
+        Part("states", "transformed target", {"state_target": "transformed"}),
+        Part("states", "shrinkage", {"state_shrinkage": 20.0}),
+        Part("states", "states of rare regions", {"min_region_size": 3}),
+        Part("states", "expected level", EXPECTED_LEVEL, main=True),
         Part("regions", "city", {"region_features": ("city",)}),
         Part("regions", "AS", {"region_features": ("as",)}),
         Part("regions", "country, AS, region", {"region_features": ("country", "as", "region")}),

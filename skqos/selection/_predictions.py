@@ -14,15 +14,11 @@ METHODS = ("predict", "predict_interval", "predict_probability", "is_known")
 
 
 class Predictions(Protocol):
-    """Predictions of n rows of X.
+    """Predictions of n rows of X."""
 
-    Attributes
-    ----------
-    values : ndarray of shape (n, n_targets)
-        Predictions in the unit of y.
-    """
-
-    values: np.ndarray
+    @property
+    def values(self) -> np.ndarray:
+        """Predictions in the unit of y, of shape (n, n_targets)."""
 
     def quantiles(self, levels: list[float]) -> np.ndarray:
         """Return quantiles of all rows, of shape (n, n_targets, n_levels)."""

@@ -46,7 +46,8 @@ def test_chosen_parts_come_with_what_they_are_compared_with():
     names = [part.name for part in SHARP_QOS.choose(["... 2 layers"])]
     assert names == [DEFAULT, "valued graph", "... 2 layers"]
     assert [part.name for part in SA_MOE.choose(["refill"])] == REFILL
-    assert [part.name for part in R2SL.choose(["states"], only_main=True)] == [DEFAULT, "no states"]
+    names = [part.name for part in R2SL.choose(["network"], only_main=True)]
+    assert names == [DEFAULT, "no skip connection"]
     params = {"n_factors": 16, "second_stage_start": "fresh", "refill_ratio": 1.0}
     assert SA_MOE.params(SA_MOE.part("... refill")) == params
 
