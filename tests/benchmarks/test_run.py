@@ -192,7 +192,7 @@ def test_predictions_that_cannot_be_scored_are_a_failure_of_their_fit(wsdream_fo
 
 def test_unknown_names_are_refused_before_anything_is_done(tmp_path):
     out = tmp_path / "out.csv"
-    with pytest.raises(ValueError, match=r"no split 'rt'; there are wsdream1-rt-0\.01"):
+    with pytest.raises(ValueError, match=r"no split 'rt'; there are wsdream1-rt-0\.005"):
         run(service_median, tmp_path, ["rt"], out)
     with pytest.raises(ValueError, match="must be 'module:name'"):
         run("statistics", tmp_path, SPLIT, out)
