@@ -20,7 +20,8 @@ from skqos.datasets import make_qos
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TINY = {
-    EmbeddingMLPRegressor: {"max_epochs": 2, "embedding_dim": 4, "hidden_sizes": (8, 4)},
+    # A search enqueues the defaults, which must be within its space.
+    EmbeddingMLPRegressor: {"max_epochs": 2, "embedding_dim": 16},
     SAMoERegressor: {
         "max_epochs": 2,
         "first_stage_epochs": 2,
