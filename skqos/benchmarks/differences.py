@@ -102,7 +102,8 @@ def compare(errors: pd.DataFrame, reference: pd.DataFrame) -> Difference:
     if len(by_seed) > 1:
         variance += by_seed.var(ddof=1) / len(by_seed)
     rmse = [np.sqrt(part["squared"].sum()).mean() for part in (own, other)]
-    return Difference(ratio - 1, Z * np.sqrt(variance), rmse[0] / rmse[1] - 1, by_seed)
+    half_width = Z * float(np.sqrt(variance))
+    return Difference(ratio - 1, half_width, float(rmse[0] / rmse[1]) - 1, by_seed)
 
 
 def _ratio_of_sums(

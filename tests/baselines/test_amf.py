@@ -110,8 +110,8 @@ def test_the_scale_goes_back_and_forth(power, shift):
 
 def test_the_unit_of_y_does_not_matter():
     data = make_qos(20, 30, density=0.5, random_state=0)
-    expected = AMFRegressor(random_state=0).fit(data.X, data.y).predict(data.X)
-    found = AMFRegressor(random_state=0).fit(data.X, 1000 * data.y).predict(data.X)
+    expected = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y).predict(data.X)
+    found = AMFRegressor(max_iter=10, random_state=0).fit(data.X, 1000 * data.y).predict(data.X)
     assert_allclose(found, 1000 * expected, rtol=1e-6)
 
 
@@ -124,20 +124,20 @@ def data():
 
 
 def test_the_first_rows_are_a_fit(data):
-    fitted = AMFRegressor(random_state=0).fit(data.X, data.y)
-    updated = AMFRegressor(random_state=0).partial_fit(data.X, data.y)
+    fitted = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y)
+    updated = AMFRegressor(max_iter=10, random_state=0).partial_fit(data.X, data.y)
     assert_array_equal(updated.predict(data.X), fitted.predict(data.X))
 
 
 def test_it_follows_a_change(data):
-    model = AMFRegressor(random_state=0).fit(data.X, data.y)
+    model = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y)
     before = model.predict(data.X).mean()
     assert model.partial_fit(data.X, np.minimum(3 * data.y, 20)) is model
     assert model.predict(data.X).mean() > 1.5 * before
 
 
 def test_new_ids_are_learnt_and_known_ones_keep_their_place(data):
-    model = AMFRegressor(random_state=0).fit(data.X, data.y)
+    model = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y)
     unknown = model.predict([[900, 901]])
     model.partial_fit([[900, 3], [4, 901], [900, 901]], [20.0, 20.0, 20.0])
     assert model.is_known([[900, 901]]).all()
@@ -157,7 +157,7 @@ def test_new_users_of_different_updates_start_differently(data):
 
 
 def test_the_state_before_an_update_is_not_changed(data):
-    model = AMFRegressor(random_state=0).fit(data.X, data.y)
+    model = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y)
     state = model._state
     factors = state.attributes["_user_side"].factors.copy()
     model.partial_fit(data.X, 2 * data.y)
@@ -174,7 +174,7 @@ def test_the_state_before_an_update_is_not_changed(data):
     ],
 )
 def test_bad_updates_raise_and_change_nothing(data, change, message):
-    model = AMFRegressor(random_state=0).fit(data.X, data.y)
+    model = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y)
     before = dict(vars(model))
     with pytest.raises(ValueError, match=message):
         model.partial_fit(*change(data.X, data.y))
