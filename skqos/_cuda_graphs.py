@@ -7,7 +7,6 @@ its own.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from threading import RLock
 
 import torch
 from torch import Tensor, nn
+
+from skqos._progress import LOGGER
 
 Batch = tuple[dict[str, Tensor], Tensor]
 Step = dict[str, Tensor]
@@ -30,8 +31,6 @@ MAX_RECORDINGS = 32
 
 # While one thread records, no other may draw random numbers on the GPU.
 _TURN = RLock()
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -117,7 +116,7 @@ class RecordedSteps:
             graph, step = capture(self.run, own)
         except RuntimeError as error:
             self.is_possible = False
-            _logger.info("Training without CUDA graphs, because a step was not recorded: %s", error)
+            LOGGER.info("Training without CUDA graphs, because a step was not recorded: %s", error)
             for parameter in self.parameters:
                 parameter.grad = None
             return
