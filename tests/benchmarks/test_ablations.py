@@ -43,8 +43,8 @@ def test_names_are_unique_and_splits_exist():
 
 
 def test_chosen_parts_come_with_what_they_are_compared_with():
-    names = [part.name for part in SHARP_QOS.choose(["... 2 layers"])]
-    assert names == [DEFAULT, "valued graph", "... 2 layers"]
+    names = [part.name for part in SHARP_QOS.choose(["... 3 layers"])]
+    assert names == [DEFAULT, "valued graph", "... 3 layers"]
     assert [part.name for part in SA_MOE.choose(["refill"])] == REFILL
     names = [part.name for part in R2SL.choose(["network"], only_main=True)]
     assert names == [DEFAULT, "no skip connection"]
