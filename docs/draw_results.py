@@ -15,6 +15,9 @@ import pandas as pd
 from figure_style import GREY, save_figure
 from matplotlib.axes import Axes
 
+from skqos.benchmarks.ablation_report import label_split, load_ablations
+from skqos.benchmarks.ablations import DEFAULT
+
 DOCS = Path(__file__).parent
 NOMINAL = 0.9
 
@@ -96,6 +99,30 @@ def spread(ends: dict[str, float], gap: float) -> dict[str, float]:
     return places
 
 
+def draw_ablation(axes: Axes, summary: pd.DataFrame) -> None:
+    """Difference of the MAE of each variant of a method, one colour per split."""
+    shown = summary[summary["part"] != summary["reference"]].dropna(subset="difference")
+    names = list(dict.fromkeys(shown["part"]))
+    of_splits = list(shown.groupby("split", sort=False))
+    shifts = np.linspace(-0.3, 0.3, len(of_splits)) if len(of_splits) > 1 else [0.0]
+    for shift, (split, part) in zip(shifts, of_splits, strict=True):
+        place = part["part"].map(names.index) + shift
+        width = part["half_width"]
+        axes.errorbar(part["difference"], place, xerr=width, fmt=".", label=label_split(split))
+    axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    references = shown.drop_duplicates("part").set_index("part")["reference"]
+    labels = [
+        name if references[name] == DEFAULT else f"{name}\n(against {references[name]})"
+        for name in names
+    ]
+    axes.set_yticks(range(len(names)), labels)
+    axes.invert_yaxis()
+    # Parts that break a method would leave no room for the others.
+    low, high = shown["difference"].quantile([0.0, 0.9])
+    axes.set(xlabel="difference of the MAE, %", xlim=(min(low, 0) - 3, max(high, 0) + 3))
+    axes.legend(frameon=False, fontsize=8)
+
+
 OURS = ("service median", "EmbeddingMLPRegressor", "SAMoERegressor")
 
 
@@ -107,6 +134,9 @@ def main() -> None:
     for name, unit, table in zip(("rt", "tp"), ("s", "kbps"), by_density, strict=False):
         draw = partial(draw_densities, table=table, unit=unit)
         save_figure(f"error_by_density_{name}", (4.6, 4.4), draw)
+    for name, summary in load_ablations().groupby("method", sort=False):
+        size = 6.0, 1.2 + 0.55 * (summary["part"].nunique() - 1)
+        save_figure(f"ablations_{name}", size, partial(draw_ablation, summary=summary))
 
 
 if __name__ == "__main__":

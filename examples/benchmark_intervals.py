@@ -5,8 +5,9 @@
     python examples/benchmark_intervals.py --temporal DIR --out results/
 
 Each run adds lines to ``results/intervals.csv``, one for a model, a QoS and a seed, and goes on
-where an earlier one ended; ``results/intervals.md`` has their means. DIR holds data set 1, the one
-after ``--temporal`` data set 2: slot 63 is predicted from 10 % of the cells of eight slots.
+where an earlier one ended; ``results/intervals.md`` has their means. SHARP-QoS learns all QoS in
+one fit. DIR holds data set 1, the one after ``--temporal`` data set 2: slot 63 is predicted from
+10 % of the cells of eight slots.
 
 Coverage is told of all test cells, of the tenths of the prediction (lowest and highest), and of the
 worst twentieth of the users with 50 test cells or more. P(y <= limit) is compared with the share of
@@ -24,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _static_models import JOINT, make_model
+from sklearn.pipeline import Pipeline
 
 from skqos import TPMCFRegressor
 from skqos.benchmarks._split import Split
@@ -58,33 +59,38 @@ MARGIN = {"rt": 0.05, "tp": 0.0}
 # Choices by a quantile on the bad side of the median, beside those by the prediction.
 CAUTIOUS = {"rt": 0.7, "tp": 0.3}
 GIVEN, SLOT, ENTITIES = "given", "slot 63", ("users", "services")
+# Number of services of a choice.
+N_SERVICES = 10
+# Columns that identify a row of the results.
+KEYS = ["qos", "cells", "model", "seed"]
 MODELS = ["SAMoERegressor", "R2SLRegressor", "SharpQoSRegressor", "EmbeddingMLPRegressor"]
 
 
 class Problem(NamedTuple):
-    """A model whose intervals are rated on some cells; the fields are columns of the results."""
+    """A fit whose intervals are rated on some cells of one or more QoS."""
 
-    qos: str
+    qos: tuple[str, ...]
     cells: str
     model: str
     seed: int
 
-    def read(self, folder: Path) -> tuple[Split, int]:
-        """Return the rows, and which target is rated."""
+    def row_keys(self) -> list[tuple[str, ...]]:
+        """Return the first columns of the rows of results, one row per QoS."""
+        return [(qos, self.cells, self.model, str(self.seed)) for qos in self.qos]
+
+    def read(self, folder: Path) -> list[Split]:
+        """Return the rows of each QoS that the model learns."""
         if self.cells == SLOT:
             cells = read_cells(folder)
-            return make_split(cells, "imputation", density=0.10, given_share=0.20), 0
-        split = self._read_qos(folder, self.qos)
-        if self.model not in JOINT:
-            return split, 0
-        X, y = join([self._read_qos(folder, qos) for qos in QOS])
-        return replace(split, X=X, y=y), QOS.index(self.qos)
+            return [make_split(cells, "imputation", density=0.10, given_share=0.20)]
+        learnt = QOS if self.model in JOINT else self.qos
+        return [self._read_qos(folder, qos) for qos in learnt]
 
     def make(self, folder: Path, *, intervals: bool) -> Any:
         if self.cells == SLOT:
             return TPMCFRegressor(random_state=self.seed, device="cpu", intervals=intervals)
-        data = load_wsdream(folder, qos=self.qos)
-        model = make_model(self.model, data, self.qos, self.seed)
+        data = load_wsdream(folder, qos=self.qos[0])
+        model = make_model(self.model, data, self.qos[0], self.seed)
         model[-1].set_params(intervals=intervals)
         return model
 
@@ -95,35 +101,44 @@ class Problem(NamedTuple):
         return hold_out(split, ENTITIES.index(self.cells), self.seed)
 
 
-def rate(problem: Problem, folder: Path, *, compare: bool) -> dict[str, float]:
-    """Fit, and rate the intervals; to compare, fit without them, too."""
+def rate(problem: Problem, folder: Path, *, compare: bool) -> list[dict[str, float]]:
+    """Fit, and rate the intervals of each QoS; to compare, fit without them, too."""
     torch.set_num_threads(1)
-    split, target = problem.read(folder)
+    splits = problem.read(folder)
+    X, y = join(splits) if len(splits) > 1 else (splits[0].X, splits[0].y)
     model = problem.make(folder, intervals=True)
-    _, fit_s = cpu_timed(lambda: model.fit(split.X, split.y))
-    rated = {"fit_s": fit_s, "times": np.nan}
+    _, fit_s = cpu_timed(lambda: model.fit(X, y))
+    costs = {"fit_s": fit_s, "times": np.nan}
     if compare:
         alone = problem.make(folder, intervals=False)
-        _, alone_s = cpu_timed(lambda: alone.fit(split.X, split.y))
-        rated["times"] = fit_s / alone_s
+        _, alone_s = cpu_timed(lambda: alone.fit(X, y))
+        costs["times"] = fit_s / alone_s
+    rated = {
+        qos: rate_target(model, qos, split, target)
+        for target, (qos, split) in enumerate(
+            zip(QOS if len(splits) > 1 else problem.qos, splits, strict=True)
+        )
+    }
+    return [{**costs, **rated[qos]} for qos in problem.qos]
+
+
+def rate_target(model: Any, qos: str, split: Split, target: int) -> dict[str, float]:
+    """Rate the predictions of one target on the test rows of its QoS."""
     tail = (1 - LEVEL) / 2
     X, y, users = split.X_test, split.y_test, split.X_test[:, 0]
     prediction = model.predict(X).reshape(len(y), -1)[:, target]
-    cautious = CAUTIOUS[problem.qos]
-    found = model.predict(X, quantiles=[tail, cautious, 1 - tail]).reshape(len(y), -1, 3)[:, target]
-    bounds = found[:, [0, 2]]
-    rated["mae"] = nan_mean_absolute_error(y, prediction)
-    rated |= rate_intervals(y, bounds, prediction, users)
-    # A pipeline has no method of its own for it.
-    regressor, rows = (model, X) if problem.cells == SLOT else (model[-1], model[:-1].transform(X))
-    for limit in LIMITS[problem.qos]:
+    quantiles = model.predict(X, quantiles=[tail, CAUTIOUS[qos], 1 - tail])
+    low, cautious, high = quantiles.reshape(len(y), -1, 3)[:, target].T
+    rated = {"mae": nan_mean_absolute_error(y, prediction)}
+    rated |= rate_intervals(y, np.column_stack([low, high]), prediction, users)
+    # A pipeline has no method of its own for probabilities.
+    is_pipeline = isinstance(model, Pipeline)
+    regressor, rows = (model[-1], model[:-1].transform(X)) if is_pipeline else (model, X)
+    for limit in LIMITS[qos]:
         probability = regressor.predict_probability(rows, limit).reshape(len(y), -1)[:, target]
         rated |= rate_probability(y <= limit, probability, f"p{limit:g}")
-    return (
-        rated
-        | rate_choices(y, prediction, users, problem.qos, "")
-        | rate_choices(y, found[:, 1], users, problem.qos, "_cautious")
-    )
+    rated |= rate_choices(y, prediction, users, qos, "")
+    return rated | rate_choices(y, cautious, users, qos, "_cautious")
 
 
 def rate_intervals(
@@ -153,7 +168,7 @@ def rate_choices(
     y: np.ndarray, prediction: np.ndarray, users: np.ndarray, qos: str, by: str
 ) -> dict[str, float]:
     direction = "minimize" if qos == "rt" else "maximize"
-    ten = {"direction": direction, "n_services": 10, "random_state": 0}
+    ten = {"direction": direction, "n_services": N_SERVICES, "random_state": 0}
     regret = choice_regret(y, prediction, users, **ten)
     near = near_best_share(y, prediction, users, absolute=MARGIN[qos], **ten)
     return {f"regret{by}": regret, f"near_best{by}": near}
@@ -163,18 +178,23 @@ def run(problem: Problem, args: argparse.Namespace) -> None:
     folder = args.temporal if problem.cells == SLOT else args.data
     compare = problem.seed == args.seeds[0] and problem.cells not in ENTITIES
     rated = in_own_process(partial(rate, problem, folder, compare=compare))
-    append_rows(args.out / "intervals.csv", [{**problem._asdict(), **rated}])
-    told = ", ".join(f"{name} {value:.4g}" for name, value in rated.items())
-    print(f"{problem}: {told}", flush=True)
+    keys = [dict(zip(KEYS, key, strict=True)) for key in problem.row_keys()]
+    rows = [{**key, **of_qos} for key, of_qos in zip(keys, rated, strict=True)]
+    append_rows(args.out / "intervals.csv", rows)
+    for row in rows:
+        told = (f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items())
+        print(", ".join(told), flush=True)
 
 
 def problems(args: argparse.Namespace) -> Iterator[Problem]:
     for seed in args.seeds:
         if args.temporal:
-            yield Problem("rt", SLOT, "TPMCFRegressor", seed)
+            yield Problem(("rt",), SLOT, "TPMCFRegressor", seed)
         for cells in ENTITIES if args.entities else [GIVEN]:
             if args.data:
-                yield from (Problem(q, cells, m, seed) for m in args.models for q in args.qos)
+                for model in args.models:
+                    groups = [tuple(args.qos)] if model in JOINT else [(qos,) for qos in args.qos]
+                    yield from (Problem(qos, cells, model, seed) for qos in groups)
 
 
 def make_table(rows: pd.DataFrame) -> str:
@@ -212,9 +232,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--fresh", action="store_true", help="replace earlier results")
     args = parser.parse_args(argv)
     path = args.out / "intervals.csv"
-    done = open_results(path, [*Problem._fields], fresh=args.fresh)
+    done = open_results(path, KEYS, fresh=args.fresh)
     for problem in problems(args):
-        if tuple(map(str, problem)) not in done:
+        if not done.issuperset(problem.row_keys()):
             run(problem, args)
     table = make_table(read_rows(path))
     (args.out / "intervals.md").write_text(table + "\n")

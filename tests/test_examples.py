@@ -480,6 +480,20 @@ def test_benchmark_of_intervals_goes_on_where_it_ended(example, in_process, wsdr
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_benchmark_of_intervals_fits_all_qos_at_once(example, in_process, wsdream_folder):
+    benchmark = in_process(example("benchmark_intervals"))
+    # The made-up users have a few cells of throughput each.
+    benchmark.N_SERVICES = 5
+    out = wsdream_folder / "out"
+    common = ["--data", str(wsdream_folder), "--out", str(out), "--models", "SharpQoSRegressor"]
+    benchmark.main([*common, "--seeds", "0"])
+    rows = pd.read_csv(out / "intervals.csv")
+    assert list(rows["qos"]) == ["rt", "tp"]
+    assert rows["fit_s"].nunique() == 1
+    assert rows["mae"].nunique() == 2
+
+
+@pytest.mark.usefixtures("tiny_regressors")
 def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_folder, capsys):
     benchmark = in_process(example("benchmark_few_shot"))
     # The made-up users have a few rows each.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from skqos.benchmarks import list_splits, load_results, reproduce, run, summarize_results
 from skqos.benchmarks._reproduce import write_comparison
+from skqos.benchmarks.ablation_report import load_ablations, make_page_tables
 from skqos.benchmarks.markdown import write_between_marks
 from skqos.benchmarks.peers_table import make_peers_table
 from skqos.benchmarks.published_page import PAGES, make_page
@@ -115,6 +116,7 @@ def _show_results(args: argparse.Namespace) -> str:
 
 def _write_tables(args: argparse.Namespace) -> str:
     tables = {name: make_page(name) for name in PAGES} | {"peers": make_peers_table()}
+    tables |= make_page_tables(load_ablations())
     for path in args.files:
         write_between_marks(path, tables)
     return f"wrote {', '.join(map(str, args.files))}"

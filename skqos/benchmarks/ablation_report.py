@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from skqos.benchmarks.ablations import METHODS, Method
+from skqos import __version__
+from skqos.benchmarks.ablations import DEFAULT, METHODS, SETTINGS, Method
 from skqos.benchmarks.differences import compare
 from skqos.benchmarks.markdown import markdown
 from skqos.benchmarks.runs import read_rows
 
 logger = logging.getLogger("skqos.benchmarks")
 
-RESULTS, USER_ERRORS = "results.csv", "user_errors.csv"
+RESULTS, USER_ERRORS, SUMMARY = "results.csv", "user_errors.csv", "ablations.csv"
 KEYS = ["split", "fold", "model", "seed"]
 TEST = "test"
 NOTE = (
@@ -103,8 +106,13 @@ def make_table(summary: pd.DataFrame) -> str:
 
 
 def write_report(folder: Path, rows: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
-    """Write ``ablations.md`` and a figure for each method; return the summary."""
+    """Write the summary, tables and a figure for each method; return the summary.
+
+    The files are ``ablations.csv``, ``ablations.md`` and an image with the name of each method.
+    """
     summary = summarise(rows, errors)
+    dated = summary.assign(date=f"{datetime.now(UTC):%Y-%m-%d}", version=__version__)
+    dated.drop(columns="place").to_csv(folder / SUMMARY, index=False)
     parts = ["# Ablations", NOTE]
     for name, of_method in summary.groupby("method", sort=False):
         parts += [f"## {METHODS[name].title}", make_table(of_method)]
@@ -112,6 +120,85 @@ def write_report(folder: Path, rows: pd.DataFrame, errors: pd.DataFrame) -> pd.D
             parts.append(f"![{METHODS[name].title}]({name}.png)")
     (folder / "ablations.md").write_text("\n\n".join(parts) + "\n")
     return summary
+
+
+def load_ablations() -> pd.DataFrame:
+    """Load the summary that is stored in the package, with the result's columns of `summarise`.
+
+    Examples
+    --------
+    >>> from skqos.benchmarks.ablation_report import load_ablations
+    >>> {*load_ablations()["cells"]}
+    {'test'}
+    """
+    with as_file(files("skqos.benchmarks") / "results" / SUMMARY) as path:
+        return pd.read_csv(path).fillna({"by_seed": ""})
+
+
+def make_page_tables(summary: pd.DataFrame) -> dict[str, str]:
+    """Write a table for each method with a row per variant and a column per split.
+
+    Returns
+    -------
+    dict of str to str
+        The tables by the names of their marks, such as "ablations-r2sl".
+    """
+    return {
+        f"ablations-{name}": _make_wide_table(of_method)
+        for name, of_method in summary.groupby("method", sort=False)
+    }
+
+
+def label_split(name: str) -> str:
+    """Return the QoS and the setting of a split of the ablations.
+
+    Examples
+    --------
+    >>> from skqos.benchmarks.ablation_report import label_split
+    >>> label_split("wsdream1-tp-0.005"), label_split("wsdream2-rt-imputation-0.1")
+    ('TP, 0.5 %', 'RT, slot 63')
+    """
+    for setting, pattern in SETTINGS.items():
+        for qos in ("rt", "tp"):
+            if pattern.format(qos) == name:
+                is_density = setting.startswith("0.")
+                title = f"{100 * float(setting):g} %" if is_density else setting.replace("-", " ")
+                return f"{qos.upper()}, {title}"
+    raise ValueError(f"{name!r} is not a split of the ablations.")
+
+
+def _make_wide_table(summary: pd.DataFrame) -> str:
+    splits = list(dict.fromkeys(summary["split"]))
+    head = ["variant", "compared with", *map(label_split, splits), "fit, times the default"]
+    default_s = summary[summary["part"] == DEFAULT].set_index("split")["fit_s"]
+    lines = []
+    for part, rows in summary.groupby("part", sort=False):
+        by_split = rows.set_index("split", drop=False)
+        is_default = part == DEFAULT
+        times = (by_split["fit_s"] / default_s).mean()
+        lines.append(
+            [
+                part,
+                "" if is_default else rows["reference"].iloc[0],
+                *(_describe_cell(by_split, split) for split in splits),
+                "" if is_default else f"{times:.1f}",
+            ]
+        )
+    return markdown(head, lines)
+
+
+def _describe_cell(by_split: pd.DataFrame, split: str) -> str:
+    """Return the MAE of the default, or the difference of the MAE of a variant in per cent."""
+    if split not in by_split.index:
+        return ""
+    row = by_split.loc[split]
+    if row["part"] == DEFAULT:
+        return f"{row['mae']:.4g}"
+    if np.isnan(row["difference"]):
+        return ""
+    text = f"{row['difference']:+.1f} ± {row['half_width']:.1f}"
+    # Bold where the interval excludes 0.
+    return f"**{text}**" if abs(row["difference"]) > row["half_width"] else text
 
 
 def draw(summary: pd.DataFrame, path: Path) -> bool:

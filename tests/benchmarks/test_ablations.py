@@ -6,9 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skqos import __version__
 from skqos._parameters import warn_of_unused_parameters
 from skqos.benchmarks import Split, list_splits
-from skqos.benchmarks.ablation_report import make_table, read_runs, summarise, write_report
+from skqos.benchmarks.ablation_report import (
+    label_split,
+    load_ablations,
+    make_page_tables,
+    make_table,
+    read_runs,
+    summarise,
+    write_report,
+)
 from skqos.benchmarks.ablations import DEFAULT, METHODS, R2SL, SA_MOE, SETTINGS, SHARP_QOS
 from skqos.benchmarks.differences import Z, compare, sum_by_user
 from skqos.benchmarks.folds import take_fold
@@ -170,6 +179,35 @@ def test_the_report_compares_each_part_with_its_reference(split, tmp_path):
     assert "| ... fresh | factors | 2 | 1 | 2 | -50.0 ± " in text
     assert "| default |  | 2 | 1 | 2 |  |  |  | 3 | cpu |" in text
     assert "## SA-MoE" in text
+
+
+def test_the_page_has_a_table_per_method_with_a_column_per_split(split, tmp_path):
+    make_runs(tmp_path / "a", split, {"SA-MoE, default": 1.0, "SA-MoE, factors": 2.0})
+    make_runs(tmp_path / "b", split, {"R2SL, default": 1.0, "R2SL, 1 filter": 1.0})
+    make_runs(tmp_path / "c", split, {"R2SL, no states": 1.0}, seeds=(7,))
+    write_report(tmp_path, *read_runs([tmp_path / name for name in "abc"]))
+    stored = pd.read_csv(tmp_path / "ablations.csv")
+    assert stored["version"].eq(__version__).all()
+    tables = make_page_tables(stored)
+    assert list(tables) == ["ablations-r2sl", "ablations-sa_moe"]
+    assert tables["ablations-r2sl"].splitlines() == [
+        "| variant | compared with | RT, 2.5 % | fit, times the default |",
+        "|---|---|---|---|",
+        "| default |  | 1 |  |",
+        "| no states | default |  | 1.0 |",
+        "| 1 filter | default | +0.0 ± 0.0 | 1.0 |",
+    ]
+    # The interval of this difference does not contain 0.
+    assert "| factors | default | **+100.0 ± " in tables["ablations-sa_moe"]
+
+
+def test_stored_ablations_are_of_known_parts_and_splits():
+    summary = load_ablations()
+    for row in summary.itertuples():
+        assert METHODS[row.method].part(row.part).reference == row.reference
+        assert label_split(row.split)
+    with pytest.raises(ValueError, match="'wsdream9' is not a split of the ablations"):
+        label_split("wsdream9")
 
 
 def test_validation_folds_are_told_apart_from_the_test(split, tmp_path):
