@@ -264,11 +264,17 @@ TPMCF = Diagram(
             Box("similarity", "cosine\nsimilarities", "option"),
         ],
         [Box("gcmf", "GCMF: two graph-convolution units", "option")],
-        [Box("tokens", "sequence of the last steps: user and service,\nplus id, context and step")],
+        [
+            Box(
+                "tokens",
+                "sequence of the last steps: user and service,\nplus id, context, step "
+                "and other measurements\nof the pair (ours)",
+            )
+        ],
         [Box("attention", "multi-head attention, residual, LayerNorm")],
         [Box("convolution", "two Conv1D, residual, LayerNorm")],
         [Box("pooling", "maximum over time")],
-        [Box("dense", "dense layers\n(they also read the last step: ours)")],
+        [Box("dense", "dense layers (with the last step and\nthe mean of the pair: ours)")],
         [Box("prediction", "prediction at the target step", "output")],
     ],
     [
