@@ -42,6 +42,10 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     target = path.resolve()
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is not a regular file; give the name of a file to write.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path} was not written: the folder {target.parent} does not exist."
+        )
     try:
         _remove_left_parts(target)
         _write_and_replace(target, content)

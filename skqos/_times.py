@@ -38,7 +38,8 @@ INTEGERS = "integers"
 NAIVE, AWARE = "time stamps without a time zone", "time stamps with a time zone"
 ADVICE = {
     (AWARE, NAIVE): "Take the time zone off, as pandas' tz_localize(None) does.",
-    (NAIVE, AWARE): "Give each its time zone, as pandas' tz_localize does.",
+    (NAIVE, AWARE): "Give each its time zone, as pandas' tz_localize does, or its offset "
+    "from UTC, as in '2026-05-01T12:30+00:00'.",
 }
 # Times as they are read: integers or points in time.
 Times: TypeAlias = "np.ndarray | pd.DatetimeIndex"

@@ -48,6 +48,9 @@ MIN_REPLAYED = 256
 MIN_KEPT = 0.05
 # Trained weights need only a short warm-up.
 WARM_UP = 0.1
+# An update of fewer steps than these must not have the learning rate of `fit`: it would end before
+# the weights, which the first steps have moved away, are at a minimum again.
+STEPS_AT_FULL_RATE = 64
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,11 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         were fitted. Then the network is trained for `partial_fit_epochs` epochs on the new rows and
         on a sample of the earlier rows that `replay_buffer_size` keeps. The sample has four times
         as many rows as are new, but at least 256. The learning rate grows with the ratio of new
-        rows to earlier ones; from a ratio of one quarter on, it is twice that of `fit`. If a pair
-        is measured again, the new value replaces the old one, which is not replayed. No validation
-        rows are held out, whatever the value of `early_stopping`. The target transform and the
-        scales of numeric context do not change.
+        rows to earlier ones; from a ratio of one quarter on, it is twice that of `fit`. It is
+        at most that of `fit` multiplied by the number of training steps and divided by 64. If a
+        pair is measured again, the new value replaces the old one, which is not replayed. No
+        validation rows are held out, whatever the value of `early_stopping`. The target transform
+        and the scales of numeric context do not change.
 
         With ``partial_fit_epochs=0`` nothing is trained. New users and services are added with
         their context. If the network has a graph of the measurements, the new edges are added, and
@@ -215,16 +219,20 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         rng: np.random.RandomState,
         prepare: Callable[[], dict[str, Any]],
     ) -> QoSNet:
-        """Train a copy of the network, `rate` times as fast as in `fit`.
+        """Train a copy of the network, `rate` times as fast as in `fit`, or slower in few steps.
 
         `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
         """
-        from skqos.training import seeded, without_dropout
+        from skqos.training import ShuffledBatches, seeded, without_dropout
 
         trainer = self._make_trainer()
         seed = int(rng.randint(np.iinfo(np.int32).max))
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:
+            arguments = prepare()
+            batch_size = arguments.get("batch_size", trainer.batch_size)
+            n_batches = len(ShuffledBatches(arguments["rows"], batch_size))
+            rate = min(rate, self.partial_fit_epochs * n_batches / STEPS_AT_FULL_RATE)
             return trainer.fit(
                 module,
                 validation=None,
@@ -232,7 +240,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
                 max_epochs=self.partial_fit_epochs,
                 learning_rate=rate * self.learning_rate,
                 warm_up=WARM_UP,
-                **prepare(),
+                **arguments,
             )
 
     def _update_rng(self) -> np.random.RandomState:

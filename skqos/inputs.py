@@ -198,7 +198,7 @@ def locate_context(
             "a context column describes one of the two."
         )
     if left_out:
-        _warn_unused([columns[k] for k in sorted(left_out)])
+        _warn_unused([columns[k] for k in sorted(left_out)], n_id_columns == 2 and 2 in left_out)
     names = {k: columns[k] for positions in found for k in positions}
     return ContextLayout(*found, names)
 
@@ -483,10 +483,12 @@ def _check_position(columns: pd.Index, k: int, parameter: str, n_id_columns: int
     return k
 
 
-def _warn_unused(names: list[Any]) -> None:
+def _warn_unused(names: list[Any], may_be_time: bool) -> None:
+    about_time = " Only TPMCFRegressor uses a time, in column 2." if may_be_time else ""
     warnings.warn(
         f"X has columns that are not used: {names}. Context columns are those of a DataFrame "
-        "named user_* or service_*, or those listed in user_features and service_features.",
+        "named user_* or service_*, or those listed in user_features and service_features."
+        f"{about_time}",
         UnusedColumnsWarning,
         stacklevel=5,
     )

@@ -13,6 +13,7 @@ from skorch.callbacks import Callback
 
 from skqos import SharpQoSRegressor, incremental
 from skqos.base import TrainingRows
+from skqos.baselines import EmbeddingMLPRegressor
 from skqos.datasets import make_qos
 from skqos.incremental import STAGE
 from skqos.persistence import load_model, save_model
@@ -593,3 +594,12 @@ def test_large_updates_replay_all_rows_and_small_ones_step_carefully(
     n_new, n_kept, n_seen, n_replayed, rate
 ):
     assert incremental.plan_update(n_new, n_kept, n_seen) == (n_replayed, pytest.approx(rate))
+
+
+@pytest.mark.parametrize(("n_epochs", "rate"), [(1, 3 / 64), (2, 6 / 64), (64, 1.6)])
+def test_an_update_of_few_steps_has_a_small_learning_rate(qos, n_epochs, rate):
+    """Rows of a fifth of the earlier ones would be learned at 1.6 times the rate of fit."""
+    params = {"max_epochs": 1, "batch_size": 200, "random_state": 0}
+    model = EmbeddingMLPRegressor(partial_fit_epochs=n_epochs, **params)
+    model.fit(qos.X[:500], qos.y[:500]).partial_fit(qos.X[500:600], qos.y[500:600])
+    assert model.net_.lr == pytest.approx(rate * model.learning_rate)

@@ -104,6 +104,14 @@ def test_unused_columns_are_named_in_the_warning():
     assert layout == ContextLayout([2], [])
 
 
+@pytest.mark.parametrize("has_time", [False, True])
+def test_the_warning_says_which_estimator_uses_an_unused_time(has_time):
+    columns = ["client", "service", "measured_at" if has_time else "user_as", "city"]
+    with pytest.warns(UnusedColumnsWarning) as caught:
+        locate(columns)
+    assert ("Only TPMCFRegressor uses a time" in str(caught[0].message)) == has_time
+
+
 def test_the_warning_points_at_the_call_of_fit():
     X = np.c_[np.indices((3, 3)).reshape(2, -1).T, np.zeros(9)]
     model = SAMoERegressor(max_epochs=1, refill_ratio=0, pseudo_label_ratio=0)

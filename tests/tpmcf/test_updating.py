@@ -205,6 +205,20 @@ def test_updates_slot_by_slot_follow_a_rising_level():
     assert errors[0] < errors[None]
 
 
+def test_an_update_of_one_step_of_training_keeps_what_fit_learned():
+    """All rows of the update fit into one batch; the level of the measurements stays as it was."""
+    rng = np.random.default_rng(0)
+    X = np.argwhere(rng.uniform(size=(10, 12, 12)) < 0.5)
+    y = (1 + X[:, 1] % 4) * (1 + X[:, 0] % 3) * rng.lognormal(0, 0.1, len(X))
+    model = make(modules="pte", features=["statistics"], max_epochs=20, batch_size=64)
+    earlier, new, later = X[:, 2] < 8, np.isin(X[:, 2], [8, 9]), X[:, 2] > 9
+    model.fit(X[earlier], y[earlier])
+    before = np.abs(model.predict(X[later]) / y[later] - 1).mean()
+    model.set_params(batch_size=1024, partial_fit_epochs=1).partial_fit(X[new], y[new])
+    after = np.abs(model.predict(X[later]) / y[later] - 1).mean()
+    assert after < 1.25 * before
+
+
 def test_weights_of_each_step_cannot_be_updated(data):
     model = make(gcmf_weights="own").fit(*slots(data, 0, 5))
     before = pickle.dumps(model)
