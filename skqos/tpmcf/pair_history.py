@@ -129,7 +129,7 @@ def pair_keys(cells: StepCells) -> np.ndarray:
 
 def find_sorted(values: Tensor, wanted: Tensor) -> Tensor:
     """Return the number of sorted values below each wanted one, as `torch.searchsorted`."""
-    if not torch.compiler.is_exporting():
+    if not torch.compiler.is_compiling():
         return torch.searchsorted(values, wanted)
     # ONNX has no search in sorted values.
     found = torch.zeros_like(wanted)

@@ -96,7 +96,7 @@ def test_the_search_for_exports_is_that_of_torch(n, monkeypatch):
     values = torch.arange(n) * 3
     wanted = torch.arange(-4, 3 * n + 4).unsqueeze(1)
     expected = find_sorted(values, wanted)
-    monkeypatch.setattr(pair_history.torch.compiler, "is_exporting", lambda: True)
+    monkeypatch.setattr(pair_history.torch.compiler, "is_compiling", lambda: True)
     assert torch.equal(find_sorted(values, wanted), expected)
 
 
