@@ -46,6 +46,9 @@ class FeatureEmbedding(nn.Module):
         Total width of the vectors of an entity.
     """
 
+    rows: Tensor
+    numerics: Tensor
+
     def __init__(
         self,
         table: EntityTable,
