@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from skqos.tpmcf import pair_history
 from skqos.tpmcf.features import StepCells
