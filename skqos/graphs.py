@@ -247,6 +247,8 @@ def _less_means(values: Tensor, weights: Tensor, nodes: Tensor, n_nodes: int) ->
 
 def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
     """Return the bins of values by the quantiles of those with positive weight; int64."""
+    if not len(values):
+        return values.long()
     is_kept = weights > 0
     # A selection by a mask would wait for the device. Values that are not kept come last.
     ascending = torch.where(is_kept, values, torch.inf).sort().values

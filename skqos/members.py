@@ -9,6 +9,7 @@ network.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -103,6 +104,8 @@ class PairLinear(nn.Module):
 class MemberBatchNorm(nn.Module):
     """Batch normalisation of the features of each member, as in ``torch.nn.BatchNorm1d``.
 
+    A batch of one row, which has no variance, is normalised by the running statistics.
+
     Parameters
     ----------
     n_members : int
@@ -118,7 +121,13 @@ class MemberBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the rows (n_members, n, dim)."""
         features = x.transpose(0, 1).flatten(1)
-        return self.norm(features).unflatten(1, (len(x), -1)).transpose(0, 1)
+        if self.training and len(features) == 1:
+            norm = self.norm
+            statistics = norm.running_mean, norm.running_var
+            found = F.batch_norm(features, *statistics, norm.weight, norm.bias, eps=norm.eps)
+        else:
+            found = self.norm(features)
+        return found.unflatten(1, (len(x), -1)).transpose(0, 1)
 
 
 class ByteDropout(nn.Dropout):

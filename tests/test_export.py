@@ -129,6 +129,20 @@ def test_the_graph_convolution_alone_predicts_as_before(tmp_path):
     check_equal(model, tmp_path / "model.onnx", X)
 
 
+@pytest.mark.parametrize("temporal", ["gru", "lstm"])
+def test_recurrent_encoders_predict_as_before(temporal, tmp_path):
+    """Windows with a gap, too, whose steps the layers pass over."""
+    contract = BY_NAME["TPMCFRegressor"]
+    data = make_data(contract)
+    X = data.X + np.array([0, 0, 2]) * (data.X[:, 2:] > 2)
+    model = contract.make(modules="pte", temporal=temporal, window=4, features=("statistics",))
+    model.set_params(gcmf_epochs=10, gcmf_dim=8, n_factors=16, similarity_dim=16)
+    to_onnx(model.fit(X, data.y), tmp_path / "model.onnx")
+    pairs = all_pairs(range(N_USERS), range(N_SERVICES), contract).astype(int)
+    check_equal(model, tmp_path / "model.onnx", pairs)
+    check_equal(model, tmp_path / "model.onnx", pairs[:1])
+
+
 def test_several_targets_predict_as_before(tmp_path):
     contract = BY_NAME["SharpQoSRegressor"]
     data = make_data(contract)

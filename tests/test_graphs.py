@@ -309,6 +309,14 @@ def test_types_depend_neither_on_the_unit_nor_on_an_offset():
     assert_array_equal(bins[0], make_typed(values=values)[1][0])
 
 
+@both_residuals
+def test_a_graph_without_edges_has_no_types(residuals):
+    nobody = np.arange(0)
+    graph = BipartiteGraph(nobody, nobody, 3, 2, values=np.zeros(0), residuals=residuals)
+    for bins in graph.bins(torch.ones(0)):
+        assert (bins.shape, bins.dtype) == ((0,), torch.int64)
+
+
 def test_types_by_the_sender_tell_the_level_of_the_receiver():
     users, services = np.divmod(np.arange(48), 6)
     values = users + np.random.default_rng(0).normal(scale=0.1, size=48)

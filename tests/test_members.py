@@ -155,6 +155,17 @@ def test_each_part_of_a_pair_layer_starts_as_that_of_a_linear_layer_on_both():
 # --- Batch normalisation ------------------------------------------------------------------------
 
 
+def test_a_single_row_is_normalised_by_the_statistics_of_earlier_batches():
+    layer = MemberBatchNorm(MEMBERS, DIM).double()
+    for _ in range(3):
+        layer(some_rows())
+    row, running = some_rows()[:, :1], layer.norm.running_mean.clone()
+    found = layer(row)
+    assert torch.equal(layer.norm.running_mean, running)
+    assert_close(found, layer.eval()(row))
+    assert len(torch.autograd.grad(found.sum(), [row, layer.norm.bias])) == 2
+
+
 def test_batch_normalisation_of_members_is_that_many_batch_normalisations():
     layer = MemberBatchNorm(MEMBERS, DIM).double()
     nn.init.normal_(layer.norm.weight)

@@ -547,6 +547,20 @@ def test_a_class_with_foreign_state_handling_cannot_be_listed(kind):
         _loadable.check_own_class(kind)
 
 
+def test_models_are_saved_and_loaded_after_torch_has_replaced_its_own_state_handling(
+    model, path, monkeypatch, qos
+):
+    """As it does when it first compiles a network or exports one."""
+    handle = torch.nn.Module.__setstate__
+
+    def patched(self, state):
+        return handle(self, state)
+
+    monkeypatch.setattr(torch.nn.Module, "__setstate__", patched)
+    loaded = saved_and_loaded(model, path)
+    np.testing.assert_array_equal(loaded.predict(qos.X), model.predict(qos.X))
+
+
 def test_every_layer_of_the_networks_is_listed():
     """A new layer is added to the list, or, if no model keeps it, here."""
     of_training = {"ObservedLoss", "JointLoss", "StackedAutoencoder"}

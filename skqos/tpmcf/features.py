@@ -25,6 +25,8 @@ FAMILIES = ("statistics", "factors", "similarity")
 STATISTICS = ("minimum", "maximum", "median", "mean", "standard deviation")
 # Relative deviation below which a feature is constant, except for rounding.
 MIN_DEVIATION = 1e-6
+# Deviation within a group, relative to its values, that is a rounding error of their mean.
+ROUNDING = 1e-12
 # Bound of standardised features, which may be extreme without the cells of a fold.
 LARGEST = 1e6
 # Relative singular value below which a direction is noise.
@@ -173,6 +175,8 @@ def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> n
     first = np.cumsum(n) - n
     mean = np.add.reduceat(ordered, first) / n
     deviation = ordered - np.repeat(mean, n)
+    spread = np.sqrt(np.add.reduceat(deviation**2, first) / n)
+    largest = np.maximum(np.abs(ordered[first]), np.abs(ordered[first + n - 1]))
     statistics = np.full((n_groups, len(STATISTICS)), np.nan)
     statistics[filled] = np.column_stack(
         [
@@ -180,7 +184,7 @@ def group_statistics(groups: np.ndarray, values: np.ndarray, n_groups: int) -> n
             ordered[first + n - 1],
             (ordered[first + (n - 1) // 2] + ordered[first + n // 2]) / 2,
             mean,
-            np.sqrt(np.add.reduceat(deviation**2, first) / n),
+            np.where(spread > ROUNDING * largest, spread, 0.0),
         ]
     )
     return statistics
@@ -476,9 +480,13 @@ class NodeFeatures:
 
 
 def _scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean, deviation = values.mean(axis=(0, 1)), values.std(axis=(0, 1))
-    largest = np.abs(values).max(axis=(0, 1))
-    return mean, np.where(deviation > MIN_DEVIATION * largest, deviation, 1.0)
+    return values.mean(axis=(0, 1)), deviation_or_one(values, (0, 1))
+
+
+def deviation_or_one(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
+    """Return standard deviations, and 1 for values that are constant, except for rounding."""
+    deviation, largest = values.std(axis=axis), np.abs(values).max(axis=axis)
+    return np.where(deviation > MIN_DEVIATION * largest, deviation, 1.0)
 
 
 def draw_folds(n_cells: int, n_folds: int | None, rng: np.random.RandomState) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skqos.tpmcf.features import StepCells
+from skqos.tpmcf.features import StepCells, deviation_or_one
 
 # A value and whether there is one; a mean and a count.
 HISTORY_DIM = 2
@@ -32,7 +32,7 @@ class PairHistory(nn.Module):
         for name in ("keys", "values", "sums", "counts"):
             self.register_buffer(name, None)
         self.location = float(cells.values.mean())
-        self.scale = float(cells.values.std()) or 1.0
+        self.scale = float(deviation_or_one(cells.values))
         self.shape = cells.shape
         self._set(pair_keys(cells), self._standardise(cells.values))
 

@@ -81,7 +81,9 @@ SWITCHED_OFF = (
     SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
     SwitchedOff(("window_side",), {"window": (1,)}),
     SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),
-    SwitchedOff(("max_horizon",), {"forecast_share": (0,)}),
+    # It also bounds distances to later steps.
+    SwitchedOff(("max_horizon",), {"forecast_share": (0,), "window_side": ("past",)}),
+    SwitchedOff(("max_horizon",), {"forecast_share": (0,), "window": (1,)}),
     SwitchedOff(("self_loops",), {"gcmf_edges": ("quantile",)}),
     SwitchedOff(("n_factors",), {"features": lacks("factors")}),
     SwitchedOff(

@@ -277,12 +277,28 @@ class RecurrentEncoder(nn.Module):
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Encode sequences, 0 where not present."""
         # Missing steps are moved to the end, where they do not affect the states.
-        order = torch.argsort((~present).byte(), dim=1, stable=True)
+        places = _places_present_first(present)
+        order = torch.zeros_like(places).scatter(1, places, _positions(present))
         moved = _take_steps(x, order)
         states = torch.stack(
             [layers(of_member)[0] for layers, of_member in zip(self.members, moved, strict=True)]
         )
-        return present.unsqueeze(2) * _take_steps(states, torch.argsort(order, dim=1))
+        return present.unsqueeze(2) * _take_steps(states, places)
+
+
+def _places_present_first(present: Tensor) -> Tensor:
+    """Return the place of each step if the present ones come first, in order; (n, window).
+
+    Computed by counting, because ONNX has no stable sorting.
+    """
+    n_present = present.long().cumsum(dim=1)
+    n_missing = (~present).long().cumsum(dim=1)
+    return torch.where(present, n_present, n_present[:, -1:] + n_missing) - 1
+
+
+def _positions(present: Tensor) -> Tensor:
+    """Return the position of each step; (n, window)."""
+    return torch.arange(present.shape[1], device=present.device).expand(present.shape)
 
 
 def _take_steps(x: Tensor, steps: Tensor) -> Tensor:

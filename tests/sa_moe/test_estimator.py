@@ -542,6 +542,13 @@ def test_attention_dim(qos, attention_dim):
     assert expert.output.weight.shape == (2, 2 * attention_dim, 8)
 
 
+def test_a_normalised_network_is_updated_with_one_row_and_no_earlier_ones(qos):
+    model = make(**MF_MOE, batch_norm=True, replay_buffer_size=0).fit(qos.X, qos.y)
+    predicted = model.predict(qos.X)
+    model.partial_fit(qos.X[:1], qos.y[:1])
+    assert (model.predict(qos.X) != predicted).any()
+
+
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_batch_norm(qos, batch_norm):
     model = make(**MF_MOE, batch_norm=batch_norm).fit(qos.X, qos.y)

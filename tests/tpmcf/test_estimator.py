@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -334,6 +335,7 @@ IN_VAIN = [
     ({"modules": "gcmf"}, {"window": 2, "n_heads": 3, "max_horizon": 3}),
     ({"temporal": "gru"}, {"n_heads": 3, "dropout": 0.1}),
     ({"forecast_share": 0.0}, {"max_horizon": 3}),
+    ({"forecast_share": 0.0, "window": 1}, {"max_horizon": 3, "window_side": "both"}),
     ({"entity_dim": None}, {"entity_dropout": 0.1}),
     ({"loss": "squared_error"}, {"loss_scale": 0.1}),
     ({"features": ["statistics"]}, {"n_factors": 3, "similarity": "autoencoder"}),
@@ -347,6 +349,16 @@ def test_parameters_set_in_vain_are_warned_of(switch, params):
         warn_of_unused_parameters(TPMCFRegressor(**switch, **params), stacklevel=1)
     named = {str(warning.message).split("=")[0] for warning in warned}
     assert named == set(params)
+
+
+def test_the_longest_horizon_bounds_distances_to_later_steps_without_forecasts(data):
+    """So it is not set in vain: windows around a gap tell how far the next step is."""
+    params = {"forecast_share": 0.0, "window_side": "both", "max_horizon": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unused_parameters(TPMCFRegressor(**params), stacklevel=1)
+    module = make(**params).fit(data.X[data.X[:, 2] % 9 < 2], data.y[data.X[:, 2] % 9 < 2]).module_
+    assert module.windows(module.times).distances.max() == 3
 
 
 # --- The published model ------------------------------------------------------------------------

@@ -145,6 +145,13 @@ def test_large_numbers_leave_the_deviation_exact():
     assert_allclose(found[0, 4], (2 / 3) ** 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [2, 3, 7, 57])
+@pytest.mark.parametrize("value", [0.1, 0.3, -9.7, 1e-9, 3e7])
+def test_equal_values_have_no_deviation(value, n):
+    """The mean of equal numbers is another number, by rounding."""
+    assert group_statistics(np.zeros(n, dtype=int), np.full(n, value), 1)[0, 4] == 0
+
+
 def test_what_an_entity_lacks_is_the_average_of_its_other_steps():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 3, 2))
@@ -343,6 +350,15 @@ def test_constant_features_stay_finite(value):
     cells = cells_of(np.full((N_STEPS, N_USERS, N_SERVICES), value))
     for side in NodeFeatures([Statistics()]).fit(cells).transform(cells):
         assert_allclose(side, 0, atol=abs(value) * 1e-6)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 2.0])
+def test_further_values_after_equal_ones_are_not_blown_up(value):
+    further = some_values(shape=(3, 9, 8))
+    equal = np.where(np.isnan(further), NAN, value)
+    features = NodeFeatures([Statistics()]).fit(cells_of(equal))
+    for side in features.transform(cells_of(further)):
+        assert np.abs(side).max() < 2 * (np.nanmax(np.abs(further)) + value)
 
 
 # --- Folds --------------------------------------------------------------------------------------

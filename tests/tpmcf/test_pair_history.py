@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from skqos.tpmcf import pair_history
 from skqos.tpmcf.features import StepCells
@@ -80,15 +80,18 @@ def test_further_cells_may_be_of_new_steps_and_entities_and_replace_earlier_ones
     check_look_ups(history, known | as_dict(later), scales_of(first), later.shape)
 
 
-def test_equal_values_have_the_scale_1():
-    cells = random_cells()
-    equal = StepCells(cells.steps, cells.users, cells.services, np.full(len(cells), 2.0), SHAPE)
+@pytest.mark.parametrize("value", [2.0, 0.1, 0.7])
+def test_equal_values_have_the_scale_1(value):
+    """Also if their mean is another number, by rounding."""
+    cells = random_cells(0.7).take(np.arange(57))
+    equal = StepCells(cells.steps, cells.users, cells.services, np.full(len(cells), value), SHAPE)
+    assert (equal.values.std() > 0) == (value < 1)
     history = PairHistory(equal)
-    assert_array_equal(history.values, 0)
+    assert_allclose(history.values, 0, atol=1e-12)
     history.extend(
-        StepCells(*np.array([[1], [1], [1]]), np.array([5.0]), SHAPE), np.arange(N_STEPS)
+        StepCells(*np.array([[1], [1], [1]]), np.array([value + 3.0]), SHAPE), np.arange(N_STEPS)
     )
-    assert history.values.max() == 3
+    assert history.values.max() == pytest.approx(3)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 100])

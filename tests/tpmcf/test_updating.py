@@ -166,6 +166,16 @@ def test_a_new_user_is_the_average_one_where_it_was_not_measured(data):
     assert_allclose(features_of(model)[0][:6, -1], averages, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("edges", ["binary", "quantile"])
+def test_an_update_of_steps_without_known_cells_is_possible_with_edges_of_any_kind(data, edges):
+    model = make(modules="both", gcmf_edges=edges, replay_buffer_size=0, partial_fit_epochs=1)
+    model.fit(*slots(data, 0, 5))
+    X, y = slots(data, 2, 3)
+    predicted = model.predict(X)
+    model.partial_fit(X[:9], y[:9])
+    assert (model.predict(X) != predicted).any()
+
+
 def test_a_late_measurement_of_a_step_that_was_not_kept_trains_and_that_is_all(data):
     model = make(replay_buffer_size=100, n_folds=None).fit(*slots(data, 0, 7))
     before = features_of(model)
