@@ -95,8 +95,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
     min_region_size : int, default=1
         Number of users, or services, below which a region of a kind with latent states has no
-        embedding, so that only its states describe it. It is not in the paper. Used only if there
-        are latent states; see `region_features`.
+        embedding, so that only its states describe it. `fit` decides it; a region that
+        `partial_fit` adds has an embedding. It is not in the paper. Used only if there are latent
+        states; see `region_features`.
 
     n_members : int, default=2
         Number of networks, each with weights of its own. They are trained in one pass, and their

@@ -142,7 +142,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Information on the edges of the graph of a step. With "binary", as in the paper, an edge
         means that a pair was measured. With "quantile", the edges have four types, the quarters of
         the residuals after damped means of users and services, and each unit has weights for each
-        type. It is not in the paper. Used only if `modules` is "both" or "gcmf".
+        type. The quarters are those of the steps of `fit` or, for steps that `partial_fit` changes,
+        of these steps. It is not in the paper. Used only if `modules` is "both" or "gcmf".
 
     gcmf_bounded : bool, default=False
         Whether a sigmoid bounds the predictions of the graph convolution to the range of the
