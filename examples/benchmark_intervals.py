@@ -134,9 +134,9 @@ def rate_target(model: Any, qos: str, split: Split, target: int) -> dict[str, fl
     # A pipeline has no method of its own for probabilities.
     is_pipeline = isinstance(model, Pipeline)
     regressor, rows = (model[-1], model[:-1].transform(X)) if is_pipeline else (model, X)
-    for limit in LIMITS[qos]:
+    for name, limit in zip(("low_limit", "high_limit"), LIMITS[qos], strict=True):
         probability = regressor.predict_probability(rows, limit).reshape(len(y), -1)[:, target]
-        rated |= rate_probability(y <= limit, probability, f"p{limit:g}")
+        rated |= rate_probability(y <= limit, probability, name)
     rated |= rate_choices(y, prediction, users, qos, "")
     return rated | rate_choices(y, cautious, users, qos, "_cautious")
 
@@ -211,7 +211,9 @@ def make_table(rows: pd.DataFrame) -> str:
             + means["highest_tenth"].map("{:.2f}".format),
             "worst users": means["worst_users"].map("{:.2f}".format),
             "Winkler": means["winkler"].map("{:.3g}".format),
-            "probability off by": means.filter(regex="^p.*_off$").max(axis=1).map("{:.3f}".format),
+            "probability off by": means.filter(regex="_limit_off$")
+            .max(axis=1)
+            .map("{:.3f}".format),
             "regret": means["regret"].map("{:.3g}".format),
             "cautious": means["regret_cautious"].map("{:.3g}".format),
             "fit, times": means["times"].map("{:.2f}".format).replace("nan", ""),

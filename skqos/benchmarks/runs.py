@@ -110,9 +110,21 @@ def read_rows(path: Path, dtype: type | None = None) -> pd.DataFrame:
 
 
 def append_rows(path: Path, rows: list[dict]) -> None:
-    """Append rows in a single write."""
-    header = not path.exists() or not path.stat().st_size
-    text = pd.DataFrame(rows).to_csv(index=False, header=header)
+    """Append rows in a single write, in the order of the columns of the file.
+
+    Raises
+    ------
+    ValueError
+        If the file has other columns.
+    """
+    table = pd.DataFrame(rows)
+    is_new = not path.exists() or not path.stat().st_size
+    if not is_new:
+        columns = list(pd.read_csv(path, nrows=0).columns)
+        if {*columns} != {*table.columns}:
+            raise ValueError(f"{path} has the columns {columns}; got {list(table.columns)}.")
+        table = table[columns]
+    text = table.to_csv(index=False, header=is_new)
     with path.open("a") as file:
         file.write(text)
 

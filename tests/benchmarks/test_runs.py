@@ -5,6 +5,7 @@ import os
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skqos.benchmarks.fits import Fitted, peak_memory
@@ -46,6 +47,16 @@ def test_a_process_that_dies_takes_only_its_own_task_with_it(tmp_path, caplog):
     assert "BrokenProcessPool" in failures[0]
     assert list(read_rows(tmp_path / "results.csv")["model"]) == ["first", "last"]
     assert "[2/3] Problem(name='p'), deadly, seed 0: FAILED" in caplog.text
+
+
+def test_rows_are_appended_by_the_names_of_their_columns(tmp_path):
+    path = tmp_path / "results.csv"
+    append_rows(path, [{"model": "a", "mae": 1.0}])
+    append_rows(path, [{"mae": 2.0, "model": "b"}])
+    assert pd.read_csv(path).to_dict("list") == {"model": ["a", "b"], "mae": [1.0, 2.0]}
+    with pytest.raises(ValueError, match=r"has the columns \['model', 'mae'\]; got \['model'\]"):
+        append_rows(path, [{"model": "c"}])
+    assert len(pd.read_csv(path)) == 2
 
 
 def test_an_incomplete_line_does_not_count_and_is_cut_off(tmp_path):
