@@ -202,6 +202,7 @@ def make_table(rows: pd.DataFrame) -> str:
     keys = ["cells", "qos", "model"]
     means = rows.groupby(keys, sort=False).mean(numeric_only=True)
     seeds = rows.groupby(keys, sort=False).size()
+    off = means.filter(regex="_limit_off$").max(axis=1)
     shown = pd.DataFrame(
         {
             "seeds": seeds,
