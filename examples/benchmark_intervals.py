@@ -212,9 +212,7 @@ def make_table(rows: pd.DataFrame) -> str:
             + means["highest_tenth"].map("{:.2f}".format),
             "worst users": means["worst_users"].map("{:.2f}".format),
             "Winkler": means["winkler"].map("{:.3g}".format),
-            "probability off by": means.filter(regex="_limit_off$")
-            .max(axis=1)
-            .map("{:.3f}".format),
+            "probability off by": off.map("{:.3f}".format),
             "regret": means["regret"].map("{:.3g}".format),
             "cautious": means["regret_cautious"].map("{:.3g}".format),
             "fit, times": means["times"].map("{:.2f}".format).replace("nan", ""),
