@@ -147,7 +147,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Weight of the linear part of the E-Huber losses. The paper uses 0.05. Used only if `loss` is
         "e_huber" or "e_huber_printed".
 
-    max_epochs : int, default=15
+    max_epochs : int, default=20
         Number of epochs of the final training stage.
 
     partial_fit_epochs : int, default=4
@@ -180,7 +180,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
         "adam".
 
-    learning_rate : float, default=4e-3
+    learning_rate : float, default=3e-3
         Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
         schedule.
 
@@ -404,12 +404,12 @@ class R2SLRegressor(IncrementalQoSRegressor):
         loss: LossName | Literal["e_huber", "e_huber_printed"] = "absolute_error",
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
-        max_epochs: int = 15,
+        max_epochs: int = 20,
         partial_fit_epochs: int = 4,
         replay_buffer_size: int = 100_000,
         target_transform: TargetTransformName | None = "auto",
         optimizer: OptimizerName = "adamw",
-        learning_rate: float = 4e-3,
+        learning_rate: float = 3e-3,
         learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int = 256,
