@@ -104,7 +104,7 @@ def draw_ablation(axes: Axes, summary: pd.DataFrame) -> None:
     shown = summary[summary["part"] != summary["reference"]].dropna(subset="difference")
     names = list(dict.fromkeys(shown["part"]))
     of_splits = list(shown.groupby("split", sort=False))
-    shifts = np.linspace(-0.3, 0.3, len(of_splits)) if len(of_splits) > 1 else [0.0]
+    shifts = 0.14 * (np.arange(len(of_splits)) - (len(of_splits) - 1) / 2)
     for shift, (split, part) in zip(shifts, of_splits, strict=True):
         place = part["part"].map(names.index) + shift
         width = part["half_width"]
@@ -116,7 +116,7 @@ def draw_ablation(axes: Axes, summary: pd.DataFrame) -> None:
         for name in names
     ]
     axes.set_yticks(range(len(names)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     # Parts that break a method would leave no room for the others.
     low, high = shown["difference"].quantile([0.0, 0.9])
     axes.set(xlabel="difference of the MAE, %", xlim=(min(low, 0) - 3, max(high, 0) + 3))

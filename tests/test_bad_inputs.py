@@ -143,7 +143,7 @@ def _check_warnings(caught):
 def _extra_contracts():
     """Return the baselines that have no contract of their own."""
     known = {contract.estimator_class for contract in CONTRACTS}
-    tiny = dict.fromkeys(("PMFRegressor", "AMFRegressor"), {"max_iter": 3})
+    tiny = {name: {"max_iter": 3} for name in ("PMFRegressor", "AMFRegressor")}
     for name in baselines.__all__:
         kind = getattr(baselines, name)
         if isinstance(kind, type) and issubclass(kind, BaseEstimator) and kind not in known:

@@ -19,6 +19,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from skqos.benchmarks.__main__ import make_parser
+from skqos.benchmarks.ablation_report import load_ablations
 from skqos.datasets import make_qos
 from tests.common import CONTRACTS
 
@@ -175,7 +176,9 @@ def test_figures_of_results_are_drawn_from_the_tables_of_the_pages(docs_script, 
     pytest.importorskip("matplotlib")
     docs_script("draw_results").main()
     names = {path.name for path in tmp_path.glob("*.svg")}
-    assert names == {"intervals.svg", "error_by_density_rt.svg", "error_by_density_tp.svg"}
+    of_methods = {f"ablations_{method}.svg" for method in load_ablations()["method"]}
+    others = {"intervals.svg", "error_by_density_rt.svg", "error_by_density_tp.svg"}
+    assert names == of_methods | others
 
 
 def test_labels_are_spread(docs_script):
