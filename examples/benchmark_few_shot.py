@@ -95,7 +95,7 @@ def hold_out(X: np.ndarray, y: np.ndarray, seed: int) -> NewUsers:
 
 def rows_of(parts: list[Split]) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of one QoS, or of several side by side."""
-    return join(parts) if len(parts) > 1 else (parts[0].X, parts[0].y)
+    return join(parts)
 
 
 def take_in(model: Any, how: str, known: list[Split], given: list[Split]) -> Any:

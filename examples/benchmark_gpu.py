@@ -49,7 +49,7 @@ def measure(name: str, device: str, splits: list[Split], args: argparse.Namespac
     if name != TEMPORAL:
         context = load_wsdream(args.static, qos="rt")
         model = make_pipeline(ContextJoiner(context.users, context.services), model)
-    X, y = join(splits) if len(splits) > 1 else (splits[0].X, splits[0].y)
+    X, y = join(splits)
     with ExitStack() as stack:
         if device.endswith("not recorded"):
             stack.enter_context(mock.patch.object(training, "can_record", return_value=False))

@@ -24,7 +24,7 @@ of their cells intervals cover.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,13 +78,17 @@ class Problem(NamedTuple):
         """Return the first columns of the rows of results, one row per QoS."""
         return [(qos, self.cells, self.model, str(self.seed)) for qos in self.qos]
 
+    @property
+    def learnt(self) -> Sequence[str]:
+        """The QoS that the model learns, in the order of its targets."""
+        return QOS if self.model in JOINT else self.qos
+
     def read(self, folder: Path) -> list[Split]:
         """Return the rows of each QoS that the model learns."""
         if self.cells == SLOT:
             cells = read_cells(folder)
             return [make_split(cells, "imputation", density=0.10, given_share=0.20)]
-        learnt = QOS if self.model in JOINT else self.qos
-        return [self._read_qos(folder, qos) for qos in learnt]
+        return [self._read_qos(folder, qos) for qos in self.learnt]
 
     def make(self, folder: Path, *, intervals: bool) -> Any:
         if self.cells == SLOT:
@@ -105,7 +109,7 @@ def rate(problem: Problem, folder: Path, *, compare: bool) -> list[dict[str, flo
     """Fit, and rate the intervals of each QoS; to compare, fit without them, too."""
     torch.set_num_threads(1)
     splits = problem.read(folder)
-    X, y = join(splits) if len(splits) > 1 else (splits[0].X, splits[0].y)
+    X, y = join(splits)
     model = problem.make(folder, intervals=True)
     _, fit_s = cpu_timed(lambda: model.fit(X, y))
     costs = {"fit_s": fit_s, "times": np.nan}
@@ -113,13 +117,8 @@ def rate(problem: Problem, folder: Path, *, compare: bool) -> list[dict[str, flo
         alone = problem.make(folder, intervals=False)
         _, alone_s = cpu_timed(lambda: alone.fit(X, y))
         costs["times"] = fit_s / alone_s
-    rated = {
-        qos: rate_target(model, qos, split, target)
-        for target, (qos, split) in enumerate(
-            zip(QOS if len(splits) > 1 else problem.qos, splits, strict=True)
-        )
-    }
-    return [{**costs, **rated[qos]} for qos in problem.qos]
+    targets = [(qos, problem.learnt.index(qos)) for qos in problem.qos]
+    return [costs | rate_target(model, qos, splits[k], k) for qos, k in targets]
 
 
 def rate_target(model: Any, qos: str, split: Split, target: int) -> dict[str, float]:

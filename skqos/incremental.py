@@ -223,16 +223,17 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
         """
-        from skqos.training import ShuffledBatches, seeded, without_dropout
+        from skqos.training import seeded, without_dropout
 
         trainer = self._make_trainer()
         seed = int(rng.randint(np.iinfo(np.int32).max))
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:
             arguments = prepare()
-            batch_size = arguments.get("batch_size", trainer.batch_size)
-            n_batches = len(ShuffledBatches(arguments["rows"], batch_size))
-            rate = min(rate, self.partial_fit_epochs * n_batches / STEPS_AT_FULL_RATE)
+            n_steps = trainer.count_steps(
+                arguments["rows"], self.partial_fit_epochs, arguments.get("batch_size")
+            )
+            rate = min(rate, n_steps / STEPS_AT_FULL_RATE)
             return trainer.fit(
                 module,
                 validation=None,

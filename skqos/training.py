@@ -485,7 +485,7 @@ class Trainer:
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         learning_rate = self.learning_rate if learning_rate is None else learning_rate
-        n_steps = max_epochs * len(ShuffledBatches(rows, batch_size))
+        n_steps = self.count_steps(rows, max_epochs, batch_size)
         processes = _join_processes(module, rows, n_steps=n_steps, learning_rate=learning_rate)
         callbacks = self._callbacks(n_steps, learning_rate, warm_up, validation is not None)
         if self.verbose and processes.rank == 0:
@@ -516,6 +516,13 @@ class Trainer:
         check_trained(net, rows)
         net.module_.to("cpu")
         return net
+
+    def count_steps(
+        self, rows: InteractionDataset, max_epochs: int, batch_size: int | None = None
+    ) -> int:
+        """Return the number of steps that `fit` takes without early stopping."""
+        batch_size = self.batch_size if batch_size is None else batch_size
+        return max_epochs * len(ShuffledBatches(rows, batch_size))
 
     def _optimizer(self, optimizer: type[torch.optim.Optimizer] | None) -> dict[str, Any]:
         if optimizer is None:

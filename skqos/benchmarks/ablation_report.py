@@ -76,7 +76,8 @@ def summarise(rows: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
     order = [name for method in METHODS.values() for name in _split_names(method)]
     table = pd.DataFrame(found)
     place = table["split"].map(order.index)
-    return table.assign(place=place).sort_values(["cells", "place"], kind="stable")
+    ordered = table.assign(place=place).sort_values(["cells", "place"], kind="stable")
+    return ordered.drop(columns="place")
 
 
 def make_table(summary: pd.DataFrame) -> str:
@@ -112,7 +113,7 @@ def write_report(folder: Path, rows: pd.DataFrame, errors: pd.DataFrame) -> pd.D
     """
     summary = summarise(rows, errors)
     dated = summary.assign(date=f"{datetime.now(UTC):%Y-%m-%d}", version=__version__)
-    dated.drop(columns="place").to_csv(folder / SUMMARY, index=False)
+    dated.to_csv(folder / SUMMARY, index=False)
     parts = ["# Ablations", NOTE]
     for name, of_method in summary.groupby("method", sort=False):
         parts += [f"## {METHODS[name].title}", make_table(of_method)]
@@ -123,7 +124,7 @@ def write_report(folder: Path, rows: pd.DataFrame, errors: pd.DataFrame) -> pd.D
 
 
 def load_ablations() -> pd.DataFrame:
-    """Load the summary that is stored in the package, with the result's columns of `summarise`.
+    """Load the stored summary: the columns of `summarise`, and the date and version of the report.
 
     Examples
     --------

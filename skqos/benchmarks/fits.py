@@ -69,7 +69,12 @@ def peak_memory() -> float:
 
 
 def join(splits: Sequence[Split]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the training rows of all QoS, with NaN for missing values."""
+    """Return the training rows of all QoS, with NaN for missing values.
+
+    y has the shape (n,) for one QoS, and (n, n_qos) for several.
+    """
+    if len(splits) == 1:
+        return splits[0].X, splits[0].y
     X = np.concatenate([split.X for split in splits])
     y = np.full((len(X), len(splits)), np.nan)
     start = 0
@@ -86,7 +91,7 @@ def fit_and_predict(model: Any, split: Split) -> Fitted:
 
 def fit_jointly(model: Any, splits: Sequence[Split]) -> list[Fitted]:
     """Fit one split, or several QoS jointly; the time of the fit is divided among them."""
-    X, y = join(splits) if len(splits) > 1 else (splits[0].X, splits[0].y)
+    X, y = join(splits)
     _, fit_s = cpu_timed(lambda: model.fit(X, y))
     found = []
     for k, split in enumerate(splits):
