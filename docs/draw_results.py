@@ -121,7 +121,8 @@ def draw_ablation(axes: Axes, summary: pd.DataFrame) -> None:
     axes.set_yticks(range(len(names)), labels)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlabel="difference of the MAE, %")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(of_splits), frameon=False)
+    columns = min(3, len(of_splits))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
 
 
 OURS = ("service median", "EmbeddingMLPRegressor", "SAMoERegressor")

@@ -215,7 +215,7 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         "slow_quantile": FloatRange(0.8, 0.98),
         "embedding_dim": IntRange(16, 64, log=True),
         "input_dropout": FloatRange(0.1, 0.6),
-        "n_filters": IntRange(2, 16, log=True),
+        "n_filters": IntRange(1, 16, log=True),
         "hidden_size": Choice((128, 256, 512)),
     },
     SharpQoSRegressor: {

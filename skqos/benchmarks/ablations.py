@@ -204,7 +204,7 @@ R2SL = Method(
         Part("regions", "country, AS, region", {"region_features": ("country", "as", "region")}),
         Part("regions", "no context", NO_CONTEXT),
         Part("network", "no skip connection", {"skip_connection": False}, main=True),
-        Part("network", "1 filter", {"n_filters": 1}),
+        Part("network", "2 filters", {"n_filters": 2}),
         Part("network", "8 filters", {"n_filters": 8}),
         Part("loss", "E-Huber", {"loss": "e_huber"}),
         Part("loss", "Huber", {"loss": "huber"}),

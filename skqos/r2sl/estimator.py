@@ -118,7 +118,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
 
         The inputs are the features and latent states in the map. The paper has no input dropout.
 
-    n_filters : int, default=2
+    n_filters : int, default=1
         Number of convolution filters.
 
         There are this many filters for each of the kernel widths 1, 3 and 5. The paper does not
@@ -398,7 +398,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         n_members: int = 2,
         embedding_dim: int = 32,
         input_dropout: float = 0.3,
-        n_filters: int = 2,
+        n_filters: int = 1,
         hidden_size: int = 256,
         skip_connection: bool = True,
         loss: LossName | Literal["e_huber", "e_huber_printed"] = "absolute_error",

@@ -43,7 +43,7 @@ LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 # About log(100), the bound to which HardConcreteGates clips the log-odds.
 MAX_LOG_ODDS = 4.6
 MIN_BATCH_SIZE = 96
-MAX_STEPS_PER_EPOCH = 100
+MAX_STEPS_PER_EPOCH = 50
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
         The biases in the Poincare ball are always trained by Riemannian Adam.
 
-    learning_rate : float, default=5e-3
+    learning_rate : float, default=7e-3
         Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
         schedule.
 
@@ -293,7 +293,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Maximum number of training rows in each step of the optimiser. The sizes of the batches of
         an epoch differ by one row at most.
 
-        Each step computes the convolutions over all graphs. Therefore "auto" is 1/100 of the
+        Each step computes the convolutions over all graphs. Therefore "auto" is 1/50 of the
         training rows, but at least 96, so that the time of an epoch is linear in the number of
         observations.
 
@@ -565,7 +565,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         partial_fit_epochs: int = 3,
         replay_buffer_size: int = 100_000,
         optimizer: OptimizerName = "adamw",
-        learning_rate: float = 5e-3,
+        learning_rate: float = 7e-3,
         learning_rate_schedule: LearningRateSchedule = "one_cycle",
         weight_decay: float = 0.05,
         batch_size: int | Literal["auto"] = "auto",

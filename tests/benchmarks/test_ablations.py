@@ -183,7 +183,7 @@ def test_the_report_compares_each_part_with_its_reference(split, tmp_path):
 
 def test_the_page_has_a_table_per_method_with_a_column_per_split(split, tmp_path):
     make_runs(tmp_path / "a", split, {"SA-MoE, default": 1.0, "SA-MoE, factors": 2.0})
-    make_runs(tmp_path / "b", split, {"R2SL, default": 1.0, "R2SL, 1 filter": 1.0})
+    make_runs(tmp_path / "b", split, {"R2SL, default": 1.0, "R2SL, 2 filters": 1.0})
     make_runs(tmp_path / "c", split, {"R2SL, no states": 1.0}, seeds=(7,))
     write_report(tmp_path, *read_runs([tmp_path / name for name in "abc"]))
     stored = pd.read_csv(tmp_path / "ablations.csv")
@@ -195,8 +195,10 @@ def test_the_page_has_a_table_per_method_with_a_column_per_split(split, tmp_path
         "|---|---|---|---|",
         "| default |  | 1 |  |",
         "| no states | default |  | 1.0 |",
-        "| 1 filter | default | +0.0 ± 0.0 | 1.0 |",
+        "| 2 filters | default | +0.0 ± 0.0 | 1.0 |",
     ]
+    on_gpu = make_page_tables(stored.assign(device="cuda"))["ablations-r2sl"]
+    assert "| variant | compared with | RT, 2.5 % |" in on_gpu.splitlines()
     # The interval of this difference does not contain 0.
     assert "| factors | default | **+100.0 ± " in tables["ablations-sa_moe"]
 

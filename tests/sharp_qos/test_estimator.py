@@ -808,12 +808,12 @@ def test_biases_of_the_ball_are_trained_by_riemannian_adam_and_stay_inside(joint
 
 @pytest.mark.parametrize(
     ("n_rows", "expected"),
-    [(2, 96), (9_600, 96), (9_601, 97), (1_000_000, 10_000), (1_000_001, 10_001)],
+    [(2, 96), (4_800, 96), (4_801, 97), (1_000_000, 20_000), (1_000_001, 20_001)],
 )
 def test_the_automatic_batch_size(n_rows, expected):
-    """At least 96 rows, at most 100 steps."""
+    """At least 96 rows, at most 50 steps."""
     assert make()._batch_rows(n_rows) == expected
-    assert -(-n_rows // expected) <= 100
+    assert -(-n_rows // expected) <= 50
 
 
 @pytest.mark.parametrize(("batch_size", "expected"), [("auto", 96), (64, 64)])
