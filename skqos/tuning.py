@@ -249,7 +249,7 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         "pooling": Choice(("max", "mean", "last")),
         "entity_dropout": FloatRange(0.0, 0.3),
         "newcomer_share": FloatRange(0.0, 0.2),
-        "forecast_share": FloatRange(0.0, 0.5),
+        "forecast_share": FloatRange(0.0, 0.8),
     },
     UIPCCRegressor: {
         "n_neighbors": IntRange(3, 50, log=True),

@@ -72,7 +72,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     Parameters
     ----------
-    n_members : int, default=1
+    n_members : int, default=2
         Number of networks, each with weights of its own. They are trained in one pass, and their
         predictions are averaged in units of the transformed target.
 
@@ -181,7 +181,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         first time stamp of `fit`, in its time zone if it has one. All steps have the same length: a
         step of "1D" is 24 hours, also when clocks change.
 
-    window : int, default=4
+    window : int, default=2
         Length of a sequence, in time steps. Steps without any measurement are masked. Used only if
         `modules` is "both" or "pte".
 
@@ -270,7 +270,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         and all else is replaced by averages. It is not in the paper. Used only if `modules` is
         "both" or "pte".
 
-    forecast_share : float, default=0.2
+    forecast_share : float, default=0.5
         Fraction of the training rows that are predicted from the steps before their own, so that
         the network learns to predict steps after the last one. It is not in the paper. Used only if
         `modules` is "both" or "pte".
@@ -496,7 +496,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     def __init__(
         self,
         *,
-        n_members: int = 1,
+        n_members: int = 2,
         user_features: Sequence[str | int] | None = None,
         service_features: Sequence[str | int] | None = None,
         features: Sequence[Literal["statistics", "factors", "similarity"]] = ("statistics",),
@@ -518,7 +518,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         initial_features: bool = True,
         entity_dim: int | None = 32,
         time_step: str | datetime.timedelta | np.timedelta64 | None = None,
-        window: int = 4,
+        window: int = 2,
         window_side: Literal["past", "both"] = "past",
         token_dim: int | None = 32,
         temporal: Literal["transformer", "gru", "lstm"] = "transformer",
@@ -535,7 +535,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         hidden_sizes: Sequence[int] = (256, 128),
         entity_dropout: float = 0.0,
         newcomer_share: float = 0.02,
-        forecast_share: float = 0.2,
+        forecast_share: float = 0.5,
         max_horizon: int = 8,
         target_steps: Sequence[Any] | Literal["last"] | None = None,
         loss: LossName | Literal["cauchy"] = "absolute_error",
