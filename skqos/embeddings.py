@@ -126,6 +126,10 @@ class FeatureEmbedding(nn.Module):
         grown = map(append_rows, parts, self.sizes, averages)
         self.vectors = nn.Parameter(torch.cat(list(grown)))
 
+    def vector_blocks(self) -> tuple[nn.Parameter, list[int]]:
+        """Return the vectors, and the number of ids and of codes of each column."""
+        return self.vectors, self.sizes
+
     def _set_context(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Store the positions of the vectors of each entity, and its numbers."""
         self.sizes = [len(table), *n_categories]

@@ -94,7 +94,8 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Update the model with further measured interactions; the first call fits it.
 
-        New users and services are added to the network. Known ones keep the context with which they
+        New users and services are added to the network, and the vectors of their ids are learnt
+        from their rows, with all other weights fixed. Known ones keep the context with which they
         were fitted. Then the network is trained for `partial_fit_epochs` epochs on the new rows and
         on a sample of the earlier rows that `replay_buffer_size` keeps. The sample has four times
         as many rows as are new, but at least 256. The learning rate grows with the ratio of new
@@ -219,10 +220,13 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         rng: np.random.RandomState,
         prepare: Callable[[], dict[str, Any]],
     ) -> QoSNet:
-        """Train a copy of the network, `rate` times as fast as in `fit`, or slower in few steps.
+        """Learn vectors of new ids, then train all weights, `rate` times as fast as in `fit`.
+
+        An update of few steps is slower.
 
         `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
         """
+        from skqos.newcomers import find_new_vectors, learn_vectors, select_rows
         from skqos.training import seeded, without_dropout
 
         trainer = self._make_trainer()
@@ -230,6 +234,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:
             arguments = prepare()
+            if vectors := find_new_vectors(self.module_, module):
+                known = self.users_.n_entities, self.services_.n_entities
+                rows = select_rows(arguments["rows"], *known).to(trainer.device)
+                learn_vectors(module.to(trainer.device), vectors, rows, arguments["criterion"])
             n_steps = trainer.count_steps(
                 arguments["rows"], self.partial_fit_epochs, arguments.get("batch_size")
             )

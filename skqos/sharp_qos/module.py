@@ -472,6 +472,10 @@ class QoSGraph(nn.Module):
         ):
             is_connected[: len(before)] |= before
 
+    def vector_blocks(self) -> tuple[nn.Parameter, list[int]]:
+        """Return the features of the nodes, and the number of users and of services."""
+        return self.features, [len(self.users_connected), len(self.services_connected)]
+
     def _join(self, graph: BipartiteGraph) -> None:
         # Only layers use the edges.
         self.graph = graph if len(self.layers) else None

@@ -1,0 +1,140 @@
+"""Vectors of new users and services, learnt from their first measurements.
+
+An update trains all weights with steps so small that the predictions of known pairs stay as they
+are. In such steps, the vector of a new id hardly leaves its start, the average of the known ids.
+Therefore an update first learns the new vectors alone, with all other weights fixed, as matrix
+factorisation folds new rows in.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from skqos.training import InteractionDataset
+
+N_STEPS = 200
+BATCH_SIZE = 256
+LEARNING_RATE = 0.02
+# Weight of the squared distance of a new vector from its start, relative to the loss of one row.
+# It is a Gaussian prior: with one measurement a vector moves little, with twenty it is free.
+PRIOR = 0.15
+
+
+@runtime_checkable
+class HasVectors(Protocol):
+    """A module with a table of vectors, which has blocks of rows that grow at their ends."""
+
+    def vector_blocks(self) -> tuple[nn.Parameter, Sequence[int]]:
+        """Return the table, and the number of rows of each block."""
+
+
+class NewVectors(NamedTuple):
+    """A table of vectors with new rows.
+
+    Parameters
+    ----------
+    table : Parameter of shape (n_rows, width)
+        Vectors of all members.
+    is_new : Tensor of bool of shape (n_rows, 1)
+        Whether a row is new.
+    """
+
+    table: nn.Parameter
+    is_new: Tensor
+
+
+def find_new_vectors(before: nn.Module, after: nn.Module) -> list[NewVectors]:
+    """Return the tables with rows that a network has and its state before growing had not."""
+    found = []
+    for old, new in zip(before.modules(), after.modules(), strict=True):
+        if isinstance(new, HasVectors):
+            table, sizes = new.vector_blocks()
+            earlier = old.vector_blocks()[1]
+            is_new = torch.cat(
+                [torch.arange(n) >= known for known, n in zip(earlier, sizes, strict=True)]
+            )
+            if table.requires_grad and is_new.any():
+                found.append(NewVectors(table, is_new.unsqueeze(1)))
+    return found
+
+
+def select_rows(rows: InteractionDataset, n_users: int, n_services: int) -> InteractionDataset:
+    """Return the rows of users and services from these codes on, which are the new ones."""
+    is_new = (rows.inputs["users"] >= n_users) | (rows.inputs["services"] >= n_services)
+    selected = copy.copy(rows)
+    selected.inputs, selected.target = rows[is_new]
+    return selected
+
+
+def learn_vectors(
+    module: nn.Module, vectors: Sequence[NewVectors], rows: InteractionDataset, criterion: nn.Module
+) -> None:
+    """Learn new vectors in place, from the rows of their users and services.
+
+    The prior is relative to one row, so that the vectors of users and services with many rows
+    move further.
+
+    Parameters
+    ----------
+    module : Module
+        The network, on the device of the rows. It stays in evaluation mode.
+    vectors : sequence of NewVectors
+        What to learn.
+    rows : InteractionDataset
+        Rows of new users or services.
+    criterion : Module
+        Loss of predictions and targets.
+    """
+    from skqos.losses import n_members_of
+    from skqos.training import WEIGHT, ShuffledBatches
+
+    starts = [table.detach().clone() for table, _ in vectors]
+    batches = ShuffledBatches(rows, BATCH_SIZE)
+    n_epochs = -(-N_STEPS // len(batches))
+    n_steps = n_epochs * len(batches)
+    module.eval()
+    criterion.eval()
+    with _only_new_rows(module, vectors):
+        optimizer = torch.optim.Adam([table for table, _ in vectors], LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / n_steps, n_steps)
+        for _ in range(n_epochs):
+            for inputs, target in batches:
+                weights = [inputs.pop(WEIGHT)] if WEIGHT in inputs else []
+                prediction = module(**inputs)
+                loss = criterion(prediction, target, *weights)
+                prior = PRIOR / (n_members_of(prediction, target) * len(rows))
+                moved = sum(
+                    (table - start).square().sum()
+                    for (table, _), start in zip(vectors, starts, strict=True)
+                )
+                optimizer.zero_grad()
+                (loss + prior * moved).backward()
+                optimizer.step()
+                schedule.step()
+
+
+@contextmanager
+def _only_new_rows(module: nn.Module, vectors: Sequence[NewVectors]) -> Iterator[None]:
+    """Let only new vectors have gradients inside the block."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.requires_grad_(False)
+    hooks = []
+    for table, is_new in vectors:
+        table.requires_grad_(True)
+        mask = is_new.to(table.device)
+        hooks.append(table.register_hook(lambda gradient, mask=mask: gradient * mask))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+            parameter.grad = None
