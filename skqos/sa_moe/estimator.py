@@ -145,7 +145,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         (r_m in the paper), in the unit given by `ratio_unit`. 0 switches refill off. It has an
         effect only if `n_factors` is above 0.
 
-    pseudo_label_ratio : float, default=1.0
+    pseudo_label_ratio : float, default=0.5
         Number of unobserved cells whose predictions are added to the training rows as pseudo-labels
         (r_p in the paper), in the unit given by `ratio_unit`. 0 switches pseudo-labels off. If both
         ratios are 0, there is only the final training stage.
@@ -159,11 +159,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
         number of observed cells, so that the cost of `fit` is linear in the number of observations.
         With "missing", they are fractions of the missing cells, as in the paper.
 
-    first_stage_epochs : int, default=15
+    first_stage_epochs : int, default=16
         Number of epochs of the first training stage. Used only if `refill_ratio` or
         `pseudo_label_ratio` is above 0.
 
-    max_epochs : int, default=12
+    max_epochs : int, default=6
         Number of epochs of the final training stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
@@ -449,11 +449,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
         experts: Sequence[ExpertName] = EXPERTS,
         mixture_activation: Literal["relu", "identity"] = "relu",
         refill_ratio: float = 0.0,
-        pseudo_label_ratio: float = 1.0,
+        pseudo_label_ratio: float = 0.5,
         pseudo_label_weight: float = 0.5,
         ratio_unit: Literal["observed", "missing"] = "observed",
-        first_stage_epochs: int = 15,
-        max_epochs: int = 12,
+        first_stage_epochs: int = 16,
+        max_epochs: int = 6,
         loss: LossName = "absolute_error",
         partial_fit_epochs: int = 6,
         replay_buffer_size: int = 100_000,
