@@ -325,7 +325,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         neither on the unit of y nor on an offset. A negative value under a root gives the
         negative root of its absolute value.
 
-    max_epochs : int, default=12
+    max_epochs : int, default=11
         Number of epochs of the final training stage.
 
         This stage trains the sequence encoder. With ``modules="gcmf"``, `gcmf_epochs` is used
@@ -543,7 +543,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         partial_fit_epochs: int = 1,
         replay_buffer_size: int = 400_000,
         target_transform: TargetTransformName | None = "auto",
-        max_epochs: int = 12,
+        max_epochs: int = 11,
         optimizer: OptimizerName = "adamw",
         learning_rate: float = 6e-3,
         learning_rate_schedule: LearningRateSchedule = "one_cycle",
