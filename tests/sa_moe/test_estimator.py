@@ -296,7 +296,7 @@ def test_a_matrix_without_gaps_has_no_pseudo_labels(stages, params):
 
 @pytest.mark.parametrize("weight", [0.25, 1.0, 3])
 def test_pseudo_labels_have_their_weight_in_the_final_stage_alone(qos, stages, weight):
-    make(pseudo_label_weight=weight).fit(qos.X, qos.y)
+    make(pseudo_label_ratio=1.0, pseudo_label_weight=weight).fit(qos.X, qos.y)
     first, final = stages
     assert first.sample_weight is None
     assert len(final.target) == 1200
@@ -309,7 +309,7 @@ def test_pseudo_labels_have_their_weight_in_the_final_stage_alone(qos, stages, w
 
 def test_pseudo_labels_keep_their_weight_beside_weighted_rows(qos, stages):
     weights = np.random.default_rng(0).uniform(0.5, 2.0, 600)
-    make(pseudo_label_weight=0.25).fit(qos.X, qos.y, weights)
+    make(pseudo_label_ratio=1.0, pseudo_label_weight=0.25).fit(qos.X, qos.y, weights)
     first, final = (stage.sample_weight / stage.sample_weight[0] for stage in stages)
     np.testing.assert_allclose(first, weights / weights[0], rtol=1e-6)
     np.testing.assert_allclose(final, np.r_[weights, np.full(600, 0.25)] / weights[0], rtol=1e-6)
