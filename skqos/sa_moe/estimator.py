@@ -159,11 +159,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
         number of observed cells, so that the cost of `fit` is linear in the number of observations.
         With "missing", they are fractions of the missing cells, as in the paper.
 
-    first_stage_epochs : int, default=16
+    first_stage_epochs : int, default=17
         Number of epochs of the first training stage. Used only if `refill_ratio` or
         `pseudo_label_ratio` is above 0.
 
-    max_epochs : int, default=6
+    max_epochs : int, default=8
         Number of epochs of the final training stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
@@ -452,8 +452,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         pseudo_label_ratio: float = 0.5,
         pseudo_label_weight: float = 0.5,
         ratio_unit: Literal["observed", "missing"] = "observed",
-        first_stage_epochs: int = 16,
-        max_epochs: int = 6,
+        first_stage_epochs: int = 17,
+        max_epochs: int = 8,
         loss: LossName = "absolute_error",
         partial_fit_epochs: int = 6,
         replay_buffer_size: int = 100_000,
