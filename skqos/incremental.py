@@ -44,6 +44,9 @@ LARGE_RATE = 2.0
 # replayed.
 REPLAYED_PER_NEW = 1 / LARGE_SHARE
 MIN_REPLAYED = 256
+# A row of a new user or service counts as this part of a row: what it tells is learnt by the vector
+# of the new id, and further steps of all weights would degrade the predictions of all others.
+NEWCOMER_WEIGHT = 0.1
 # Lower bound of the kept share, so that updates without earlier rows still take steps.
 MIN_KEPT = 0.05
 # Trained weights need only a short warm-up.
@@ -99,11 +102,12 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         were fitted. Then the network is trained for `partial_fit_epochs` epochs on the new rows and
         on a sample of the earlier rows that `replay_buffer_size` keeps. The sample has four times
         as many rows as are new, but at least 256. The learning rate grows with the ratio of new
-        rows to earlier ones; from a ratio of one quarter on, it is twice that of `fit`. It is
-        at most that of `fit` multiplied by the number of training steps and divided by 64. If a
-        pair is measured again, the new value replaces the old one, which is not replayed. No
-        validation rows are held out, whatever the value of `early_stopping`. The target transform
-        and the scales of numeric context do not change.
+        rows to earlier ones; from a ratio of one quarter on, it is twice that of `fit`. Rows of new
+        users and services, whose vectors have been learnt, count a tenth. The learning rate is at
+        most that of `fit` multiplied by the number of training steps and divided by 64. If a pair
+        is measured again, the new value replaces the old one, which is not replayed. No validation
+        rows are held out, whatever the value of `early_stopping`. The target transform and the
+        scales of numeric context do not change.
 
         With ``partial_fit_epochs=0`` nothing is trained. New users and services are added with
         their context. If the network has a graph of the measurements, the new edges are added, and
@@ -201,7 +205,8 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         rng = self._update_rng()
         earlier = self._replay_buffer.without(new)
-        n_replayed, rate = plan_update(len(new.target), len(earlier), earlier.n_seen)
+        n_newcomers = self._count_newcomers(new.user_codes, new.service_codes)
+        n_replayed, rate = plan_update(len(new.target), len(earlier), earlier.n_seen, n_newcomers)
         replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
         module = copy_module(self.module_)
@@ -212,6 +217,15 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             module, rate, rng, lambda: self._prepare_update(module, replayed.appended_to(new))
         )
         return Update(net.module_, net, {"_replay_buffer": buffer})
+
+    def _count_newcomers(self, users: np.ndarray, services: np.ndarray) -> int:
+        """Return the number of rows whose user or service is new and gets a vector of its own."""
+        from skqos.newcomers import has_vectors
+
+        if not has_vectors(self.module_):
+            return 0
+        is_new = (users >= self.users_.n_entities) | (services >= self.services_.n_entities)
+        return int(is_new.sum())
 
     def _train_update(
         self,
@@ -286,14 +300,15 @@ def update_rng(
     return np.random.RandomState([seed, n_updates])
 
 
-def plan_update(n_new: int, n_kept: int, n_seen: int) -> tuple[int, float]:
+def plan_update(n_new: int, n_kept: int, n_seen: int, n_newcomers: int = 0) -> tuple[int, float]:
     """Return the number of replayed rows, and the learning rate as a multiple of that of `fit`.
 
-    If only `n_kept` of the `n_seen` earlier rows were kept, the learning rate is reduced by that
-    part.
+    `n_newcomers` of the new rows are of new users or services. If only `n_kept` of the `n_seen`
+    earlier rows were kept, the learning rate is reduced by that part.
     """
     n_replayed = min(n_kept, max(round(REPLAYED_PER_NEW * n_new), MIN_REPLAYED))
     if n_seen == 0:
         return 0, LARGE_RATE
-    share, kept = n_new / n_seen, n_kept / n_seen
+    n_counted = n_new - (1 - NEWCOMER_WEIGHT) * n_newcomers
+    share, kept = n_counted / n_seen, n_kept / n_seen
     return n_replayed, LARGE_RATE * min(share / LARGE_SHARE, 1.0) * max(kept, MIN_KEPT)

@@ -50,6 +50,12 @@ class NewVectors(NamedTuple):
     is_new: Tensor
 
 
+def has_vectors(module: nn.Module) -> bool:
+    """Return whether a network has vectors of ids that are trained."""
+    tables = (part.vector_blocks()[0] for part in module.modules() if isinstance(part, HasVectors))
+    return any(table.requires_grad for table in tables)
+
+
 def find_new_vectors(before: nn.Module, after: nn.Module) -> list[NewVectors]:
     """Return the tables with rows that a network has and its state before growing had not."""
     found = []

@@ -596,6 +596,12 @@ def test_large_updates_replay_all_rows_and_small_ones_step_carefully(
     assert incremental.plan_update(n_new, n_kept, n_seen) == (n_replayed, pytest.approx(rate))
 
 
+@pytest.mark.parametrize(("n_newcomers", "rate"), [(0, 0.8), (2500, 0.44), (5000, 0.08)])
+def test_rows_of_newcomers_raise_the_learning_rate_little(n_newcomers, rate):
+    n_replayed, found = incremental.plan_update(5000, 50_000, 50_000, n_newcomers)
+    assert (n_replayed, found) == (20_000, pytest.approx(rate))
+
+
 @pytest.mark.parametrize(("n_epochs", "rate"), [(1, 3 / 64), (2, 6 / 64), (64, 1.6)])
 def test_an_update_of_few_steps_has_a_small_learning_rate(qos, n_epochs, rate):
     """Rows of a fifth of the earlier ones would be learned at 1.6 times the rate of fit."""

@@ -11,7 +11,7 @@ from skqos import SAMoERegressor, SharpQoSRegressor
 from skqos import newcomers as tested
 from skqos.datasets import make_qos
 from skqos.losses import ObservedLoss
-from skqos.newcomers import find_new_vectors, learn_vectors, select_rows
+from skqos.newcomers import find_new_vectors, has_vectors, learn_vectors, select_rows
 from skqos.training import InteractionDataset
 from tests.common import CONTRACTS
 
@@ -61,6 +61,10 @@ def test_fixed_features_are_not_learnt():
     before = copy.deepcopy(model.module_)
     model.partial_fit([[100, 0]], [1.0])
     assert find_new_vectors(before, model.module_) == []
+    # Their rows count in full, because all weights have to learn what they tell.
+    assert not has_vectors(model.module_)
+    model.set_params(fine_tune_features=True).fit(qos.X, qos.y)
+    assert has_vectors(model.module_)
 
 
 def test_rows_of_new_users_or_services_are_selected():

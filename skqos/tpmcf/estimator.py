@@ -935,8 +935,12 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         from skqos.training import InteractionDataset
 
         further = update.further()
+        codes = update.inputs(further)
+        n_newcomers = self._count_newcomers(codes["users"], codes["services"])
         # How much there was ahead of the cells that are kept does not matter: time goes on.
-        n_replayed, rate = plan_update(len(further), update.n_earlier, max(update.n_earlier, 1))
+        n_replayed, rate = plan_update(
+            len(further), update.n_earlier, max(update.n_earlier, 1), n_newcomers
+        )
         cells = np.concatenate([further, update.replayed(n_replayed, rng)])
 
         def prepare() -> dict[str, Any]:

@@ -202,7 +202,7 @@ SWITCHES = {
     "no hidden layer": ({"hidden_sizes": ()}, lambda m: len(m.module_.layers) == 1),
     "entity_dropout": ({"entity_dropout": 0.5}, lambda m: m.module_.entity_dropout.p == 0.5),
     "newcomer_share": ({"newcomer_share": 0.5}, lambda m: m.module_.newcomer_share == 0.5),
-    "forecast_share": ({"forecast_share": 0.5}, lambda m: m.module_.forecast_share == 0.5),
+    "forecast_share": ({"forecast_share": 0.3}, lambda m: m.module_.forecast_share == 0.3),
     "max_horizon": ({"max_horizon": 3}, lambda m: m.module_.max_horizon == 3),
 }
 
@@ -332,7 +332,7 @@ def test_bad_parameters_raise_at_fit(data, params, message):
 
 IN_VAIN = [
     ({"modules": "pte"}, {"gcmf_dim": 6, "gcmf_weights": "own"}),
-    ({"modules": "gcmf"}, {"window": 2, "n_heads": 3, "max_horizon": 3}),
+    ({"modules": "gcmf"}, {"window": 3, "n_heads": 3, "max_horizon": 3}),
     ({"temporal": "gru"}, {"n_heads": 3, "dropout": 0.1}),
     ({"forecast_share": 0.0}, {"max_horizon": 3}),
     ({"forecast_share": 0.0, "window": 1}, {"max_horizon": 3, "window_side": "both"}),
