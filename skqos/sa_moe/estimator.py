@@ -172,7 +172,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         The paper does not state its loss; its figures imply the absolute error. The threshold of
         "huber" is 1.
 
-    partial_fit_epochs : int, default=6
+    partial_fit_epochs : int, default=4
         Number of epochs of an update by `partial_fit`.
 
     replay_buffer_size : int, default=100_000
@@ -455,7 +455,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         first_stage_epochs: int = 17,
         max_epochs: int = 8,
         loss: LossName = "absolute_error",
-        partial_fit_epochs: int = 6,
+        partial_fit_epochs: int = 4,
         replay_buffer_size: int = 100_000,
         target_transform: TargetTransformName | None = "auto",
         optimizer: OptimizerName = "adamw",
