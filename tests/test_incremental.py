@@ -607,9 +607,9 @@ def test_an_update_of_few_steps_has_a_small_learning_rate(qos, n_epochs, rate):
     """With many steps, the rate grows with the share of the new rows."""
     params = {"max_epochs": 1, "batch_size": 200, "random_state": 0}
     model = EmbeddingMLPRegressor(partial_fit_epochs=n_epochs, **params)
-    is_known = np.isin(qos.X[500:, 0], qos.X[:500, 0]) & np.isin(qos.X[500:, 1], qos.X[:500, 1])
-    rows = 500 + np.flatnonzero(is_known)
-    model.fit(qos.X[:500], qos.y[:500]).partial_fit(qos.X[rows], qos.y[rows])
+    first, rows = np.split(np.random.default_rng(0).permutation(600), [500])
+    assert all(np.isin(qos.X[rows, k], qos.X[first, k]).all() for k in (0, 1)), "all are known"
+    model.fit(qos.X[first], qos.y[first]).partial_fit(qos.X[rows], qos.y[rows])
     by_share = 8 * len(rows) / 500
     assert 1 < by_share < 2
     assert model.net_.lr == pytest.approx(min(rate, by_share) * model.learning_rate)
