@@ -52,23 +52,26 @@ class NewVectors(NamedTuple):
 
 def has_vectors(module: nn.Module) -> bool:
     """Return whether a network has vectors of ids that are trained."""
-    tables = (part.vector_blocks()[0] for part in module.modules() if isinstance(part, HasVectors))
-    return any(table.requires_grad for table in tables)
+    return any(part.vector_blocks()[0].requires_grad for part in _parts_with_vectors(module))
 
 
 def find_new_vectors(before: nn.Module, after: nn.Module) -> list[NewVectors]:
     """Return the tables with rows that a network has and its state before growing had not."""
     found = []
-    for old, new in zip(before.modules(), after.modules(), strict=True):
-        if isinstance(new, HasVectors):
-            table, sizes = new.vector_blocks()
-            earlier = old.vector_blocks()[1]
-            is_new = torch.cat(
-                [torch.arange(n) >= known for known, n in zip(earlier, sizes, strict=True)]
-            )
-            if table.requires_grad and is_new.any():
-                found.append(NewVectors(table, is_new.unsqueeze(1)))
+    parts = zip(_parts_with_vectors(before), _parts_with_vectors(after), strict=True)
+    for old, new in parts:
+        table, sizes = new.vector_blocks()
+        earlier = old.vector_blocks()[1]
+        is_new = torch.cat(
+            [torch.arange(n) >= known for known, n in zip(earlier, sizes, strict=True)]
+        )
+        if table.requires_grad and is_new.any():
+            found.append(NewVectors(table, is_new.unsqueeze(1)))
     return found
+
+
+def _parts_with_vectors(module: nn.Module) -> list[HasVectors]:
+    return [part for part in module.modules() if isinstance(part, HasVectors)]
 
 
 def select_rows(rows: InteractionDataset, n_users: int, n_services: int) -> InteractionDataset:
