@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,21 @@ WARM_UP = 0.1
 # An update of fewer steps than these must not have the learning rate of `fit`: it would end before
 # the weights, which the first steps have moved away, are at a minimum again.
 STEPS_AT_FULL_RATE = 64
+
+
+class Newcomers(NamedTuple):
+    """Rows of new users or services.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows.
+    weight : float
+        Their total weight.
+    """
+
+    n_rows: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -205,8 +220,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         rng = self._update_rng()
         earlier = self._replay_buffer.without(new)
-        n_newcomers = self._count_newcomers(new.user_codes, new.service_codes)
-        n_replayed, rate = plan_update(len(new.target), len(earlier), earlier.n_seen, n_newcomers)
+        newcomers = self._find_newcomers(new.user_codes, new.service_codes, new.weights)
+        n_replayed, rate = plan_update(
+            len(new.target), len(earlier), earlier.n_seen, newcomers.n_rows
+        )
         replayed = earlier.sample(n_replayed, rng)
         buffer = earlier.joined(ReplayBuffer.of_rows(new, rng)).limited(self.replay_buffer_size)
         module = copy_module(self.module_)
@@ -214,23 +231,30 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             self._prepare_update(module, new)
             return Update(module.eval(), None, {"_replay_buffer": buffer})
         net = self._train_update(
-            module, rate, rng, lambda: self._prepare_update(module, replayed.appended_to(new))
+            module,
+            rate,
+            newcomers.weight,
+            rng,
+            lambda: self._prepare_update(module, replayed.appended_to(new)),
         )
         return Update(net.module_, net, {"_replay_buffer": buffer})
 
-    def _count_newcomers(self, users: np.ndarray, services: np.ndarray) -> int:
-        """Return the number of rows whose user or service is new and gets a vector of its own."""
+    def _find_newcomers(
+        self, users: np.ndarray, services: np.ndarray, weights: np.ndarray
+    ) -> Newcomers:
+        """Count the rows whose user or service is new and gets a vector of its own."""
         from skqos.newcomers import has_vectors
 
         if not has_vectors(self.module_):
-            return 0
+            return Newcomers(0, 0.0)
         is_new = (users >= self.users_.n_entities) | (services >= self.services_.n_entities)
-        return int(is_new.sum())
+        return Newcomers(int(is_new.sum()), float(weights[is_new].sum()))
 
     def _train_update(
         self,
         module: Any,
         rate: float,
+        newcomer_weight: float,
         rng: np.random.RandomState,
         prepare: Callable[[], dict[str, Any]],
     ) -> QoSNet:
@@ -251,7 +275,8 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
             if vectors := find_new_vectors(self.module_, module):
                 known = self.users_.n_entities, self.services_.n_entities
                 rows = select_rows(arguments["rows"], *known).to(trainer.device)
-                learn_vectors(module.to(trainer.device), vectors, rows, arguments["criterion"])
+                module.to(trainer.device)
+                learn_vectors(module, vectors, rows, arguments["criterion"], newcomer_weight)
             n_steps = trainer.count_steps(
                 arguments["rows"], self.partial_fit_epochs, arguments.get("batch_size")
             )

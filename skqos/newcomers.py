@@ -83,12 +83,16 @@ def select_rows(rows: InteractionDataset, n_users: int, n_services: int) -> Inte
 
 
 def learn_vectors(
-    module: nn.Module, vectors: Sequence[NewVectors], rows: InteractionDataset, criterion: nn.Module
+    module: nn.Module,
+    vectors: Sequence[NewVectors],
+    rows: InteractionDataset,
+    criterion: nn.Module,
+    weight: float,
 ) -> None:
     """Learn new vectors in place, from the rows of their users and services.
 
-    The prior is relative to one row, so that the vectors of users and services with many rows
-    move further.
+    The prior is relative to a row of weight 1, so that the vectors of users and services with many
+    rows move further.
 
     Parameters
     ----------
@@ -100,6 +104,8 @@ def learn_vectors(
         Rows of new users or services.
     criterion : Module
         Loss of predictions and targets.
+    weight : float
+        Total weight of the rows.
     """
     from skqos.losses import n_members_of
     from skqos.training import WEIGHT, ShuffledBatches
@@ -118,7 +124,7 @@ def learn_vectors(
                 weights = [inputs.pop(WEIGHT)] if WEIGHT in inputs else []
                 prediction = module(**inputs)
                 loss = criterion(prediction, target, *weights)
-                prior = PRIOR / (n_members_of(prediction, target) * len(rows))
+                prior = PRIOR / (n_members_of(prediction, target) * weight)
                 moved = sum(
                     (table - start).square().sum()
                     for (table, _), start in zip(vectors, starts, strict=True)

@@ -83,7 +83,7 @@ def learn(module, n_rows, *, seed=1, weights=None):
     is_new = torch.arange(len(module.vectors)).unsqueeze(1) == len(module.vectors) - 1
     found = [tested.NewVectors(module.vectors, is_new)]
     rows = make_dataset(users, services, target, weights)
-    learn_vectors(module, found, rows, ObservedLoss("absolute_error"))
+    learn_vectors(module, found, rows, ObservedLoss("absolute_error"), n_rows)
     return module.vectors.detach().numpy()
 
 
@@ -114,7 +114,7 @@ def test_the_objective_is_the_loss_and_the_prior_of_one_row(n_rows):
     module = Product(np.zeros((1, 1)), np.ones((N_SERVICES, 1)))
     found = [tested.NewVectors(module.vectors, torch.ones(1, 1, dtype=torch.bool))]
     rows = make_dataset(np.zeros(n_rows, dtype=np.int64), np.arange(n_rows), np.full(n_rows, 0.5))
-    learn_vectors(module, found, rows, ObservedLoss("squared_error"))
+    learn_vectors(module, found, rows, ObservedLoss("squared_error"), n_rows)
     expected = 0.5 / (1 + 2 * tested.PRIOR / n_rows)
     assert module.vectors.item() == pytest.approx(expected, abs=0.003)
 
@@ -126,7 +126,7 @@ def test_rows_count_by_their_weights():
     found = [tested.NewVectors(module.vectors, torch.ones(1, 1, dtype=torch.bool))]
     target = np.where(np.arange(8) < 4, 1.0, -1.0)
     rows = make_dataset(np.zeros(8, dtype=np.int64), np.arange(8), target, weights)
-    learn_vectors(module, found, rows, ObservedLoss("absolute_error"))
+    learn_vectors(module, found, rows, ObservedLoss("absolute_error"), weights.sum())
     assert module.vectors.item() > 0.9
 
 

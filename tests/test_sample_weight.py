@@ -11,7 +11,14 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos import (
+    R2SLRegressor,
+    SAMoERegressor,
+    SharpQoSRegressor,
+    TPMCFRegressor,
+    incremental,
+    newcomers,
+)
 from skqos.base import BaseQoSRegressor
 from skqos.baselines import (
     EmbeddingMLPRegressor,
@@ -120,8 +127,12 @@ def test_whole_weights_are_repeated_rows_to_a_graph_convolution():
 
 
 @incremental_estimators
-def test_whole_weights_are_repeated_rows_to_an_update(contract, qos):
+def test_whole_weights_are_repeated_rows_to_an_update(contract, qos, monkeypatch):
     """Of old and new rows: those of `fit` are replayed with the weights that they came with."""
+    # The learning rate grows with the number of rows, whatever their weights; here to its limit.
+    monkeypatch.setattr(incremental, "NEWCOMER_WEIGHT", 1.0)
+    # One batch, however often rows are repeated.
+    monkeypatch.setattr(newcomers, "BATCH_SIZE", 10_000)
     X, y, weights = weighted_rows(joined(qos), qos.y)
     rows = np.repeat(np.arange(len(y)), weights)
 

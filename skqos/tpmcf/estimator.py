@@ -936,10 +936,12 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
         further = update.further()
         codes = update.inputs(further)
-        n_newcomers = self._count_newcomers(codes["users"], codes["services"])
+        newcomers = self._find_newcomers(
+            codes["users"], codes["services"], update.cells.weights[further]
+        )
         # How much there was ahead of the cells that are kept does not matter: time goes on.
         n_replayed, rate = plan_update(
-            len(further), update.n_earlier, max(update.n_earlier, 1), n_newcomers
+            len(further), update.n_earlier, max(update.n_earlier, 1), newcomers.n_rows
         )
         cells = np.concatenate([further, update.replayed(n_replayed, rng)])
 
@@ -953,7 +955,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             rows = InteractionDataset(update.inputs(cells), target, weights)
             return {"criterion": self._criterion(self.loss_scale), "rows": rows}
 
-        net = self._train_update(module, rate, rng, prepare)
+        net = self._train_update(module, rate, newcomers.weight, rng, prepare)
         net.module_.forget_training()
         return net
 
