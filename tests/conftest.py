@@ -31,6 +31,15 @@ def _one_torch_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _few_steps_for_new_vectors(request, monkeypatch):
+    """Updates with new ids are short, but for the tests of what they learn."""
+    from skqos import newcomers
+
+    if "test_newcomers" not in request.node.nodeid:
+        monkeypatch.setattr(newcomers, "N_STEPS", 20)
+
+
 @pytest.fixture(scope="session")
 def wsdream1_path():
     path = DATA / "wsdream1"
