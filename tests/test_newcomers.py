@@ -15,7 +15,7 @@ from skqos.newcomers import find_new_vectors, has_vectors, learn_vectors, select
 from skqos.training import InteractionDataset
 from tests.common import CONTRACTS
 
-N_KNOWN, N_SERVICES = 20, 30
+N_SERVICES = 30
 
 
 class Product(nn.Module):
@@ -33,8 +33,8 @@ class Product(nn.Module):
         return (self.vectors[users] * self.services[services]).sum(1).unsqueeze(0)
 
 
-def make_product(n_users, seed=0):
-    rng = np.random.default_rng(seed)
+def make_product(n_users):
+    rng = np.random.default_rng(0)
     return Product(np.zeros((n_users, 3)), rng.normal(size=(N_SERVICES, 3)))
 
 
@@ -75,14 +75,14 @@ def test_rows_of_new_users_or_services_are_selected():
     assert len(rows) == 4
 
 
-def learn(module, n_rows, *, seed=1, weights=None):
+def learn(module, n_rows):
     """Learn the last vector of a product; all targets are those of the vector (1, 1, 1)."""
-    services = np.random.default_rng(seed).permutation(N_SERVICES)[:n_rows]
+    services = np.random.default_rng(1).permutation(N_SERVICES)[:n_rows]
     target = module.services.detach().numpy()[services].sum(1)
     users = np.full(n_rows, len(module.vectors) - 1)
     is_new = torch.arange(len(module.vectors)).unsqueeze(1) == len(module.vectors) - 1
     found = [tested.NewVectors(module.vectors, is_new)]
-    rows = make_dataset(users, services, target, weights)
+    rows = make_dataset(users, services, target)
     learn_vectors(module, found, rows, ObservedLoss("absolute_error"), n_rows)
     return module.vectors.detach().numpy()
 
