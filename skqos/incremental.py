@@ -243,11 +243,11 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         self, users: np.ndarray, services: np.ndarray, weights: np.ndarray
     ) -> Newcomers:
         """Count the rows whose user or service is new and gets a vector of its own."""
-        from skqos.newcomers import has_vectors
+        from skqos.newcomers import has_new_id, has_vectors
 
         if not has_vectors(self.module_):
             return Newcomers(0, 0.0)
-        is_new = (users >= self.users_.n_entities) | (services >= self.services_.n_entities)
+        is_new = has_new_id(users, services, self.users_.n_entities, self.services_.n_entities)
         return Newcomers(int(is_new.sum()), float(weights[is_new].sum()))
 
     def _train_update(

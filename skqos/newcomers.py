@@ -11,13 +11,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from skqos.training import InteractionDataset
+
+Codes = TypeVar("Codes", np.ndarray, Tensor)
 
 N_STEPS = 200
 BATCH_SIZE = 256
@@ -74,9 +77,14 @@ def _parts_with_vectors(module: nn.Module) -> list[HasVectors]:
     return [part for part in module.modules() if isinstance(part, HasVectors)]
 
 
+def has_new_id(users: Codes, services: Codes, n_users: int, n_services: int) -> Codes:
+    """Return for each row whether its user or service is new: codes follow those of known ids."""
+    return (users >= n_users) | (services >= n_services)
+
+
 def select_rows(rows: InteractionDataset, n_users: int, n_services: int) -> InteractionDataset:
-    """Return the rows of users and services from these codes on, which are the new ones."""
-    is_new = (rows.inputs["users"] >= n_users) | (rows.inputs["services"] >= n_services)
+    """Return the rows of new users or services."""
+    is_new = has_new_id(rows.inputs["users"], rows.inputs["services"], n_users, n_services)
     selected = copy.copy(rows)
     selected.inputs, selected.target = rows[is_new]
     return selected
