@@ -11,6 +11,9 @@ collect_ignore = ["typing_usage.py"]
 # Before scipy is imported: scikit-learn's suite skips a check without it.
 os.environ["SCIPY_ARRAY_API"] = "1"
 
+# Steps that learn the vectors of new ids, except in the tests of what they learn.
+N_STEPS = 20
+
 DATA = Path(os.environ.get("SKQOS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
@@ -37,7 +40,7 @@ def _few_steps_for_new_vectors(request, monkeypatch):
     from skqos import newcomers
 
     if "test_newcomers" not in request.node.nodeid:
-        monkeypatch.setattr(newcomers, "N_STEPS", 20)
+        monkeypatch.setattr(newcomers, "N_STEPS", N_STEPS)
 
 
 @pytest.fixture(scope="session")

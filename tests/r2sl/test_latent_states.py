@@ -189,7 +189,7 @@ def test_the_log_posterior_never_decreases_and_grows_with_states(seed):
 
 
 @pytest.mark.parametrize("m", [2, 3])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_states_and_mismatch_are_recovered(m, seed):
     users, services, qos, user_truth, service_truth = draw_regions(seed, m)
     states = RegionalLatentStates(m, random_state=seed).fit(users, services, qos)

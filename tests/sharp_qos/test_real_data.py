@@ -35,16 +35,16 @@ def test_the_infinite_value_is_named(qos3):
 
 
 def test_three_parameters_beat_the_service_median(qos3):
-    """Trained on 30 % of the pairs, two seeds; the infinite value is not observed."""
+    """Trained on 30 % of the pairs; the infinite value is not observed."""
     X, y = qos3
     y = y.replace(np.inf, np.nan)
     assert y.isna().to_numpy().sum() == 1
     train = np.random.default_rng(0).permutation(len(X)) < 0.3 * len(X)
-    fits = [SharpQoSRegressor(random_state=seed).fit(X[train], y[train]) for seed in (0, 1)]
+    prediction = SharpQoSRegressor(random_state=0).fit(X[train], y[train]).predict(X[~train])
     medians = y[train].groupby(X.loc[train, "ServiceID"]).median()
     baseline = medians.reindex(X.loc[~train, "ServiceID"]).fillna(y[train].median())
-    *errors, baselines = (
+    errors, baselines = (
         nan_mean_absolute_error(y[~train], found, multioutput="raw_values")
-        for found in (*(model.predict(X[~train]) for model in fits), baseline)
+        for found in (prediction, baseline)
     )
-    assert (np.mean(errors, axis=0) < baselines).all()
+    assert (errors < baselines).all()
