@@ -11,8 +11,9 @@ collect_ignore = ["typing_usage.py"]
 # Before scipy is imported: scikit-learn's suite skips a check without it.
 os.environ["SCIPY_ARRAY_API"] = "1"
 
-# Steps that learn the vectors of new ids, except in the tests of what they learn.
-N_STEPS = 20
+# Short trainings that `fit` and `partial_fit` add, except in the tests of what these learn: steps
+# for the vectors of new ids, and epochs for the quantiles of errors.
+N_STEPS, N_EPOCHS = 20, 3
 
 DATA = Path(os.environ.get("SKQOS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -35,12 +36,16 @@ def _one_torch_thread():
 
 
 @pytest.fixture(autouse=True)
-def _few_steps_for_new_vectors(request, monkeypatch):
-    """Updates with new ids are short, but for the tests of what they learn."""
+def _short_additional_trainings(request, monkeypatch):
+    """Shorten updates with new ids and intervals, but not in the tests of what they learn."""
     from skqos import newcomers
+    from skqos.distribution import network
 
-    if "test_newcomers" not in request.node.nodeid:
+    test = request.node.nodeid
+    if "test_newcomers" not in test:
         monkeypatch.setattr(newcomers, "N_STEPS", N_STEPS)
+    if not any(name in test for name in ("distribution", "intervals", "selection")):
+        monkeypatch.setattr(network, "N_EPOCHS", N_EPOCHS)
 
 
 @pytest.fixture(scope="session")

@@ -41,11 +41,12 @@ from skorch.callbacks import EpochScoring
 import skqos
 from skqos import baselines, inspection, metrics, newcomers, tuning
 from skqos.datasets import fetch_wsdream, load_wsdream, make_qos
+from skqos.distribution import network
 from skqos.model_selection import DensitySplit, SlotSplit
 from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, Contract
-from tests.conftest import N_STEPS
+from tests.conftest import N_EPOCHS, N_STEPS
 
 MIN_CASES = 1_000
 # The suite runs every so many-th case of an estimator, others of the next estimator.
@@ -1511,7 +1512,7 @@ def tell(counts):
 def main(*patterns):
     """Judge the cases of all groups, or of those with a pattern in their name; exit 1 at faults."""
     torch.set_num_threads(1)
-    newcomers.N_STEPS = N_STEPS
+    newcomers.N_STEPS, network.N_EPOCHS = N_STEPS, N_EPOCHS
     counts = Counter()
     with TemporaryDirectory() as folder:
         for name, cases in groups(Path(folder)):

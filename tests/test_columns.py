@@ -2,6 +2,7 @@
 
 import datetime
 import enum
+import functools
 import uuid
 from decimal import Decimal
 from fractions import Fraction
@@ -206,6 +207,12 @@ def labelled(reader, labels):
     return X
 
 
+@functools.cache
+def read_plain(reader):
+    """Return what a reader makes of the ids 0, 1, 2; no test changes it."""
+    return reader.read(reader.frame().to_numpy())
+
+
 @each([*MODELS, *SPLITTERS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_of_any_kind_are_exact(reader, kind):
@@ -214,7 +221,7 @@ def test_ids_of_any_kind_are_exact(reader, kind):
     plain = reader.frame().to_numpy()
     as_rows = [list(row) for row in X]
     for given in (X, as_rows):
-        made, expected = reader.read(given), reader.read(plain)
+        made, expected = reader.read(given), read_plain(reader)
         if reader.made is None:
             for rows, same in zip(made[0], expected[0], strict=True):
                 np.testing.assert_array_equal(rows, same)
