@@ -131,9 +131,9 @@ DEFAULT: dict[str, Factory] = {
     "SAMoERegressor": sa_moe(),
     "R2SLRegressor": r2sl(),
     "SharpQoSRegressor": sharp_qos(),
-    "VotingRegressor": voting,
 }
 ABLATIONS: dict[str, Factory] = {
+    "VotingRegressor": voting,
     "MF-MoE": sa_moe(**NO_AUGMENTATION),
     # As many steps as the two stages of SAMoERegressor take: what is left is augmentation.
     "MF-MoE, all steps": sa_moe(**NO_AUGMENTATION, max_epochs=55),

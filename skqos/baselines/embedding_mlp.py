@@ -29,8 +29,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
 
     Each id, each categorical context column and the numeric columns together are represented by a
     vector. The vectors of the user and of the service are concatenated and processed by dense
-    layers. No part of the network is specific to QoS. It takes a fraction of the time of the
-    published methods.
+    layers. No part of the network is specific to QoS. With ``n_members=1``, it takes about
+    a third of the time of `SAMoERegressor`; with the default, slightly more than its time.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     intervals : bool, default=False
         Whether `fit` also estimates the distribution of measurements around the predictions, which
         ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
-        a second network is trained on a part of the rows, which adds about two thirds to the
-        training time. The predictions do not change.
+        a second network is trained on a part of the rows: `fit` takes 1.6 to 1.9 times as long. The
+        predictions do not change.
 
     early_stopping : bool or "monitor", default=False
         If True, validation rows are held out before anything is learnt from the data. A training
@@ -191,6 +191,14 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     See Also
     --------
     skqos.SAMoERegressor : Adds experts, a gate and pseudo-labels.
+
+    Notes
+    -----
+    `partial_fit` continues the training of the network. A new user or service starts from the
+    average of the known ones.
+
+    A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows
+    as codes, transformed targets and weights. It contains no optimiser state.
 
     Examples
     --------

@@ -300,8 +300,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     intervals : bool, default=False
         Whether `fit` also estimates the distribution of measurements around the predictions, which
         ``predict(X, quantiles=...)``, `predict_interval` and `predict_probability` need. For this,
-        a second network is trained on a part of the rows, which adds about two thirds to the
-        training time. The predictions do not change.
+        a second network is trained on a part of the rows: `fit` takes 1.6 to 1.9 times as long. The
+        predictions do not change.
 
     early_stopping : bool or "monitor", default=False
         If True, validation rows are held out before anything is learnt from the data. A training
