@@ -44,7 +44,7 @@ def _short_additional_trainings(request, monkeypatch):
     test = request.node.nodeid
     if "test_newcomers" not in test:
         monkeypatch.setattr(newcomers, "N_STEPS", N_STEPS)
-    if not any(name in test for name in ("distribution", "intervals", "selection")):
+    if not any(name in test for name in ("distribution", "intervals", "selection", "docs")):
         monkeypatch.setattr(network, "N_EPOCHS", N_EPOCHS)
 
 

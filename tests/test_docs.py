@@ -25,6 +25,7 @@ from tests.common import CONTRACTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAX_EPOCHS = 3
 SCRIPT = re.compile(r"examples/\w+\.py")
 # Installations, builds and servers, which `.ci/run` or a reader starts.
 NOT_RUN = re.compile(
@@ -111,9 +112,19 @@ def _quick(monkeypatch):
 
         return small
 
+    def cap(original):
+        @functools.wraps(original)
+        def capped(self, **params):
+            few = {k: min(v, MAX_EPOCHS) if k.endswith("epochs") else v for k, v in params.items()}
+            return original(self, **few)
+
+        return capped
+
     for contract in CONTRACTS:
         kind = contract.estimator_class
         monkeypatch.setattr(kind, "__init__", shrink(kind.__init__, contract.tiny))
+        # Searches set the parameters that they suggest.
+        monkeypatch.setattr(kind, "set_params", cap(kind.set_params))
     optuna = pytest.importorskip("optuna")
     optimize = optuna.Study.optimize
     monkeypatch.setattr(
