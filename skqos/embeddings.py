@@ -124,11 +124,14 @@ class FeatureEmbedding(nn.Module):
         parts = vectors.split(self.sizes)
         self._set_context(table, n_categories)
         grown = map(append_rows, parts, self.sizes, averages)
-        self.vectors = nn.Parameter(torch.cat(list(grown)))
+        self.vectors = nn.Parameter(torch.cat(list(grown)), self.vectors.requires_grad)
 
     def vector_blocks(self) -> tuple[nn.Parameter, list[int]]:
-        """Return the vectors, and the number of ids and of codes of each column."""
-        return self.vectors, self.sizes
+        """Return the vectors, and the number of ids.
+
+        Vectors of categories are not of single entities: others have the same category, or will.
+        """
+        return self.vectors, self.sizes[:1]
 
     def _set_context(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Store the positions of the vectors of each entity, and its numbers."""

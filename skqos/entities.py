@@ -204,6 +204,8 @@ class EntityEncoder:
         self._check_one_context(context, new_codes, first_rows, new_ids)
         codes[rows] = self.n_entities + new_codes
         entities = context.iloc[first_rows]
+        # Refuses labels of another kind, which would be categories of their own below.
+        self.tabulate(entities)
         extended = copy.copy(self)
         extended.ids_ = append_ids(self.ids_, new_ids)
         extended.categories_ = [

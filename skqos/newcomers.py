@@ -32,7 +32,10 @@ PRIOR = 0.15
 
 @runtime_checkable
 class HasVectors(Protocol):
-    """A module with a table of vectors, which has blocks of rows that grow at their ends."""
+    """A module with a table of vectors.
+
+    It begins with blocks of the ids of users, of services or of both, which grow at their ends.
+    """
 
     def vector_blocks(self) -> tuple[nn.Parameter, Sequence[int]]:
         """Return the table, and the number of rows of each block."""
@@ -45,12 +48,12 @@ class NewVectors(NamedTuple):
     ----------
     table : Parameter of shape (n_rows, width)
         Vectors of all members.
-    is_new : Tensor of bool of shape (n_rows, 1)
-        Whether a row is new.
+    rows : Tensor of int64 of shape (n_new,)
+        Positions of the new rows.
     """
 
     table: nn.Parameter
-    is_new: Tensor
+    rows: Tensor
 
 
 def has_vectors(module: nn.Module) -> bool:
@@ -64,12 +67,15 @@ def find_new_vectors(before: nn.Module, after: nn.Module) -> list[NewVectors]:
     parts = zip(_parts_with_vectors(before), _parts_with_vectors(after), strict=True)
     for old, new in parts:
         table, sizes = new.vector_blocks()
-        earlier = old.vector_blocks()[1]
-        is_new = torch.cat(
-            [torch.arange(n) >= known for known, n in zip(earlier, sizes, strict=True)]
+        ends = np.cumsum(sizes)
+        rows = np.concatenate(
+            [
+                np.arange(end - n + known, end)
+                for end, n, known in zip(ends, sizes, old.vector_blocks()[1], strict=True)
+            ]
         )
-        if table.requires_grad and is_new.any():
-            found.append(NewVectors(table, is_new.unsqueeze(1)))
+        if table.requires_grad and len(rows):
+            found.append(NewVectors(table, torch.as_tensor(rows)))
     return found
 
 
@@ -99,8 +105,8 @@ def learn_vectors(
 ) -> None:
     """Learn new vectors in place, from the rows of their users and services.
 
-    The prior is relative to a row of weight 1, so that the vectors of users and services with many
-    rows move further.
+    The prior is relative to one row, so that the vectors of users and services with many rows move
+    further.
 
     Parameters
     ----------
@@ -113,51 +119,48 @@ def learn_vectors(
     criterion : Module
         Loss of predictions and targets.
     weight : float
-        Total weight of the rows.
+        Number of the rows or, with weights, their total weight in units of an average row.
     """
     from skqos.losses import n_members_of
     from skqos.training import WEIGHT, ShuffledBatches
 
-    starts = [table.detach().clone() for table, _ in vectors]
     batches = ShuffledBatches(rows, BATCH_SIZE)
     n_epochs = -(-N_STEPS // len(batches))
     n_steps = n_epochs * len(batches)
     module.eval()
     criterion.eval()
-    with _only_new_rows(module, vectors):
-        optimizer = torch.optim.Adam([table for table, _ in vectors], LEARNING_RATE)
+    with _only_trained(module, [table for table, _ in vectors]):
+        # The optimiser sees the new rows alone; a table may have many others.
+        free = [table.detach()[new] for table, new in vectors]
+        starts = [vector.clone() for vector in free]
+        optimizer = torch.optim.Adam(free, LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / n_steps, n_steps)
         for _ in range(n_epochs):
             for inputs, target in batches:
                 weights = [inputs.pop(WEIGHT)] if WEIGHT in inputs else []
                 prediction = module(**inputs)
-                loss = criterion(prediction, target, *weights)
+                criterion(prediction, target, *weights).backward()
                 prior = PRIOR / (n_members_of(prediction, target) * weight)
-                moved = sum(
-                    (table - start).square().sum()
-                    for (table, _), start in zip(vectors, starts, strict=True)
-                )
-                optimizer.zero_grad()
-                (loss + prior * moved).backward()
+                for (table, new), vector, start in zip(vectors, free, starts, strict=True):
+                    # The gradient of the loss, and that of prior * |vector - start|^2.
+                    vector.grad = table.grad[new] + 2 * prior * (vector - start)
+                    table.grad = None
                 optimizer.step()
                 schedule.step()
+                for (table, new), vector in zip(vectors, free, strict=True):
+                    table.detach()[new] = vector
 
 
 @contextmanager
-def _only_new_rows(module: nn.Module, vectors: Sequence[NewVectors]) -> Iterator[None]:
-    """Let only new vectors have gradients inside the block."""
+def _only_trained(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let only some parameters have gradients inside the block."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.requires_grad_(False)
-    hooks = []
-    for table, is_new in vectors:
-        table.requires_grad_(True)
-        mask = is_new.to(table.device)
-        hooks.append(table.register_hook(lambda gradient, mask=mask: gradient * mask))
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
             parameter.grad = None

@@ -11,7 +11,7 @@ import torch
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
-from skqos import SharpQoSRegressor, incremental
+from skqos import SAMoERegressor, SharpQoSRegressor, incremental
 from skqos.base import TrainingRows
 from skqos.baselines import EmbeddingMLPRegressor
 from skqos.datasets import make_qos
@@ -240,6 +240,10 @@ BAD_UPDATES = {
         lambda X, y: (X.assign(user=-1, user_country=["a", *"b" * (len(y) - 1)]), y),
         "user -1 has two contexts: column 'user_country' is a in one row and b in another",
     ),
+    "context of another kind": (
+        lambda X, y: (X.assign(user=-1, user_country=17), y),
+        "'user_country' holds numbers such as 17; fit saw strings",
+    ),
     "infinite context": (
         lambda X, y: (X.assign(user=-1, user_latitude=np.inf, user_longitude=0.0), y),
         "holds inf",
@@ -429,6 +433,15 @@ def test_without_epochs_new_entities_are_taken_in_and_nothing_is_trained(contrac
     model.set_params(partial_fit_epochs=1).partial_fit(qos.X[:20], qos.y[:20])
     assert model.n_iter_ == 1
     assert len(model.history_) == len(history) + 1
+
+
+def test_without_epochs_the_bound_of_predictions_stays(qos):
+    model = SAMoERegressor(max_epochs=2, first_stage_epochs=2, device="cpu", random_state=0)
+    before = model.set_params(partial_fit_epochs=0).fit(qos.X, qos.y).predict(qos.X)
+    large = qos.X[:1], [2 * qos.y.max()]
+    np.testing.assert_array_equal(model.partial_fit(*large).predict(qos.X), before)
+    bound = model.module_.bound
+    assert model.set_params(partial_fit_epochs=1).partial_fit(*large).module_.bound > bound
 
 
 def test_without_epochs_edges_tell_of_a_new_user(qos):

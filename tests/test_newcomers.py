@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Freezer
 from torch import nn
 
 from skqos import SAMoERegressor, SharpQoSRegressor
@@ -12,6 +13,7 @@ from skqos import newcomers as tested
 from skqos.datasets import make_qos
 from skqos.losses import ObservedLoss
 from skqos.newcomers import find_new_vectors, has_vectors, learn_vectors, select_rows
+from skqos.preprocessing import ContextJoiner
 from skqos.training import InteractionDataset
 from tests.common import CONTRACTS
 
@@ -51,7 +53,49 @@ def test_new_rows_are_found_in_every_block():
     model.partial_fit([[100, 0], [101, 0]], [1.0, 2.0])
     (found,) = find_new_vectors(before, model.module_)
     assert found.table is model.module_.user_tower.features.vectors
-    assert np.flatnonzero(found.is_new) == pytest.approx([12, 13])
+    assert found.rows.tolist() == [12, 13]
+
+
+def without_context(data, user):
+    """Return a row of a user without context, and one of a user that nobody has measured."""
+    joiner = ContextJoiner(data.users, data.services).fit(data.X)
+    time = [data.X[0, 2]] if data.X.shape[1] > 2 else []
+    return joiner, *(joiner.transform([[label, 0, *time]]) for label in (user, 9999))
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.estimator_class.__name__)
+def test_one_user_without_context_tells_nothing_of_others(contract):
+    """The missing value becomes a category with one row, which others without context share."""
+    data = contract.make_data(30, 40, density=0.5, unknown_rate=0.0)
+    joiner, row, other = without_context(data, 9000)
+    model = contract.make().fit(joiner.transform(data.X), data.y)
+    before = model.predict(other)
+    model.partial_fit(row, 5 * model.predict(row))
+    assert model.predict(other) == pytest.approx(before, rel=0.1)
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.estimator_class.__name__)
+def test_frozen_vectors_stay_frozen(contract):
+    data = contract.make_data(12, 15, density=0.9)
+    model = contract.make(callbacks=[Freezer(["*vectors", "*features"])]).fit(data.X, data.y)
+    model.set_params(callbacks=None)
+    assert not has_vectors(model.module_)
+    model.partial_fit(contract.rows([[0, 999], [999, 0]]), [1.0, 2.0])
+    assert not has_vectors(model.module_)
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.estimator_class.__name__)
+def test_the_unit_of_weights_changes_nothing(contract):
+    data = contract.make_data(12, 15, density=0.9)
+    X, y = contract.rows([[999, service] for service in range(5)]), np.full(5, 9.0)
+    # Pseudo-labels have weights of their own.
+    has_pseudo_labels = "pseudo_label_ratio" in vars(contract.make())
+    params = {"pseudo_label_ratio": 0, "refill_ratio": 0} if has_pseudo_labels else {}
+    found = []
+    for unit in (1.0, 1024.0):
+        model = contract.make(**params).fit(data.X, data.y, np.full(len(data.y), unit))
+        found.append(model.partial_fit(X, y, np.full(5, unit)).predict(X))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_fixed_features_are_not_learnt():
@@ -80,8 +124,7 @@ def learn(module, n_rows):
     services = np.random.default_rng(1).permutation(N_SERVICES)[:n_rows]
     target = module.services.detach().numpy()[services].sum(1)
     users = np.full(n_rows, len(module.vectors) - 1)
-    is_new = torch.arange(len(module.vectors)).unsqueeze(1) == len(module.vectors) - 1
-    found = [tested.NewVectors(module.vectors, is_new)]
+    found = [tested.NewVectors(module.vectors, torch.tensor([len(module.vectors) - 1]))]
     rows = make_dataset(users, services, target)
     learn_vectors(module, found, rows, ObservedLoss("absolute_error"), n_rows)
     return module.vectors.detach().numpy()
@@ -112,7 +155,7 @@ def test_the_prior_keeps_a_vector_at_its_start(monkeypatch):
 def test_the_objective_is_the_loss_and_the_prior_of_one_row(n_rows):
     """With one direction, the minimum of mean (v - t)^2 / 2 + PRIOR / n v^2 is known."""
     module = Product(np.zeros((1, 1)), np.ones((N_SERVICES, 1)))
-    found = [tested.NewVectors(module.vectors, torch.ones(1, 1, dtype=torch.bool))]
+    found = [tested.NewVectors(module.vectors, torch.tensor([0]))]
     rows = make_dataset(np.zeros(n_rows, dtype=np.int64), np.arange(n_rows), np.full(n_rows, 0.5))
     learn_vectors(module, found, rows, ObservedLoss("squared_error"), n_rows)
     expected = 0.5 / (1 + 2 * tested.PRIOR / n_rows)
@@ -123,7 +166,7 @@ def test_rows_count_by_their_weights():
     weights = np.where(np.arange(8) < 4, 1.0, 1e-6)
     services = np.zeros((N_SERVICES, 1)) + 1
     module = Product(np.zeros((1, 1)), services)
-    found = [tested.NewVectors(module.vectors, torch.ones(1, 1, dtype=torch.bool))]
+    found = [tested.NewVectors(module.vectors, torch.tensor([0]))]
     target = np.where(np.arange(8) < 4, 1.0, -1.0)
     rows = make_dataset(np.zeros(8, dtype=np.int64), np.arange(8), target, weights)
     learn_vectors(module, found, rows, ObservedLoss("absolute_error"), weights.sum())

@@ -667,7 +667,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
         from skqos.losses import ObservedLoss
         from skqos.training import InteractionDataset
 
-        module.grow(rows.users, rows.services, _bound(rows.target))
+        # Without training, predictions of known pairs stay the same.
+        bound = _bound(rows.target) if self.partial_fit_epochs else 0.0
+        module.grow(rows.users, rows.services, bound)
         return {"criterion": ObservedLoss(self.loss), "rows": InteractionDataset.of_rows(rows)}
 
     def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:

@@ -496,7 +496,7 @@ def repeat_last(embeddings: nn.Parameter, n: int) -> nn.Parameter:
     """Append copies of the last embedding of each member, up to a number of `n`."""
     known = embeddings.detach()
     further = known[:, -1:].expand(-1, n - known.shape[1], -1)
-    return nn.Parameter(torch.cat([known, further], dim=1))
+    return nn.Parameter(torch.cat([known, further], dim=1), embeddings.requires_grad)
 
 
 def _embeddings(n_members: int, n: int, dim: int) -> nn.Parameter:
