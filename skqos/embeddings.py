@@ -127,11 +127,8 @@ class FeatureEmbedding(nn.Module):
         self.vectors = nn.Parameter(torch.cat(list(grown)), self.vectors.requires_grad)
 
     def vector_blocks(self) -> tuple[nn.Parameter, list[int]]:
-        """Return the vectors, and the number of ids.
-
-        Vectors of categories are not of single entities: others have the same category, or will.
-        """
-        return self.vectors, self.sizes[:1]
+        """Return the vectors, and the number of ids and of codes of each column."""
+        return self.vectors, self.sizes
 
     def _set_context(self, table: EntityTable, n_categories: Sequence[int]) -> None:
         """Store the positions of the vectors of each entity, and its numbers."""

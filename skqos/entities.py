@@ -81,8 +81,10 @@ class EntityEncoder:
     """Encoder of the users or of the services: codes of ids, and context of entities.
 
     Codes are positions in the sorted ids, so that they do not depend on the order of rows. Ids that
-    `extend` adds follow, sorted among themselves. A category that `fit` did not see is unknown. A
-    missing value (NaN) is a separate category if it occurs in training, and unknown otherwise.
+    `extend` adds follow, sorted among themselves. A category that neither has seen is unknown. A
+    missing value (NaN) is a separate category if it occurs in `fit`, and unknown otherwise. If it
+    first occurs in `extend`, the entities that are added have a category for it; others are
+    unknown, because a few entities without context tell nothing of all others.
 
     Parameters
     ----------
@@ -99,6 +101,8 @@ class EntityEncoder:
         Names of the context columns.
     categories_ : list of Index
         Categories of each categorical column; codes are positions in it.
+    saw_missing_ : list of bool
+        Whether `fit` saw missing values in each categorical column.
     mean_, scale_ : ndarray of shape (n_numeric,)
         Mean and standard deviation of the numeric columns over entities.
     """
@@ -152,6 +156,7 @@ class EntityEncoder:
         self._check_one_context(context, codes, first_rows, self.ids_)
         entities = context.iloc[first_rows]
         self.categories_ = [_categories(entities[name]) for name in self.categorical_]
+        self.saw_missing_ = [labels.hasnans for labels in self.categories_]
         numbers = self._numbers(entities)
         self.mean_, self.scale_ = _mean_and_scale(numbers)
         self.table_ = self.tabulate(entities)
@@ -215,7 +220,7 @@ class EntityEncoder:
                 for name, known in zip(self.categorical_, self.categories_, strict=True)
             )
         ]
-        table = extended.tabulate(entities)
+        table = extended._tabulate(entities)
         extended.table_ = EntityTable(
             np.concatenate([self.table_.categories, table.categories]),
             np.concatenate([self.table_.numerics, table.numerics]),
@@ -232,6 +237,14 @@ class EntityEncoder:
         TypeError
             If context is not a label.
         """
+        table = self._tabulate(entities)
+        for position, name in enumerate(self.categorical_):
+            if not self.saw_missing_[position]:
+                table.categories[entities[name].isna().to_numpy(), position] = UNKNOWN
+        return table
+
+    def _tabulate(self, entities: pd.DataFrame) -> EntityTable:
+        """Return the table with every category, also those of missing values."""
         codes = [
             _find_labels(known, entities[name])
             for name, known in zip(self.categorical_, self.categories_, strict=True)

@@ -32,10 +32,7 @@ PRIOR = 0.15
 
 @runtime_checkable
 class HasVectors(Protocol):
-    """A module with a table of vectors.
-
-    It begins with blocks of the ids of users, of services or of both, which grow at their ends.
-    """
+    """A module with a table of vectors, which has blocks of rows that grow at their ends."""
 
     def vector_blocks(self) -> tuple[nn.Parameter, Sequence[int]]:
         """Return the table, and the number of rows of each block."""
