@@ -64,7 +64,7 @@ class Newcomers(NamedTuple):
     n_rows : int
         Number of rows.
     weight : float
-        Their total weight, in units of the mean weight of earlier rows.
+        Their total weight.
     """
 
     n_rows: int
@@ -220,9 +220,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
 
         rng = self._update_rng()
         earlier = self._replay_buffer.without(new)
-        newcomers = self._find_newcomers(
-            new.user_codes, new.service_codes, new.weights, earlier.weights
-        )
+        newcomers = self._find_newcomers(new.user_codes, new.service_codes, new.weights)
         n_replayed, rate = plan_update(
             len(new.target), len(earlier), earlier.n_seen, newcomers.n_rows
         )
@@ -242,11 +240,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         return Update(net.module_, net, {"_replay_buffer": buffer})
 
     def _find_newcomers(
-        self,
-        users: np.ndarray,
-        services: np.ndarray,
-        weights: np.ndarray,
-        earlier_weights: np.ndarray,
+        self, users: np.ndarray, services: np.ndarray, weights: np.ndarray
     ) -> Newcomers:
         """Count the rows whose user or service is new and gets a vector of its own."""
         from skqos.newcomers import has_new_id, has_vectors
@@ -254,8 +248,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         if not has_vectors(self.module_):
             return Newcomers(0, 0.0)
         is_new = has_new_id(users, services, self.users_.n_entities, self.services_.n_entities)
-        unit = float(np.mean(earlier_weights if len(earlier_weights) else weights))
-        return Newcomers(int(is_new.sum()), float(weights[is_new].sum()) / unit)
+        return Newcomers(int(is_new.sum()), float(weights[is_new].sum()))
 
     def _train_update(
         self,

@@ -102,8 +102,8 @@ def learn_vectors(
 ) -> None:
     """Learn new vectors in place, from the rows of their users and services.
 
-    The prior is relative to one row, so that the vectors of users and services with many rows move
-    further.
+    The prior is relative to a row of weight 1, so that the vectors of users and services with many
+    rows move further.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def learn_vectors(
     criterion : Module
         Loss of predictions and targets.
     weight : float
-        Number of the rows or, with weights, their total weight in units of an average row.
+        Total weight of the rows.
     """
     from skqos.losses import n_members_of
     from skqos.training import WEIGHT, ShuffledBatches

@@ -84,20 +84,6 @@ def test_frozen_vectors_stay_frozen(contract):
     assert not has_vectors(model.module_)
 
 
-@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.estimator_class.__name__)
-def test_the_unit_of_weights_changes_nothing(contract):
-    data = contract.make_data(12, 15, density=0.9)
-    X, y = contract.rows([[999, service] for service in range(5)]), np.full(5, 9.0)
-    # Pseudo-labels have weights of their own.
-    has_pseudo_labels = "pseudo_label_ratio" in vars(contract.make())
-    params = {"pseudo_label_ratio": 0, "refill_ratio": 0} if has_pseudo_labels else {}
-    found = []
-    for unit in (1.0, 1024.0):
-        model = contract.make(**params).fit(data.X, data.y, np.full(len(data.y), unit))
-        found.append(model.partial_fit(X, y, np.full(5, unit)).predict(X))
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
-
-
 def test_fixed_features_are_not_learnt():
     qos = make_qos(12, 15, density=0.6, random_state=0)
     params = {"max_epochs": 1, "autoencoder_epochs": 1, "device": "cpu", "random_state": 0}

@@ -938,9 +938,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
         further = update.further()
         codes = update.inputs(further)
-        weights = update.cells.weights
         newcomers = self._find_newcomers(
-            codes["users"], codes["services"], weights[further], weights[: update.n_earlier]
+            codes["users"], codes["services"], update.cells.weights[further]
         )
         # How much there was ahead of the cells that are kept does not matter: time goes on.
         n_replayed, rate = plan_update(
