@@ -56,18 +56,12 @@ def test_new_rows_are_found_in_every_block():
     assert found.rows.tolist() == [12, 13]
 
 
-def without_context(data, user):
-    """Return a row of a user without context, and one of a user that nobody has measured."""
-    joiner = ContextJoiner(data.users, data.services).fit(data.X)
-    time = [data.X[0, 2]] if data.X.shape[1] > 2 else []
-    return joiner, *(joiner.transform([[label, 0, *time]]) for label in (user, 9999))
-
-
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.estimator_class.__name__)
 def test_one_user_without_context_tells_nothing_of_others(contract):
     """The missing value becomes a category with one row, which others without context share."""
     data = contract.make_data(30, 40, density=0.5, unknown_rate=0.0)
-    joiner, row, other = without_context(data, 9000)
+    joiner = ContextJoiner(data.users, data.services).fit(data.X)
+    row, other = (joiner.transform(contract.rows([[user, 0]])) for user in (9000, 9999))
     model = contract.make().fit(joiner.transform(data.X), data.y)
     before = model.predict(other)
     model.partial_fit(row, 5 * model.predict(row))
