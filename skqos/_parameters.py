@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -15,6 +14,7 @@ import pandas as pd
 
 from skqos._errors import about
 from skqos._sklearn_compat import validate_params
+from skqos._warnings import warn_user
 from skqos.exceptions import UnusedParameterWarning
 
 T = TypeVar("T")
@@ -200,15 +200,13 @@ def is_empty(items: Sequence[Any] | None) -> bool:
     return items is not None and len(items) == 0
 
 
-def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
+def warn_of_unused_parameters(estimator: Any) -> None:
     """Warn once of each parameter that differs from its default and has no effect.
 
     Parameters
     ----------
     estimator : estimator
         Estimator with valid parameters and rules in ``_switched_off``.
-    stacklevel : int
-        As in `warnings.warn`, counted from the caller.
     """
     plain = with_plain_parameters(estimator)
     defaults = inspect.signature(type(estimator).__init__).parameters
@@ -218,10 +216,9 @@ def warn_of_unused_parameters(estimator: Any, stacklevel: int) -> None:
         for name in rule.parameters:
             if name not in told and not _are_equal(getattr(plain, name), defaults[name].default):
                 told.add(name)
-                warnings.warn(
+                warn_user(
                     f"{name}={getattr(plain, name)!r} has no effect with {reasons}.",
                     UnusedParameterWarning,
-                    stacklevel=stacklevel + 1,
                 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
 
 from skqos._errors import about
+from skqos._warnings import warn_user
 
 MAX_ROWS_SHOWN = 5
 # Sums of as many values as fit into memory must be finite.
@@ -151,7 +151,7 @@ def as_weights(weights: Any, name: str) -> np.ndarray:
     return values
 
 
-def warn_of_missing_codes(y: np.ndarray, stacklevel: int) -> None:
+def warn_of_missing_codes(y: np.ndarray) -> None:
     """Warn if -1 probably stands for missing values, as in the matrices of WS-DREAM.
 
     This is the case if there are non-integer values and no other value is negative.
@@ -162,13 +162,12 @@ def warn_of_missing_codes(y: np.ndarray, stacklevel: int) -> None:
         if n_codes < 2 or n_codes < np.count_nonzero(values < 0):
             continue
         if (values != np.floor(values)).any():
-            warnings.warn(
+            warn_user(
                 f"y, target {target}: {n_codes:,} of {len(values):,} values are -1, and no other "
                 "is negative. They are learnt as measured values. If -1 stands for a missing "
                 "value, as in the files of WS-DREAM, remove these rows (or use NaN with "
                 "SharpQoSRegressor, in a y of several columns).",
                 UserWarning,
-                stacklevel=stacklevel,
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ from pandas.api.types import infer_dtype, is_datetime64_any_dtype
 
 from skqos._errors import about
 from skqos._ids import id_kind, read_ids
+from skqos._warnings import warn_user
 from skqos.exceptions import EarlyTimeWarning, SparseStepsWarning
 
 TIME_LABEL = "X, column 2 (time)"
@@ -141,15 +141,14 @@ def _kind_of_stamps(zone: datetime.tzinfo | None) -> str:
     return NAIVE if zone is None else AWARE
 
 
-def warn_of_early(steps: np.ndarray, first: int, scale: TimeScale, *, stacklevel: int) -> None:
-    """Warn of steps before the first measured one; the caller has the stack level 2."""
+def warn_of_early(steps: np.ndarray, first: int, scale: TimeScale) -> None:
+    """Warn of steps before the first measured one."""
     n_early = np.count_nonzero(steps < first)
     if n_early:
-        warnings.warn(
+        warn_user(
             f"{TIME_LABEL}: {n_early} of {len(steps)} rows are before {scale.name_of(first)}, the "
             "first time step of the training rows; they are predicted as rows of that step.",
             EarlyTimeWarning,
-            stacklevel=stacklevel,
         )
 
 
@@ -366,11 +365,10 @@ def check_steps(times: Times, scale: TimeScale) -> None:
         how = f"Number them X[:, 2] // {distance}"
         if scale.step is not None:
             how = f"Give time_step={spell(distance * scale.step)!r}"
-        warnings.warn(
+        warn_user(
             f"{found}, and all distances between them are multiples of {distance} steps, so that a "
             f"window of a few steps contains no other step. {how}, unless this is intended.",
             SparseStepsWarning,
-            stacklevel=5,
         )
 
 

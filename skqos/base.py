@@ -6,7 +6,6 @@ transformed targets (`targets`), networks (`training`, in stages) and prediction
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -39,6 +38,7 @@ from skqos._sklearn_compat import (
 )
 from skqos._target_checks import (
     as_single_target,
+    as_target,
     as_weights,
     check_target_names,
     names_of_targets,
@@ -49,9 +49,9 @@ from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Intervals, Pairs, learn_intervals
 from skqos.distribution.predicted import PredictedRows
 from skqos.entities import EntityEncoder, Interactions
-from skqos.exceptions import InconsistentVersionWarning
+from skqos.exceptions import warn_of_other_version
 from skqos.inputs import Columns, as_frame, check_names, locate_context, read_columns
-from skqos.metrics import finite_r2_score
+from skqos.metrics import finite_r2_score, nan_r2_score
 from skqos.state import FittedAttribute, FittedState, NetworkState
 from skqos.targets import TRANSFORMS, TargetTransform
 
@@ -218,7 +218,7 @@ class PairRegressor(FittedSummaryMixin, RegressorMixin, BaseEstimator):
                 "y is None."
             )
         y = as_single_target(y, estimator=self)
-        warn_of_missing_codes(y, stacklevel=5)
+        warn_of_missing_codes(y)
         return y
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -248,6 +248,12 @@ class PairRegressor(FittedSummaryMixin, RegressorMixin, BaseEstimator):
         predicted = self.predict(X)
         check_same_length(X=predicted, y=y, sample_weight=weights)
         return finite_r2_score(y, predicted, weights)
+
+    def _score_observed(self, X: Any, y: Any, sample_weight: Any) -> float:
+        """Return R2 over the entries of y that are not NaN, averaged over the targets."""
+        y = as_target(y, "y", allow_nan=True)
+        weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
+        return float(nan_r2_score(y, self.predict(X), sample_weight=weights))
 
     def is_known(self, X: Any) -> np.ndarray:
         """Return whether the user and the service of each row are among the training rows.
@@ -341,13 +347,7 @@ class PairRegressor(FittedSummaryMixin, RegressorMixin, BaseEstimator):
         """Warn if another version saved the model."""
         saved = state.get("_skqos_version", "unknown")
         if saved != skqos.__version__:
-            warnings.warn(
-                f"{type(self).__name__} was saved by skqos {saved} and is loaded by "
-                f"{skqos.__version__}: it may fail or predict wrongly. Fit it again, or load it "
-                "with the version that saved it.",
-                InconsistentVersionWarning,
-                stacklevel=2,
-            )
+            warn_of_other_version(type(self).__name__, saved)
         super().__setstate__({k: v for k, v in state.items() if k != "_skqos_version"})
 
 
@@ -443,7 +443,7 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
             If a parameter was set that has no effect with the others.
         """
         self._check_parameters()
-        warn_of_unused_parameters(self, stacklevel=3)
+        warn_of_unused_parameters(self)
         self._check_validation_is_used(X_val, y_val)
         y, target_names = self._check_target(y), names_of_targets(y)
         with about("y_val"):

@@ -1,6 +1,6 @@
 """Warnings of skqos, which can be filtered by category."""
 
-import warnings
+from skqos._warnings import warn_user
 
 __all__ = [
     "EarlyTimeWarning",
@@ -97,7 +97,7 @@ class NoServiceWarning(UserWarning):
 
 
 def warn_of_other_version(what: str, saved: str) -> None:
-    """Warn the caller of the calling function that a file was saved by another version of skqos.
+    """Warn that a file was saved by another version of skqos.
 
     Parameters
     ----------
@@ -108,9 +108,8 @@ def warn_of_other_version(what: str, saved: str) -> None:
     """
     from skqos import __version__
 
-    warnings.warn(
+    warn_user(
         f"{what} was saved by skqos {saved} and is loaded by {__version__}: it may fail or predict "
         "wrongly. Fit it again, or load it with the version that saved it.",
         InconsistentVersionWarning,
-        stacklevel=3,
     )

@@ -166,6 +166,29 @@ class BipartiteGraph(nn.Module):
         self.by_user = _SparsePattern(users, services, (n_users, n_services))
         self.by_service = _SparsePattern(services, users, (n_services, n_users))
 
+    def with_edges(
+        self, users: np.ndarray, services: np.ndarray, values: np.ndarray, shape: tuple[int, int]
+    ) -> BipartiteGraph:
+        """Return a graph of the same kind with other edges.
+
+        Parameters
+        ----------
+        users, services : ndarray of int64 of shape (n_edges,)
+            Codes of the distinct pairs observed.
+        values : ndarray of shape (n_edges,)
+            Values of the edges, which a graph without values ignores.
+        shape : tuple of int
+            Number of users and of services.
+        """
+        return BipartiteGraph(
+            users,
+            services,
+            *shape,
+            values=None if self.values is None else values,
+            residuals=self.residuals,
+            normalization=self.normalization,
+        )
+
     @property
     def n_parts(self) -> int:
         """Number of feature matrices of a convolution: one per type, and the own features."""

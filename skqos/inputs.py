@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -25,6 +24,7 @@ from skqos._errors import about
 from skqos._frames import to_frame
 from skqos._ids import read_ids
 from skqos._times import Times, TimeScale, read_times
+from skqos._warnings import warn_user
 from skqos.exceptions import UnusedColumnsWarning
 
 ID_COLUMNS = ("user", "service", "time")
@@ -485,10 +485,9 @@ def _check_position(columns: pd.Index, k: int, parameter: str, n_id_columns: int
 
 def _warn_unused(names: list[Any], may_be_time: bool) -> None:
     about_time = " Only TPMCFRegressor uses a time, in column 2." if may_be_time else ""
-    warnings.warn(
+    warn_user(
         f"X has columns that are not used: {names}. Context columns are those of a DataFrame "
         "named user_* or service_*, or those listed in user_features and service_features."
         f"{about_time}",
         UnusedColumnsWarning,
-        stacklevel=5,
     )

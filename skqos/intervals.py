@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import check_same_length
 from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names
@@ -134,7 +135,6 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             out.
         """
         if y is None:
-            # scikit-learn raises an error that names what is missing.
             self._check_target(y)
         if sample_weight is None:
             return self._fit(X, y, None)
@@ -143,7 +143,10 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         weights = as_weights(sample_weight, "sample_weight")
         check_same_length(X=frame, y=values, sample_weight=weights)
         kept = np.flatnonzero(weights)
-        return self._fit(_safe_indexing(_indexable(X, frame), kept), values[kept], weights[kept])
+        rows = _safe_indexing(_indexable(X, frame), kept)
+        # A DataFrame keeps the names of the targets.
+        y = _safe_indexing(y, kept) if isinstance(y, pd.DataFrame) else values[kept]
+        return self._fit(rows, y, weights[kept])
 
     def _fit(self, X: Any, y: Any, weights: np.ndarray | None) -> Self:
         values = as_target(y, "y", allow_nan=True, estimator=self)
@@ -218,7 +221,40 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         fitted = self._snapshot()
         if quantiles is not None:
             return fitted._predict_quantiles(X, quantiles)
-        return fitted.estimator_.predict(X)
+        return np.asarray(fitted.estimator_.predict(X), dtype=np.float64)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination (R2) of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_columns)
+            Pairs, columns as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Measured QoS. With several targets, NaN where a value was not observed.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the score.
+
+        Returns
+        -------
+        float
+            R2, averaged over the targets; the best value is 1.0.
+
+        Raises
+        ------
+        ValueError
+            If X, y or `sample_weight` is not as described, or no target has an observation.
+        """
+        check_is_fitted(self)
+        if self._target_shape():
+            return self._score_observed(X, y, sample_weight)
+        return super().score(X, y, sample_weight)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if isinstance(self.estimator, BaseEstimator):
+            tags.target_tags.multi_output = get_tags(self.estimator).target_tags.multi_output
+        return tags
 
     def _predicted_rows(self, X: Any) -> PredictedRows:
         rows = self._interactions(X)

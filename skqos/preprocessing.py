@@ -1,6 +1,7 @@
 """Join the context of users and services to rows of ids."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,7 +27,9 @@ from skqos.inputs import (
     ID_COLUMNS,
     as_columns,
     check_names,
+    is_numeric,
     named_columns,
+    read_numbers,
     role_of,
     stack_rows,
     unmasked,
@@ -46,10 +49,10 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     users : DataFrame or None, default=None
-        Context of the users, with the user ids as index. Columns of dtype category, string, object
-        or bool are categorical; other columns must be numeric. In a frame without index, such as
-        those of polars, the ids are in the column that is named for them, for example ``user`` or
-        ``user_id``, or otherwise in the first column.
+        Context of the users, with the user ids as index. Columns of dtype category, string or
+        bool, and of objects other than numbers, are categorical; other columns must be numeric. In
+        a frame without index, such as those of polars, the ids are in the column that is named for
+        them, for example ``user`` or ``user_id``, or otherwise in the first column.
 
     services : DataFrame or None, default=None
         Context of the services, in the same form.
@@ -126,14 +129,16 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
             column named for ids, or no id in common with X, or if the name of a column of X belongs
             to another position.
         """
-        X = self._validate(X, reset=True)
-        users, services = (
+        # An error leaves an earlier fit as it was.
+        fitted = copy(self)
+        X = fitted._validate(X, reset=True)
+        fitted.users_, fitted.services_ = (
             prepare_table(getattr(self, parameter), parameter, parameter.removesuffix("s"))
             for parameter in ("users", "services")
         )
-        self.users_, self.services_ = users, services
-        if self._has_tables():
-            self._check_tables_fit(self._with_names(X))
+        if fitted._has_tables():
+            fitted._check_tables_fit(fitted._with_names(X))
+        self.__dict__ = fitted.__dict__
         return self
 
     def transform(self, X: ArrayLike) -> pd.DataFrame | NDArray[Any]:
@@ -331,6 +336,8 @@ def _prepare_column(column: pd.Series, parameter: str) -> pd.Series:
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return column
+    if is_object_dtype(dtype) and is_numeric(column):
+        return pd.Series(read_numbers(column), index=column.index)
     if is_bool_dtype(dtype) or is_object_dtype(dtype) or is_string_dtype(dtype):
         return _as_category(column, f"{parameter}: the column {column.name!r}")
     if is_numeric_dtype(dtype) and not is_complex_dtype(dtype):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -15,7 +14,9 @@ from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
 from skqos._parameters import plain_value
+from skqos._warnings import warn_user
 from skqos.baselines import (
+    AMFRegressor,
     EmbeddingMLPRegressor,
     MedianRegressor,
     PMFRegressor,
@@ -261,6 +262,12 @@ SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
         "n_factors": IntRange(5, 50, log=True),
         "regularization": FloatRange(1.0, 100.0, log=True),
     },
+    AMFRegressor: {
+        "n_factors": IntRange(5, 50, log=True),
+        "step_size": FloatRange(0.1, 2.0, log=True),
+        "regularization": FloatRange(1e-5, 1e-2, log=True),
+        "error_rate": FloatRange(0.05, 0.5),
+    },
     MedianRegressor: {"by": Choice(("constant", "user", "service", "pair"))},
 }
 
@@ -417,10 +424,9 @@ class OptunaPruning(Callback):
         if not isinstance(self.monitor, str):
             raise TypeError(f"monitor of OptunaPruning must be a str; got {self.monitor!r:.60}.")
         if self.trial is None:
-            warnings.warn(
+            warn_user(
                 "OptunaPruning has no trial in this process, so this fit will not be pruned. Fit "
                 "in the process of the trial, with n_jobs=1.",
-                stacklevel=2,
             )
             return
         if not hasattr(self.trial, "should_prune"):

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
 from skorch.callbacks import Callback
 
 from skqos import SharpQoSRegressor
@@ -357,3 +359,44 @@ def test_times_of_left_out_rows_are_no_reason_to_warn():
     model = IntervalRegressor(OwnTimes(), random_state=0).fit(X, data.y)
     with pytest.warns(EarlyTimeWarning):
         model.predict(np.array([[1, 2, -1]]))
+
+
+class Means(RegressorMixin, BaseEstimator):
+    """Predict the mean of each target."""
+
+    def fit(self, X, y, sample_weight=None):
+        self.names = getattr(y, "columns", None)
+        self.means = np.average(y, axis=0, weights=sample_weight)
+        return self
+
+    def predict(self, X):
+        return np.tile(self.means, (len(X), 1)).astype(np.float32)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def test_several_targets_have_a_score():
+    data = make_qos(20, 30, n_qos=2, density=0.5, random_state=0)
+    model = IntervalRegressor(Means(), random_state=0)
+    assert get_tags(model).target_tags.multi_output
+    assert not get_tags(IntervalRegressor(MedianRegressor())).target_tags.multi_output
+    model.fit(data.X, data.y)
+    observed = data.y.copy()
+    observed[::3, 1] = np.nan
+    predicted = model.predict(data.X)
+    assert predicted.dtype == np.float64
+    kept = [~np.isnan(column) for column in observed.T]
+    scores = [r2_score(observed[rows, k], predicted[rows, k]) for k, rows in enumerate(kept)]
+    assert model.score(data.X, observed) == pytest.approx(np.mean(scores))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_regressor_receives_the_names_of_the_targets(weighted):
+    data = make_qos(20, 30, n_qos=2, density=0.5, random_state=0)
+    y = pd.DataFrame(data.y, columns=["rt", "tp"])
+    weights = np.arange(len(y)) % 3 if weighted else None
+    model = IntervalRegressor(Means(), random_state=0).fit(data.X, y, weights)
+    assert list(model.estimator_.names) == ["rt", "tp"]

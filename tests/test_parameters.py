@@ -235,7 +235,7 @@ class Switched:
 @pytest.mark.parametrize("depth", [3, np.int64(3)])
 def test_a_parameter_that_others_switch_off_warns_where_it_was_set(depth):
     with pytest.warns(UnusedParameterWarning) as caught:
-        warn_of_unused_parameters(Switched(depth=depth), stacklevel=1)
+        warn_of_unused_parameters(Switched(depth=depth))
     assert [str(one.message) for one in caught] == [
         "depth=3 has no effect with graph=False and kind='flat'."
     ]
@@ -253,7 +253,7 @@ def test_a_parameter_that_others_switch_off_warns_where_it_was_set(depth):
     ],
 )
 def test_a_parameter_that_acts_or_was_not_set_does_not_warn(params):
-    warn_of_unused_parameters(Switched(**params), stacklevel=1)
+    warn_of_unused_parameters(Switched(**params))
 
 
 @pytest.mark.parametrize("estimator_class", estimators())
@@ -261,7 +261,7 @@ def test_rules_of_unused_parameters_name_parameters_and_spare_the_defaults(estim
     for rule in getattr(estimator_class, "_switched_off", ()):
         assert {*rule.parameters, *rule.by} <= set(parameter_names(estimator_class))
     if hasattr(estimator_class, "_switched_off"):
-        warn_of_unused_parameters(estimator_class(), stacklevel=1)
+        warn_of_unused_parameters(estimator_class())
 
 
 @pytest.mark.parametrize(
@@ -285,5 +285,5 @@ def test_fit_warns_of_parameters_without_effect(contract, params, message):
 def test_a_list_that_equals_the_default_is_not_set_in_vain():
     model = TPMCFRegressor(modules="gcmf", hidden_sizes=[256, 128], target_steps=pd.Index([1, 2]))
     with pytest.warns(UnusedParameterWarning) as told:
-        warn_of_unused_parameters(model, stacklevel=1)
+        warn_of_unused_parameters(model)
     assert {str(one.message).partition("=")[0] for one in told} == {"target_steps"}

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from skqos.inputs import is_numeric
 from skqos.preprocessing import ContextJoiner
 
 
@@ -327,3 +328,21 @@ def test_missing_ids_beside_large_ones_are_unknown(users):
     X = [[2**53 + 1, 1], [None, 1], [2**70, 1], [2**70 + 1, 1]]
     out = ContextJoiner(table).fit_transform(X)["user_latitude"]
     np.testing.assert_array_equal(out, [41, np.nan, 60, np.nan])
+
+
+def test_an_error_of_a_further_fit_leaves_the_first_one(users, X):
+    joiner = ContextJoiner(users).fit(X)
+    expected = joiner.transform(X)
+    for wrong in (np.array([[997, 1, 0], [998, 2, 0]]), np.array([["a", "b", "c"]])):
+        with pytest.raises(ValueError, match="users"):
+            joiner.fit(wrong)
+        assert_frame_equal(joiner.transform(X), expected)
+
+
+def test_objects_that_are_numbers_are_numeric_as_in_x(users, X):
+    """A table and X, as a DataFrame, have the same rule."""
+    rtt = pd.Series(np.linspace(1, 2, len(users)), users.index).astype(object)
+    rtt.iloc[0] = None
+    joined = ContextJoiner(pd.DataFrame({"rtt": rtt})).fit(X).transform(X)["user_rtt"]
+    assert joined.dtype == np.float64
+    assert is_numeric(pd.Series([1.5, None], dtype=object))

@@ -13,6 +13,7 @@ from scipy import sparse
 from skqos import R2SLRegressor, SharpQoSRegressor
 from skqos._target_checks import as_single_target, as_target, warn_of_missing_codes
 from skqos.baselines import UIPCCRegressor
+from skqos.datasets import make_qos
 from skqos.metrics import nan_mean_absolute_error
 from tests.common import all_estimators
 
@@ -171,4 +172,15 @@ def test_codes_for_missing_values_warn():
 def test_values_of_which_minus_1_is_one_do_not_warn(y):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_missing_codes(np.array(y, dtype=float), stacklevel=1)
+        warn_of_missing_codes(np.array(y, dtype=float))
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_the_warning_names_the_line_of_the_caller(shape):
+    data = make_qos(8, 9, density=1.0, random_state=0)
+    y = np.where(np.arange(len(data.y)) % 5, data.y, -1.0).reshape(shape)
+    model = SharpQoSRegressor(max_epochs=1, partial_fit_epochs=1, n_factors=2, random_state=0)
+    for call in (model.fit, model.partial_fit):
+        with pytest.warns(UserWarning, match="are -1") as caught:
+            call(data.X, y)
+        assert caught[0].filename == __file__

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from skqos import R2SLRegressor
-from skqos.baselines import MedianRegressor, PMFRegressor, UIPCCRegressor
+from skqos.baselines import AMFRegressor, MedianRegressor, PMFRegressor, UIPCCRegressor
 from skqos.preprocessing import ContextJoiner
 from skqos.tuning import SEARCH_SPACES, Choice, FloatRange, IntRange, OptunaPruning, suggest_params
 from tests.common import CONTRACTS, all_estimators
@@ -45,7 +45,8 @@ def ask(**params):
 
 def test_every_estimator_has_a_search_space():
     networks = {contract.estimator_class for contract in CONTRACTS}
-    assert set(SEARCH_SPACES) == networks | {UIPCCRegressor, PMFRegressor, MedianRegressor}
+    others = {AMFRegressor, UIPCCRegressor, PMFRegressor, MedianRegressor}
+    assert set(SEARCH_SPACES) == networks | others
 
 
 @all_estimators

@@ -140,7 +140,8 @@ def run(
     Raises
     ------
     ValueError
-        If the split or model does not exist, or `out` contains results of another benchmark.
+        If `splits` or `seeds` is empty, the split or model does not exist, or `out` contains
+        results of another benchmark.
     RuntimeError
         If a fit failed. The results of the other fits are kept.
 
@@ -151,6 +152,9 @@ def run(
     """
     names = list(dict.fromkeys([splits] if isinstance(splits, str) else splits))
     seeds = list(dict.fromkeys(seeds))
+    for parameter, values in (("splits", names), ("seeds", seeds)):
+        if not values:
+            raise ValueError(f"{parameter} is empty; give at least one.")
     for split in names:
         check_known("split", split, RECIPES)
     find_factory(model)

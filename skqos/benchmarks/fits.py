@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,12 +58,16 @@ def cpu_timed(task: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def peak_memory() -> float:
-    """Return the largest resident memory of this process so far, in MB."""
+    """Return the largest resident memory of this process so far, in MB; NaN on Windows."""
     status = Path("/proc/self/status")
     if status.exists():
         # On Linux, ru_maxrss of a new process starts at the peak of its parent.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e6
 
 

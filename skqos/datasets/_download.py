@@ -6,13 +6,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from skqos._warnings import warn_user
 
 __all__ = ["download_zip", "unpack"]
 
@@ -79,7 +80,7 @@ def _download(url: str, path: Path, n_retries: int, delay: float, timeout: float
         except _CONNECTION_ERRORS as error:
             if attempt == n_retries or _is_final(error):
                 raise OSError(f"{url}: {error}.") from error
-            warnings.warn(f"Retry downloading {url} after: {error}", stacklevel=2)
+            warn_user(f"Retry downloading {url} after: {error}")
             time.sleep(delay * 2**attempt)
     raise ValueError(f"n_retries must not be negative, got {n_retries}.")
 

@@ -4,7 +4,6 @@ import math
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -20,6 +19,7 @@ from skqos._arrays import sorted_unique
 from skqos._errors import about
 from skqos._parameters import validated
 from skqos._sklearn_compat import Interval
+from skqos._warnings import warn_user
 
 from ._common import make_bunch
 from ._download import download_zip, unpack
@@ -525,11 +525,10 @@ def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
             columns[name] = _to_degrees(file, name, known[header])
     others = [header for header in known if not _is_known(header) and header not in columns]
     if others:
-        warnings.warn(
+        warn_user(
             f"{file} has headers that are not known: {others}. The columns are kept as context "
             "under these names.",
             UserWarning,
-            stacklevel=5,
         )
     return columns | {header: _numbers_or_names(known[header]) for header in others}
 

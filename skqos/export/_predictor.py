@@ -120,7 +120,7 @@ class OnnxPredictor:
             return columns
         scale = self._contents.time_scale
         steps = scale.steps_of(read_times(frame.iloc[:, 2]))
-        warn_of_early(steps, self._contents.first_step, scale, stacklevel=4)
+        warn_of_early(steps, self._contents.first_step, scale)
         return [*columns, steps]
 
     def _positions(self, frame: pd.DataFrame, side: int) -> np.ndarray:

@@ -44,9 +44,9 @@ class R2SLRegressor(IncrementalQoSRegressor):
     ----------
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
-        booleans are categorical; all other columns are numeric. NaN means that the value is
-        unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
+        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
+        that the value is unknown.
 
     region_features : list of str, default=None
         Kinds of region with latent states: "city" stands for the categorical columns ``user_city``

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from skqos._arrays import draw_distinct, sorted_unique
+from skqos._warnings import warn_user
 
 MANY_CELLS = 10_000_000
 
@@ -32,11 +31,10 @@ def count_cells(ratio: float, unit: str, n_observed: int, n_cells: int) -> int:
     n_asked = round(ratio * (n_observed if unit == "observed" else n_missing))
     n_wanted = min(n_asked, n_missing)
     if n_wanted > MANY_CELLS:
-        warnings.warn(
+        warn_user(
             f"Refill or pseudo-labels need {n_wanted:,} cells, and proportional time and memory; "
             f"ratio={ratio} is a multiple of the {unit} cells.",
             UserWarning,
-            stacklevel=2,
         )
     return n_wanted
 

@@ -72,9 +72,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
     ----------
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
-        booleans are categorical; all other columns are numeric. NaN means that the value is
-        unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
+        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
+        that the value is unknown.
 
     n_factors : int, default=0
         Rank of the factorisation of the interaction matrix.
@@ -548,12 +548,13 @@ class SAMoERegressor(IncrementalQoSRegressor):
         """
         fitted = self._snapshot()
         y = fitted._check_target(y)
-        result = fitted._score_rows(X, "score_experts")
+        pairs = fitted._interactions(X)
+        result = fitted._score(pairs, "score_experts")
         check_same_length(X=result, y=y)
         alone, gate = result[:, 0], result[:, 1].mean(axis=0)
         experts = list(fitted.module_.experts)
         if include_mixture:
-            alone = np.column_stack([alone, fitted._score_rows(X)])
+            alone = np.column_stack([alone, fitted._score(pairs)])
             gate, experts = np.append(gate, np.nan), [*experts, "mixture"]
         transform = fitted._state.target_transform
         predictions = transform.inverse_transform(alone.ravel()).reshape(alone.shape)

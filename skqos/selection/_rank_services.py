@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skqos._parameters import validated
 from skqos._pipelines import best_of, last_step
 from skqos._sklearn_compat import Interval
+from skqos._warnings import warn_user
 from skqos.base import PairRegressor
 from skqos.exceptions import NoServiceWarning
 from skqos.selection._candidates import Candidates, read_side
@@ -251,10 +251,8 @@ def _warn_of_users_without(
         return
     shown = ", ".join(repr(value) for value in without[:MAX_USERS_SHOWN].tolist())
     more = ", ..." if len(without) > MAX_USERS_SHOWN else ""
-    warnings.warn(
+    warn_user(
         f"{len(without):,} of {len(ids):,} users have no service that meets limit={limit} with a "
         f"probability of at least {min_probability}, and have no rows: {shown}{more}.",
         NoServiceWarning,
-        # Skips the frames of the parameter checks.
-        stacklevel=5,
     )

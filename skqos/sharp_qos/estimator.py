@@ -16,7 +16,6 @@ from skqos._parameters import SwitchedOff
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._target_checks import (
     as_target,
-    as_weights,
     check_target_names,
     warn_of_missing_codes,
 )
@@ -31,7 +30,6 @@ from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
 from skqos.factorization import interaction_matrix, nonnegative_factors
 from skqos.incremental import IncrementalQoSRegressor
-from skqos.metrics import nan_r2_score
 
 if TYPE_CHECKING:
     from skqos.sharp_qos.context import ContextColumn
@@ -86,9 +84,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     ----------
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
-        booleans are categorical; all other columns are numeric. NaN means that the value is
-        unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
+        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
+        that the value is unknown.
 
         A categorical column of users and one of services whose names differ only in the prefix form
         one context graph.
@@ -657,9 +655,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         """
         check_is_fitted(self)
         check_target_names(y, getattr(self, "target_names_in_", None))
-        y = as_target(y, "y", allow_nan=True)
-        weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
-        return float(nan_r2_score(y, self.predict(X), sample_weight=weights))
+        return self._score_observed(X, y, sample_weight)
 
     @property
     def gate_probabilities_(self) -> dict[str, np.ndarray]:
@@ -710,7 +706,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
                     f"y, column {k} ({name}) is NaN in every row, but every target needs at least "
                     "one observation. Remove the column."
                 )
-        warn_of_missing_codes(values, stacklevel=5)
+        warn_of_missing_codes(values)
         return values
 
     def _check_further_target(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -724,7 +720,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             return super()._check_target(values)
         if np.isnan(values).all():
             raise ValueError("y is NaN in every entry; at least one observation is needed.")
-        warn_of_missing_codes(values, stacklevel=5)
+        warn_of_missing_codes(values)
         return values
 
     def _check_values(self, y: Any) -> np.ndarray:
@@ -750,7 +746,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             validation=validation,
             stage="final",
             max_epochs=self.max_epochs,
-            **self._training(data, target, edges),
+            **self._training(data, target, edges, has_graph=self.convolution != "none"),
         )
         return {"final": net}, {}
 
@@ -760,16 +756,19 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             _distinct_pairs(rows, column, of_task.graph)
             for column, of_task in zip(target.T, module.graphs, strict=True)
         ]
-        module.grow(
-            [self._graph_of(found, rows.shape) for found in edges],
-            self._columns_of_graphs(rows),
-            rows.users.table_,
-            rows.services.table_,
-        )
-        return self._training(rows, target, edges)
+        graphs = [
+            self._graph_of(found, rows.shape)
+            if of_task.graph is None
+            # The parameters may have changed since `fit`.
+            else of_task.graph.with_edges(found.users, found.services, found.values, rows.shape)
+            for found, of_task in zip(edges, module.graphs, strict=True)
+        ]
+        has_graph = any(of_task.graph is not None for of_task in module.graphs)
+        module.grow(graphs, self._columns_of_graphs(rows), rows.users.table_, rows.services.table_)
+        return self._training(rows, target, edges, has_graph=has_graph)
 
     def _training(
-        self, rows: TrainingRows, target: np.ndarray, edges: list[Edges]
+        self, rows: TrainingRows, target: np.ndarray, edges: list[Edges], *, has_graph: bool
     ) -> dict[str, Any]:
         """Return the arguments of `Trainer.fit` for training on rows."""
         from skqos.losses import JointLoss
@@ -777,7 +776,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         from skqos.training import InteractionDataset
 
         inputs = {"users": rows.user_codes, "services": rows.service_codes}
-        if self.disjoint_supervision and self.convolution != "none":
+        if self.disjoint_supervision and has_graph:
             inputs["edges"] = np.column_stack([found.of_row for found in edges])
         return {
             "criterion": JointLoss(self.loss, target.shape[1], self.task_weighting, self.ema_decay),

@@ -81,9 +81,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, objects, categories or
-        booleans are categorical; all other columns are numeric. NaN means that the value is
-        unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
+        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
+        that the value is unknown.
 
     features : list of {"statistics", "factors", "similarity"}, default=("statistics",)
         Families of initial features of users and services at each time step. "statistics" are
@@ -643,11 +643,14 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         AttributeError
             If the network has no transformer, because of ``modules="gcmf"`` or `temporal`.
         """
+        from skqos.tpmcf.transformer import TransformerEncoder
+
         fitted = self._snapshot()
-        if self.modules == "gcmf" or self.temporal != "transformer":
+        # The parameters may have changed since `fit`.
+        if not isinstance(getattr(fitted.module_, "encoder", None), TransformerEncoder):
             raise AttributeError(
-                f"modules={self.modules!r} with temporal={self.temporal!r} has no attention; "
-                "attention_weights needs modules='both' or 'pte', and temporal='transformer'."
+                "The fitted network has no attention; attention_weights needs modules='both' or "
+                "'pte', and temporal='transformer', in fit."
             )
         return fitted._score_rows(X, "attention_weights")
 
@@ -676,11 +679,12 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         import torch
 
         fitted = self._snapshot()
-        if fitted.modules == "gcmf":
-            raise AttributeError(
-                "modules='gcmf' has no windows; window_times needs modules='both' or 'pte'."
-            )
         module = fitted.module_
+        if not hasattr(module, "encoder"):
+            raise AttributeError(
+                "The fitted network has no windows; window_times needs modules='both' or 'pte' in "
+                "fit."
+            )
         windows = module.windows(torch.as_tensor(fitted._interactions(X).times).to(module.times))
         times = fitted.times_[windows.steps.cpu().numpy()]
         missing = ~windows.present.cpu().numpy()
@@ -701,7 +705,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     def _interactions(self, X: Any) -> Interactions:
         interactions = super()._interactions(X)
         first = self._state.module_.times[0].item()
-        warn_of_early(interactions.times, first, self._state.time_scale, stacklevel=4)
+        warn_of_early(interactions.times, first, self._state.time_scale)
         return interactions
 
     def _count_time(self, columns: Columns) -> Columns:

@@ -213,3 +213,10 @@ def test_factories_get_what_they_ask_for(split):
     with pytest.raises(ValueError, match=r"must return a regressor with fit and predict; got 3"):
         make_model(lambda seed: seed, split, 3)
     assert find_factory("statistics:mean")([1, 3]) == 2
+
+
+@pytest.mark.parametrize("empty", ["splits", "seeds"])
+def test_nothing_to_run_is_refused(empty, wsdream_folder, tmp_path):
+    chosen = {"splits": [SPLIT], "seeds": [0], empty: []}
+    with pytest.raises(ValueError, match=f"{empty} is empty"):
+        run(service_median, wsdream_folder, out=tmp_path / "out.csv", **chosen)

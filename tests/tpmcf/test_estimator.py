@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skqos import TPMCFRegressor
 from skqos._parameters import warn_of_unused_parameters
@@ -482,6 +485,17 @@ def test_without_a_transformer_there_is_no_attention(data, params):
         model.attention_weights(data.X)
 
 
+def test_attention_and_windows_are_those_of_the_fitted_network(data):
+    model = make().fit(data.X, data.y)
+    weights, times = model.attention_weights(data.X), model.window_times(data.X)
+    model.set_params(temporal="gru", modules="gcmf")
+    assert_array_equal(model.attention_weights(data.X), weights)
+    assert_array_equal(model.window_times(data.X), times)
+    without = make(temporal="gru").fit(data.X, data.y).set_params(temporal="transformer")
+    with pytest.raises(AttributeError, match="has no attention"):
+        without.attention_weights(data.X)
+
+
 def test_attention_needs_a_fit_and_proper_rows(data, base):
     with pytest.raises(NotFittedError):
         make().attention_weights(data.X)
@@ -589,6 +603,21 @@ def test_times_before_the_data_are_named(data, base):
     assert_allclose(prediction[3:], np.tile(prediction[:3], 2), rtol=1e-5)
     with pytest.warns(EarlyTimeWarning):
         base.attention_weights(X)
+
+
+def test_the_warning_of_early_times_names_the_line_of_the_caller(data):
+    model = make(intervals=True).fit(data.X, data.y)
+    X = at([-1])
+    calls = [
+        model.predict,
+        partial(model.predict, quantiles=[0.5]),
+        partial(model.predict_probability, limit=1.0),
+        make_pipeline(FunctionTransformer(), model).predict,
+    ]
+    for call in calls:
+        with pytest.warns(EarlyTimeWarning) as caught:
+            call(X)
+        assert caught[0].filename == __file__
 
 
 def test_a_time_stamp_a_row_is_refused_before_it_fills_the_memory(data):
