@@ -868,10 +868,10 @@ def test_targets_in_another_order_raise(joint, joined, use):
 def test_an_update_extends_the_graph_that_was_fitted(qos):
     """Parameters that were set after `fit` change neither its edges nor their scaling."""
     rows = np.arange(len(qos.y)) < 500
-    models = [
+    one, other = (
         make(convolution="gcn", edge_values="binary").fit(qos.X[rows], qos.y[rows])
         for _ in range(2)
-    ]
+    )
     other.set_params(edge_values="quantile", normalization="row", convolution="none")
     for model in (one, other):
         model.partial_fit(qos.X[~rows], qos.y[~rows])
