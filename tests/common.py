@@ -102,6 +102,7 @@ CONTRACTS = [
         tiny={
             "max_epochs": 3,
             "first_stage_epochs": 2,
+            "batch_size": 128,
             "n_factors": 3,
             "embedding_dim": 4,
             "tower_dim": 8,
@@ -123,7 +124,13 @@ CONTRACTS = [
     ),
     Contract(
         EmbeddingMLPRegressor,
-        tiny={"max_epochs": 3, "embedding_dim": 4, "hidden_sizes": (8, 4), "n_members": 2},
+        tiny={
+            "max_epochs": 3,
+            "batch_size": 128,
+            "embedding_dim": 4,
+            "hidden_sizes": (8, 4),
+            "n_members": 2,
+        },
         learning={
             "max_epochs": 20,
             "learning_rate": 0.01,
