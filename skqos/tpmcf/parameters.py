@@ -133,7 +133,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "forecast_share": [Interval(Real, 0, 1, closed="left")],
     "max_horizon": [Interval(Integral, 1, None, closed="left")],
     "target_steps": ["array-like", StrOptions({"last"}), None],
-    "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
     "loss": [StrOptions(set(LOSS_NAMES))],
     "loss_scale": [Interval(Real, 0, None, closed="neither")],
 }

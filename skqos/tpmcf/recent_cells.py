@@ -73,11 +73,6 @@ class RecentCells:
     def __len__(self) -> int:
         return len(self.target)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all cells are kept."""
-        return len(self) == self.n_seen
-
     def take(self, kept: np.ndarray) -> Self:
         """Return an object with the given cells."""
         columns = {field.name: getattr(self, field.name)[kept] for field in fields(self)[:6]}
