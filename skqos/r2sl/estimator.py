@@ -468,14 +468,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
     def latent_states_(self) -> dict[str, pd.DataFrame]:
         """P(state given region) for each kind of region, with one row per side and region."""
         return {
-            kind: pd.concat(
-                {
-                    "user": pd.DataFrame(model.user_states_, index=model.user_regions_),
-                    "service": pd.DataFrame(model.service_states_, index=model.service_regions_),
-                },
-                names=["side", kind],
-            )
-            for kind, model in self.latent_state_models_.items()
+            kind: model.states_by_side(kind) for kind, model in self.latent_state_models_.items()
         }
 
     def _check_parameters(self) -> None:
