@@ -148,14 +148,15 @@ CONTAINERS = (
 )
 PARAMETERS = ("torch.nn.parameter.Parameter",)
 PIPELINE = "sklearn.pipeline.Pipeline"
+# Full names of all classes that a file may contain.
+LISTED = frozenset(
+    [
+        *(f"{module}.{name}" for module, names in OURS.items() for name in names),
+        *(*LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE),
+    ]
+)
 # Bases whose handling of state only sets attributes.
 _PLAIN_BASES = (nn.Module, BaseEstimator)
-
-
-def loadable_names() -> list[str]:
-    """Return the full names of all classes that a file may contain."""
-    ours = [f"{module}.{name}" for module, names in OURS.items() for name in names]
-    return [*ours, *LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE]
 
 
 def class_name(kind: type) -> str:
@@ -182,7 +183,7 @@ def find_class(name: str) -> type:
     ValueError
         If the class is not on the list.
     """
-    if not (is_ours(name) or name in (*LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE)):
+    if name not in LISTED:
         raise ValueError(f"it names the class {name!r:.100}, which no model is made of")
     module, _, class_ = name.rpartition(".")
     kind = getattr(importlib.import_module(module), class_, None)

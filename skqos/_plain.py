@@ -119,7 +119,7 @@ class _Writer:
 
     def _once(self, value: Any, path: str) -> dict[str, Any]:
         name = loadable.class_name(type(value))
-        if name not in loadable.loadable_names():
+        if name not in loadable.LISTED:
             raise TypeError(_refusal(value, path))
         if id(value) in self._numbers:
             return {"type": "same", "number": self._numbers[id(value)]}

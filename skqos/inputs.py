@@ -23,11 +23,10 @@ from pandas.api.types import (
 
 from skqos._errors import about
 from skqos._frames import to_frame
-from skqos._ids import read_ids
+from skqos._ids import ID_COLUMNS, read_ids
 from skqos._times import Times, TimeScale, read_times
 from skqos.exceptions import UnusedColumnsWarning
 
-ID_COLUMNS = ("user", "service", "time")
 # Names of id and time columns, in lower case and without spaces, dots, "_" or "-". Each may end
 # with a word for an id, such as "id" or "index".
 ROLE_NAMES = {

@@ -11,9 +11,9 @@ import torch
 from sklearn.utils.fixes import parse_version
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos._ids import ID_COLUMNS
 from skqos.baselines import EmbeddingMLPRegressor
 from skqos.datasets import make_qos
-from skqos.inputs import ID_COLUMNS
 from skqos.members import PairLinear
 
 N_TIME_STEPS = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -215,7 +215,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_sizes": ["array-like"],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
-        "loss": [StrOptions({"absolute_error", "squared_error", "huber"})],
+        "loss": [StrOptions(set(get_args(LossName)))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 ExpertName: TypeAlias = Literal["attention", "lhuc", "mlp"]
 EXPERTS: tuple[ExpertName, ...] = ("attention", "lhuc", "mlp")
-LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 
 
 @dataclass(frozen=True)
@@ -406,7 +405,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "ratio_unit": [StrOptions({"observed", "missing"})],
         "first_stage_epochs": [Interval(Integral, 1, None, closed="left")],
         "second_stage_batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "loss": [StrOptions(set(LOSS_NAMES))],
+        "loss": [StrOptions(set(get_args(LossName)))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
     _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
