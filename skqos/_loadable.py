@@ -15,8 +15,13 @@ from torch import nn
 # attribute by attribute.
 OURS: dict[str, tuple[str, ...]] = {
     "skqos._times": ("TimeScale",),
-    "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "Side"),
-    "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
+    "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "FactorSide"),
+    "skqos.baselines.collaborative": (
+        "Neighborhood",
+        "PMFRegressor",
+        "SparseRows",
+        "UIPCCRegressor",
+    ),
     "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
     "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
     "skqos.baselines.median": ("MedianRegressor",),

@@ -18,7 +18,7 @@ RELATIVE = ("mae", "rmse", "fit_s")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class CellSelection:
     """A selection of test cells, and the heading of the table of their errors."""
 
     suffix: str
@@ -47,7 +47,7 @@ class Layout:
     models : sequence of str
         The order of the rows.
 
-    protocols : mapping of str to Protocol
+    protocols : mapping of str to CellSelection
         The tables, by the name of their marks.
     """
 
@@ -56,7 +56,7 @@ class Layout:
     cells: Callable[..., list[str]]
     digits: Callable[..., int]
     models: Sequence[str]
-    protocols: Mapping[str, Protocol]
+    protocols: Mapping[str, CellSelection]
 
 
 def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:

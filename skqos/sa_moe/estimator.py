@@ -37,7 +37,7 @@ EXPERTS: tuple[ExpertName, ...] = ("attention", "lhuc", "mlp")
 
 
 @dataclass(frozen=True)
-class Cells:
+class WeightedCells:
     """Cells of the interaction matrix, with values of the transformed target and weights.
 
     A cell that was measured several times occurs several times.
@@ -48,8 +48,8 @@ class Cells:
     values: np.ndarray
     weights: np.ndarray
 
-    def __add__(self, other: Cells) -> Cells:
-        return Cells(
+    def __add__(self, other: WeightedCells) -> WeightedCells:
+        return WeightedCells(
             np.concatenate([self.users, other.users]),
             np.concatenate([self.services, other.services]),
             np.concatenate([self.values, other.values]),
@@ -595,7 +595,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        observed = Cells(data.user_codes, data.service_codes, data.target, data.weights)
+        observed = WeightedCells(data.user_codes, data.service_codes, data.target, data.weights)
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
             module = self._build_module(data, observed, self.experts)
             return {"final": self._fit_stage("final", module, data, trainer, observed)}, {}
@@ -609,7 +609,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         return {**first, "final": final}, {}
 
     def _fit_first_stage(
-        self, data: TrainingData, trainer: Trainer, observed: Cells
+        self, data: TrainingData, trainer: Trainer, observed: WeightedCells
     ) -> dict[str, QoSNet]:
         """Train the mixture, or a network for each expert; return the nets by stage."""
         groups = {"first": self.experts}
@@ -623,7 +623,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         }
 
     def _second_module(
-        self, first: dict[str, QoSNet], data: TrainingData, matrix: Cells
+        self, first: dict[str, QoSNet], data: TrainingData, matrix: WeightedCells
     ) -> SAMoEModule:
         """Create the network of the second stage: a new one, or a copy of the first."""
         from skqos.prediction import copy_module
@@ -638,8 +638,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         module: SAMoEModule,
         data: TrainingData,
         trainer: Trainer,
-        observed: Cells,
-        pseudo_labels: Cells | None = None,
+        observed: WeightedCells,
+        pseudo_labels: WeightedCells | None = None,
     ) -> QoSNet:
         """Train a network on observed cells and on pseudo-labels, if there are any."""
         from skqos.losses import ObservedLoss
@@ -671,7 +671,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
         module.grow(rows.users, rows.services, bound)
         return {"criterion": ObservedLoss(self.loss), "rows": InteractionDataset.of_rows(rows)}
 
-    def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+    def _factorize(
+        self, matrix: WeightedCells, data: TrainingData
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
         # The SVD reads cells that are not stored as 0, which is the mean after centring.
         center = 0.0
@@ -706,7 +708,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         ratio: float,
         data: TrainingData,
         rng: np.random.RandomState,
-    ) -> Cells:
+    ) -> WeightedCells:
         """Draw unobserved cells of training entities, and predict and weight them."""
         n_users, n_services = data.shape
         n_observed = interaction_matrix(
@@ -718,10 +720,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
         )
         pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
         weights = np.full(n_cells, float(self.pseudo_label_weight))
-        return Cells(users, services, predict(pairs), weights)
+        return WeightedCells(users, services, predict(pairs), weights)
 
     def _build_module(
-        self, data: TrainingData, matrix: Cells, experts: Sequence[ExpertName]
+        self, data: TrainingData, matrix: WeightedCells, experts: Sequence[ExpertName]
     ) -> SAMoEModule:
         """Create a new network of some experts with the factors of a matrix."""
         from skqos.sa_moe.module import EntityTower, SAMoEModule
