@@ -142,7 +142,7 @@ def _kind_of_stamps(zone: datetime.tzinfo | None) -> str:
 
 
 def warn_of_early(steps: np.ndarray, first: int, scale: TimeScale, *, stacklevel: int) -> None:
-    """Warn of steps before the first measured one; the caller has the stack level 2."""
+    """Warn of steps before the first measured one; `stacklevel` is as in `warnings.warn`."""
     n_early = np.count_nonzero(steps < first)
     if n_early:
         warnings.warn(

@@ -258,11 +258,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         rng: np.random.RandomState,
         prepare: Callable[[], dict[str, Any]],
     ) -> QoSNet:
-        """Learn vectors of new ids, then train all weights, `rate` times as fast as in `fit`.
+        """Learn vectors of new ids, then train all weights at `rate` times the learning rate.
 
-        An update of few steps is slower.
-
-        `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
+        An update of few steps has a lower learning rate. `prepare` extends `module` and returns
+        arguments of `Trainer.fit`, as ``_prepare_update`` does.
         """
         from skqos.newcomers import find_new_vectors, learn_vectors, select_rows
         from skqos.training import seeded, without_dropout

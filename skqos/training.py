@@ -475,13 +475,43 @@ class Trainer:
 
         Processes that were launched together share the rows of each batch.
 
-        Raises FloatingPointError if training diverges, ValueError if processes were given different
-        rows or parameters, and RuntimeError if one of them no longer answers.
+        Parameters
+        ----------
+        module : Module
+            Network, which is trained in place.
+        criterion : Module
+            Loss.
+        rows : InteractionDataset
+            Training rows.
+        validation : ValidationDataset or None
+            Validation rows.
+        stage : str
+            Name of the stage, for reports and errors.
+        max_epochs : int
+            Maximum number of epochs.
+        batch_size : int, default=None
+            Rows per step. If None, the attribute of this name is used.
+        learning_rate : float, default=None
+            Learning rate. If None, the attribute of this name is used.
+        optimizer : class, default=None
+            Optimiser that receives the one of the attribute as ``euclidean``. If None, the one of
+            the attribute is used.
+        warm_up : float, default=0.3
+            Share of the steps in which the learning rate of the "one_cycle" schedule increases.
 
-        `batch_size` and `learning_rate` replace the attributes of these names in stages with their
-        own values. `optimizer` replaces the optimiser of the attribute, which it receives as
-        ``euclidean``. `warm_up` is the share of the steps in which the learning rate of the
-        "one_cycle" schedule increases.
+        Returns
+        -------
+        QoSNet
+            Net of the trained module.
+
+        Raises
+        ------
+        FloatingPointError
+            If training diverges.
+        ValueError
+            If processes were given different rows or parameters.
+        RuntimeError
+            If a process no longer answers.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         learning_rate = self.learning_rate if learning_rate is None else learning_rate

@@ -204,7 +204,7 @@ def _describe_cell(by_split: pd.DataFrame, split: str) -> str:
 
 
 def draw(summary: pd.DataFrame, path: Path) -> bool:
-    """Draw the differences of one method, one panel for each split; return whether it did."""
+    """Draw the differences of one method, one panel per split; return whether a file was written."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -32,21 +32,21 @@ DIGITS = {"wsdream1": {"rt": 3, "tp": 2}, "wsdream2": {"rt": 3, "tp": 3}}
 
 @dataclass(frozen=True)
 class Section:
-    """The entries of one QoS under one protocol: a table, and one of the other densities.
+    """Entries of one QoS and one protocol, in a table and a second table for other densities.
 
     Parameters
     ----------
     title : str
-        The heading.
+        Heading.
 
     data_set, qos : str
         As in `load_published_results`.
 
     filtered : bool
-        Whether it holds the entries with filtered test cells of data set 1.
+        Whether the test cells are filtered, for data set 1.
 
     densities : tuple of float or None
-        Densities of the first table; None takes all.
+        Densities of the first table. If None, it contains all densities.
     """
 
     title: str

@@ -33,22 +33,22 @@ class Layout:
     Parameters
     ----------
     by : tuple of str
-        Columns that tell one problem from another.
+        Columns that identify a problem.
 
     head : tuple of str
-        The headings of a problem's cells.
+        Headings of the columns that describe a problem.
 
     cells : callable
-        Turns a problem into its cells.
+        Function that returns these columns for a problem.
 
     digits : callable
-        Turns a problem into the digits of its errors.
+        Function that returns the number of digits of the errors of a problem.
 
     models : sequence of str
-        The order of the rows.
+        Order of the rows.
 
     protocols : mapping of str to CellSelection
-        The tables, by the name of their marks.
+        Tables, by name of their marks.
     """
 
     by: tuple[str, ...]
@@ -65,7 +65,7 @@ def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If a file has not the columns of the layout.
+        If a file lacks a column of the layout.
     """
     key = [*layout.by, "model", "seed"]
     frames = []

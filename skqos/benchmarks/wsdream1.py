@@ -30,8 +30,9 @@ def read_split(folder: Path, qos: str, density: float = GIVEN_DENSITY) -> Split:
     Parameters
     ----------
     folder : Path
-        The files of data set 1, complete or in part. ``splits/{rt,tp}_{train,test}_0.025.txt``, if
-        there, tell the rows of 2.5 %; else these are drawn, and half of the others to test.
+        Folder with the files of data set 1, or with a part of them. If it contains
+        ``splits/{rt,tp}_{train,test}_0.025.txt``, the rows for a density of 2.5 % are read from
+        these files. Otherwise they are drawn, and half of the other rows are test rows.
 
     qos : {"rt", "tp"}
         Response time in seconds, or throughput in kbps.

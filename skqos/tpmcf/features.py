@@ -398,8 +398,8 @@ def make_family(
 class NodeFeatures:
     """The initial features of the nodes: concatenated and standardised families (F_0).
 
-    An entity without a measurement in a step takes the average of its other steps, where a family
-    has nothing to say of it.
+    An entity without a measurement in a step gets the average of its other steps if a family has no
+    value for it.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class PairInputs:
     last : list of Tensor of shape (n_members or 1, n, width)
         Features of user and service at the last step.
     embeddings : list of Tensor of shape (n_members, n, width)
-        Embeddings of ids and context of both sides; empty without.
+        Embeddings of ids and context of both sides; empty if there are none.
     history : tuple of Tensor, or None
         Cells and summary of each pair, as returned by `PairHistory`.
     """
@@ -60,21 +60,21 @@ class PairInputs:
 class TPMCFModule(nn.Module):
     """Prediction of a pair at a time step, from the last steps of user and service.
 
-    A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
-    linearly, plus what was measured of the pair itself at that step, what both are at every step
-    (id and context), how far back the step is, how far ahead of the last step the target lies and,
-    where steps have dates, the target's time of the day and of the week. The cell that is predicted
-    is never part of its own sequence. The encoder goes over the sequence, the maximum over time
-    summarises it, dense layers predict. Members see the same rows in the same windows; all weights
-    and embeddings are of each member.
+    A step of the sequence is the sum of linear maps of the following inputs: the features of user
+    and service at that step (eq. 7), the measurements of the pair at that step, the embeddings of
+    ids and context, the distance of the step from the last one, the distance of the target from the
+    last step and, if steps have dates, the time of day and of the week of the target. The predicted
+    cell is never part of its own sequence. The encoder processes the sequence, the maximum over
+    time summarises it, and dense layers predict the QoS. All members have the same rows and
+    windows; each has weights and embeddings of its own.
 
     Parameters
     ----------
     times : ndarray of int64 of shape (n_steps,)
         The time steps seen in training, ascending.
     features : sequence of Tensor of shape (n_members or 1, n_folds, n_steps, n, width)
-        Features of users and of services without the cells of each fold, of each member or for
-        all. Prediction takes their average over the folds.
+        Features of users and of services without the cells of each fold, for each member or
+        shared. Prediction uses their average over the folds.
     entities : tuple of FeatureEmbedding, or None
         Embeddings of users and of services.
     encoder : Module
@@ -88,16 +88,16 @@ class TPMCFModule(nn.Module):
     n_later : int
         Number of these that are later than the target step.
     max_horizon : int
-        The longest distance from the last step of a window to the target step that training draws;
-        longer ones count as this one.
+        The longest distance from the last step of a window to the target step that training draws.
+        Longer distances are treated as this one.
     hidden_sizes : sequence of int
         Widths of the dense layers but the last.
     pooling : {"max", "mean", "last"}
         Summary of the sequence.
     step_encoding : bool
-        Whether a step tells its distance from the last one.
+        Whether a step contains its distance from the last one.
     calendar : Calendar or None
-        Tells the time of the day and of the week of a target step.
+        Encoding of the time of day and of the week of a target step.
     history : PairHistory or None
         The measured cells of pairs.
     target_features : bool
@@ -427,7 +427,7 @@ class TPMCFModule(nn.Module):
     def _history_of(
         self, users: Tensor, services: Tensor, windows: Windows
     ) -> tuple[Tensor, Tensor] | None:
-        """Look up the other cells of pairs: all of them, or those a forecast stands on."""
+        """Look up the other cells of pairs; for a forecast, only those of known steps."""
         if self.history is None:
             return None
         visible = windows.present & (windows.steps != windows.own.unsqueeze(1))
