@@ -220,5 +220,5 @@ def check_own_class(kind: type) -> None:
         raise TypeError(
             f"{class_name(kind)} cannot be stored in a model file: "
             f"{', '.join(special) or 'it'} is of another package and may interpret what it is "
-            "given. Store plain data, or a class of skqos that handles none of its state."
+            "given. Store plain data, or a class of skqos without special handling of its state."
         )

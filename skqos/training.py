@@ -205,7 +205,7 @@ class QoSNet(NeuralNet):
     stage : str
         The stage of training this net belongs to; callbacks may read it.
     processes : Processes
-        Those that share the rows of each batch.
+        Processes that share the rows of each batch.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class QoSNet(NeuralNet):
 
     @contextmanager
     def _running_steps(self) -> Iterator[None]:
-        """Set how steps are run inside the block: a process alone on a GPU records them."""
+        """Set how steps are run inside the block: a single process on a GPU records them."""
         device = torch.device(self.device)
         self.run_step_ = self._compute_gradients
         try:
@@ -412,7 +412,7 @@ class ProgressLine(Callback):
     """Reports each epoch: stage, epoch, losses, time left."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
+        """Store the start time."""
         self.start_ = time.perf_counter()
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
@@ -599,7 +599,7 @@ def _check_callback(callback: Any, label: str) -> None:
 
 
 def _join_processes(module: nn.Module, rows: InteractionDataset, **settings: Any) -> Processes:
-    """Meet the processes that train together, check that they agree, and start from one network."""
+    """Connect processes that train together, check that they agree, and share initial weights."""
     processes = Processes.launched()
     if processes.size > 1:
         codes = checksum(rows.inputs.values())
@@ -621,7 +621,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generator | None]:
     """Use different random numbers in each of several processes inside the block.
 
-    Yields what draws the same in all of them; a process alone draws all from torch's generator.
+    Yields a generator that draws the same numbers in all of them, or None for a single process,
+    which uses the generator of torch.
     """
     if processes.size == 1:
         yield None

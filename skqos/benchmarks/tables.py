@@ -1,4 +1,4 @@
-"""Rows of results as tables of Markdown: means over the seeds, relative to a baseline."""
+"""Rows of results as tables in Markdown: means over the seeds, relative to a baseline."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def make_table(summary: pd.DataFrame, layout: Layout) -> str:
 
 
 def _write_error(row: pd.Series, name: str, least: float, digits: int) -> str:
-    """Write a mean with its deviation; one seed has none."""
+    """Return a mean with its deviation as text; without deviation for one seed."""
     mean, spread = f"{row[name]:.{digits}f}", row[f"{name}_std"]
     shown = f"**{mean}**" if mean == f"{least:.{digits}f}" else mean
     return shown if np.isnan(spread) else f"{shown} ({spread:.{digits}f})"

@@ -81,7 +81,7 @@ def make_split(
         Share of all cells that is given, above `density`.
 
     slot : int
-        The slot whose cells are the test, but for those that imputation trains on.
+        Slot of the test cells. Cells on which imputation trains are not test cells.
 
     window : int
         Number of slots to train on.

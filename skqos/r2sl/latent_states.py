@@ -576,7 +576,7 @@ def iterate(
     parameters : Parameters
         Parameters before the iteration.
     records : Records
-        What was measured.
+        Measurements.
     concentration : float
         Alpha of the Dirichlet prior.
     slow : ndarray of bool of shape (n,), default=None

@@ -28,7 +28,7 @@ class CandidateSide:
     Attributes
     ----------
     name : {"user", "service"}
-        Which of the two.
+        Kind of entity.
     ids : ndarray of shape (n,)
         Distinct ids.
     context : DataFrame of n rows

@@ -696,7 +696,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ):
             raise ValueError(
                 f"edge_values={self.edge_values!r} needs disjoint_supervision=True: an edge would "
-                "tell the value that the network is to predict."
+                "contain the value that the network is to predict."
             )
 
     def _check_target(self, y: Any) -> np.ndarray:

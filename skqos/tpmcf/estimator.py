@@ -949,7 +949,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         newcomers = self._find_newcomers(
             codes["users"], codes["services"], update.cells.weights[further]
         )
-        # How much there was ahead of the cells that are kept does not matter: time goes on.
+        # Dropped cells do not reduce the learning rate, because they are older than the kept ones.
         n_replayed, rate = plan_update(
             len(further), update.n_earlier, max(update.n_earlier, 1), newcomers.n_rows
         )

@@ -91,7 +91,7 @@ class TPMCFModule(nn.Module):
         The longest distance from the last step of a window to the target step that training draws.
         Longer distances are treated as this one.
     hidden_sizes : sequence of int
-        Widths of the dense layers but the last.
+        Widths of the dense layers except the last.
     pooling : {"max", "mean", "last"}
         Summary of the sequence.
     step_encoding : bool
@@ -101,8 +101,8 @@ class TPMCFModule(nn.Module):
     history : PairHistory or None
         The measured cells of pairs.
     target_features : bool
-        Whether the dense layers see features and embeddings of the last step, the time of the
-        target, and the mean and the number of the pair's other cells, beside the summary.
+        Whether the dense layers also receive the features and embeddings of the last step, the time
+        of the target, and the mean and the number of the pair's other cells.
     entity_dropout : float
         Dropout of the embeddings of users and services in training.
     newcomer_share : float
@@ -186,8 +186,8 @@ class TPMCFModule(nn.Module):
         features : sequence of Tensor of shape (n_members or 1, n_folds, n_described, n, width)
             Features of users and of services at the described steps.
         at : ndarray of int64 of shape (n_described,), default=None
-            Positions of these into the steps; None is all. Elsewhere the features of prediction
-            apply.
+            Positions of these among all steps; None stands for all. Other steps have the features
+            of prediction.
         """
         n_folds, n_described = features[0].shape[1:3]
         n_steps = len(self.times)
@@ -253,7 +253,7 @@ class TPMCFModule(nn.Module):
             self.distance_embeddings = repeat_last(self.distance_embeddings, n_knots)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
-        """Make room for the embeddings of the users and services that were appended."""
+        """Add embeddings of the users and services that were appended."""
         for embedding, side in zip(self.entities or (), (users, services), strict=False):
             embedding.grow(side.table_, side.n_categories)
 
@@ -286,8 +286,8 @@ class TPMCFModule(nn.Module):
     def encode_known(self) -> Encoded:
         """Encode all known nodes, with mixed features.
 
-        A side holds codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n, ...),
-        and what is the same at every step, (n_members, n, width), if there is any.
+        A side consists of codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n,
+        ...), and the embeddings, (n_members, n, width), if there are any.
         """
         averages = [average_node(side) for side in (self.user_features, self.service_features)]
         embeddings = [embedding.encode_known() for embedding in self.entities or ()]
@@ -333,7 +333,7 @@ class TPMCFModule(nn.Module):
     def windows(self, times: Tensor) -> Windows:
         """Return the windows of times, around the time or the steps before and after it.
 
-        A time before all steps is taken for the first step.
+        A time before all steps is treated as the first step.
         """
         ends = last_steps(self.times, times)
         own = torch.where(self.times[ends] >= times, ends, UNMEASURED)
@@ -351,9 +351,9 @@ class TPMCFModule(nn.Module):
         self.user_features, self.service_features = features
 
     def _training_windows(self, steps: Tensor) -> Windows:
-        """End windows at the rows' own steps; those of a share of the rows earlier.
+        """Return windows that end at the steps of the rows or, for a share of the rows, earlier.
 
-        Half of these, if windows have later steps, are predicted as in a gap between steps.
+        If windows have later steps, half of these rows are predicted as in a gap between steps.
         """
         draws = torch.rand(2, *steps.shape, device=steps.device)
         targets = self.times[steps]
@@ -436,7 +436,7 @@ class TPMCFModule(nn.Module):
         return self.history(users, services, windows.steps, visible, windows.own, n_known)
 
     def _sequence(self, inputs: PairInputs) -> Tensor:
-        """Add what holds at every step, and how far back it is; 0 where padded (eq. 7)."""
+        """Add the inputs that are equal at all steps, and the distances; 0 where padded (eq. 7)."""
         windows, embeddings = inputs.windows, inputs.embeddings
         by_horizon = self.horizon_shares @ self.horizon_embeddings
         constant = by_horizon.index_select(1, windows.horizons)

@@ -30,8 +30,8 @@ class RecentCells:
     weights : ndarray of float32 of shape (n,)
         Sums of the weights of the rows of each cell.
     priority : ndarray of float32 of shape (n,)
-        Random numbers below 1; the cells with the smallest ones are kept of a step that is not kept
-        completely.
+        Random numbers below 1. If a step is not kept completely, its cells with the smallest
+        numbers are kept.
     whole : ndarray of int64 of shape (n_whole,)
         Time steps of which all cells are kept, ascending.
     n_seen : int

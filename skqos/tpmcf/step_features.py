@@ -157,7 +157,7 @@ class StepFeatures:
         cells : StepCells
             All their cells.
         folds : ndarray of int64 of shape (n_cells,)
-            Fold of each.
+            Fold of each cell.
 
         Returns
         -------
