@@ -407,7 +407,9 @@ def _make_layer(
     layer = kind(**arguments, **on_meta)
     for asked, given in ((vars(layer)["_parameters"], parameters), (layer._buffers, buffers)):
         if _shapes(asked) != _shapes(given):
-            raise ValueError(f"{kind.__name__} has weights of other shapes than its arguments imply")
+            raise ValueError(
+                f"{kind.__name__} has weights of other shapes than its arguments imply"
+            )
     for name, part in {**parameters, **buffers}.items():
         setattr(layer, name, part)
     return layer

@@ -24,7 +24,7 @@ from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
 from skqos.incremental import IncrementalQoSRegressor
-from skqos.sa_moe.augmentation import count_cells, sample_unobserved
+from skqos.sa_moe.augmentation import count_cells, observed_cells, sample_unobserved
 
 if TYPE_CHECKING:
     import torch
@@ -602,8 +602,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
         first = self._fit_first_stage(data, trainer, observed)
         predict = self._cell_predictor(list(first.values()), trainer.device)
         rng = np.random.RandomState(data.seed)
-        refill = self._predict_cells(predict, self.refill_ratio, data, rng)
-        pseudo_labels = self._predict_cells(predict, self.pseudo_label_ratio, data, rng)
+        known = observed_cells(data.user_codes, data.service_codes, data.shape)
+        refill, pseudo_labels = (
+            self._predict_cells(predict, ratio, known, data, rng)
+            for ratio in (self.refill_ratio, self.pseudo_label_ratio)
+        )
         module = self._second_module(first, data, observed + refill)
         final = self._fit_stage("final", module, data, trainer, observed, pseudo_labels)
         return {**first, "final": final}, {}
@@ -675,6 +678,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self, matrix: WeightedCells, data: TrainingData
     ) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
+        if not self.n_factors:
+            return np.empty((data.shape[0], 0)), np.empty((data.shape[1], 0))
         # The SVD reads cells that are not stored as 0, which is the mean after centring.
         center = 0.0
         if self.fill_value == "mean":
@@ -706,20 +711,19 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self,
         predict: Callable[[Interactions], np.ndarray],
         ratio: float,
+        known: np.ndarray,
         data: TrainingData,
         rng: np.random.RandomState,
     ) -> WeightedCells:
         """Draw unobserved cells of training entities, and predict and weight them."""
         n_users, n_services = data.shape
-        n_observed = interaction_matrix(
-            data.user_codes, data.service_codes, data.target, data.shape
-        ).nnz
-        n_cells = count_cells(ratio, self.ratio_unit, n_observed, n_users * n_services)
-        users, services = sample_unobserved(
-            data.user_codes, data.service_codes, data.shape, n_cells, rng
-        )
-        pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
+        n_cells = count_cells(ratio, self.ratio_unit, len(known), n_users * n_services)
+        users, services = sample_unobserved(known, data.shape, n_cells, rng)
         weights = np.full(n_cells, float(self.pseudo_label_weight))
+        if not n_cells:
+            # Predicting would encode all users and services.
+            return WeightedCells(users, services, np.empty(0), weights)
+        pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
         return WeightedCells(users, services, predict(pairs), weights)
 
     def _build_module(
