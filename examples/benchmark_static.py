@@ -52,7 +52,7 @@ from skqos.benchmarks.fits import Fitted, fit_jointly
 from skqos.benchmarks.published_page import make_page, our_entries
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
 from skqos.benchmarks.scores import flag_outliers, score_errors
-from skqos.benchmarks.tables import BASELINE, Layout, Protocol
+from skqos.benchmarks.tables import BASELINE, CellSelection, Layout
 from skqos.benchmarks.wsdream1 import GIVEN_DENSITY, read_split
 from skqos.datasets import load_wsdream
 
@@ -69,8 +69,8 @@ LAYOUT = Layout(
     digits=lambda qos, _: QOS[qos][1],
     models=[*DEFAULT, *ABLATIONS],
     protocols={
-        "results": Protocol("", "Test cells unfiltered"),
-        "filtered": Protocol("_filtered", "Test cells filtered", OUTLIERS),
+        "results": CellSelection("", "Test cells unfiltered"),
+        "filtered": CellSelection("_filtered", "Test cells filtered", OUTLIERS),
     },
 )
 

@@ -41,7 +41,7 @@ import pandas as pd
 from skqos import TPMCFRegressor
 from skqos.baselines import AMFRegressor, MedianRegressor
 from skqos.benchmarks.markdown import markdown, write_between_marks
-from skqos.benchmarks.wsdream2 import Cells, draw, read_cells
+from skqos.benchmarks.wsdream2 import SlotCells, draw, read_cells
 
 N_SLOTS = 64
 REFIT_EVERY = 8
@@ -153,7 +153,7 @@ METHODS: dict[str, Callable[[argparse.Namespace], Any]] = {
 }
 
 
-def make_stream(cells: Cells, args: argparse.Namespace) -> Stream:
+def make_stream(cells: SlotCells, args: argparse.Namespace) -> Stream:
     """Draw the rows of all slots, of all services or a part of them."""
     drawn = draw(len(cells.y), args.density / args.given_share)
     n_services = int(cells.X[:, 1].max()) + 1

@@ -65,8 +65,8 @@ from skqos.benchmarks.peers import LightGBM
 from skqos.benchmarks.published_page import make_page, our_entries
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
 from skqos.benchmarks.scores import flag_outliers, score_errors
-from skqos.benchmarks.tables import BASELINE, Layout, Protocol
-from skqos.benchmarks.wsdream2 import Cells, make_split, read_cells
+from skqos.benchmarks.tables import BASELINE, CellSelection, Layout
+from skqos.benchmarks.wsdream2 import SlotCells, make_split, read_cells
 
 TIMEOUT = 19.9
 FAMILIES = ("statistics", "factors", "similarity")
@@ -126,7 +126,7 @@ class Options(NamedTuple):
     device: str
 
 
-def code_tables(cells: Cells, split: Split) -> list[np.ndarray]:
+def code_tables(cells: SlotCells, split: Split) -> list[np.ndarray]:
     """Number the ids of the embedding MLP; a step after the last of training counts as that."""
     n_users, n_services, n_steps = cells.X.max(axis=0) + 1
     steps = np.minimum(np.arange(n_steps), split.X[:, 2].max())
@@ -176,14 +176,14 @@ LAYOUT = Layout(
     digits=lambda _: 3,
     models=[*DEFAULT, *VARIANTS],
     protocols={
-        "temporal": Protocol("", "All test cells, response time, s"),
-        "temporal filtered": Protocol(
+        "temporal": CellSelection("", "All test cells, response time, s"),
+        "temporal filtered": CellSelection(
             "_filtered",
             "Test cells filtered, response time, s",
             "Test cells that an isolation forest flags (contamination 0.1, all samples, seed 42, "
             "over training and test values) do not count. The forest sees the test labels.",
         ),
-        "temporal answered": Protocol(
+        "temporal answered": CellSelection(
             "_answered",
             "Test cells without time-outs, response time, s",
             f"Test cells of {TIMEOUT} s or more do not count.",
@@ -211,7 +211,7 @@ def fit_task(
     return [Fitted(prediction, fit_s, seconds, peak_memory()) for prediction, seconds in found]
 
 
-def make_splits(cells: Cells, args: argparse.Namespace) -> dict[Problem, Split]:
+def make_splits(cells: SlotCells, args: argparse.Namespace) -> dict[Problem, Split]:
     """Make the splits of all distances, which have the same training rows."""
     draw = args.protocol, args.density, args.given_share
     splits: dict[Problem, Split] = {}

@@ -57,7 +57,7 @@ _SUBMODULES = (
 
 
 if not TYPE_CHECKING:
-    # A type checker reads the imports above and knows which names there are.
+    # Type checkers read the names from the imports above.
 
     def __getattr__(name: str) -> Any:
         """Import estimators and submodules at their first use.

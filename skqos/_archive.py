@@ -1,4 +1,4 @@
-"""Reading the archives of ``torch.save`` without running or allocating anything they ask for.
+"""Reading archives of ``torch.save`` without running code or allocating memory that they request.
 
 ``torch.load`` interprets a pickle. Even if this is limited to tensors, the file determines how much
 memory is allocated. This module reads only the few operations that plain data needs, and allocates

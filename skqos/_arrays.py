@@ -6,8 +6,8 @@ import numpy as np
 def sorted_unique(values: np.ndarray) -> np.ndarray:
     """Return the distinct values in ascending order.
 
-    Does what `numpy.unique` does, whose hash table took 7 s for 6 million distinct
-    integers, and 0.1 s where they are sorted already.
+    Like `numpy.unique`, but by sorting, because its hash table took 7 s for 6 million distinct
+    integers.
 
     Parameters
     ----------

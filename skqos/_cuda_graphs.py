@@ -46,7 +46,7 @@ class Recording:
     step : dict of Tensor
         Loss and prediction, which each repetition overwrites.
     gradients : list of Tensor or None
-        Gradients of the parameters, likewise.
+        Gradients of the parameters, which each repetition overwrites.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -75,8 +75,8 @@ class RecordedSteps:
     Parameters
     ----------
     run : callable
-        Computes loss and prediction of a batch, and the gradients of the trained parameters. What
-        it does must depend on nothing but its batch and the contents of tensors.
+        Computes loss and prediction of a batch, and the gradients of the trained parameters. It may
+        depend only on its batch and on the contents of tensors.
     parameters : sequence of Parameter
         Parameters with gradients, which are None when a step begins.
     """
@@ -143,7 +143,7 @@ def capture(run: Callable[[Batch], Step], batch: Batch) -> tuple[torch.cuda.CUDA
     recorder = torch.cuda.graph(
         graph,
         stream=torch.cuda.current_stream(device),
-        # Other threads may go on using the device.
+        # Other threads may continue to use the device.
         capture_error_mode="thread_local",
     )
     with _random_numbers_usable_after_error(device), recorder:
@@ -172,7 +172,7 @@ def can_record(device: torch.device) -> bool:
 
 @contextmanager
 def recording_stream(device: torch.device) -> Iterator[None]:
-    """Compute on a stream of its own inside the block, because the default one cannot record."""
+    """Use a separate stream inside the block, because the default one cannot record."""
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):

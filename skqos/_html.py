@@ -1,4 +1,4 @@
-"""What a notebook shows of a fitted estimator below scikit-learn's diagram."""
+"""Summary of a fitted estimator below the diagram of scikit-learn in notebooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class FittedSummaryMixin:
-    """Adds a line on what is fitted to the HTML of scikit-learn."""
+    """Mixin that adds a summary of the fitted estimator to the HTML of scikit-learn."""
 
     _state: Any
 
@@ -32,7 +32,7 @@ class FittedSummaryMixin:
 
 
 def fitted_line(state: FittedState | None) -> str:
-    """Return a paragraph on what an estimator was fitted to; nothing before `fit`."""
+    """Return a paragraph that describes the training data; it is empty before `fit`."""
     if state is None:
         return ""
     return f'<p class="skqos-fitted">Fitted: {html.escape(", ".join(_facts(state)))}.</p>'

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype, is_numeric_dtype
 
+# Names of the first columns of X and of files.
+ID_COLUMNS = ("user", "service", "time")
 # pandas fills the hash table of an index at its first look-up. A second thread would see a partly
 # filled table and miss known ids.
 _LOOKUP = threading.Lock()

@@ -15,8 +15,13 @@ from torch import nn
 # attribute by attribute.
 OURS: dict[str, tuple[str, ...]] = {
     "skqos._times": ("TimeScale",),
-    "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "Side"),
-    "skqos.baselines.collaborative": ("Cells", "Neighborhood", "PMFRegressor", "UIPCCRegressor"),
+    "skqos.baselines.amf": ("AMFRegressor", "BoxCoxScale", "FactorSide"),
+    "skqos.baselines.collaborative": (
+        "Neighborhood",
+        "PMFRegressor",
+        "SparseRows",
+        "UIPCCRegressor",
+    ),
     "skqos.baselines.embedding_mlp": ("EmbeddingMLPRegressor",),
     "skqos.baselines.embedding_mlp_module": ("EmbeddingMLPModule",),
     "skqos.baselines.median": ("MedianRegressor",),
@@ -148,14 +153,15 @@ CONTAINERS = (
 )
 PARAMETERS = ("torch.nn.parameter.Parameter",)
 PIPELINE = "sklearn.pipeline.Pipeline"
+# Full names of all classes that a file may contain.
+LISTED = frozenset(
+    [
+        *(f"{module}.{name}" for module, names in OURS.items() for name in names),
+        *(*LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE),
+    ]
+)
 # Bases whose handling of state only sets attributes.
 _PLAIN_BASES = (nn.Module, BaseEstimator)
-
-
-def loadable_names() -> list[str]:
-    """Return the full names of all classes that a file may contain."""
-    ours = [f"{module}.{name}" for module, names in OURS.items() for name in names]
-    return [*ours, *LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE]
 
 
 def class_name(kind: type) -> str:
@@ -182,7 +188,7 @@ def find_class(name: str) -> type:
     ValueError
         If the class is not on the list.
     """
-    if not (is_ours(name) or name in (*LAYERS, *CONTAINERS, *PARAMETERS, PIPELINE)):
+    if name not in LISTED:
         raise ValueError(f"it names the class {name!r:.100}, which no model is made of")
     module, _, class_ = name.rpartition(".")
     kind = getattr(importlib.import_module(module), class_, None)
@@ -214,5 +220,5 @@ def check_own_class(kind: type) -> None:
         raise TypeError(
             f"{class_name(kind)} cannot be stored in a model file: "
             f"{', '.join(special) or 'it'} is of another package and may interpret what it is "
-            "given. Store plain data, or a class of skqos that handles none of its state."
+            "given. Store plain data, or a class of skqos without special handling of its state."
         )

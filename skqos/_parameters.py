@@ -152,6 +152,7 @@ def parameter_names(kind: Any) -> tuple[str, ...]:
     return _read_names(kind)
 
 
+# A function of its own, because mypy does not accept classes as arguments of a cached function.
 @lru_cache(maxsize=256)
 def _read_names(kind: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(kind.__init__).parameters)[1:]

@@ -31,7 +31,7 @@ def last_step(estimator: Any) -> Any:
 
 
 def transform_input(estimator: Any, X: Any) -> Any:
-    """Take X through all steps ahead of the last one."""
+    """Transform X by all steps before the last one."""
     estimator = best_of(estimator)
     if not isinstance(estimator, Pipeline):
         return X

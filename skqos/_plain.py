@@ -31,12 +31,12 @@ MAX_DEPTH = 60
 MODULE_INTERNALS = frozenset(vars(nn.Module()))
 # Attributes that parameters may have.
 MARKS = ("no_weight_decay", "is_curvature", "is_on_ball")
-# Notes of the versions, which the head of a file has.
+# Versions, which are stored in the header of a file.
 VERSIONS = ("_skqos_version", "_sklearn_version")
 
 
 def to_plain(value: Any, path: str) -> Any:
-    """Turn an object into plain data.
+    """Convert an object to plain data.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class _Writer:
         self._depth = 0
 
     def write(self, value: Any, path: str) -> Any:
-        """Write anything."""
+        """Write a value of any supported class."""
         if self._depth == MAX_DEPTH:
             raise TypeError(f"{path:.200} is nested too deep, or contains itself.")
         self._depth += 1
@@ -119,7 +119,7 @@ class _Writer:
 
     def _once(self, value: Any, path: str) -> dict[str, Any]:
         name = loadable.class_name(type(value))
-        if name not in loadable.loadable_names():
+        if name not in loadable.LISTED:
             raise TypeError(_refusal(value, path))
         if id(value) in self._numbers:
             return {"type": "same", "number": self._numbers[id(value)]}
@@ -207,7 +207,7 @@ class _Reader:
         }
 
     def read(self, plain: Any) -> Any:
-        """Read anything."""
+        """Read a value of any supported class."""
         kind = type(plain)
         if kind in PLAIN or kind is Tensor:
             return plain
@@ -407,7 +407,9 @@ def _make_layer(
     layer = kind(**arguments, **on_meta)
     for asked, given in ((vars(layer)["_parameters"], parameters), (layer._buffers, buffers)):
         if _shapes(asked) != _shapes(given):
-            raise ValueError(f"{kind.__name__} has weights of other shapes than it says")
+            raise ValueError(
+                f"{kind.__name__} has weights of other shapes than its arguments imply"
+            )
     for name, part in {**parameters, **buffers}.items():
         setattr(layer, name, part)
     return layer

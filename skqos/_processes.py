@@ -142,7 +142,7 @@ class Processes:
             distributed.all_reduce(values)
 
     def _averages(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Average tensors over all processes, in one go; the results share memory."""
+        """Average tensors over all processes in one call; the results share memory."""
         if not tensors:
             return []
         flat = torch.cat([values.flatten() for values in tensors])

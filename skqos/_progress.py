@@ -37,7 +37,7 @@ def report(line: str) -> None:
 
 
 def end_report() -> None:
-    """Leave the line of a terminal as it is."""
+    """End the current line of a terminal."""
     if sys.stderr.isatty() and not _is_logged():
         sys.stderr.write("\n")
 

@@ -1,9 +1,10 @@
-"""All imports of scikit-learn functions that are not part of its stable API."""
+"""All imports of private parts of scikit-learn."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_n_features as check_n_features
@@ -17,6 +18,7 @@ __all__ = [
     "check_n_features",
     "fit_context",
     "get_feature_names",
+    "safe_indexing",
     "validate_params",
 ]
 

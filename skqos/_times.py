@@ -83,7 +83,7 @@ class TimeScale:
         times : ndarray of int64, or DatetimeIndex, of length n
             Result of `read_times`.
         label : str
-            How to name them in an error.
+            Name in errors.
 
         Returns
         -------
@@ -163,7 +163,7 @@ def read_times(column: pd.Series, label: str = TIME_LABEL) -> Times:
     column : Series of length n
         Integers, datetimes of any class, or strings in ISO form.
     label : str
-        How to name the column in an error.
+        Name in errors.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Types of parameters that several estimators share."""
+"""Types of parameters that several modules share."""
 
 from typing import Literal, TypeAlias
 
@@ -7,3 +7,5 @@ OptimizerName: TypeAlias = Literal["adam", "adamw"]
 LearningRateSchedule: TypeAlias = Literal["one_cycle", "constant"]
 EarlyStoppingOption: TypeAlias = bool | Literal["monitor"]
 LossName: TypeAlias = Literal["absolute_error", "squared_error", "huber"]
+TaskWeighting: TypeAlias = Literal["ema", "dwa", "uncertainty", "equal"]
+Direction: TypeAlias = Literal["minimize", "maximize"]

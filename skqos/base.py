@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,7 @@ from skqos._target_checks import (
     warn_of_missing_codes,
 )
 from skqos._times import TimeScale
+from skqos._types import LearningRateSchedule, OptimizerName
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Intervals, Pairs, learn_intervals
 from skqos.distribution.predicted import PredictedRows
@@ -370,9 +371,9 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         "intervals": ["boolean"],
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "optimizer": [StrOptions({"adam", "adamw"})],
+        "optimizer": [StrOptions(set(get_args(OptimizerName)))],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "learning_rate_schedule": [StrOptions({"one_cycle", "constant"})],
+        "learning_rate_schedule": [StrOptions(set(get_args(LearningRateSchedule)))],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "early_stopping": ["boolean", StrOptions({"monitor"})],
@@ -785,10 +786,10 @@ def _check_enough(n_rows: int, n_users: int, n_services: int) -> None:
             )
 
 
-def check_layer_sizes(parameter: str, sizes: Any) -> None:
-    """Raise ValueError unless a parameter contains the sizes of one layer or more."""
-    if not len(sizes) or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+def check_layer_sizes(parameter: str, sizes: Any, min_layers: Literal[0, 1] = 1) -> None:
+    """Raise ValueError unless a parameter contains the sizes of at least `min_layers` layers."""
+    if len(sizes) < min_layers or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        what = "at least one layer size" if min_layers else "layer sizes"
         raise ValueError(
-            f"{parameter} must contain at least one layer size, each an int of 1 or more; got "
-            f"{sizes!r}."
+            f"{parameter} must contain {what}, each an int of 1 or more; got {sizes!r}."
         )

@@ -83,8 +83,8 @@ class EntityEncoder:
     Codes are positions in the sorted ids, so that they do not depend on the order of rows. Ids that
     `extend` adds follow, sorted among themselves. A category that neither has seen is unknown. A
     missing value (NaN) is a separate category if it occurs in `fit`, and unknown otherwise. If it
-    first occurs in `extend`, the entities that are added have a category for it; others are
-    unknown, because a few entities without context tell nothing of all others.
+    first occurs in `extend`, it is a separate category of the added entities. Known entities with
+    missing values remain unknown, because a few added entities do not describe all others.
 
     Parameters
     ----------

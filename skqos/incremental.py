@@ -44,15 +44,17 @@ LARGE_RATE = 2.0
 # replayed.
 REPLAYED_PER_NEW = 1 / LARGE_SHARE
 MIN_REPLAYED = 256
-# A row of a new user or service counts as this part of a row: what it tells is learnt by the vector
-# of the new id, and further steps of all weights would degrade the predictions of all others.
+# A row of a new user or service counts as this part of a row: its information is learnt by the
+# vector of the new id, and further steps of all weights would degrade the predictions of other
+# rows.
 NEWCOMER_WEIGHT = 0.1
 # Lower bound of the kept share, so that updates without earlier rows still take steps.
 MIN_KEPT = 0.05
 # Trained weights need only a short warm-up.
 WARM_UP = 0.1
-# An update of fewer steps than these must not have the learning rate of `fit`: it would end before
-# the weights, which the first steps have moved away, are at a minimum again.
+# The learning rate of an update of fewer steps is reduced. At the learning rate of `fit`, the first
+# steps move the weights away from a minimum, and a short update would end before they reach one
+# again.
 STEPS_AT_FULL_RATE = 64
 
 
@@ -258,11 +260,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         rng: np.random.RandomState,
         prepare: Callable[[], dict[str, Any]],
     ) -> QoSNet:
-        """Learn vectors of new ids, then train all weights, `rate` times as fast as in `fit`.
+        """Learn vectors of new ids, then train all weights at `rate` times the learning rate.
 
-        An update of few steps is slower.
-
-        `prepare` grows it, and returns arguments of `Trainer.fit` as ``_prepare_update`` does.
+        An update of few steps has a lower learning rate. `prepare` extends `module` and returns
+        arguments of `Trainer.fit`, as ``_prepare_update`` does.
         """
         from skqos.newcomers import find_new_vectors, learn_vectors, select_rows
         from skqos.training import seeded, without_dropout

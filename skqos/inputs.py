@@ -22,12 +22,11 @@ from pandas.api.types import (
 
 from skqos._errors import about
 from skqos._frames import to_frame
-from skqos._ids import read_ids
+from skqos._ids import ID_COLUMNS, read_ids
 from skqos._times import Times, TimeScale, read_times
 from skqos._warnings import warn_user
 from skqos.exceptions import UnusedColumnsWarning
 
-ID_COLUMNS = ("user", "service", "time")
 # Names of id and time columns, in lower case and without spaces, dots, "_" or "-". Each may end
 # with a word for an id, such as "id" or "index".
 ROLE_NAMES = {
@@ -170,8 +169,8 @@ def locate_context(
     Raises
     ------
     ValueError
-        If the name of a column belongs to another position, if a listed column does not exist, is
-        an id, or is listed for both sides, or if two context columns have the same name.
+        If the name of a column belongs to another position, or if a listed column does not exist,
+        is an id, or is listed for both sides.
     TypeError
         If `user_features` or `service_features` contains something other than names and positions.
     """
@@ -463,15 +462,12 @@ def _position(columns: pd.Index, feature: str | int, parameter: str, n_id_column
 
 
 def _named_position(columns: pd.Index, name: str, parameter: str, n_id_columns: int) -> int:
-    found = [k for k, column in enumerate(columns) if column == name]
-    if not found:
+    if name not in columns:
         raise ValueError(
             f"{parameter}: column {name!r} is not in X; its columns are "
             f"{[str(column) for column in columns]}."
         )
-    if len(found) > 1:
-        raise ValueError(f"{parameter}: X has several columns named {name!r}; give a position.")
-    return _check_position(columns, found[0], parameter, n_id_columns)
+    return _check_position(columns, list(columns).index(name), parameter, n_id_columns)
 
 
 def _check_position(columns: pd.Index, k: int, parameter: str, n_id_columns: int) -> int:

@@ -8,11 +8,11 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import check_same_length
-from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names
+from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names, safe_indexing
 from skqos._target_checks import as_target, as_weights
 from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
@@ -143,9 +143,9 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         weights = as_weights(sample_weight, "sample_weight")
         check_same_length(X=frame, y=values, sample_weight=weights)
         kept = np.flatnonzero(weights)
-        rows = _safe_indexing(_indexable(X, frame), kept)
+        rows = safe_indexing(_indexable(X, frame), kept)
         # A DataFrame keeps the names of the targets.
-        y = _safe_indexing(y, kept) if isinstance(y, pd.DataFrame) else values[kept]
+        y = safe_indexing(y, kept) if isinstance(y, pd.DataFrame) else values[kept]
         return self._fit(rows, y, weights[kept])
 
     def _fit(self, X: Any, y: Any, weights: np.ndarray | None) -> Self:
@@ -166,9 +166,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
             weights_kept = None if weights is None else weights[kept]
-            twin = _fit_clone(
-                self.estimator, _safe_indexing(rows, kept), values[kept], weights_kept
-            )
+            twin = _fit_clone(self.estimator, safe_indexing(rows, kept), values[kept], weights_kept)
             with warnings.catch_warnings():
                 # The first time steps may be among the rows that are left out.
                 warnings.simplefilter("ignore", EarlyTimeWarning)

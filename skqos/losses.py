@@ -119,7 +119,6 @@ class ObservedLoss(nn.Module):
         return losses / (weight.sum() * n_members_of(prediction, target)).clamp(min=TINY)
 
 
-TASK_WEIGHTINGS = ("ema", "dwa", "uncertainty", "equal")
 DWA_TEMPERATURE = 2.0
 
 

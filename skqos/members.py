@@ -83,11 +83,6 @@ class PairLinear(nn.Module):
         for part in self.parameters():
             nn.init.uniform_(part, -largest, largest)
 
-    @property
-    def weight(self) -> Tensor:
-        """Weights of [u || s]; (n_members, user_dim + service_dim, out_dim)."""
-        return torch.cat([self.user_weight, self.service_weight], dim=1)
-
     def users(self, u: Tensor) -> Tensor:
         """Return the users' part."""
         return torch.bmm(u, self.user_weight)

@@ -1,8 +1,8 @@
 """Vectors of new users and services, learnt from their first measurements.
 
-An update trains all weights with steps so small that the predictions of known pairs stay as they
-are. In such steps, the vector of a new id hardly leaves its start, the average of the known ids.
-Therefore an update first learns the new vectors alone, with all other weights fixed, as matrix
+An update trains all weights with small steps, so that the predictions of known pairs hardly change.
+With such steps, the vector of a new id remains near its initial value, the average of the known
+ids. Therefore an update first learns the new vectors alone, with all other weights fixed, as matrix
 factorisation folds new rows in.
 """
 
@@ -26,7 +26,7 @@ N_STEPS = 200
 BATCH_SIZE = 256
 LEARNING_RATE = 0.02
 # Weight of the squared distance of a new vector from its start, relative to the loss of one row.
-# It is a Gaussian prior: with one measurement a vector moves little, with twenty it is free.
+# It is a Gaussian prior, which dominates for one measurement, but not for twenty.
 PRIOR = 0.15
 
 
@@ -59,7 +59,7 @@ def has_vectors(module: nn.Module) -> bool:
 
 
 def find_new_vectors(before: nn.Module, after: nn.Module) -> list[NewVectors]:
-    """Return the tables with rows that a network has and its state before growing had not."""
+    """Return the tables with rows that a network did not have before it was extended."""
     found = []
     parts = zip(_parts_with_vectors(before), _parts_with_vectors(after), strict=True)
     for old, new in parts:
@@ -110,7 +110,7 @@ def learn_vectors(
     module : Module
         The network, on the device of the rows. It stays in evaluation mode.
     vectors : sequence of NewVectors
-        What to learn.
+        Vectors to learn.
     rows : InteractionDataset
         Rows of new users or services.
     criterion : Module
@@ -127,7 +127,7 @@ def learn_vectors(
     module.eval()
     criterion.eval()
     with _only_trained(module, [table for table, _ in vectors]):
-        # The optimiser sees the new rows alone; a table may have many others.
+        # The optimiser receives only the new rows, because a table may have many others.
         free = [table.detach()[new] for table, new in vectors]
         starts = [vector.clone() for vector in free]
         optimizer = torch.optim.Adam(free, LEARNING_RATE)

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=nn.Module)
 PAIRS_PER_BATCH = 1024
 
 # A tensor whose second last axis is that of the entities, or a list or tuple of such.
-Side = Any
+EncodedSide = Any
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Encoded:
 
     Attributes
     ----------
-    users, services : Side
+    users, services : EncodedSide
         A tensor whose second last axis is that of the entities, or lists and tuples of such.
     averages : object
         Averages that replace missing inputs of new entities.
     """
 
-    users: Side
-    services: Side
+    users: EncodedSide
+    services: EncodedSide
     averages: Any = None
 
 
@@ -315,7 +315,9 @@ def _meet(
     return Encoded(of_users, of_services, known.averages), [users, services, *times]
 
 
-def _join(known: Side, new: Side, positions: np.ndarray) -> tuple[Side, np.ndarray]:
+def _join(
+    known: EncodedSide, new: EncodedSide, positions: np.ndarray
+) -> tuple[EncodedSide, np.ndarray]:
     """Append new entities to the requested known ones."""
     n_known = _n_entities(known)
     is_known = positions < n_known
@@ -325,17 +327,17 @@ def _join(known: Side, new: Side, positions: np.ndarray) -> tuple[Side, np.ndarr
     return _append(_take(known, wanted), new), found
 
 
-def _n_entities(side: Side) -> int:
+def _n_entities(side: EncodedSide) -> int:
     return side.shape[-2] if isinstance(side, Tensor) else _n_entities(side[0])
 
 
-def _take(side: Side, rows: np.ndarray) -> Side:
+def _take(side: EncodedSide, rows: np.ndarray) -> EncodedSide:
     if isinstance(side, Tensor):
         return side.index_select(-2, torch.as_tensor(rows, device=side.device))
     return type(side)(_take(part, rows) for part in side)
 
 
-def _append(side: Side, new: Side) -> Side:
+def _append(side: EncodedSide, new: EncodedSide) -> EncodedSide:
     if isinstance(side, Tensor):
         return torch.cat([side, new], dim=-2)
     return type(side)(_append(*parts) for parts in zip(side, new, strict=True))

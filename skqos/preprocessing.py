@@ -22,9 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skqos._errors import about
 from skqos._frames import to_frame
-from skqos._ids import find_ids, id_kind, make_index, read_ids
+from skqos._ids import ID_COLUMNS, find_ids, id_kind, make_index, read_ids
 from skqos.inputs import (
-    ID_COLUMNS,
     as_columns,
     check_names,
     is_numeric,

@@ -59,11 +59,6 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self.target)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the buffer contains all rows."""
-        return len(self) == self.n_seen
-
     def take(self, rows: np.ndarray) -> ReplayBuffer:
         """Return a buffer of the given rows."""
         return replace(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
+from skqos._types import TargetTransformName
 from skqos._weighted import weighted_median
 
-TRANSFORMS = ("auto", "sqrt", "log", "max", "standard")
+TRANSFORMS = get_args(TargetTransformName)
 # "auto": largest distance of the median from the minimum, in mean absolute deviations from the
 # median. For exponential values the distance is 1. If the minimum is far from all other values, the
 # roots of the distances from it would have almost no spread.

@@ -205,7 +205,7 @@ class QoSNet(NeuralNet):
     stage : str
         The stage of training this net belongs to; callbacks may read it.
     processes : Processes
-        Those that share the rows of each batch.
+        Processes that share the rows of each batch.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class QoSNet(NeuralNet):
 
     @contextmanager
     def _running_steps(self) -> Iterator[None]:
-        """Set how steps are run inside the block: a process alone on a GPU records them."""
+        """Set how steps are run inside the block: a single process on a GPU records them."""
         device = torch.device(self.device)
         self.run_step_ = self._compute_gradients
         try:
@@ -412,7 +412,7 @@ class ProgressLine(Callback):
     """Reports each epoch: stage, epoch, losses, time left."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
+        """Store the start time."""
         self.start_ = time.perf_counter()
 
     def on_epoch_end(self, net: QoSNet, **_: Any) -> None:
@@ -475,13 +475,43 @@ class Trainer:
 
         Processes that were launched together share the rows of each batch.
 
-        Raises FloatingPointError if training diverges, ValueError if processes were given different
-        rows or parameters, and RuntimeError if one of them no longer answers.
+        Parameters
+        ----------
+        module : Module
+            Network, which is trained in place.
+        criterion : Module
+            Loss.
+        rows : InteractionDataset
+            Training rows.
+        validation : ValidationDataset or None
+            Validation rows.
+        stage : str
+            Name of the stage, for reports and errors.
+        max_epochs : int
+            Maximum number of epochs.
+        batch_size : int, default=None
+            Rows per step. If None, the attribute of this name is used.
+        learning_rate : float, default=None
+            Learning rate. If None, the attribute of this name is used.
+        optimizer : class, default=None
+            Optimiser that receives the one of the attribute as ``euclidean``. If None, the one of
+            the attribute is used.
+        warm_up : float, default=0.3
+            Share of the steps in which the learning rate of the "one_cycle" schedule increases.
 
-        `batch_size` and `learning_rate` replace the attributes of these names in stages with their
-        own values. `optimizer` replaces the optimiser of the attribute, which it receives as
-        ``euclidean``. `warm_up` is the share of the steps in which the learning rate of the
-        "one_cycle" schedule increases.
+        Returns
+        -------
+        QoSNet
+            Net of the trained module.
+
+        Raises
+        ------
+        FloatingPointError
+            If training diverges.
+        ValueError
+            If processes were given different rows or parameters.
+        RuntimeError
+            If a process no longer answers.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         learning_rate = self.learning_rate if learning_rate is None else learning_rate
@@ -569,7 +599,7 @@ def _check_callback(callback: Any, label: str) -> None:
 
 
 def _join_processes(module: nn.Module, rows: InteractionDataset, **settings: Any) -> Processes:
-    """Meet the processes that train together, check that they agree, and start from one network."""
+    """Connect processes that train together, check that they agree, and share initial weights."""
     processes = Processes.launched()
     if processes.size > 1:
         codes = checksum(rows.inputs.values())
@@ -591,7 +621,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _apart(processes: Processes, device: torch.device) -> Iterator[torch.Generator | None]:
     """Use different random numbers in each of several processes inside the block.
 
-    Yields what draws the same in all of them; a process alone draws all from torch's generator.
+    Yields a generator that draws the same numbers in all of them, or None for a single process,
+    which uses the generator of torch.
     """
     if processes.size == 1:
         yield None

@@ -11,9 +11,10 @@ import torch
 from sklearn.utils.fixes import parse_version
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos._ids import ID_COLUMNS
 from skqos.baselines import EmbeddingMLPRegressor
 from skqos.datasets import make_qos
-from skqos.inputs import ID_COLUMNS
+from skqos.members import PairLinear
 
 N_TIME_STEPS = 5
 # Mended in scikit-learn 1.7.1.
@@ -254,6 +255,13 @@ INCREMENTAL = [c for c in CONTRACTS if hasattr(c.estimator_class, "partial_fit")
 incremental_estimators = _each(INCREMENTAL)
 # Those that keep a sample of all rows.
 sampling_estimators = _each([contract for contract in INCREMENTAL if not contract.temporal])
+
+
+def weight_of(layer):
+    """Return the weights (n_members, in_dim, out_dim) of a MemberLinear or a PairLinear."""
+    if isinstance(layer, PairLinear):
+        return torch.cat([layer.user_weight, layer.service_weight], dim=1)
+    return layer.weight
 
 
 def part_of_member(values, like, member):

@@ -201,11 +201,6 @@ def test_a_string_is_no_list_of_columns():
         locate(["user", "service", "city"], user_features="city")
 
 
-def test_a_listed_name_that_several_columns_have_is_refused():
-    with pytest.raises(ValueError, match="several columns named 'city'; give a position"):
-        locate(["user", "service", "city", "city"], user_features=["city"])
-
-
 @pytest.mark.parametrize(
     ("feature", "message"),
     [

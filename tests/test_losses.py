@@ -1,10 +1,13 @@
 """Losses against NumPy, and blind to what was not observed."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
-from skqos.losses import LOSSES, TASK_WEIGHTINGS, JointLoss, ObservedLoss
+from skqos._types import TaskWeighting
+from skqos.losses import LOSSES, JointLoss, ObservedLoss
 
 FORMULAS = {
     "absolute_error": lambda e: abs(e),
@@ -91,7 +94,8 @@ def test_targets_get_no_gradient_through_the_prediction_in_their_place(name):
 # --- Joint loss ---------------------------------------------------------------------------------
 
 N_TASKS = 3
-every_weighting = pytest.mark.parametrize("weighting", TASK_WEIGHTINGS)
+WEIGHTINGS = get_args(TaskWeighting)
+every_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS)
 
 
 def make_joint(weighting, name="absolute_error", n_tasks=N_TASKS, ema_decay=0.9):
@@ -211,7 +215,7 @@ def test_uncertainty_leaves_the_scale_of_a_task_alone_that_a_batch_lacks():
 
 
 def test_only_uncertainty_has_something_to_learn():
-    learnt = {name for name in TASK_WEIGHTINGS if list(make_joint(name).parameters())}
+    learnt = {name for name in WEIGHTINGS if list(make_joint(name).parameters())}
     assert learnt == {"uncertainty"}
 
 
@@ -358,7 +362,7 @@ def test_e_huber_with_weight_1_is_huber(name, error):
 # --- Members and weights of rows ----------------------------------------------------------------
 
 CRITERIA = [((20,), None), ((20, N_TASKS), None)]
-CRITERIA += [((20, N_TASKS), weighting) for weighting in TASK_WEIGHTINGS]
+CRITERIA += [((20, N_TASKS), weighting) for weighting in WEIGHTINGS]
 every_criterion = pytest.mark.parametrize(("shape", "weighting"), CRITERIA, ids=str)
 
 

@@ -496,7 +496,7 @@ def _classes_of_skqos():
 
 
 def test_every_loadable_class_can_be_made_without_foreign_code():
-    for name in _loadable.loadable_names():
+    for name in _loadable.LISTED:
         kind = _loadable.find_class(name)
         assert _loadable.class_name(kind) == name
         if _loadable.is_ours(name):
@@ -571,7 +571,7 @@ def test_every_layer_of_the_networks_is_listed():
         for kind in layers
         if kind.__name__ not in of_training | of_export
     }
-    assert names <= set(_loadable.loadable_names())
+    assert names <= _loadable.LISTED
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_every_row_of_all_updates_is_as_likely_to_stay():
         buffer = ReplayBuffer.of_rows(_numbered(0, 30), rng).limited(12)
         for first, n in ((30, 20), (50, 10)):
             buffer = buffer.joined(ReplayBuffer.of_rows(_numbered(first, n), rng)).limited(12)
-        assert (len(buffer), buffer.n_seen, buffer.is_complete) == (12, 60, False)
+        assert (len(buffer), buffer.n_seen) == (12, 60)
         assert (np.diff(buffer.target) > 0).all(), "in their order"
         counts[buffer.target.astype(int)] += 1
     # 12 of 60 rows, 600 times: 120 each, with a standard deviation of 9.8.
@@ -84,8 +84,8 @@ def test_targets_observed_again_are_forgotten(n_targets, seed):
     assert 0 < len(found) < 40
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-6)
     assert left.target.shape[1:] == earlier.target.shape[1:]
-    assert buffer.is_complete
-    assert left.is_complete
+    for whole in (buffer, left):
+        assert len(whole) == whole.n_seen
 
 
 def test_codes_beyond_32_bits_together_do_not_collide():

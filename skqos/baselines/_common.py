@@ -45,6 +45,8 @@ class BaselineRegressor(PairRegressor):
         ValueError
             If X, y or `sample_weight` is not as described. A previously fitted model remains
             unchanged.
+        FloatingPointError
+            If the steps of `AMFRegressor` diverge.
         """
         y = self._check_target(y)
         frame = as_frame(X, self._n_id_columns, self)

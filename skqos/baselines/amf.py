@@ -86,7 +86,7 @@ class BoxCoxScale:
 
 
 @dataclass(frozen=True)
-class Side:
+class FactorSide:
     """Factors and errors of the users, or of the services.
 
     Attributes
@@ -100,11 +100,11 @@ class Side:
     factors: np.ndarray
     errors: np.ndarray
 
-    def grown(self, n: int, rng: np.random.RandomState) -> Side:
+    def grown(self, n: int, rng: np.random.RandomState) -> FactorSide:
         """Append entities with random factors and large errors, which cause large first steps."""
         n_new = n - len(self.factors)
         further = rng.uniform(size=(n_new, self.factors.shape[1])) / self.factors.shape[1] ** 0.5
-        return Side(
+        return FactorSide(
             np.concatenate([self.factors, further]), np.concatenate([self.errors, np.ones(n_new)])
         )
 
@@ -324,7 +324,7 @@ class AMFRegressor(BaselineRegressor):
         return self._service_side.factors
 
     def _fit_rows(self, rows: TrainingRows) -> dict[str, Any]:
-        nothing = Side(np.empty((0, self.n_factors)), np.empty(0))
+        nothing = FactorSide(np.empty((0, self.n_factors)), np.empty(0))
         rng = check_random_state(self.random_state)
         return {**self._learn_rows(rows, None, (nothing, nothing), rng), "_n_updates": 0}
 
@@ -351,7 +351,7 @@ class AMFRegressor(BaselineRegressor):
         self,
         rows: TrainingRows,
         scale: BoxCoxScale | None,
-        sides: tuple[Side, Side],
+        sides: tuple[FactorSide, FactorSide],
         rng: np.random.RandomState,
     ) -> dict[str, Any]:
         """Take gradient steps over the cells of rows until convergence.
@@ -385,7 +385,7 @@ class AMFRegressor(BaselineRegressor):
             "n_iter_": len(errors),
         }
 
-    def _check_finite(self, users: Side, services: Side, iteration: int) -> None:
+    def _check_finite(self, users: FactorSide, services: FactorSide, iteration: int) -> None:
         """Raise FloatingPointError if the steps left the range of numbers."""
         if not all(np.isfinite(side.factors).all() for side in (users, services)):
             raise FloatingPointError(
@@ -396,8 +396,8 @@ class AMFRegressor(BaselineRegressor):
 
     def _step(
         self,
-        users: Side,
-        services: Side,
+        users: FactorSide,
+        services: FactorSide,
         user_codes: np.ndarray,
         service_codes: np.ndarray,
         values: np.ndarray,

@@ -224,7 +224,7 @@ class UIPCCRegressor(_MatrixRegressor):
 
 
 @dataclass(frozen=True)
-class Cells:
+class SparseRows:
     """Rows of a sparse matrix as plain arrays, which a model file can hold.
 
     Attributes
@@ -243,7 +243,7 @@ class Cells:
     n_columns: int
 
     @classmethod
-    def of(cls, matrix: sparse.csr_array) -> Cells:
+    def of(cls, matrix: sparse.csr_array) -> SparseRows:
         """Take the cells from a matrix."""
         return cls(matrix.indptr, matrix.indices, matrix.data, matrix.shape[1])
 
@@ -272,9 +272,9 @@ class Neighborhood:
     ----------
     means : ndarray of shape (n_entities,)
         Mean of the values of each entity.
-    deviations : Cells
+    deviations : SparseRows
         Values minus the mean of the entity, in units of `scale`, with one row per entity.
-    transposed : Cells
+    transposed : SparseRows
         The same with one row per other: the candidate neighbours.
     scale : float
         The largest deviation.
@@ -283,8 +283,8 @@ class Neighborhood:
     """
 
     means: np.ndarray
-    deviations: Cells
-    transposed: Cells
+    deviations: SparseRows
+    transposed: SparseRows
     scale: float
     positive: bool
 
@@ -302,8 +302,8 @@ class Neighborhood:
         )
         return cls(
             means=means,
-            deviations=Cells.of(scaled),
-            transposed=Cells.of(scaled.T.tocsr()),
+            deviations=SparseRows.of(scaled),
+            transposed=SparseRows.of(scaled.T.tocsr()),
             scale=scale,
             positive=bool(matrix.data.min() > 0),
         )

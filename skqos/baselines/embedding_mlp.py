@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -29,8 +29,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
 
     Each id, each categorical context column and the numeric columns together are represented by a
     vector. The vectors of the user and of the service are concatenated and processed by dense
-    layers. No part of the network is specific to QoS. With ``n_members=1``, it takes about
-    a third of the time of `SAMoERegressor`; with the default, slightly more than its time.
+    layers. No part of the network is specific to QoS. Fitting takes about 1.2 times as long as
+    fitting `SAMoERegressor`, and with ``n_members=1`` about 0.3 times as long.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_sizes": ["array-like"],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
-        "loss": [StrOptions({"absolute_error", "squared_error", "huber"})],
+        "loss": [StrOptions(set(get_args(LossName)))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
 

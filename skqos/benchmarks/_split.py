@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skqos._types import Direction
 from skqos.preprocessing import ContextJoiner
 
 
@@ -72,7 +72,7 @@ class Split:
     qos: str = ""
     users: pd.DataFrame | None = field(default=None, repr=False)
     services: pd.DataFrame | None = field(default=None, repr=False)
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction = "minimize"
     margin: float = 0.0
 
     def __repr__(self) -> str:

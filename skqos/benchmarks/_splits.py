@@ -16,8 +16,8 @@ from skqos.benchmarks._names import check_known
 from skqos.benchmarks._split import Split
 
 DENSITIES = (0.005, 0.01, 0.025, 0.05, 0.07, 0.075, 0.1)
-# Number of measured response times, which the R2SL paper uses for densities.
 MEASURED_DENSITIES = (0.02, 0.04, 0.06, 0.08, 0.1)
+# Number of measured response times, of which the densities of the R2SL paper are shares.
 N_MEASURED = 1_873_838
 
 

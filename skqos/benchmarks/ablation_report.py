@@ -1,4 +1,4 @@
-"""Tables and figures of the variants of a method, relative to what each is compared with."""
+"""Tables and figures of the variants of a method, relative to their references."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _make_wide_table(summary: pd.DataFrame) -> str:
         cells = (_describe_cell(by_split, split) for split in splits)
         times = "" if part == DEFAULT else _describe_time(by_split, summary)
         lines.append([part, reference, *cells, times])
-    # Times on a GPU that several fits share tell nothing of the cost of a variant.
+    # Times on a GPU that several fits share do not show the cost of a variant.
     if (summary["device"] == "cpu").all():
         return markdown([*head, "fit, times the default"], lines)
     return markdown(head, [line[:-1] for line in lines])
@@ -204,7 +204,7 @@ def _describe_cell(by_split: pd.DataFrame, split: str) -> str:
 
 
 def draw(summary: pd.DataFrame, path: Path) -> bool:
-    """Draw the differences of one method, one panel for each split; return whether it did."""
+    """Draw the differences of one method, one panel per split; return whether there are any."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

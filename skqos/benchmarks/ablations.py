@@ -21,7 +21,7 @@ SETTINGS = {
     "slot-63": "wsdream2-{}-imputation-0.1",
 }
 STATIC = ("0.025", "0.01", "0.005", "new-users")
-# Where parts run that are not marked as main ones.
+# Setting in which parts are run that are not marked as main ones.
 FIRST = ("0.025", "slot-63")
 SHORT = ("0.025", "0.005", "new-users", "slot-63")
 NO_CONTEXT = {"user_features": (), "service_features": ()}
@@ -104,7 +104,7 @@ class Method:
         return {**self.params(self.part(part.reference)), **part.params}
 
     def choose(self, names: Iterable[str] | None, *, only_main: bool = False) -> list[Part]:
-        """Return the variants of some groups or names, and those they are compared with."""
+        """Return the variants of some groups or names, and their references."""
         wanted = None if names is None else set(names)
         chosen = [
             part

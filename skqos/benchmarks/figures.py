@@ -14,7 +14,7 @@ logger = logging.getLogger("skqos.benchmarks")
 
 
 def write_figures(folder: Path, rows: pd.DataFrame, layout: Layout) -> None:
-    """Draw the figures, if matplotlib is there."""
+    """Draw the figures, if matplotlib is installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -45,7 +45,7 @@ def draw_errors(axes: object, rows: pd.DataFrame) -> None:
 
 
 def draw_time(axes: object, rows: pd.DataFrame) -> None:
-    """Mean absolute error against the time to fit, a point a model."""
+    """Mean absolute error against the time to fit, with one point per model."""
     means = rows.groupby("model", sort=False)[["fit_s", "mae"]].mean()
     for place, (name, mean) in enumerate(means.iterrows()):
         axes.plot(*mean, MARKERS[place // 10 % len(MARKERS)], color=f"C{place % 10}", label=name)

@@ -102,13 +102,13 @@ def fit_jointly(model: Any, splits: Sequence[Split]) -> list[Fitted]:
         prediction = np.asarray(prediction, dtype=np.float64)
         prediction = prediction[:, k] if prediction.ndim > 1 else prediction
         found.append(Fitted(prediction, fit_s / len(splits), predict_s, peak_memory()))
-    if len(splits) == 1 and has_intervals(model):
+    if len(splits) == 1 and predicts_intervals(model):
         intervals = model.predict(splits[0].X_test, quantiles=QUANTILES)
         return [found[0]._replace(intervals=intervals)]
     return found
 
 
-def has_intervals(model: Any) -> bool:
+def predicts_intervals(model: Any) -> bool:
     """Return whether a model, or the last step of a pipeline, predicts quantiles."""
     last = model[-1] if isinstance(model, Pipeline) else model
     takes_quantiles = "quantiles" in inspect.signature(last.predict).parameters

@@ -1,4 +1,4 @@
-"""Tables of Markdown, and where in a file they stand."""
+"""Tables in Markdown, and their replacement in files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write rows of cells as a table.
+    """Return rows of cells as a table.
 
     Examples
     --------
@@ -21,15 +21,15 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
-    """Replace what stands between the marks of each table that the file has marks for.
+    """Replace the text between the marks of each table for which the file has marks.
 
     Parameters
     ----------
     path : Path
-        A file with the marks ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+        File with the marks ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
 
     tables : mapping of str to str
-        The texts by the names of their marks.
+        Texts by name of their marks.
 
     Raises
     ------

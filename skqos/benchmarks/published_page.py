@@ -1,4 +1,4 @@
-"""The page of published errors: tables of Markdown, our own results at the end of each."""
+"""The page of published errors: tables in Markdown, with our results at the end of each."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ of the *measured* cells and leaves out the test cells that an isolation forest f
 fitted to all values, test values included. All were measured on other draws of the cells than
 ours. "?" was not published."""
 TEMPORAL_LEGEND = """\
-Densities are shares of all cells of the slots that train, unless the remark says otherwise.
+Densities are shares of all cells of the training slots, unless the remark says otherwise.
 "Filtered" leaves out the test cells that an isolation forest flags, which is fitted to all values,
 test values included. All were measured on other draws of the cells than ours. "?" was not
 published."""
 UNAVAILABLE = """\
-Unavailable, because no table of theirs could be read: SHARP-QoS, QoSGNN, FRLN, llmQoS, QoSBERT,
+Unavailable, because their tables could not be read: SHARP-QoS, QoSGNN, FRLN, llmQoS, QoSBERT,
 QoSDiff, QoSGMAA, TOAST, PLRes, ARRQP, TRQP, PDS-Net, and NCRL and D2E-LF in papers of their own."""
 DIGITS = {"wsdream1": {"rt": 3, "tp": 2}, "wsdream2": {"rt": 3, "tp": 3}}
 
 
 @dataclass(frozen=True)
 class Section:
-    """The entries of one QoS under one protocol: a table, and one of the other densities.
+    """Entries of one QoS and one protocol, in a table and a second table for other densities.
 
     Parameters
     ----------
     title : str
-        The heading.
+        Heading.
 
     data_set, qos : str
         As in `load_published_results`.
 
     filtered : bool
-        Whether it holds the entries with filtered test cells of data set 1.
+        Whether the test cells are filtered, for data set 1.
 
     densities : tuple of float or None
-        Densities of the first table; None takes all.
+        Densities of the first table. If None, it contains all densities.
     """
 
     title: str
@@ -81,7 +81,7 @@ PAGES = {"published": (STATIC, STATIC_LEGEND), "temporal published": (TEMPORAL, 
 
 
 def make_page(name: str, ours: Mapping[str, pd.DataFrame] = MappingProxyType({})) -> str:
-    """Write all sections of a page, ours at the end of each.
+    """Return all sections of a page as text, with our entries at the end of each.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def make_page(name: str, ours: Mapping[str, pd.DataFrame] = MappingProxyType({})
         Data set 1, or data set 2.
 
     ours : mapping of str to DataFrame
-        Entries of our own by section, as of `our_entries`.
+        Our entries by section, as returned by `our_entries`.
     """
     sections, legend = PAGES[name]
     published = read_entries()

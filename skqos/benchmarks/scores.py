@@ -74,7 +74,7 @@ def score(
     -------
     dict of str to float
         ``mae``, ``rmse``, ``nmae``, ``mae_filtered``, ``rmse_filtered``, ``regret``,
-        ``near_best``, ``coverage`` and ``winkler``, NaN for what cannot be told.
+        ``near_best``, ``coverage`` and ``winkler``, NaN for scores that cannot be computed.
     """
     scores = dict.fromkeys([*ERRORS, *FILTERED, *CHOICES, *INTERVALS], np.nan)
     scores |= score_errors(split.y_test, prediction, {} if kept is None else {"_filtered": kept})

@@ -1,4 +1,4 @@
-"""Rows of results as tables of Markdown: means over the seeds, relative to a baseline."""
+"""Rows of results as tables in Markdown: means over the seeds, relative to a baseline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RELATIVE = ("mae", "rmse", "fit_s")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class CellSelection:
     """A selection of test cells, and the heading of the table of their errors."""
 
     suffix: str
@@ -33,22 +33,22 @@ class Layout:
     Parameters
     ----------
     by : tuple of str
-        Columns that tell one problem from another.
+        Columns that identify a problem.
 
     head : tuple of str
-        The headings of a problem's cells.
+        Headings of the columns that describe a problem.
 
     cells : callable
-        Turns a problem into its cells.
+        Function that returns these columns for a problem.
 
     digits : callable
-        Turns a problem into the digits of its errors.
+        Function that returns the number of digits of the errors of a problem.
 
     models : sequence of str
-        The order of the rows.
+        Order of the rows.
 
-    protocols : mapping of str to Protocol
-        The tables, by the name of their marks.
+    protocols : mapping of str to CellSelection
+        Tables, by name of their marks.
     """
 
     by: tuple[str, ...]
@@ -56,7 +56,7 @@ class Layout:
     cells: Callable[..., list[str]]
     digits: Callable[..., int]
     models: Sequence[str]
-    protocols: Mapping[str, Protocol]
+    protocols: Mapping[str, CellSelection]
 
 
 def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If a file has not the columns of the layout.
+        If a file lacks a column of the layout.
     """
     key = [*layout.by, "model", "seed"]
     frames = []
@@ -140,7 +140,7 @@ def make_table(summary: pd.DataFrame, layout: Layout) -> str:
 
 
 def _write_error(row: pd.Series, name: str, least: float, digits: int) -> str:
-    """Write a mean with its deviation; one seed has none."""
+    """Return a mean with its deviation as text; without deviation for one seed."""
     mean, spread = f"{row[name]:.{digits}f}", row[f"{name}_std"]
     shown = f"**{mean}**" if mean == f"{least:.{digits}f}" else mean
     return shown if np.isnan(spread) else f"{shown} ({spread:.{digits}f})"

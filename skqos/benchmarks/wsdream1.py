@@ -14,7 +14,7 @@ from skqos.datasets import load_wsdream
 from skqos.model_selection import DensitySplit
 
 GIVEN_DENSITY = 0.025
-# The margin is that of choices near the best.
+# The margin is used for choices near the best.
 QOS = {
     "rt": {"direction": "minimize", "margin": 0.05},
     "tp": {"direction": "maximize", "margin": 0.0},
@@ -30,8 +30,9 @@ def read_split(folder: Path, qos: str, density: float = GIVEN_DENSITY) -> Split:
     Parameters
     ----------
     folder : Path
-        The files of data set 1, complete or in part. ``splits/{rt,tp}_{train,test}_0.025.txt``, if
-        there, tell the rows of 2.5 %; else these are drawn, and half of the others to test.
+        Folder with the files of data set 1, or with a part of them. If it contains
+        ``splits/{rt,tp}_{train,test}_0.025.txt``, the rows for a density of 2.5 % are read from
+        these files. Otherwise they are drawn, and half of the other rows are test rows.
 
     qos : {"rt", "tp"}
         Response time in seconds, or throughput in kbps.
@@ -122,13 +123,13 @@ def hold_out(split: Split, column: int, seed: int) -> Split:
     Parameters
     ----------
     split : Split
-        Its training rows are those to train on, if their entity is not held out.
+        Split whose training rows are used, unless their entity is held out.
 
     column : int
         0 holds out users, 1 services.
 
     seed : int
-        Draws who is held out.
+        Seed of the choice of the entities that are held out.
     """
     X, y = np.vstack([split.X, split.X_test]), np.concatenate([split.y, split.y_test])
     ids = np.random.default_rng(seed).permutation(np.unique(X[:, column]))

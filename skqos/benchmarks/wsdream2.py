@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from skqos.benchmarks._split import Split
 
-Protocol = Literal["imputation", "forecast", "forecast_all"]
+SlotProtocol = Literal["imputation", "forecast", "forecast_all"]
 SLOT, WINDOW = 63, 8
 # A file with fewer rows is the uniform fifth of the 31 million measured cells.
 COMPLETE = 15_000_000
 
 
 @dataclass(frozen=True)
-class Cells:
+class SlotCells:
     """The measured cells, in the order of the file."""
 
     X: NDArray[np.int64]
@@ -31,7 +31,7 @@ class Cells:
         return np.flatnonzero((slot > last - n) & (slot <= last))
 
 
-def read_cells(folder: Path) -> Cells:
+def read_cells(folder: Path) -> SlotCells:
     """Read the response times; their order decides which cells are drawn.
 
     Raises
@@ -46,7 +46,7 @@ def read_cells(folder: Path) -> Cells:
     types = {0: np.int64, 1: np.int64, 2: np.int64, 3: np.float64}
     table = pd.read_csv(path, sep=" ", header=None, usecols=range(4), dtype=types)
     table = table[table[3] > 0]
-    return Cells(table[[0, 1, 2]].to_numpy(), table[3].to_numpy())
+    return SlotCells(table[[0, 1, 2]].to_numpy(), table[3].to_numpy())
 
 
 def draw(n: int, share: float) -> NDArray[np.bool_]:
@@ -55,8 +55,8 @@ def draw(n: int, share: float) -> NDArray[np.bool_]:
 
 
 def make_split(
-    cells: Cells,
-    protocol: Protocol,
+    cells: SlotCells,
+    protocol: SlotProtocol,
     density: float,
     given_share: float,
     slot: int = SLOT,
@@ -66,7 +66,7 @@ def make_split(
 
     Parameters
     ----------
-    cells : Cells
+    cells : SlotCells
         The given cells: all that were measured, or a uniform share of them.
 
     protocol : {"imputation", "forecast", "forecast_all"}
@@ -81,7 +81,7 @@ def make_split(
         Share of all cells that is given, above `density`.
 
     slot : int
-        The slot whose cells are the test, but for those that imputation trains on.
+        Slot of the test cells. Cells on which imputation trains are not test cells.
 
     window : int
         Number of slots to train on.
@@ -99,7 +99,7 @@ def make_split(
     )
 
 
-def read_split(folder: Path, protocol: Protocol, density: float) -> Split:
+def read_split(folder: Path, protocol: SlotProtocol, density: float) -> Split:
     """Read the cells and draw the rows of slot 63.
 
     Raises

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-ID_COLUMNS = ("user", "service", "time")
+from skqos._ids import ID_COLUMNS
 
 
 def make_bunch(

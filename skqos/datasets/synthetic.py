@@ -223,7 +223,7 @@ def _name_qos(n_qos: int) -> tuple[str, ...]:
     return (*_NAMED_QOS[:n_qos], *(f"qos_{i}" for i in range(len(_NAMED_QOS), n_qos)))
 
 
-# The world: who is where --------------------------------------------------------------
+# Locations of the entities --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ def _draw_clock(
     return _Clock(stamps, whole, day)
 
 
-# The strain of a cell -----------------------------------------------------------------
+# The load of a cell -------------------------------------------------------------------
 
 
 def _draw_strains(
@@ -456,7 +456,7 @@ def _draw_course(
     return daily + drift
 
 
-# From strain to values ----------------------------------------------------------------
+# From load to values ------------------------------------------------------------------
 
 
 def _draw_values(

@@ -374,7 +374,7 @@ def _triple_faults(lines: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int
             yield number, f"value: {_VALUE_EXPECTED}, found {tokens[3][:40]!r}"
 
 
-# Numbers, and what is wrong with them -------------------------------------------------
+# Numbers and their errors -------------------------------------------------------------
 
 _Faults = Callable[[Iterator[tuple[int, list[str]]]], Iterator[tuple[int, str]]]
 _VALUE_EXPECTED = "a number that is not negative, or -1 for a missing one, expected"

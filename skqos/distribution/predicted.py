@@ -1,4 +1,4 @@
-"""Rows of X that were encoded and predicted once, for several questions about some of them."""
+"""Rows of X that are encoded and predicted only once, for several requests."""
 
 from __future__ import annotations
 

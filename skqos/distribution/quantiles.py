@@ -8,6 +8,7 @@ import numpy as np
 
 from skqos._errors import about
 from skqos._parameters import plain_value
+from skqos.metrics._intervals import interval_quantiles
 
 # Estimated levels; quantiles of other levels are interpolated.
 LEVELS = np.array(
@@ -60,9 +61,7 @@ def check_confidence_level(confidence_level: Any) -> list[float]:
         raise ValueError(
             f"confidence_level must be above 0 and at most {largest}; got {confidence_level}."
         )
-    # Rounding must not move the ends of the widest interval out of range.
-    tail = max((1 - level) / 2, LEVELS[0])
-    return [tail, 1 - tail]
+    return interval_quantiles(level)
 
 
 def check_limits(limit: Any, n_targets: int) -> np.ndarray:

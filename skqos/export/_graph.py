@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skqos._ids import ID_COLUMNS
 from skqos.export._contents import OUTPUT
-from skqos.inputs import ID_COLUMNS
 from skqos.prediction import Encoded, PairModule
 from skqos.targets import MAX_EXPONENT, TargetTransform
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from skqos._ids import find_ids, id_kind, make_index
+from skqos._ids import ID_COLUMNS, find_ids, id_kind, make_index
 from skqos._times import read_times, warn_of_early
 from skqos.export._contents import KEY, OUTPUT, Contents
 from skqos.inputs import (
-    ID_COLUMNS,
     as_columns,
     check_names,
     named_columns,

@@ -282,7 +282,7 @@ def draw_heat_map(
     Parameters
     ----------
     ax : Axes
-        Where.
+        Axes to draw on.
     values : DataFrame
         Plotted values; NaN is blank.
     texts : ndarray of str of the shape of `values`, default=None

@@ -1,4 +1,4 @@
-"""What all Displays share: the checks of their methods, and the axes that they draw on."""
+"""Common parts of all displays: checks of their methods, and the axes that they draw on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def drawing(method: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P
 
 
 class Display:
-    """Base class of Displays, which sets where they draw."""
+    """Base class of displays, which sets their axes."""
 
     figure_: Any
 

@@ -254,12 +254,12 @@ class IntervalCoverageDisplay(Display):
         self._take_axes(ax, (6, 3.5))
         positions = np.arange(len(self.shown_))
         low, high = binomial_range(self.confidence_level, self.shown_["n_rows"].to_numpy())
-        options = {"color": "0.88", "label": "95 % by chance", "width": 0.9}
+        options = {"color": "0.88", "label": "expected range (95 %)", "width": 0.9}
         self.bars_ = self.ax_.bar(
             positions, high - low, bottom=low, **style(Rectangle, options, bar_kw)
         )
         self.level_line_ = self.ax_.axhline(self.confidence_level, color="0.3", linestyle="--")
-        self.level_line_.set_label("asked for")
+        self.level_line_.set_label("confidence level")
         options = {"color": COLORS[0], "marker": "o", "linestyle": "", "label": "covered"}
         (self.line_,) = self.ax_.plot(
             positions, self.shown_["coverage"], **style(Line2D, options, line_kw)

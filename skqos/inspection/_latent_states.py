@@ -111,7 +111,7 @@ class LatentStateDisplay(Display):
         caller = f"{cls.__name__}.from_estimator"
         final = final_estimator(estimator, (R2SLRegressor, RegionalLatentStates), caller)
         if isinstance(final, RegionalLatentStates):
-            display = cls(states=_states_by_side(final), kind=kind or "region")
+            display = cls(states=final.states_by_side(), kind=kind or "region")
         else:
             kind = _find_kind(final, kind)
             states = final.latent_states_[kind]
@@ -181,16 +181,6 @@ class LatentStateDisplay(Display):
         table = table.iloc[:n_regions]
         values = table.to_numpy()
         return table.iloc[np.lexsort([-values.max(axis=1), values.argmax(axis=1)])]
-
-
-def _states_by_side(model: RegionalLatentStates) -> pd.DataFrame:
-    return pd.concat(
-        {
-            "user": pd.DataFrame(model.user_states_, index=model.user_regions_),
-            "service": pd.DataFrame(model.service_states_, index=model.service_regions_),
-        },
-        names=["side", "region"],
-    )
 
 
 def _find_kind(model: R2SLRegressor, kind: str | None) -> str:

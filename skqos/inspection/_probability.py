@@ -234,7 +234,7 @@ class ProbabilityCalibrationDisplay(Display):
         self._take_axes(ax, (4.5, 4.5))
         predicted = self.calibration["probability"].to_numpy()
         low, high = binomial_range(predicted, self.calibration["n_rows"].to_numpy())
-        options = {"color": "0.88", "label": "95 % by chance", "width": 0.04}
+        options = {"color": "0.88", "label": "expected range (95 %)", "width": 0.04}
         self.bars_ = self.ax_.bar(
             predicted, high - low, bottom=low, **style(Rectangle, options, bar_kw)
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,11 @@ from sklearn.utils import check_random_state
 from skqos._errors import check_same_length
 from skqos._parameters import validated
 from skqos._sklearn_compat import Interval, StrOptions
+from skqos._types import Direction
 from skqos.metrics._common import as_column, as_labels
 
-Direction = Literal["minimize", "maximize"]
-
 CHOICE_OPTIONS: dict[str, list[Any]] = {
-    "direction": [StrOptions({"minimize", "maximize"})],
+    "direction": [StrOptions(set(get_args(Direction)))],
     "n_services": [Interval(Integral, 2, None, closed="left"), None],
     "n_draws": [Interval(Integral, 1, None, closed="left")],
     "random_state": ["random_state"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from skqos.r2sl.module import EntityRows, PairLevels, R2SLModule
     from skqos.training import QoSNet, Trainer
 
-LOSS_NAMES = ("absolute_error", "squared_error", "huber", "e_huber", "e_huber_printed")
+RegionalLossName: TypeAlias = Literal[LossName, "e_huber", "e_huber_printed"]
 PAPER_KINDS = ("city", "as")
 
 
@@ -365,7 +365,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "hidden_size": [Interval(Integral, 4, None, closed="left")],
         "skip_connection": ["boolean"],
-        "loss": [StrOptions(set(LOSS_NAMES))],
+        "loss": [StrOptions(set(get_args(RegionalLossName)))],
         "loss_threshold": [Interval(Real, 0, None, closed="neither")],
         "tail_weight": [Interval(Real, 0, None, closed="left")],
     }
@@ -402,7 +402,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
         n_filters: int = 1,
         hidden_size: int = 256,
         skip_connection: bool = True,
-        loss: LossName | Literal["e_huber", "e_huber_printed"] = "absolute_error",
+        loss: RegionalLossName = "absolute_error",
         loss_threshold: float = 0.1,
         tail_weight: float = 0.5,
         max_epochs: int = 20,
@@ -468,14 +468,7 @@ class R2SLRegressor(IncrementalQoSRegressor):
     def latent_states_(self) -> dict[str, pd.DataFrame]:
         """P(state given region) for each kind of region, with one row per side and region."""
         return {
-            kind: pd.concat(
-                {
-                    "user": pd.DataFrame(model.user_states_, index=model.user_regions_),
-                    "service": pd.DataFrame(model.service_states_, index=model.service_regions_),
-                },
-                names=["side", kind],
-            )
-            for kind, model in self.latent_state_models_.items()
+            kind: model.states_by_side(kind) for kind, model in self.latent_state_models_.items()
         }
 
     def _check_parameters(self) -> None:

@@ -355,18 +355,8 @@ class RegionalLatentStates(BaseEstimator):
             If a value of `qos` is not positive and finite, a weight is negative, all are zero, or
             lengths differ.
         """
-        qos = column_or_1d(check_array(qos, ensure_2d=False, dtype=np.float64, input_name="qos"))
-        if qos.min() <= 0:
-            raise ValueError(
-                f"qos must be positive for the exponential model; found {qos.min()}. Add an offset."
-            )
-        weights = np.ones(len(qos))
-        if sample_weight is not None:
-            weights = as_weights(sample_weight, "sample_weight")
-        check_consistent_length(user_regions, service_regions, qos, weights)
-        kept = np.flatnonzero(weights)
-        qos, weights = qos[kept], weights[kept]
-        (users, self.user_regions_), (services, self.service_regions_) = (
+        qos, weights, kept = _read_qos(user_regions, service_regions, qos, sample_weight)
+        (users, known_users), (services, known_services) = (
             pd.factorize(pd.Index(regions)[kept], use_na_sentinel=False)
             for regions in (user_regions, service_regions)
         )
@@ -374,30 +364,13 @@ class RegionalLatentStates(BaseEstimator):
         unit = qos.max() * np.average(qos / qos.max(), weights=weights)
         records = Records.arrange(users, services, qos / unit, weights)
         eta = weighted_quantile(records.qos, records.weights, self.slow_quantile)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        if self.rate == "printed":
-            start = _random_start(_neutral_start(records), self.n_states, records, eta, seed)
-            best, trace = self._climb(start, records, eta, self.max_iter)
-        else:
-            best, trace = self._climb(_neutral_start(records), records, eta, self.max_iter)
-            for m in range(2, self.n_states + 1):
-                best, trace = self._add_state(best, trace, m, records, eta, seed)
+        best, trace = self._maximise(records, eta)
+        # Only now, so that an interrupted `fit` leaves the attributes of an earlier one unchanged.
+        self.user_regions_, self.service_regions_ = known_users, known_services
+        self._store(best, records, unit)
+        self.slow_threshold_ = eta * unit
         self.log_posterior_ = np.array(trace) - records.total * np.log(unit)
         self.n_iter_ = len(trace) - 1
-        self.slow_threshold_ = eta * unit
-        weights = records.weight_per_user_region, records.weight_per_service_region
-        self._user_weights, self._service_weights = weights
-        self.user_states_ = self._shrink(
-            _given_region(best.user_joint), best.user_frequencies, self._user_weights
-        )
-        self.service_states_ = self._shrink(
-            _given_region(best.service_joint), best.service_frequencies, self._service_weights
-        )
-        self.user_frequencies_ = best.user_frequencies
-        self.service_frequencies_ = best.service_frequencies
-        self.user_level_ = best.user_level
-        self.service_level_ = best.service_level * unit
-        self.mismatch_ = best.mismatch
         return self
 
     def transform(
@@ -462,6 +435,56 @@ class RegionalLatentStates(BaseEstimator):
             for average in [np.average(logs, weights=weights)]
         )
 
+    def states_by_side(self, name: str = "region") -> pd.DataFrame:
+        """Return P(state given region) as a table of both sides.
+
+        Parameters
+        ----------
+        name : str, default="region"
+            Name of the index level of the regions.
+
+        Returns
+        -------
+        DataFrame of shape (n_user_regions + n_service_regions, m)
+            The index has the levels ``side``, with values "user" and "service", and `name`.
+        """
+        check_is_fitted(self)
+        return pd.concat(
+            {
+                "user": pd.DataFrame(self.user_states_, index=self.user_regions_),
+                "service": pd.DataFrame(self.service_states_, index=self.service_regions_),
+            },
+            names=["side", name],
+        )
+
+    def _maximise(self, records: Records, eta: float) -> tuple[Parameters, list[float]]:
+        """Return the best parameters, and the log posterior before each iteration."""
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        neutral = _neutral_start(records)
+        if self.rate == "printed":
+            start = _random_start(neutral, self.n_states, records, eta, seed)
+            return self._climb(start, records, eta, self.max_iter)
+        best, trace = self._climb(neutral, records, eta, self.max_iter)
+        for m in range(2, self.n_states + 1):
+            best, trace = self._add_state(best, trace, m, records, eta, seed)
+        return best, trace
+
+    def _store(self, best: Parameters, records: Records, unit: float) -> None:
+        """Set the fitted attributes of states and levels; `unit` is the unit of the records."""
+        self._user_weights = records.weight_per_user_region
+        self._service_weights = records.weight_per_service_region
+        self.user_states_ = self._shrink(
+            _given_region(best.user_joint), best.user_frequencies, self._user_weights
+        )
+        self.service_states_ = self._shrink(
+            _given_region(best.service_joint), best.service_frequencies, self._service_weights
+        )
+        self.user_frequencies_ = best.user_frequencies
+        self.service_frequencies_ = best.service_frequencies
+        self.user_level_ = best.user_level
+        self.service_level_ = best.service_level * unit
+        self.mismatch_ = best.mismatch
+
     def _shrink(self, values: np.ndarray, average: Any, weights: np.ndarray) -> np.ndarray:
         """Average values of regions with those of all, by the weight of the records."""
         share = weights / (weights + self.shrinkage)
@@ -505,20 +528,36 @@ class RegionalLatentStates(BaseEstimator):
         self, parameters: Parameters, records: Records, eta: float, max_iter: int
     ) -> tuple[Parameters, list[float]]:
         """Iterate until convergence; also return the log posterior before each iteration."""
+        slow = records.qos >= eta if self.rate == "printed" else None
         trace: list[float] = []
         for _ in range(max_iter):
-            updated, before = iterate(
-                parameters, records, self.concentration, self._slow(records, eta)
-            )
+            updated, before = iterate(parameters, records, self.concentration, slow)
             trace.append(before)
             if len(trace) > 1 and trace[-1] - trace[-2] < self.tol * records.total:
                 return parameters, trace
             parameters = updated
-        _, last = iterate(parameters, records, self.concentration, self._slow(records, eta))
+        _, last = iterate(parameters, records, self.concentration, slow)
         return parameters, [*trace, last]
 
-    def _slow(self, records: Records, eta: float) -> np.ndarray | None:
-        return records.qos >= eta if self.rate == "printed" else None
+
+def _read_qos(
+    user_regions: ArrayLike,
+    service_regions: ArrayLike,
+    qos: ArrayLike,
+    sample_weight: ArrayLike | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check records; return QoS and weight of those with a weight, and their positions."""
+    qos = column_or_1d(check_array(qos, ensure_2d=False, dtype=np.float64, input_name="qos"))
+    if qos.min() <= 0:
+        raise ValueError(
+            f"qos must be positive for the exponential model; found {qos.min()}. Add an offset."
+        )
+    weights = np.ones(len(qos))
+    if sample_weight is not None:
+        weights = as_weights(sample_weight, "sample_weight")
+    check_consistent_length(user_regions, service_regions, qos, weights)
+    kept = np.flatnonzero(weights)
+    return qos[kept], weights[kept], kept
 
 
 def iterate(
@@ -537,7 +576,7 @@ def iterate(
     parameters : Parameters
         Parameters before the iteration.
     records : Records
-        What was measured.
+        Measurements.
     concentration : float
         Alpha of the Dirichlet prior.
     slow : ndarray of bool of shape (n,), default=None

@@ -23,9 +23,9 @@ FEATURE_STD = 0.15
 MIN_DEVIATION = 0.1
 
 # Rows of entities: vectors of the known features (n_members, n, n_features * dim), shares of the
-# latent states (n_members or 1, n, kinds * m) and, for expected levels, what `PairLevels` takes.
+# latent states (n_members or 1, n, kinds * m) and, for expected levels, the inputs of `PairLevels`.
 Rows = tuple[Tensor, ...]
-# Convolved features, shares, the contribution of a skip connection, and what `PairLevels` takes.
+# Convolved features, shares, the contribution of a skip connection, and the inputs of `PairLevels`.
 Projection = tuple[Tensor, ...]
 
 
@@ -485,7 +485,7 @@ class R2SLModule(nn.Module):
         return self.kernels.shape[-1]
 
     def _predict(self, users: Projection, services: Projection) -> Tensor:
-        """Convolve the states, and go through the dense layers (eq. 26); (n_members, n)."""
+        """Convolve the states, and apply the dense layers (eq. 26); (n_members, n)."""
         (known_u, shares_u, *rest_u), (known_s, shares_s, *rest_s) = users, services
         # One user may be paired with all services.
         shares = [shares_u.expand(-1, shares_s.shape[1], -1), shares_s]

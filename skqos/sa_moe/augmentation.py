@@ -39,9 +39,21 @@ def count_cells(ratio: float, unit: str, n_observed: int, n_cells: int) -> int:
     return n_wanted
 
 
+def observed_cells(users: np.ndarray, services: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the numbers of the observed cells of a matrix, ascending and distinct.
+
+    Parameters
+    ----------
+    users, services : ndarray of int64 of shape (n,)
+        Codes; repetitions are allowed.
+    shape : tuple of int
+        Number of users and of services.
+    """
+    return sorted_unique(users * shape[1] + services)
+
+
 def sample_unobserved(
-    users: np.ndarray,
-    services: np.ndarray,
+    observed: np.ndarray,
     shape: tuple[int, int],
     n_cells: int,
     rng: np.random.RandomState,
@@ -53,8 +65,8 @@ def sample_unobserved(
 
     Parameters
     ----------
-    users, services : ndarray of int64 of shape (n,)
-        Codes of the observed cells; repetitions are allowed.
+    observed : ndarray of int64 of shape (n_observed,)
+        Result of `observed_cells`.
     shape : tuple of int
         Number of users and of services.
     n_cells : int
@@ -67,6 +79,5 @@ def sample_unobserved(
     users, services : ndarray of int64 of shape (n_cells,)
         Codes of the drawn cells.
     """
-    observed = sorted_unique(users * shape[1] + services)
     cells = draw_distinct(shape[0] * shape[1], n_cells, rng, excluded=observed)
     return np.divmod(cells, shape[1])

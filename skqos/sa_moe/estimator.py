@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
 from skqos.factorization import interaction_matrix, truncated_svd
 from skqos.incremental import IncrementalQoSRegressor
-from skqos.sa_moe.augmentation import count_cells, sample_unobserved
+from skqos.sa_moe.augmentation import count_cells, observed_cells, sample_unobserved
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +34,10 @@ if TYPE_CHECKING:
 
 ExpertName: TypeAlias = Literal["attention", "lhuc", "mlp"]
 EXPERTS: tuple[ExpertName, ...] = ("attention", "lhuc", "mlp")
-LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 
 
 @dataclass(frozen=True)
-class Cells:
+class WeightedCells:
     """Cells of the interaction matrix, with values of the transformed target and weights.
 
     A cell that was measured several times occurs several times.
@@ -49,8 +48,8 @@ class Cells:
     values: np.ndarray
     weights: np.ndarray
 
-    def __add__(self, other: Cells) -> Cells:
-        return Cells(
+    def __add__(self, other: WeightedCells) -> WeightedCells:
+        return WeightedCells(
             np.concatenate([self.users, other.users]),
             np.concatenate([self.services, other.services]),
             np.concatenate([self.values, other.values]),
@@ -406,7 +405,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "ratio_unit": [StrOptions({"observed", "missing"})],
         "first_stage_epochs": [Interval(Integral, 1, None, closed="left")],
         "second_stage_batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "loss": [StrOptions(set(LOSS_NAMES))],
+        "loss": [StrOptions(set(get_args(LossName)))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
     _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
@@ -597,21 +596,24 @@ class SAMoERegressor(IncrementalQoSRegressor):
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        observed = Cells(data.user_codes, data.service_codes, data.target, data.weights)
+        observed = WeightedCells(data.user_codes, data.service_codes, data.target, data.weights)
         if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
             module = self._build_module(data, observed, self.experts)
             return {"final": self._fit_stage("final", module, data, trainer, observed)}, {}
         first = self._fit_first_stage(data, trainer, observed)
         predict = self._cell_predictor(list(first.values()), trainer.device)
         rng = np.random.RandomState(data.seed)
-        refill = self._predict_cells(predict, self.refill_ratio, data, rng)
-        pseudo_labels = self._predict_cells(predict, self.pseudo_label_ratio, data, rng)
+        known = observed_cells(data.user_codes, data.service_codes, data.shape)
+        refill, pseudo_labels = (
+            self._predict_cells(predict, ratio, known, data, rng)
+            for ratio in (self.refill_ratio, self.pseudo_label_ratio)
+        )
         module = self._second_module(first, data, observed + refill)
         final = self._fit_stage("final", module, data, trainer, observed, pseudo_labels)
         return {**first, "final": final}, {}
 
     def _fit_first_stage(
-        self, data: TrainingData, trainer: Trainer, observed: Cells
+        self, data: TrainingData, trainer: Trainer, observed: WeightedCells
     ) -> dict[str, QoSNet]:
         """Train the mixture, or a network for each expert; return the nets by stage."""
         groups = {"first": self.experts}
@@ -625,7 +627,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         }
 
     def _second_module(
-        self, first: dict[str, QoSNet], data: TrainingData, matrix: Cells
+        self, first: dict[str, QoSNet], data: TrainingData, matrix: WeightedCells
     ) -> SAMoEModule:
         """Create the network of the second stage: a new one, or a copy of the first."""
         from skqos.prediction import copy_module
@@ -640,8 +642,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         module: SAMoEModule,
         data: TrainingData,
         trainer: Trainer,
-        observed: Cells,
-        pseudo_labels: Cells | None = None,
+        observed: WeightedCells,
+        pseudo_labels: WeightedCells | None = None,
     ) -> QoSNet:
         """Train a network on observed cells and on pseudo-labels, if there are any."""
         from skqos.losses import ObservedLoss
@@ -673,8 +675,12 @@ class SAMoERegressor(IncrementalQoSRegressor):
         module.grow(rows.users, rows.services, bound)
         return {"criterion": ObservedLoss(self.loss), "rows": InteractionDataset.of_rows(rows)}
 
-    def _factorize(self, matrix: Cells, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+    def _factorize(
+        self, matrix: WeightedCells, data: TrainingData
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Factor a matrix by truncated SVD (section 3.1 of the paper)."""
+        if not self.n_factors:
+            return np.empty((data.shape[0], 0)), np.empty((data.shape[1], 0))
         # The SVD reads cells that are not stored as 0, which is the mean after centring.
         center = 0.0
         if self.fill_value == "mean":
@@ -706,24 +712,23 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self,
         predict: Callable[[Interactions], np.ndarray],
         ratio: float,
+        known: np.ndarray,
         data: TrainingData,
         rng: np.random.RandomState,
-    ) -> Cells:
+    ) -> WeightedCells:
         """Draw unobserved cells of training entities, and predict and weight them."""
         n_users, n_services = data.shape
-        n_observed = interaction_matrix(
-            data.user_codes, data.service_codes, data.target, data.shape
-        ).nnz
-        n_cells = count_cells(ratio, self.ratio_unit, n_observed, n_users * n_services)
-        users, services = sample_unobserved(
-            data.user_codes, data.service_codes, data.shape, n_cells, rng
-        )
-        pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
+        n_cells = count_cells(ratio, self.ratio_unit, len(known), n_users * n_services)
+        users, services = sample_unobserved(known, data.shape, n_cells, rng)
         weights = np.full(n_cells, float(self.pseudo_label_weight))
-        return Cells(users, services, predict(pairs), weights)
+        if not n_cells:
+            # Predicting would encode all users and services.
+            return WeightedCells(users, services, np.empty(0), weights)
+        pairs = Interactions.of_known(users, services, data.users.table_, data.services.table_)
+        return WeightedCells(users, services, predict(pairs), weights)
 
     def _build_module(
-        self, data: TrainingData, matrix: Cells, experts: Sequence[ExpertName]
+        self, data: TrainingData, matrix: WeightedCells, experts: Sequence[ExpertName]
     ) -> SAMoEModule:
         """Create a new network of some experts with the factors of a matrix."""
         from skqos.sa_moe.module import EntityTower, SAMoEModule

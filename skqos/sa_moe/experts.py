@@ -182,7 +182,7 @@ class MLPExpert(nn.Module):
         return self.first.services(s)
 
     def forward(self, user: Tensor, service: Tensor) -> Tensor:
-        """Add the two parts and go through the other layers; (n_members, n, hidden_sizes[-1])."""
+        """Add the two parts and apply the other layers; (n_members, n, hidden_sizes[-1])."""
         hidden = user + service
         for layer in self.rest:
             hidden = layer(F.relu(hidden, inplace=True))

@@ -121,7 +121,7 @@ class SAMoEModule(nn.Module):
     shared_projections : bool
         Whether the attention expert projects u and s by the same weights.
     batch_norm : bool
-        Whether the LHUC expert normalises.
+        Whether the LHUC expert has batch normalisation.
     activation : {"relu", "identity"}
         Activation of the mixed output before the head. The paper has none ("identity").
     bound : float

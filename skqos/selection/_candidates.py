@@ -22,13 +22,13 @@ PAIRS_PER_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
-class Side:
+class CandidateSide:
     """Users or services of a ranking.
 
     Attributes
     ----------
     name : {"user", "service"}
-        Which of the two.
+        Kind of entity.
     ids : ndarray of shape (n,)
         Distinct ids.
     context : DataFrame of n rows
@@ -43,7 +43,7 @@ class Side:
         return len(self.ids)
 
 
-def read_side(given: Any, name: str) -> Side:
+def read_side(given: Any, name: str) -> CandidateSide:
     """Read ids, or a table with the ids as index.
 
     Parameters
@@ -77,7 +77,7 @@ def read_side(given: Any, name: str) -> Side:
         raise ValueError(
             f"{parameter} contains the id {repeated!r} more than once; give each id once."
         )
-    return Side(name, ids, context)
+    return CandidateSide(name, ids, context)
 
 
 def _read_ids(given: Any, parameter: str) -> np.ndarray:
@@ -120,7 +120,7 @@ class Candidates:
     ----------
     model : estimator or Pipeline
         Fitted.
-    users, services : Side
+    users, services : CandidateSide
         Users and their candidate services.
     time : object, default=None
         Time of all rows; None if the model uses no time.
@@ -131,7 +131,9 @@ class Candidates:
         If `time` is missing or not expected, or a context column is unknown to the model.
     """
 
-    def __init__(self, model: Any, users: Side, services: Side, time: Any = None) -> None:
+    def __init__(
+        self, model: Any, users: CandidateSide, services: CandidateSide, time: Any = None
+    ) -> None:
         self.model, self.users, self.services = model, users, services
         final = last_step(model)
         self.has_names, names = _input_names(model)
@@ -206,7 +208,7 @@ def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> boo
     return takes_time
 
 
-def _name_context(sides: list[Side], names: list[Any]) -> dict[Any, Column]:
+def _name_context(sides: list[CandidateSide], names: list[Any]) -> dict[Any, Column]:
     """Return context with the column names of the model, with or without prefix."""
     found = {}
     for side in sides:

@@ -1,4 +1,4 @@
-"""Predictions of all candidate pairs, and further answers about some of them."""
+"""Predictions of all candidate pairs, and further results for some of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Predictions(Protocol):
         """Return P(y <= limit) of some rows, of shape (n_rows, n_targets)."""
 
     def known(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return whether the ids of some rows are known, (n_rows, 2); None if nobody knows."""
+        """Return whether the ids of some rows are known, (n_rows, 2); None if unknown."""
 
 
 def predict_rows(estimator: Any, X: Any) -> Predictions:
@@ -51,7 +51,7 @@ def _is_own(method: Callable) -> bool:
 
 
 class AskedRows:
-    """Predictions of any regressor, whose methods are called with the rows in question.
+    """Predictions of any regressor, whose methods are called with the requested rows.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class AskedRows:
         return self._ask(self.estimator.predict_probability, rows, limit, shape=limits.shape)
 
     def known(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return whether the ids of some rows are known, (n_rows, 2); None if nobody knows."""
+        """Return whether the ids of some rows are known, (n_rows, 2); None if unknown."""
         if not hasattr(self.estimator, "is_known"):
             return None
         return self._ask(self.estimator.is_known, rows, shape=(2,)).astype(bool)

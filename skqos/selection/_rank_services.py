@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skqos._parameters import validated
 from skqos._pipelines import best_of, last_step
 from skqos._sklearn_compat import Interval
+from skqos._types import Direction
 from skqos._warnings import warn_user
 from skqos.base import PairRegressor
 from skqos.exceptions import NoServiceWarning
@@ -22,7 +23,6 @@ from skqos.selection._criteria import Criteria
 from skqos.selection._ranking import Ranking, has_intervals
 
 MAX_USERS_SHOWN = 5
-Direction = Literal["minimize", "maximize"]
 
 
 @validated(

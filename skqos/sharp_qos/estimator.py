@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from skqos._types import (
     LossName,
     OptimizerName,
     TargetTransformName,
+    TaskWeighting,
 )
 from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from skqos.sharp_qos.module import ContextConvolution, QoSGraph, SharpQoSModule
     from skqos.training import QoSNet, Trainer
 
-LOSS_NAMES = ("absolute_error", "squared_error", "huber")
 # About log(100), the bound to which HardConcreteGates clips the log-odds.
 MAX_LOG_ODDS = 4.6
 MIN_BATCH_SIZE = 96
@@ -495,9 +495,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         "context_dropout": [Interval(Real, 0, 1, closed="left")],
         "newcomer_share": [Interval(Real, 0, 1, closed="left")],
         "disjoint_supervision": ["boolean"],
-        "task_weighting": [StrOptions({"ema", "dwa", "uncertainty", "equal"})],
+        "task_weighting": [StrOptions(set(get_args(TaskWeighting)))],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "loss": [StrOptions(set(LOSS_NAMES))],
+        "loss": [StrOptions(set(get_args(LossName)))],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
     }
     _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
@@ -555,7 +555,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         context_dropout: float = 0.3,
         newcomer_share: float = 0.05,
         disjoint_supervision: bool = True,
-        task_weighting: Literal["ema", "dwa", "uncertainty", "equal"] = "ema",
+        task_weighting: TaskWeighting = "ema",
         ema_decay: float = 0.99,
         loss: LossName = "absolute_error",
         target_transform: TargetTransformName | None = "auto",
@@ -692,7 +692,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ):
             raise ValueError(
                 f"edge_values={self.edge_values!r} needs disjoint_supervision=True: an edge would "
-                "tell the value that the network is to predict."
+                "contain the value that the network is to predict."
             )
 
     def _check_target(self, y: Any) -> np.ndarray:
@@ -781,7 +781,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return {
             "criterion": JointLoss(self.loss, target.shape[1], self.task_weighting, self.ema_decay),
             "rows": InteractionDataset(inputs, target, rows.weights),
-            "batch_size": self._batch_rows(len(target)),
+            "batch_size": self._rows_per_step(len(target)),
             "optimizer": RiemannianAdamW,
         }
 
@@ -905,11 +905,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             normalization=self.normalization,
         )
 
-    def _batch_rows(self, n_rows: int) -> int:
-        """Return the rows per step; "auto" bounds the number of steps."""
+    def _rows_per_step(self, n_rows: int) -> int:
+        """Return `batch_size` as a number; "auto" bounds the number of steps."""
         if self.batch_size == "auto":
             return max(MIN_BATCH_SIZE, -(-n_rows // MAX_STEPS_PER_EPOCH))
-        return self.batch_size
+        return super()._rows_per_step(n_rows)
 
 
 def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:

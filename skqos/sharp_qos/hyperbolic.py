@@ -1,4 +1,4 @@
-"""Graph convolutions in the Poincare ball; all use of geoopt is here, in the optimiser.
+"""Graph convolutions in the Poincare ball; only the optimiser uses geoopt.
 
 Between layers, features remain in the tangent space at the origin, because the exponential map at
 the end of a layer and the logarithmic map at the start of the next one cancel.

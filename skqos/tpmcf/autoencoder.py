@@ -74,7 +74,7 @@ class SimilarityAutoencoder:
         return self
 
     def extend(self, cells: StepCells) -> SimilarityAutoencoder:  # noqa: ARG002
-        """Return itself: similarities to further entities do not count."""
+        """Return itself: similarities to further entities are not used."""
         return self
 
     def transform(self, cells: StepCells) -> Sides:

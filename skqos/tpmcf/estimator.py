@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,12 +14,11 @@ from skqos._times import check_steps, learn_time_scale, read_time_step, warn_of_
 from skqos._types import (
     EarlyStoppingOption,
     LearningRateSchedule,
-    LossName,
     OptimizerName,
     TargetTransformName,
 )
 from skqos._weighted import weighted_median
-from skqos.base import TrainingData, TrainingRows
+from skqos.base import TrainingData, TrainingRows, check_layer_sizes
 from skqos.entities import Interactions
 from skqos.incremental import IncrementalQoSRegressor, Update, plan_update
 from skqos.inputs import Columns
@@ -33,7 +31,7 @@ from skqos.tpmcf.features import (
     draw_folds,
     make_family,
 )
-from skqos.tpmcf.parameters import CONSTRAINTS, PAPER_PARAMS, SWITCHED_OFF
+from skqos.tpmcf.parameters import CONSTRAINTS, PAPER_PARAMS, SWITCHED_OFF, TemporalLossName
 from skqos.tpmcf.recent_cells import RecentCells
 from skqos.tpmcf.step_features import StepFeatures
 from skqos.tpmcf.target_steps import rows_at_steps
@@ -540,7 +538,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         forecast_share: float = 0.5,
         max_horizon: int = 8,
         target_steps: Sequence[Any] | Literal["last"] | None = None,
-        loss: LossName | Literal["cauchy"] = "absolute_error",
+        loss: TemporalLossName = "absolute_error",
         loss_scale: float = 0.25,
         partial_fit_epochs: int = 1,
         replay_buffer_size: int = 400_000,
@@ -721,11 +719,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
                 f"features={self.features!r} must contain one or more of {list(FAMILIES)}, and "
                 "nothing else."
             )
-        if any(not isinstance(n, Integral) or n < 1 for n in self.hidden_sizes):
-            raise ValueError(
-                f"hidden_sizes={self.hidden_sizes!r} must contain integers of at least 1, the "
-                "sizes of the hidden dense layers."
-            )
+        check_layer_sizes("hidden_sizes", self.hidden_sizes, min_layers=0)
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -755,18 +749,12 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         validation = None if data.validation is None else ValidationDataset(*data.validation)
         features = StepFeatures(NodeFeatures(self._families(data.seed)), self.n_folds).fit(cells)
         initial = features.initial(cells, folds)
-        nets, embedded = {}, None
+        nets: dict[str, QoSNet] = {}
+        embedded = None
         if self.modules != "pte":
             gcmf = self._build_gcmf(initial, data).observe(times, cells, folds, initial)
-            stage = "gcmf" if self.modules == "both" else "final"
-            nets[stage] = self._train_gcmf(gcmf, rows, data, trainer, validation, stage)
-            embedded = gcmf.embed_all()
-            has_sequences = self.modules == "both"
-            features = features.with_graph(
-                gcmf.freeze(),
-                embedded,
-                bounded=has_sequences and self.bounded_embeddings,
-                with_initial=has_sequences and self.initial_features,
+            nets, embedded, features = self._fit_gcmf(
+                gcmf, features, rows, data, trainer, validation
             )
         if self.modules != "gcmf":
             module = self._build_module(times, cells, features.join(initial, embedded), data)
@@ -803,19 +791,31 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             bounds=(float(data.target.min()), float(data.target.max())) if bounded else None,
         )
 
-    def _train_gcmf(
+    def _fit_gcmf(
         self,
         gcmf: GCMF,
+        features: StepFeatures,
         rows: dict[str, np.ndarray],
         data: TrainingData,
         trainer: Trainer,
         validation: ValidationDataset | None,
-        stage: str,
-    ) -> QoSNet:
-        """Train the graph convolution on the product of its embeddings (eq. 9)."""
+    ) -> tuple[dict[str, QoSNet], TensorSides, StepFeatures]:
+        """Train the graph convolution on the product of its embeddings (eq. 9).
+
+        Returns
+        -------
+        nets : dict of str to QoSNet
+            The trained net, by name of its stage.
+        embedded : tuple of Tensor of shape (n_members, n_folds, n_steps, n, width)
+            Embeddings of all users and of all services.
+        features : StepFeatures
+            The given features and the graph convolution.
+        """
         from skqos.training import InteractionDataset
 
-        return trainer.fit(
+        has_sequences = self.modules == "both"
+        stage = "gcmf" if has_sequences else "final"
+        net = trainer.fit(
             gcmf,
             self._criterion(self.gcmf_loss_scale),
             # Each training step convolves all nodes, so it uses all rows of a fold.
@@ -826,6 +826,14 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             batch_size=len(data.target),
             learning_rate=self.gcmf_learning_rate,
         )
+        embedded = gcmf.embed_all()
+        features = features.with_graph(
+            gcmf.freeze(),
+            embedded,
+            bounded=has_sequences and self.bounded_embeddings,
+            with_initial=has_sequences and self.initial_features,
+        )
+        return {stage: net}, embedded, features
 
     def _build_module(
         self, times: np.ndarray, cells: StepCells, features: TensorSides, data: TrainingData
@@ -945,7 +953,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         newcomers = self._find_newcomers(
             codes["users"], codes["services"], update.cells.weights[further]
         )
-        # How much there was ahead of the cells that are kept does not matter: time goes on.
+        # Dropped cells do not reduce the learning rate, because they are older than the kept ones.
         n_replayed, rate = plan_update(
             len(further), update.n_earlier, max(update.n_earlier, 1), newcomers.n_rows
         )

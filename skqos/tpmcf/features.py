@@ -116,12 +116,12 @@ class Family(Protocol):
         """Learn a common basis of all steps."""
 
     def extend(self, cells: StepCells) -> Family:
-        """Return a family that has also room for the further entities of these cells."""
+        """Return a family that also contains the further entities of these cells."""
 
     def transform(self, cells: StepCells) -> Sides:
         """Return features of each user and service at each step, from the given cells only.
 
-        NaN stands for what they do not tell.
+        NaN stands for features that cannot be computed from them.
         """
 
 
@@ -217,7 +217,7 @@ class KnownSteps:
         return KnownSteps(self.sums - other.sums, self.counts - other.counts)
 
     def grown(self, n: int) -> KnownSteps:
-        """Append entities of which nothing is known."""
+        """Append entities without known features."""
         margins = (0, n - len(self.sums)), (0, 0)
         return KnownSteps(np.pad(self.sums, margins), np.pad(self.counts, margins))
 
@@ -237,7 +237,7 @@ def fill_unknown(values: np.ndarray, elsewhere: KnownSteps | None = None) -> np.
     values : ndarray of float of shape (n_steps, n, width)
         Features of one side; NaN is unknown.
     elsewhere : KnownSteps, default=None
-        What is known of further steps.
+        Known features at further steps.
 
     Returns
     -------
@@ -284,9 +284,9 @@ class MatrixFactors:
         return self
 
     def extend(self, cells: StepCells) -> MatrixFactors:
-        """Fold further entities in: those of the basis that fit their means best.
+        """Append the least-squares factors of the means of further entities.
 
-        The other side's factors, which are orthogonal, stay as they are.
+        The factors of the other side, which are orthogonal, do not change.
         """
         means = interaction_matrix(cells.users, cells.services, cells.values, cells.shape[1:])
         extended = copy.copy(self)
@@ -340,7 +340,7 @@ class SimilarityFactors:
         return self
 
     def extend(self, cells: StepCells) -> SimilarityFactors:
-        """Leave the projections as they are: similarities to further entities do not count."""
+        """Pad the projections with zeros: similarities to further entities are not used."""
         extended = copy.copy(self)
         extended.projections_ = [
             np.pad(projection, ((0, n - len(projection)), (0, 0)))
@@ -398,8 +398,8 @@ def make_family(
 class NodeFeatures:
     """The initial features of the nodes: concatenated and standardised families (F_0).
 
-    An entity without a measurement in a step takes the average of its other steps, where a family
-    has nothing to say of it.
+    An entity without a measurement in a step gets the average of its other steps if a family has no
+    value for it.
 
     Parameters
     ----------
@@ -409,9 +409,9 @@ class NodeFeatures:
     Attributes
     ----------
     scales_ : list of tuple of ndarray
-        Mean and standard deviation of each feature over all nodes and steps, one pair a side.
+        Mean and standard deviation of each feature over all nodes and steps, one pair per side.
     known_ : list of KnownSteps
-        What is known of the entities in all steps, one a side.
+        Known features of the entities at all steps, one object per side.
     """
 
     def __init__(self, families: Sequence[Family]) -> None:
@@ -427,9 +427,9 @@ class NodeFeatures:
         return self
 
     def extend(self, before: StepCells, after: StepCells) -> NodeFeatures:
-        """Return features that also know the further entities and measurements of some steps.
+        """Return features that include further entities and measurements of some steps.
 
-        Scales and what bases there are stay as they are.
+        Scales and bases do not change.
 
         Parameters
         ----------
@@ -448,7 +448,7 @@ class NodeFeatures:
         return extended
 
     def elsewhere(self, cells: StepCells) -> list[KnownSteps]:
-        """Return what is known of all steps but those of the given cells, which are all of them."""
+        """Return the known features at all steps except those of the given cells."""
         return [
             known - KnownSteps.of(values)
             for known, values in zip(self.known_, self._describe(cells), strict=True)
@@ -462,7 +462,7 @@ class NodeFeatures:
         cells : StepCells
             The cells of some steps.
         elsewhere : list of KnownSteps, default=None
-            What is known of further steps, one a side.
+            Known features at further steps, one object per side.
         """
         return tuple(
             np.clip((fill_unknown(values, of_side) - mean) / deviation, -LARGEST, LARGEST).astype(

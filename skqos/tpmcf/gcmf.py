@@ -14,7 +14,7 @@ from skqos.graphs import N_BINS, BipartiteGraph, BipartiteOperators, TypedOperat
 from skqos.prediction import Encoded
 from skqos.tpmcf.features import Sides, StepCells
 
-# Buffers: the first unit's input in training, and what prediction takes.
+# Buffers: the first unit's input in training, and the embeddings for prediction.
 BY_SIDE = ("user_convolved", "service_convolved", "user_frozen", "service_frozen")
 # Features of both sides: (..., n_steps, n_users, width) and (..., n_steps, n_services, width).
 TensorSides = Sequence[Tensor]
@@ -124,10 +124,10 @@ class GCMF(nn.Module):
         cells : StepCells
             Their cells: the edges.
         folds : ndarray of int64 of shape (n_cells,)
-            Fold of each.
+            Fold of each cell.
         features : tuple of ndarray of shape (n_folds, n_steps, n, width)
-            Initial features of users and services (F_0) without the cells of each fold; a single
-            fold is of all cells.
+            Initial features of users and services (F_0) without the cells of each fold, or with all
+            cells if there is only one fold.
         """
         n_steps, n_users, n_services = cells.shape
         self.times = torch.tensor(times)
@@ -215,7 +215,7 @@ class GCMF(nn.Module):
         return self._forget_graph()
 
     def forget_steps(self) -> GCMF:
-        """Keep the weights alone, to observe other steps."""
+        """Keep only the weights, so that other steps can be observed."""
         self.times = self.user_frozen = self.service_frozen = None
         return self._forget_graph()
 

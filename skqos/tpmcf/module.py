@@ -45,7 +45,7 @@ class PairInputs:
     last : list of Tensor of shape (n_members or 1, n, width)
         Features of user and service at the last step.
     embeddings : list of Tensor of shape (n_members, n, width)
-        Embeddings of ids and context of both sides; empty without.
+        Embeddings of ids and context of both sides; empty if there are none.
     history : tuple of Tensor, or None
         Cells and summary of each pair, as returned by `PairHistory`.
     """
@@ -60,21 +60,21 @@ class PairInputs:
 class TPMCFModule(nn.Module):
     """Prediction of a pair at a time step, from the last steps of user and service.
 
-    A step of the sequence is the user's and the service's features at that step (eq. 7), mixed
-    linearly, plus what was measured of the pair itself at that step, what both are at every step
-    (id and context), how far back the step is, how far ahead of the last step the target lies and,
-    where steps have dates, the target's time of the day and of the week. The cell that is predicted
-    is never part of its own sequence. The encoder goes over the sequence, the maximum over time
-    summarises it, dense layers predict. Members see the same rows in the same windows; all weights
-    and embeddings are of each member.
+    A step of the sequence is the sum of linear maps of the following inputs: the features of user
+    and service at that step (eq. 7), the measurements of the pair at that step, the embeddings of
+    ids and context, the distance of the step from the last one, the distance of the target from the
+    last step and, if steps have dates, the time of day and of the week of the target. The predicted
+    cell is never part of its own sequence. The encoder processes the sequence, the maximum over
+    time summarises it, and dense layers predict the QoS. All members have the same rows and
+    windows; each has weights and embeddings of its own.
 
     Parameters
     ----------
     times : ndarray of int64 of shape (n_steps,)
         The time steps seen in training, ascending.
     features : sequence of Tensor of shape (n_members or 1, n_folds, n_steps, n, width)
-        Features of users and of services without the cells of each fold, of each member or for
-        all. Prediction takes their average over the folds.
+        Features of users and of services without the cells of each fold, for each member or
+        shared. Prediction uses their average over the folds.
     entities : tuple of FeatureEmbedding, or None
         Embeddings of users and of services.
     encoder : Module
@@ -88,21 +88,21 @@ class TPMCFModule(nn.Module):
     n_later : int
         Number of these that are later than the target step.
     max_horizon : int
-        The longest distance from the last step of a window to the target step that training draws;
-        longer ones count as this one.
+        The longest distance from the last step of a window to the target step that training draws.
+        Longer distances are treated as this one.
     hidden_sizes : sequence of int
-        Widths of the dense layers but the last.
+        Widths of the dense layers except the last.
     pooling : {"max", "mean", "last"}
         Summary of the sequence.
     step_encoding : bool
-        Whether a step tells its distance from the last one.
+        Whether a step contains its distance from the last one.
     calendar : Calendar or None
-        Tells the time of the day and of the week of a target step.
+        Encoding of the time of day and of the week of a target step.
     history : PairHistory or None
         The measured cells of pairs.
     target_features : bool
-        Whether the dense layers see features and embeddings of the last step, the time of the
-        target, and the mean and the number of the pair's other cells, beside the summary.
+        Whether the dense layers also receive the features and embeddings of the last step, the time
+        of the target, and the mean and the number of the pair's other cells.
     entity_dropout : float
         Dropout of the embeddings of users and services in training.
     newcomer_share : float
@@ -186,8 +186,8 @@ class TPMCFModule(nn.Module):
         features : sequence of Tensor of shape (n_members or 1, n_folds, n_described, n, width)
             Features of users and of services at the described steps.
         at : ndarray of int64 of shape (n_described,), default=None
-            Positions of these into the steps; None is all. Elsewhere the features of prediction
-            apply.
+            Positions of these among all steps; None stands for all. Other steps have the features
+            of prediction.
         """
         n_folds, n_described = features[0].shape[1:3]
         n_steps = len(self.times)
@@ -253,7 +253,7 @@ class TPMCFModule(nn.Module):
             self.distance_embeddings = repeat_last(self.distance_embeddings, n_knots)
 
     def grow(self, users: EntityEncoder, services: EntityEncoder) -> None:
-        """Make room for the embeddings of the users and services that were appended."""
+        """Add embeddings of the users and services that were appended."""
         for embedding, side in zip(self.entities or (), (users, services), strict=False):
             embedding.grow(side.table_, side.n_categories)
 
@@ -286,8 +286,8 @@ class TPMCFModule(nn.Module):
     def encode_known(self) -> Encoded:
         """Encode all known nodes, with mixed features.
 
-        A side holds codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n, ...),
-        and what is the same at every step, (n_members, n, width), if there is any.
+        A side consists of codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n,
+        ...), and the embeddings, (n_members, n, width), if there are any.
         """
         averages = [average_node(side) for side in (self.user_features, self.service_features)]
         embeddings = [embedding.encode_known() for embedding in self.entities or ()]
@@ -333,7 +333,7 @@ class TPMCFModule(nn.Module):
     def windows(self, times: Tensor) -> Windows:
         """Return the windows of times, around the time or the steps before and after it.
 
-        A time before all steps is taken for the first step.
+        A time before all steps is treated as the first step.
         """
         ends = last_steps(self.times, times)
         own = torch.where(self.times[ends] >= times, ends, UNMEASURED)
@@ -351,9 +351,9 @@ class TPMCFModule(nn.Module):
         self.user_features, self.service_features = features
 
     def _training_windows(self, steps: Tensor) -> Windows:
-        """End windows at the rows' own steps; those of a share of the rows earlier.
+        """Return windows that end at the steps of the rows or, for a share of the rows, earlier.
 
-        Half of these, if windows have later steps, are predicted as in a gap between steps.
+        If windows have later steps, half of these rows are predicted as in a gap between steps.
         """
         draws = torch.rand(2, *steps.shape, device=steps.device)
         targets = self.times[steps]
@@ -427,7 +427,7 @@ class TPMCFModule(nn.Module):
     def _history_of(
         self, users: Tensor, services: Tensor, windows: Windows
     ) -> tuple[Tensor, Tensor] | None:
-        """Look up the other cells of pairs: all of them, or those a forecast stands on."""
+        """Look up the other cells of pairs; for a forecast, only those of known steps."""
         if self.history is None:
             return None
         visible = windows.present & (windows.steps != windows.own.unsqueeze(1))
@@ -436,7 +436,7 @@ class TPMCFModule(nn.Module):
         return self.history(users, services, windows.steps, visible, windows.own, n_known)
 
     def _sequence(self, inputs: PairInputs) -> Tensor:
-        """Add what holds at every step, and how far back it is; 0 where padded (eq. 7)."""
+        """Add the inputs that are equal at all steps, and the distances; 0 where padded (eq. 7)."""
         windows, embeddings = inputs.windows, inputs.embeddings
         by_horizon = self.horizon_shares @ self.horizon_embeddings
         constant = by_horizon.index_select(1, windows.horizons)

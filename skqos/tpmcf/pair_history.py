@@ -64,7 +64,7 @@ class PairHistory(nn.Module):
         own: Tensor,
         n_known: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Look up what was measured of pairs.
+        """Look up the measurements of pairs.
 
         Parameters
         ----------

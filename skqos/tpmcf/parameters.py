@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from skqos._parameters import SwitchedOff, lacks
 from skqos._sklearn_compat import Interval, StrOptions
 from skqos._times import DURATION_TYPES
+from skqos._types import LossName
 from skqos.tpmcf.features import FAMILIES
 
 GCMF_PARAMETERS = (
@@ -28,7 +29,7 @@ PTE_PARAMETERS = (
     *("forecast_share", "max_horizon", "target_steps", "loss_scale", "max_epochs"),
     "partial_fit_epochs",
 )
-LOSS_NAMES = ("cauchy", "absolute_error", "squared_error", "huber")
+TemporalLossName: TypeAlias = Literal["cauchy", LossName]
 
 PAPER_PARAMS: dict[str, Any] = {
     "n_members": 1,
@@ -133,7 +134,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "forecast_share": [Interval(Real, 0, 1, closed="left")],
     "max_horizon": [Interval(Integral, 1, None, closed="left")],
     "target_steps": ["array-like", StrOptions({"last"}), None],
-    "partial_fit_epochs": [Interval(Integral, 0, None, closed="left")],
-    "loss": [StrOptions(set(LOSS_NAMES))],
+    "loss": [StrOptions(set(get_args(TemporalLossName)))],
     "loss_scale": [Interval(Real, 0, None, closed="neither")],
 }

@@ -30,8 +30,8 @@ class RecentCells:
     weights : ndarray of float32 of shape (n,)
         Sums of the weights of the rows of each cell.
     priority : ndarray of float32 of shape (n,)
-        Random numbers below 1; the cells with the smallest ones are kept of a step that is not kept
-        completely.
+        Random numbers below 1. If a step is not kept completely, its cells with the smallest
+        numbers are kept.
     whole : ndarray of int64 of shape (n_whole,)
         Time steps of which all cells are kept, ascending.
     n_seen : int
@@ -72,11 +72,6 @@ class RecentCells:
 
     def __len__(self) -> int:
         return len(self.target)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all cells are kept."""
-        return len(self) == self.n_seen
 
     def take(self, kept: np.ndarray) -> Self:
         """Return an object with the given cells."""

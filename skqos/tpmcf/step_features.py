@@ -124,7 +124,7 @@ class StepFeatures:
         if self.spatial is not None and self.spatial.gcmf.units[0].weight.shape[1] > 1:
             raise ValueError(
                 "partial_fit needs gcmf_weights='shared': the model was fitted with "
-                "gcmf_weights='own', weights of each step, of which a further step has none."
+                "gcmf_weights='own', which has no weights for further steps."
             )
 
     def extend(self, before: StepCells, after: StepCells) -> Self:
@@ -157,7 +157,7 @@ class StepFeatures:
         cells : StepCells
             All their cells.
         folds : ndarray of int64 of shape (n_cells,)
-            Fold of each.
+            Fold of each cell.
 
         Returns
         -------

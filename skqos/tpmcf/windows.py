@@ -99,8 +99,8 @@ def _find_steps(times: np.ndarray, wanted: np.ndarray, valid: np.ndarray) -> tup
 def longest_horizon(times: np.ndarray, limit: int) -> int:
     """Return the longest horizon that is drawn in training: at most half of the time measured.
 
-    Each horizon is then seen from several steps. The network would confuse one that is seen from
-    few steps with the level of these.
+    Each horizon then occurs with several steps. For a horizon that occurs with few steps, the
+    network would learn the level of these steps.
 
     Parameters
     ----------

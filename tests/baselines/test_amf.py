@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skqos.baselines import AMFRegressor, MedianRegressor
-from skqos.baselines.amf import BoxCoxScale, Side, blocks_without_repeats
+from skqos.baselines.amf import BoxCoxScale, FactorSide, blocks_without_repeats
 from skqos.datasets import make_qos
 
 
@@ -30,7 +30,7 @@ def test_a_block_is_the_steps_of_its_rows_one_after_the_other():
     users, services, values = some_rows()
     model = AMFRegressor(n_factors=3, step_size=2.0, regularization=0.01, error_rate=0.4)
     rng = np.random.RandomState(0)
-    sides = [Side(np.empty((0, 3)), np.empty(0)).grown(n, rng) for n in (7, 9)]
+    sides = [FactorSide(np.empty((0, 3)), np.empty(0)).grown(n, rng) for n in (7, 9)]
     (u, e_u), (s, e_s) = ((side.factors.copy(), side.errors.copy()) for side in sides)
     shares = []
     for block in blocks_without_repeats(users, services):

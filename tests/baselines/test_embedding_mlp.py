@@ -11,6 +11,7 @@ from skqos.embeddings import FeatureEmbedding
 from skqos.entities import UNKNOWN, EntityTable
 from skqos.prediction import encode
 from skqos.training import seeded
+from tests.common import weight_of
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 N_MEMBERS = 3
@@ -36,7 +37,7 @@ def slow_predictions(vectors, module):
     result = []
     for member, hidden in enumerate(vectors):
         for k, layer in enumerate([module.first, *module.rest]):
-            weight, bias = (p.detach().numpy()[member] for p in (layer.weight, layer.bias))
+            weight, bias = (p.detach().numpy()[member] for p in (weight_of(layer), layer.bias))
             hidden = (np.maximum(hidden, 0) if k else hidden) @ weight + bias[0]
         result.append(hidden[0])
     return result

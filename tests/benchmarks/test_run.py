@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skqos.baselines import MedianRegressor
 from skqos.benchmarks import Split, _run, evaluate, load_split, run
 from skqos.benchmarks._models import find_factory, make_model
-from skqos.benchmarks.fits import fit_jointly, has_intervals
+from skqos.benchmarks.fits import fit_jointly, predicts_intervals
 from skqos.benchmarks.scores import flag_outliers, score
 from skqos.datasets import make_qos
 from skqos.intervals import IntervalRegressor
@@ -120,9 +120,9 @@ def test_intervals_are_scored_where_a_model_has_them(split, in_pipeline):
 def test_an_estimator_without_its_intervals_has_none():
     from skqos import SAMoERegressor
 
-    assert has_intervals(SAMoERegressor(intervals=True))
-    assert not has_intervals(SAMoERegressor())
-    assert not has_intervals(MedianRegressor())
+    assert predicts_intervals(SAMoERegressor(intervals=True))
+    assert not predicts_intervals(SAMoERegressor())
+    assert not predicts_intervals(MedianRegressor())
 
 
 @pytest.mark.usefixtures("_in_process")

@@ -1,6 +1,7 @@
 """R2SLRegressor beyond the common contract: regions, latent states, losses, published settings."""
 
 import pickle
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from skqos.datasets import make_qos
 from skqos.exceptions import UnusedParameterWarning
 from skqos.losses import LOSSES, ObservedLoss
 from skqos.preprocessing import ContextJoiner
-from skqos.r2sl.estimator import LOSS_NAMES
+from skqos.r2sl.estimator import RegionalLossName
 from skqos.r2sl.latent_states import RegionalLatentStates
 from skqos.r2sl.module import MIN_DEVIATION
 from skqos.targets import TargetTransform
@@ -305,7 +306,7 @@ def criterion_of(model, X, y, monkeypatch):
     return seen[0]
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", get_args(RegionalLossName))
 def test_the_loss_has_its_constants(joined, loss, monkeypatch):
     model = make(loss=loss, loss_threshold=0.3, tail_weight=0.7)
     criterion = criterion_of(model, *joined, monkeypatch)

@@ -262,6 +262,19 @@ def test_unknown_regions_get_the_frequencies():
     assert_allclose(np.vstack([user_states, service_states]).sum(1), 1.0)
 
 
+def test_an_interrupted_fit_leaves_the_earlier_states(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model = RegionalLatentStates(n_states=2, random_state=0).fit(*random_problem(0))
+    before = model.states_by_side("city")
+    assert before.index.names == ["side", "city"]
+    monkeypatch.setattr(latent_states, "iterate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(["north"], ["south"], [1.0])
+    pd.testing.assert_frame_equal(model.states_by_side("city"), before)
+
+
 def test_same_seed_same_states():
     problem = random_problem(3)
     first, second, other = (

@@ -9,7 +9,7 @@ from skqos.entities import UNKNOWN, EntityTable, Interactions
 from skqos.prediction import encode, predict_interactions
 from skqos.r2sl.module import KERNEL_WIDTHS, MIN_DEVIATION, EntityRows, PairLevels, R2SLModule
 from skqos.training import seeded
-from tests.common import copy_member, part_of_member
+from tests.common import copy_member, part_of_member, weight_of
 
 EMBED, FILTERS, N_USERS, N_SERVICES = 3, 2, 6, 9
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -187,7 +187,7 @@ def slow_skip(module, user, service):
         for rows, entity in zip(module.sides, (user, service), strict=True)
     ]
     return sum(
-        np.concatenate(features) @ numpy(skip.weight)[0] + numpy(skip.bias)[0, 0]
+        np.concatenate(features) @ numpy(weight_of(skip))[0] + numpy(skip.bias)[0, 0]
         for skip in module.skip
     )
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from skqos.sa_moe.augmentation import MANY_CELLS, count_cells, sample_unobserved
+from skqos.sa_moe.augmentation import (
+    MANY_CELLS,
+    count_cells,
+    observed_cells,
+    sample_unobserved,
+)
 
 # --- count_cells --------------------------------------------------------------------------------
 
@@ -60,6 +65,10 @@ def observe(shape, n, seed=0):
     return np.divmod(cells, shape[1])
 
 
+def draw(users, services, shape, n_cells, rng):
+    return sample_unobserved(observed_cells(users, services, shape), shape, n_cells, rng)
+
+
 def flat(users, services, shape):
     assert users.min(initial=0) >= 0
     assert users.max(initial=0) < shape[0]
@@ -73,7 +82,7 @@ def test_distinct_unobserved_cells_of_the_right_number(n_cells):
     """100 of the 200 missing cells are the border between the two ways of drawing."""
     shape = (15, 20)
     observed = observe(shape, 100)
-    drawn = sample_unobserved(*observed, shape, n_cells, np.random.RandomState(1))
+    drawn = draw(*observed, shape, n_cells, np.random.RandomState(1))
     cells = flat(*drawn, shape)
     assert drawn[0].shape == drawn[1].shape == (n_cells,)
     assert drawn[0].dtype == drawn[1].dtype == np.int64
@@ -84,7 +93,7 @@ def test_distinct_unobserved_cells_of_the_right_number(n_cells):
 def test_asked_for_all_missing_cells_it_gives_exactly_those():
     shape = (7, 5)
     observed = observe(shape, 12)
-    cells = flat(*sample_unobserved(*observed, shape, 23, np.random.RandomState(0)), shape)
+    cells = flat(*draw(*observed, shape, 23, np.random.RandomState(0)), shape)
     assert {*cells, *flat(*observed, shape)} == set(range(35))
 
 
@@ -92,14 +101,14 @@ def test_asked_for_all_missing_cells_it_gives_exactly_those():
 def test_repeated_observations_count_once(n_cells):
     shape = (10, 20)
     users, services = (np.tile(codes, 4) for codes in observe(shape, 40))
-    drawn = sample_unobserved(users, services, shape, n_cells, np.random.RandomState(0))
+    drawn = draw(users, services, shape, n_cells, np.random.RandomState(0))
     assert len(set(flat(*drawn, shape))) == n_cells
     assert not set(flat(*drawn, shape)) & set(flat(users, services, shape))
 
 
 def test_a_full_matrix_gives_nothing():
     shape = (4, 3)
-    users, services = sample_unobserved(*observe(shape, 12), shape, 0, np.random.RandomState(0))
+    users, services = draw(*observe(shape, 12), shape, 0, np.random.RandomState(0))
     assert len(users) == len(services) == 0
 
 
@@ -110,7 +119,7 @@ def test_all_missing_cells_are_drawn_equally_often(n_cells):
     observed = observe(shape, 24)
     missing = np.setdiff1d(np.arange(72), flat(*observed, shape))
     rng = np.random.RandomState(0)
-    draws = [flat(*sample_unobserved(*observed, shape, n_cells, rng), shape) for _ in range(1500)]
+    draws = [flat(*draw(*observed, shape, n_cells, rng), shape) for _ in range(1500)]
     n = len(missing)
     counts = np.bincount(np.concatenate(draws), minlength=72)[missing]
     expected = 1500 * n_cells / n
@@ -123,8 +132,7 @@ def test_all_missing_cells_are_drawn_equally_often(n_cells):
 def test_the_generator_decides(n_cells):
     shape = (10, 20)
     first, again, other = (
-        sample_unobserved(*observe(shape, 40), shape, n_cells, np.random.RandomState(seed))
-        for seed in (1, 1, 2)
+        draw(*observe(shape, 40), shape, n_cells, np.random.RandomState(seed)) for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert (first[0] != other[0]).any()
@@ -137,7 +145,7 @@ def test_a_huge_matrix_is_never_enumerated():
     observed = rng.randint(shape[0], size=50_000), rng.randint(shape[1], size=50_000)
     tracemalloc.start()
     try:
-        drawn = sample_unobserved(*observed, shape, 50_000, rng)
+        drawn = draw(*observed, shape, 50_000, rng)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -166,10 +174,10 @@ class Impatient:
 
 def test_a_sparse_matrix_takes_few_rounds():
     shape = (100, 200)
-    sample_unobserved(*observe(shape, 2_000), shape, 8_000, Impatient(8))
+    draw(*observe(shape, 2_000), shape, 8_000, Impatient(8))
 
 
 def test_a_nearly_full_matrix_takes_few_rounds():
     shape = (100, 200)
-    drawn = sample_unobserved(*observe(shape, 19_980), shape, 8, Impatient(50))
+    drawn = draw(*observe(shape, 19_980), shape, 8, Impatient(50))
     assert len(drawn[0]) == 8

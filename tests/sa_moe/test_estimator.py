@@ -22,6 +22,7 @@ from skqos.preprocessing import ContextJoiner
 from skqos.sa_moe.module import EMBEDDING_STD
 from skqos.targets import TargetTransform
 from skqos.training import Trainer
+from tests.common import weight_of
 
 TINY = {
     "max_epochs": 2,
@@ -487,13 +488,13 @@ def test_the_published_model_fits(qos, stages):
     # One network; both tokens are projected by the same W_Q, W_K and W_V.
     assert attention.user_projection is attention.service_projection
     assert attention.user_projection.weight.shape == (1, 32, 3 * 32)
-    assert attention.output.weight.shape == (1, 2 * 32, 32)
+    assert weight_of(attention.output).shape == (1, 2 * 32, 32)
     lhuc = module.experts["lhuc"]
     assert lhuc.norm_1.norm.num_features == lhuc.norm_2.norm.num_features == 32
     mlp = module.experts["mlp"]
-    shapes = [tuple(layer.weight.shape) for layer in (mlp.first, *mlp.rest)]
+    shapes = [tuple(weight_of(layer).shape) for layer in (mlp.first, *mlp.rest)]
     assert shapes == [(1, 64, 64), (1, 64, 64), (1, 64, 32)]
-    assert module.gate.weight.shape == (1, 64, 3)
+    assert weight_of(module.gate).shape == (1, 64, 3)
     assert module.head.weight.shape == (1, 32, 1)
     assert isinstance(module.activation, nn.Identity)
     for tower in (module.user_tower, module.service_tower):
@@ -529,7 +530,7 @@ def test_without_a_tower_width_experts_take_the_inputs_themselves(qos):
         (attention.user_projection, attention.service_projection), widths, strict=True
     ):
         assert layer.weight.shape == (2, width, 3 * 8)
-    assert module.experts["mlp"].first.weight.shape == (2, sum(widths), 8)
+    assert weight_of(module.experts["mlp"].first).shape == (2, sum(widths), 8)
     newcomers = X.iloc[:2].assign(user=10_000, service=20_000)
     assert np.isfinite(model.predict(pd.concat([X, newcomers]))).all()
 
@@ -539,7 +540,7 @@ def test_attention_dim(qos, attention_dim):
     module = make(**MF_MOE, attention_dim=attention_dim).fit(qos.X, qos.y).module_
     expert = module.experts["attention"]
     assert expert.user_projection.weight.shape == (2, 8, 3 * attention_dim)
-    assert expert.output.weight.shape == (2, 2 * attention_dim, 8)
+    assert weight_of(expert.output).shape == (2, 2 * attention_dim, 8)
 
 
 def test_a_normalised_network_is_updated_with_one_row_and_no_earlier_ones(qos):

@@ -8,6 +8,7 @@ from torch import nn
 
 from skqos.sa_moe.experts import AttentionExpert, LHUCExpert, MLPExpert
 from skqos.training import seeded
+from tests.common import weight_of
 
 MEMBERS, USER, SERVICE, DIM, OUT, N = 3, 7, 6, 8, 5, 12
 SIDES = MEMBERS, USER, SERVICE
@@ -36,7 +37,7 @@ def run(expert, u, s):
 
 def weights(layer, member):
     """Return W and b of a member's linear layer, W to be multiplied from the left."""
-    return layer.weight[member].detach().numpy().T, layer.bias[member, 0].detach().numpy()
+    return weight_of(layer)[member].detach().numpy().T, layer.bias[member, 0].detach().numpy()
 
 
 def each_row(u, s):
@@ -252,7 +253,7 @@ def test_contributions_lie_between_0_and_2(lhuc):
 def test_mlp_has_a_relu_after_each_layer_but_the_last(u, s, sizes):
     expert = MLPExpert(*SIDES, sizes).double()
     layers = [expert.first, *expert.rest]
-    assert [layer.weight.shape[2] for layer in layers] == list(sizes)
+    assert [weight_of(layer).shape[2] for layer in layers] == list(sizes)
     found = run(expert, u, s)
     for member, pairs in enumerate(each_row(u, s)):
         rows = []

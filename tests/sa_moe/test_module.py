@@ -13,7 +13,7 @@ from skqos.members import MemberBatchNorm
 from skqos.prediction import encode, predict_interactions
 from skqos.sa_moe.module import EMBEDDING_STD, EntityTower, SAMoEModule
 from skqos.training import seeded
-from tests.common import copy_member, part_of_member
+from tests.common import copy_member, part_of_member, weight_of
 
 MEMBERS, EMBED, DIM, OUT, RANK = 3, 3, 8, 5, 4
 N_USERS, N_SERVICES = 6, 9
@@ -110,7 +110,7 @@ def numpy(tensor):
 
 
 def linear(layer, x, member):
-    return x @ numpy(layer.weight)[member] + numpy(layer.bias)[member, 0]
+    return x @ numpy(weight_of(layer))[member] + numpy(layer.bias)[member, 0]
 
 
 def relu(x):
@@ -356,7 +356,7 @@ def test_gate_mixture_and_head(experts, activation):
     """All experts, and with some dropped: the gate shares out among those that are left."""
     module = make_module(experts, activation, bound=0.3)
     assert list(module.experts) == list(experts)
-    assert module.gate.weight.shape[2] == len(experts)
+    assert weight_of(module.gate).shape[2] == len(experts)
     users, services = pairs()
     mixed, gates, alone = slow_prediction(module, users, services, activation, bound=0.3)
     assert_allclose(numpy(module(users, services)), mixed, rtol=1e-7)

@@ -812,7 +812,7 @@ def test_biases_of_the_ball_are_trained_by_riemannian_adam_and_stay_inside(joint
 )
 def test_the_automatic_batch_size(n_rows, expected):
     """At least 96 rows, at most 50 steps."""
-    assert make()._batch_rows(n_rows) == expected
+    assert make()._rows_per_step(n_rows) == expected
     assert -(-n_rows // expected) <= 50
 
 

@@ -35,7 +35,6 @@ def test_repeated_rows_are_one_cell():
     assert_allclose(cells.weights, [4, 1])
     assert cells.whole.tolist() == [3, 5]
     assert cells.n_seen == len(cells) == 2
-    assert cells.is_complete
 
 
 def test_a_cell_that_is_measured_again_takes_the_place_of_the_earlier_one():
@@ -64,7 +63,7 @@ def test_the_last_steps_are_kept(size, kept, whole):
     limited = cells.limited(size)
     assert len(limited) == kept
     assert limited.whole.tolist() == whole
-    assert limited.is_complete == (kept == 6)
+    assert limited.n_seen == 6
     assert as_set(limited) <= as_set(cells)
     left_out = set(cells.times) - set(limited.times)
     assert all(time < min(limited.times, default=9) for time in left_out)
@@ -90,7 +89,6 @@ def test_no_cells_are_joined_to_some():
     joined = nothing.joined(cells_of((2, 0, 0, 3.0)), np.array([1]))
     assert as_set(joined) == {(2, 0, 0, 3)}
     assert joined.n_seen == 2
-    assert not joined.is_complete
 
 
 def test_cells_of_some_steps_by_position():

@@ -274,7 +274,7 @@ def test_kept_cells_are_those_of_all_rows_where_there_is_room(data):
     model = make().fit(*slots(data, 0, 5)).partial_fit(*slots(data, 6, 7))
     buffer = model._replay_buffer
     assert isinstance(buffer, RecentCells)
-    assert buffer.is_complete
+    assert len(buffer) == buffer.n_seen
     assert buffer.whole.tolist() == list(range(8))
     found = zip(
         model.users_.ids_[buffer.user_codes],

@@ -1,4 +1,4 @@
-"""Models from other libraries, to compare with: each a function for `skqos.benchmarks.run`.
+"""Models from other libraries, for comparisons, as factories for `skqos.benchmarks.run`.
 
 ``python -m skqos.benchmarks run --model skqos.benchmarks.peers:catboost`` runs one on a split of
 WS-DREAM data set 1. Each needs its library, which is imported when a model is fitted:
@@ -43,8 +43,9 @@ def lightgbm(users: pd.DataFrame, services: pd.DataFrame, seed: int) -> LightGBM
     >>> split = load_split("wsdream1-rt-0.025", "wsdream1")  # doctest: +SKIP
     >>> evaluate(lightgbm(split.users, split.services, seed=0), split)  # doctest: +SKIP
     """
-    # Ids as categories did not help beside the means of their rows, and took longer; the logarithm
-    # helped both QoS (all on a validation part of the training rows).
+    # Ids as categories, in addition to the means of their rows, did not reduce the error and took
+    # longer. The logarithm reduced it for both QoS. Both were measured on a validation part of the
+    # training rows.
     codes = [table[:, 1:] for table in context_codes(users, services)]
     return LightGBM(codes, log=True, seed=seed)
 
@@ -117,5 +118,5 @@ def _on_roots(regressor: CornacMF | MyFM) -> TransformedTargetRegressor:
 
 
 def _square(roots: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return squares, 0 of what is negative."""
+    """Return squares, and 0 for negative values."""
     return np.maximum(roots, 0) ** 2

@@ -20,7 +20,7 @@ def import_peer(module: str, package: str) -> Any:
     Raises
     ------
     ImportError
-        If it is not installed, with how to install it.
+        If it is not installed. The message contains the command to install it.
     """
     try:
         return import_module(module)
@@ -31,7 +31,7 @@ def import_peer(module: str, package: str) -> Any:
 
 
 def context_codes(users: pd.DataFrame, services: pd.DataFrame) -> list[NDArray[np.int64]]:
-    """Code the context, one table a side.
+    """Encode the context, with one table per side.
 
     Parameters
     ----------
@@ -41,8 +41,9 @@ def context_codes(users: pd.DataFrame, services: pd.DataFrame) -> list[NDArray[n
     Returns
     -------
     list of ndarray
-        Of users and of services, a row for each id: column 0 is the id, the others are codes of
-        country, autonomous system, subnet and, of services, provider. Unknown is a code of its own.
+        Tables of users and of services, with one row per id. Column 0 is the id; the others are
+        codes of country, autonomous system, subnet and, for services, provider. Unknown values have
+        a separate code.
     """
     tables = []
     for table, columns in ((users, USER_COLUMNS), (services, SERVICE_COLUMNS)):
@@ -62,7 +63,7 @@ def count_codes(tables: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def number_codes(tables: Sequence[NDArray[np.int64]], X: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the codes of rows of ids, numbered on from column to column."""
+    """Return the codes of rows of ids, numbered consecutively over the columns."""
     sizes = count_codes(tables)
     return take_codes(tables, X) + np.cumsum(sizes) - sizes
 
@@ -81,7 +82,7 @@ class GroupMeans:
         return self
 
     def transform(self, X: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return mean and count; the mean of all, and none, for what `fit` did not see."""
+        """Return mean and count; the mean of all rows and 0 for unknown groups."""
         keys = self._keys(X)
         index = keys[0] if len(keys) == 1 else pd.MultiIndex.from_arrays(keys)
         found = self.table_.reindex(index)
@@ -92,9 +93,10 @@ class GroupMeans:
 
 
 class OutOfFoldMeans:
-    """Target means of groups; those of a training row are of the other folds.
+    """Target means of groups; for a training row, they are computed from the other folds.
 
-    No training row sees its own value. A row to predict gets the means of all training rows.
+    They do not contain the value of the training row. A row to predict gets the means of all
+    training rows.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], n_folds: int, seed: int) -> None:
@@ -103,7 +105,7 @@ class OutOfFoldMeans:
         self.seed = seed
 
     def fit_transform(self, X: NDArray[np.int64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Learn the means of all rows; return those of the other folds for each row."""
+        """Learn the means of all rows; return the means over the other folds for each row."""
         self.means_ = self._fit(X, y)
         fold = np.random.default_rng(self.seed).permutation(len(X)) % self.n_folds
         features = np.empty((len(X), 2 * len(self.groups)))

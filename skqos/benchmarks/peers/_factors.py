@@ -14,7 +14,7 @@ from skqos.benchmarks.peers._encoding import count_codes, import_peer, number_co
 
 
 class CornacMF(RegressorMixin, BaseEstimator):
-    """Matrix factorization with biases, by stochastic gradient descent, of Cornac.
+    """Matrix factorization of Cornac, with biases, by stochastic gradient descent.
 
     It is fitted to the target divided by its mean, so that its learning rate has no unit.
     """
@@ -52,7 +52,7 @@ class CornacMF(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Predict rows of ids; an unknown one counts as the average."""
+        """Predict rows of ids; unknown ids are replaced by the average."""
         model = self.model_
         users, user_bias, user_factors = _look_up(
             self.data_.uid_map, X[:, 0], model.u_biases, model.u_factors
@@ -67,7 +67,7 @@ class CornacMF(RegressorMixin, BaseEstimator):
 def _look_up(
     codes: dict[Any, int], ids: NDArray[np.int64], biases: NDArray, factors: NDArray
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Return which ids are known, and the bias and factors of each; 0 of an unknown one."""
+    """Return which ids are known, and the bias and factors of each; 0 for unknown ids."""
     code = np.array([codes.get(name, -1) for name in ids.tolist()])
     known = code >= 0
     return known, np.where(known, biases[code], 0), np.where(known[:, None], factors[code], 0)

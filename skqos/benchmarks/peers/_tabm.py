@@ -17,8 +17,8 @@ PAIRS_PER_BATCH = 16_384
 class TabM(RegressorMixin, BaseEstimator):
     """TabM with `n_members` members, on embeddings that they share.
 
-    Mean absolute error of each member on roots of the target; AdamW, one-cycle. The prediction is
-    the mean of the members.
+    Each member minimises the mean absolute error of the roots of the target, by AdamW with a
+    one-cycle schedule. The prediction is the mean of the members.
     """
 
     def __init__(
