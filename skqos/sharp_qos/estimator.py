@@ -757,10 +757,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             for column, of_task in zip(target.T, module.graphs, strict=True)
         ]
         graphs = [
-            self._graph_of(found, rows.shape)
-            if of_task.graph is None
-            # The parameters may have changed since `fit`.
-            else of_task.graph.with_edges(found.users, found.services, found.values, rows.shape)
+            self._extend_graph(of_task.graph, found, rows.shape)
             for found, of_task in zip(edges, module.graphs, strict=True)
         ]
         has_graph = any(of_task.graph is not None for of_task in module.graphs)
@@ -892,6 +889,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             newcomer_share=self.newcomer_share,
             fine_tune=self.fine_tune_features,
         )
+
+    def _extend_graph(self, fitted: Any, edges: Edges, shape: tuple[int, int]) -> Any:
+        """Return the graph of an update, of the same kind as in `fit`."""
+        if fitted is None:
+            return self._graph_of(edges, shape)
+        # The parameters may have changed since `fit`.
+        return fitted.with_edges(edges.users, edges.services, edges.values, shape)
 
     def _graph_of(self, edges: Edges, shape: tuple[int, int]) -> Any:
         from skqos.graphs import BipartiteGraph
