@@ -883,10 +883,10 @@ ACTIVE = [
 @pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
 def test_parameters_set_in_vain_are_warned_of(switch, params):
     with pytest.warns(UnusedParameterWarning) as warned:
-        warn_of_unused_parameters(SAMoERegressor(**switch, **params), stacklevel=1)
+        warn_of_unused_parameters(SAMoERegressor(**switch, **params))
     assert {str(one.message).split("=")[0] for one in warned} == set(params)
 
 
 @pytest.mark.parametrize("params", [{}, SAMoERegressor.PAPER_PARAMS, *ACTIVE], ids=str)
 def test_parameters_with_an_effect_are_not_warned_of(params):
-    warn_of_unused_parameters(SAMoERegressor(**params), stacklevel=1)
+    warn_of_unused_parameters(SAMoERegressor(**params))

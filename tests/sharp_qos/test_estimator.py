@@ -497,7 +497,7 @@ def test_the_value_of_an_edge_is_the_weighted_mean_of_its_rows():
 def test_parameters_of_graphs_warn_where_there_is_none():
     model = SharpQoSRegressor(n_layers=3, edge_dropout=0.5, curvature=2.0)
     with pytest.warns(UnusedParameterWarning) as caught:
-        warn_of_unused_parameters(model, stacklevel=1)
+        warn_of_unused_parameters(model)
     assert [str(one.message).split("=")[0] for one in caught] == [
         "edge_dropout",
         "n_layers",

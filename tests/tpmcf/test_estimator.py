@@ -349,7 +349,7 @@ IN_VAIN = [
 @pytest.mark.parametrize(("switch", "params"), IN_VAIN, ids=str)
 def test_parameters_set_in_vain_are_warned_of(switch, params):
     with pytest.warns(UnusedParameterWarning) as warned:
-        warn_of_unused_parameters(TPMCFRegressor(**switch, **params), stacklevel=1)
+        warn_of_unused_parameters(TPMCFRegressor(**switch, **params))
     named = {str(warning.message).split("=")[0] for warning in warned}
     assert named == set(params)
 
@@ -359,7 +359,7 @@ def test_the_longest_horizon_bounds_distances_to_later_steps_without_forecasts(d
     params = {"forecast_share": 0.0, "window_side": "both", "max_horizon": 3}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_unused_parameters(TPMCFRegressor(**params), stacklevel=1)
+        warn_of_unused_parameters(TPMCFRegressor(**params))
     module = make(**params).fit(data.X[data.X[:, 2] % 9 < 2], data.y[data.X[:, 2] % 9 < 2]).module_
     assert module.windows(module.times).distances.max() == 3
 
