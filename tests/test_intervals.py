@@ -362,11 +362,12 @@ def test_times_of_left_out_rows_are_no_reason_to_warn():
 
 
 class Means(RegressorMixin, BaseEstimator):
-    """Predict the mean of each target."""
+    """Predict the mean of each target over the rows in which it was measured."""
 
     def fit(self, X, y, sample_weight=None):
         self.names = getattr(y, "columns", None)
-        self.means = np.average(y, axis=0, weights=sample_weight)
+        measured = np.ma.masked_invalid(y)
+        self.means = np.ma.average(measured, axis=0, weights=sample_weight).filled(np.nan)
         return self
 
     def predict(self, X):
