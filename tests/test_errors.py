@@ -38,5 +38,5 @@ def test_warnings_of_the_block_point_where_they_did():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with about("y"):
-            warnings.warn("odd")
+            warnings.warn("odd", stacklevel=1)
     assert caught[0].filename == __file__
