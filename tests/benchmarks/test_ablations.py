@@ -35,7 +35,7 @@ def test_each_part_has_an_effect(method, part):
     model._check_parameters()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_unused_parameters(model, 1)
+        warn_of_unused_parameters(model)
     if part.name == DEFAULT:
         assert not params
     else:
