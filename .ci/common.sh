@@ -2,6 +2,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export OMP_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The tests start many processes, each of which would compile the package again.
+unset PYTHONDONTWRITEBYTECODE
 # A CPU build where an index or a folder has one; pyproject.toml keeps an open lower bound.
 TORCH=torch==2.13.0
 
