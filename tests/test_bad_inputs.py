@@ -48,7 +48,7 @@ from skqos.preprocessing import ContextJoiner
 from tests.common import CONTRACTS, Contract
 from tests.conftest import N_EPOCHS, N_STEPS
 
-MIN_CASES = 1_000
+MIN_CASES = 13_000
 # The suite runs every so many-th case of an estimator, others of the next estimator.
 STRIDE = 3
 SEED = 0
@@ -1453,7 +1453,7 @@ def test_estimators_take_or_refuse_bad_input(make, name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_functions_and_transformers_take_or_refuse_bad_input(name):
-    assert_no_fault(OTHERS[name](random.Random(f"{SEED} {name}")))
+    assert_no_fault(islice(OTHERS[name](random.Random(f"{SEED} {name}")), None, None, STRIDE))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -1464,11 +1464,6 @@ def test_damaged_files_are_read_or_refused(name, tmp_path):
 def assert_no_fault(cases):
     _, faults = judge_all(cases)
     assert not faults, "\n".join(faults)
-
-
-def test_cases_are_many(tmp_path):
-    n_cases = sum(len(list(cases)) for _, cases in groups(tmp_path))
-    assert n_cases >= MIN_CASES
 
 
 FAULTS = {
@@ -1522,6 +1517,8 @@ def main(*patterns):
                 sys.stdout.write("".join(f"{fault}\n" for fault in faults))
                 sys.stdout.flush()
     tell(counts)
+    if not patterns and counts.total() < MIN_CASES:
+        sys.exit(f"{MIN_CASES} cases are expected")
     sys.exit(any(kind == "FAULT" for _, kind in counts))
 
 

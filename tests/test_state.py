@@ -316,11 +316,11 @@ def test_threads_see_the_states_of_the_model_and_no_others(contract, qos):
         while not done.is_set():
             seen.append(model.predict(X))
 
-    readers = [threading.Thread(target=read) for _ in range(8)]
+    readers = [threading.Thread(target=read) for _ in range(4)]
     for reader in readers:
         reader.start()
     try:
-        for k in range(4):
+        for k in range(2):
             new = contract.rows([[777 + k, s] for s in range(10)] * 3)
             model.partial_fit(new, np.full(30, 50.0))
             states.append(model.predict(X))
