@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from skqos._arrays import sorted_unique
 from skqos._times import check_steps, learn_time_scale, read_time_step, warn_of_early
 from skqos._types import (
     EarlyStoppingOption,
@@ -27,14 +26,12 @@ from skqos.tpmcf.features import (
     FAMILIES,
     Family,
     NodeFeatures,
-    StepCells,
-    draw_folds,
     make_family,
 )
 from skqos.tpmcf.parameters import CONSTRAINTS, PAPER_PARAMS, SWITCHED_OFF, TemporalLossName
 from skqos.tpmcf.recent_cells import RecentCells
 from skqos.tpmcf.step_features import StepFeatures
-from skqos.tpmcf.target_steps import rows_at_steps
+from skqos.tpmcf.step_rows import StepRows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
     from skqos.tpmcf.gcmf import GCMF, TensorSides
     from skqos.tpmcf.module import TPMCFModule
     from skqos.tpmcf.updating import StepUpdate
-    from skqos.training import QoSNet, Trainer, ValidationDataset
+    from skqos.training import QoSNet, Trainer
 
 # Missing times by kind of array: integers, time stamps, and time stamps with a time zone.
 MISSING_TIMES = {"i": np.nan, "M": np.datetime64("NaT", "ns"), "O": pd.NaT}
@@ -724,41 +721,16 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
-        from skqos.training import ValidationDataset
-
-        times = sorted_unique(data.times)
-        steps = np.searchsorted(times, data.times)
-        cells, cell_of_row, _ = StepCells.from_rows(
-            steps,
-            data.user_codes,
-            data.service_codes,
-            data.target,
-            data.weights,
-            (len(times), *data.shape),
-        )
-        folds = draw_folds(len(cells), self.n_folds, np.random.RandomState(data.seed))
-        rows = {
-            "users": data.user_codes,
-            "services": data.service_codes,
-            "steps": steps,
-            "folds": folds[cell_of_row],
-        }
-        targets = np.arange(len(data.target))
-        if self.target_steps is not None:
-            targets = rows_at_steps(self.target_steps, data.times, data.time_scale)
-        validation = None if data.validation is None else ValidationDataset(*data.validation)
-        features = StepFeatures(NodeFeatures(self._families(data.seed)), self.n_folds).fit(cells)
-        initial = features.initial(cells, folds)
+        rows = StepRows.arrange(data, self.n_folds, self.target_steps)
+        features = StepFeatures(NodeFeatures(self._families(data.seed)), self.n_folds)
+        features = features.fit(rows.cells)
+        initial = features.initial(rows.cells, rows.folds)
         nets: dict[str, QoSNet] = {}
         embedded = None
         if self.modules != "pte":
-            gcmf = self._build_gcmf(initial, data).observe(times, cells, folds, initial)
-            nets, embedded, features = self._fit_gcmf(
-                gcmf, features, rows, data, trainer, validation
-            )
+            nets, embedded, features = self._fit_gcmf(rows, initial, features, trainer)
         if self.modules != "gcmf":
-            module = self._build_module(times, cells, features.join(initial, embedded), data)
-            nets["final"] = self._train_module(module, rows, data, targets, trainer, validation)
+            nets["final"] = self._fit_pte(rows, features.join(initial, embedded), trainer)
         return nets, {"_step_features": features}
 
     def _families(self, seed: int) -> list[Family]:
@@ -792,13 +764,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         )
 
     def _fit_gcmf(
-        self,
-        gcmf: GCMF,
-        features: StepFeatures,
-        rows: dict[str, np.ndarray],
-        data: TrainingData,
-        trainer: Trainer,
-        validation: ValidationDataset | None,
+        self, rows: StepRows, initial: Sides, features: StepFeatures, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], TensorSides, StepFeatures]:
         """Train the graph convolution on the product of its embeddings (eq. 9).
 
@@ -811,19 +777,18 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         features : StepFeatures
             The given features and the graph convolution.
         """
-        from skqos.training import InteractionDataset
-
         has_sequences = self.modules == "both"
         stage = "gcmf" if has_sequences else "final"
+        gcmf = self._build_gcmf(initial, rows.data)
         net = trainer.fit(
-            gcmf,
+            gcmf.observe(rows.times, rows.cells, rows.folds, initial),
             self._criterion(self.gcmf_loss_scale),
             # Each training step convolves all nodes, so it uses all rows of a fold.
-            InteractionDataset(rows, data.target, data.weights, one_per_batch="folds"),
-            validation,
+            rows.by_fold(),
+            rows.validation(),
             stage=stage,
             max_epochs=self.gcmf_epochs,
-            batch_size=len(data.target),
+            batch_size=len(rows.data.target),
             learning_rate=self.gcmf_learning_rate,
         )
         embedded = gcmf.embed_all()
@@ -835,9 +800,20 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         )
         return {stage: net}, embedded, features
 
-    def _build_module(
-        self, times: np.ndarray, cells: StepCells, features: TensorSides, data: TrainingData
-    ) -> TPMCFModule:
+    def _fit_pte(self, rows: StepRows, features: TensorSides, trainer: Trainer) -> QoSNet:
+        """Train the PTE on the target rows (eq. 10)."""
+        net = trainer.fit(
+            self._build_module(rows, features),
+            self._criterion(self.loss_scale),
+            rows.target_rows(),
+            rows.validation(),
+            stage="final",
+            max_epochs=self.max_epochs,
+        )
+        net.module_.forget_training()
+        return net
+
+    def _build_module(self, rows: StepRows, features: TensorSides) -> TPMCFModule:
         from skqos.embeddings import FeatureEmbedding
         from skqos.tpmcf.calendar import make_calendar
         from skqos.tpmcf.module import TPMCFModule
@@ -845,7 +821,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         from skqos.tpmcf.transformer import make_encoder
         from skqos.tpmcf.windows import longest_horizon
 
-        entities = None
+        data, times, entities = rows.data, rows.times, None
         if self.entity_dim is not None:
             users, services = (
                 FeatureEmbedding(side.table_, side.n_categories, self.entity_dim, self.n_members)
@@ -880,40 +856,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             pooling=self.pooling,
             step_encoding=self.step_encoding,
             calendar=make_calendar(data.time_scale, times) if self.step_encoding else None,
-            history=PairHistory(cells) if self.pair_history else None,
+            history=PairHistory(rows.cells) if self.pair_history else None,
             target_features=self.target_features,
             entity_dropout=self.entity_dropout,
             newcomer_share=self.newcomer_share,
             forecast_share=self.forecast_share,
             initial_prediction=weighted_median(data.target, data.weights),
         )
-
-    def _train_module(
-        self,
-        module: TPMCFModule,
-        rows: dict[str, np.ndarray],
-        data: TrainingData,
-        targets: np.ndarray,
-        trainer: Trainer,
-        validation: ValidationDataset | None,
-    ) -> QoSNet:
-        """Train the PTE on the target rows (eq. 10)."""
-        from skqos.training import InteractionDataset
-
-        net = trainer.fit(
-            module,
-            self._criterion(self.loss_scale),
-            InteractionDataset(
-                {name: codes[targets] for name, codes in rows.items()},
-                data.target[targets],
-                data.weights[targets],
-            ),
-            validation,
-            stage="final",
-            max_epochs=self.max_epochs,
-        )
-        module.forget_training()
-        return net
 
     def _kept_rows(self, rows: TrainingRows, rng: np.random.RandomState) -> RecentCells:
         return RecentCells.of_rows(rows, rng)
