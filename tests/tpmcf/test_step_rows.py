@@ -40,7 +40,7 @@ def test_rows_of_a_cell_share_its_mean_and_its_fold(data):
     assert_array_equal(rows.times, [3, 7])
     assert_array_equal(rows.inputs["steps"], [1, 1, 0, 0, 1])
     for k in range(len(TARGET)):
-        same = (USERS == USERS[k]) & (SERVICES == SERVICES[k]) & (TIMES == TIMES[k])
+        same = (USERS[k] == USERS) & (SERVICES[k] == SERVICES) & (TIMES[k] == TIMES)
         cells = rows.cells
         (cell,) = np.flatnonzero(
             (cells.users == USERS[k])
