@@ -17,7 +17,7 @@ def test_the_line_is_that_of_the_first_frame_outside(depth):
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("names", [{}, {"__name__": None}, {"__name__": "skqos_user"}])
+@pytest.mark.parametrize("names", [{}, {"__name__": "skqos_user"}])
 def test_code_without_a_name_is_the_users(names):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
