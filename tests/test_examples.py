@@ -4,6 +4,7 @@ import importlib
 import inspect
 import runpy
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -393,6 +394,13 @@ def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
 
 
 @pytest.mark.usefixtures("tiny_regressors")
+def test_the_page_has_the_table_of_the_stored_stream(example):
+    benchmark = example("benchmark_stream")
+    stored = files("skqos.benchmarks") / "results" / "stream.csv"
+    table = benchmark.make_table(benchmark.summarise(benchmark.read_results([stored])))
+    assert table in (EXAMPLES.parent / "docs" / "partial_fit.md").read_text()
+
+
 def test_the_stream_benchmark_goes_on_where_it_was_interrupted(example, temporal_folder):
     benchmark = example("benchmark_stream")
     run = ["--data", str(temporal_folder), "--density", "0.2", "--given-share", "0.4"]
