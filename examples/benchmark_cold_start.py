@@ -31,9 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of WS-DREAM data set 1")
     parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
-    parser.add_argument(
-        "--models", nargs="+", default=["SAMoERegressor", "R2SLRegressor", "SHARP-QoS, one QoS"]
-    )
+    ours = ["SAMoERegressor", "R2SLRegressor", "SHARP-QoS, one QoS", "EmbeddingMLPRegressor"]
+    parser.add_argument("--models", nargs="+", default=ours)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
