@@ -19,7 +19,6 @@ The second line measures time and memory: fit on 2.5 % of the cells, prediction 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.benchmarks.fits import peak_memory
 from skqos.benchmarks.markdown import markdown, write_between_marks
 from skqos.datasets import load_wsdream
 
@@ -205,7 +205,7 @@ def measure_scale(path: Path) -> str:
     wall, cpu = time.perf_counter(), time.process_time()
     UIPCCRegressor().fit(data.X[train], data.y[train]).predict(pairs)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = peak_memory() * 1e6 / 2**20
     return f"{len(pairs):,} pairs: {wall:.1f} s ({cpu:.1f} s of CPU), peak {peak:.0f} MiB"
 
 
