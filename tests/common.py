@@ -145,6 +145,7 @@ CONTRACTS = [
         SharpQoSRegressor,
         tiny={
             "max_epochs": 3,
+            "batch_size": 512,
             "n_factors": 3,
             "context_dim": 4,
             "autoencoder_epochs": 2,

@@ -316,7 +316,7 @@ def test_threads_see_the_states_of_the_model_and_no_others(contract, qos):
         while not done.is_set():
             seen.append(model.predict(X))
 
-    readers = [threading.Thread(target=read) for _ in range(4)]
+    readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
     try:

@@ -594,6 +594,7 @@ def test_active_shares_are_those_of_settled_gates(joint, joined):
 # 60 steps that could close or open any gate.
 LONG_STEPS = {
     "max_epochs": 30,
+    "batch_size": 96,
     "learning_rate": 0.1,
     "learning_rate_schedule": "constant",
     "target_transform": "standard",
@@ -812,7 +813,7 @@ def test_biases_of_the_ball_are_trained_by_riemannian_adam_and_stay_inside(joint
 )
 def test_the_automatic_batch_size(n_rows, expected):
     """At least 96 rows, at most 50 steps."""
-    assert make()._rows_per_step(n_rows) == expected
+    assert make(batch_size="auto")._rows_per_step(n_rows) == expected
     assert -(-n_rows // expected) <= 50
 
 
