@@ -38,7 +38,7 @@ DEVICES = ("cpu", "cuda, not recorded", "cuda")
 def read_splits(name: str, args: argparse.Namespace) -> list[Split]:
     """Read the split of each QoS of a model."""
     if name == TEMPORAL:
-        return [make_split(read_cells(args.temporal), "imputation", 0.1, 0.2, 63, 8)]
+        return [make_split(read_cells(args.temporal), "imputation", density=0.10)]
     return [read_split(args.static, qos, GIVEN_DENSITY) for qos in QOS[name]]
 
 

@@ -87,7 +87,7 @@ class Problem(NamedTuple):
         """Return the rows of each QoS that the model learns."""
         if self.cells == SLOT:
             cells = read_cells(folder)
-            return [make_split(cells, "imputation", density=0.10, given_share=0.20)]
+            return [make_split(cells, "imputation", density=0.10)]
         return [self._read_qos(folder, qos) for qos in self.learnt]
 
     def make(self, folder: Path, *, intervals: bool) -> Any:

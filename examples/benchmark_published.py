@@ -222,4 +222,4 @@ if __name__ == "__main__":
         text = table(compare(options.data, options.seeds))
         print(text)
         if options.docs:
-            write_between_marks(options.docs, {"published": text})
+            write_between_marks(options.docs, {"reproduced baselines": text})

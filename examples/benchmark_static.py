@@ -49,7 +49,7 @@ from _static_models import ABLATIONS, DEFAULT, JOINT, make_model
 from sklearn.utils import Bunch
 
 from skqos.benchmarks.fits import Fitted, fit_jointly
-from skqos.benchmarks.published_page import make_page, our_entries
+from skqos.benchmarks.published_page import FIXED, make_page, our_entries
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
 from skqos.benchmarks.scores import flag_outliers, score_errors
 from skqos.benchmarks.tables import BASELINE, CellSelection, Layout
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
 def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
     """Put our figures beside the published ones."""
     ours = {}
-    for mark, protocol in (("results", "all cells"), ("filtered", "all cells, filtered")):
+    for mark, protocol in (("results", FIXED), ("filtered", f"{FIXED}, filtered")):
         summary = summaries[mark].reset_index()
         summary = summary[summary["model"].isin(DEFAULT)]
         for qos, rows in summary.groupby("qos"):

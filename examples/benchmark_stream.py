@@ -18,8 +18,9 @@ slot. The first ``--window`` slots are there at the start. Methods:
 - AMF: `skqos.baselines.AMFRegressor`, updated with each slot (Zhu et al. 2017).
 
 DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``, as for `benchmark_temporal.py`. Density is the share
-of all cells, given or not. Each result is added to ``results.csv`` in the folder ``--out`` when it
-is there, and the models are kept beside it, so that a further run goes on where this one ended.
+of the measured cells, given or not. Each result is added to ``results.csv`` in the folder ``--out``
+when it is there, and the models are kept beside it, so that a further run goes on where this one
+ended.
 ``--methods`` runs some of the methods, and ``--service-share`` takes a part of the services, for a
 shorter run. The refits and the updates of TPMCF take most of the time. They run on ``--device``;
 all others run on the CPU. Times are CPU seconds or, with another device, seconds.
@@ -155,7 +156,7 @@ METHODS: dict[str, Callable[[argparse.Namespace], Any]] = {
 
 def make_stream(cells: SlotCells, args: argparse.Namespace) -> Stream:
     """Draw the rows of all slots, of all services or a part of them."""
-    drawn = draw(len(cells.y), args.density / args.given_share)
+    drawn = draw(len(cells.y), args.density / (args.given_share or cells.given_share))
     n_services = int(cells.X[:, 1].max()) + 1
     chosen = np.random.default_rng(0).random(n_services) < args.service_share
     rows = drawn & chosen[cells.X[:, 1]] & (cells.X[:, 2] < args.slots)
@@ -276,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="torch device of TPMCF, such as cuda")
     parser.add_argument("--density", type=float, default=0.1)
-    parser.add_argument("--given-share", type=float, default=0.2, help="share of all in DIR")
+    parser.add_argument("--given-share", type=float, help="share of the measured cells in DIR")
     parser.add_argument("--service-share", type=float, default=1.0)
     parser.add_argument("--slots", type=int, default=N_SLOTS)
     parser.add_argument("--window", type=int, default=8, help="slots of a fit")

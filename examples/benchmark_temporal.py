@@ -16,11 +16,12 @@ a GPU. The second line forecasts slot 63 from slots 55 to 62, the third forecast
 63 from slots 48 to 55, with one fit. The last line puts the tables of one or more runs between the
 marks that a file has for them.
 
-DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``: all cells, or a uniform share of them
-(``--given-share``). Test cells are the same for all protocols: the given cells of ``--slot`` that
-imputation does not train on.
+DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``: all measured cells, or a uniform share of them
+(``--given-share``; by default all or a fifth, by the length of the file). Test cells are the same
+for all protocols: the given cells of ``--slot`` that imputation does not train on.
 
-- imputation: train on ``--density`` of all cells of the ``--window`` slots that end with the slot;
+- imputation: train on ``--density`` of the measured cells of the ``--window`` slots that end with
+  the slot;
 - forecast: train on as large a share of the ``--window`` slots before the slot;
 - forecast_all: train on all given cells of those.
 
@@ -297,7 +298,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
         "--protocol", default="imputation", choices=["imputation", "forecast", "forecast_all"]
     )
     parser.add_argument("--density", type=float, default=0.10, help="share of all cells")
-    parser.add_argument("--given-share", type=float, default=0.20, help="share in the file")
+    parser.add_argument("--given-share", type=float, help="share of the measured cells in DIR")
     parser.add_argument("--slot", type=int, default=63, help="slot of the test cells")
     parser.add_argument("--window", type=int, default=8, help="slots that train")
     parser.add_argument("--ahead", type=int, nargs="+", default=[1], help="distances of forecasts")
@@ -306,7 +307,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     args = parse(parser, argv)
     if min(args.ahead) < 1 or (args.protocol == "imputation" and args.ahead != [1]):
         parser.error("--ahead must be at least 1, and is for forecasts")
-    if args.density >= args.given_share:
+    if args.density >= (args.given_share or 1):
         parser.error("--density must be below --given-share: the other given cells are the test")
     models = choose_models(parser, args, [*DEFAULT], [*VARIANTS])
     with log_to_stdout():

@@ -38,7 +38,7 @@ INTEGERS = "integers"
 NAIVE, AWARE = "time stamps without a time zone", "time stamps with a time zone"
 ADVICE = {
     (AWARE, NAIVE): "Take the time zone off, as pandas' tz_localize(None) does.",
-    (NAIVE, AWARE): "Give each its time zone, as pandas' tz_localize does, or its offset "
+    (NAIVE, AWARE): "Add a time zone to each time, as pandas' tz_localize does, or the offset "
     "from UTC, as in '2026-05-01T12:30+00:00'.",
 }
 # Times as they are read: integers or points in time.

@@ -253,9 +253,9 @@ def check_names(
         order = ", then ".join(ID_COLUMNS[: max(n_id_columns, 2)])
         if n_places > n_id_columns:
             order += "[, then time]"
-        read_as = f"the {place}" if position < n_id_columns else "no id"
+        read_as = f"the {place}" if position < n_id_columns else "context"
         raise ValueError(
-            f"X, column {position} is named {name!r}, which means {role}, but it is read as "
+            f"X, column {position} is named {name!r}, which denotes {role}, but it is read as "
             f"{read_as}: the columns must be {order}, then context named user_* or service_*. "
             f"Reorder the columns of X, or rename or drop {name!r}."
         )

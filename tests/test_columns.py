@@ -109,7 +109,7 @@ def test_an_id_among_further_columns_is_refused(reader, name):
 @each(MODELS)
 def test_a_time_that_is_not_read_is_refused(reader):
     frame = reader.frame().assign(user_x=1.0, timestamp=1)
-    with pytest.raises(ValueError, match="named 'timestamp', which means time"):
+    with pytest.raises(ValueError, match="named 'timestamp', which denotes time"):
         reader.read(frame)
 
 

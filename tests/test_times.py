@@ -256,7 +256,11 @@ def test_bad_times_name_their_column(case):
     ("fitted", "given", "message"),
     [
         (STAMPS, STAMPS.tz_localize("UTC"), r"tz_localize\(None\)"),
-        (STAMPS.tz_localize("UTC"), STAMPS, r"Give each its time zone.*'2026-05-01T12:30\+00:00'"),
+        (
+            STAMPS.tz_localize("UTC"),
+            STAMPS,
+            r"Add a time zone to each time.*'2026-05-01T12:30\+00:00'",
+        ),
         (STAMPS, np.arange(3), "holds integers, but the times of fit were time stamps without"),
         (np.arange(3), STAMPS, "but the times of fit were integers"),
     ],

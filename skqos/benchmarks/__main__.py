@@ -116,7 +116,8 @@ def _show_results(args: argparse.Namespace) -> str:
 
 def _write_tables(args: argparse.Namespace) -> str:
     tables = {name: make_page(name) for name in PAGES} | {"peers": make_peers_table()}
-    tables |= make_page_tables(load_ablations())
+    tables |= make_page_tables(load_ablations("former"))
+    tables |= make_page_tables(load_ablations("present"), "-present")
     for path in args.files:
         write_between_marks(path, tables)
     return f"wrote {', '.join(map(str, args.files))}"

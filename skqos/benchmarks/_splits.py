@@ -59,8 +59,9 @@ def list_splits() -> pd.DataFrame:
           services, 64 time slots);
         - ``qos``: "rt" (response time, s) or "tp" (throughput, kbps);
         - ``task``: the cells that are predicted;
-        - ``density``: fraction of all cells that are training cells, unless the task states
-          otherwise; NaN if all given cells are training cells.
+        - ``density``: fraction of all cells of data set 1, or of the measured cells of data set 2,
+          that are training cells, unless the task states otherwise; NaN if all given cells are
+          training cells.
 
     Examples
     --------

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from skqos.benchmarks.runs import read_rows
 logger = logging.getLogger("skqos.benchmarks")
 
 RESULTS, USER_ERRORS, SUMMARY = "results.csv", "user_errors.csv", "ablations.csv"
+# Stored summaries by the defaults that the parts are relative to.
+STORED = {"former": SUMMARY, "present": "ablations_present.csv"}
 KEYS = ["split", "fold", "model", "seed"]
 TEST = "test"
 NOTE = (
@@ -123,8 +126,14 @@ def write_report(folder: Path, rows: pd.DataFrame, errors: pd.DataFrame) -> pd.D
     return summary
 
 
-def load_ablations() -> pd.DataFrame:
-    """Load the stored summary: the columns of `summarise`, and the date and version of the report.
+def load_ablations(defaults: Literal["former", "present"] = "former") -> pd.DataFrame:
+    """Load a stored summary: the columns of `summarise`, and the date and version of the report.
+
+    Parameters
+    ----------
+    defaults : {"former", "present"}, default="former"
+        The default parameters that the parts are relative to. The summary of the former ones has
+        more parts, splits and seeds.
 
     Examples
     --------
@@ -132,20 +141,20 @@ def load_ablations() -> pd.DataFrame:
     >>> {*load_ablations()["cells"]}
     {'test'}
     """
-    with as_file(files("skqos.benchmarks") / "results" / SUMMARY) as path:
+    with as_file(files("skqos.benchmarks") / "results" / STORED[defaults]) as path:
         return pd.read_csv(path).fillna({"by_seed": ""})
 
 
-def make_page_tables(summary: pd.DataFrame) -> dict[str, str]:
+def make_page_tables(summary: pd.DataFrame, suffix: str = "") -> dict[str, str]:
     """Write a table for each method with a row per variant and a column per split.
 
     Returns
     -------
     dict of str to str
-        The tables by the names of their marks, such as "ablations-r2sl".
+        The tables by the names of their marks, such as "ablations-r2sl", and `suffix` behind it.
     """
     return {
-        f"ablations-{name}": _make_wide_table(of_method)
+        f"ablations-{name}{suffix}": _make_wide_table(of_method)
         for name, of_method in summary.groupby("method", sort=False)
     }
 

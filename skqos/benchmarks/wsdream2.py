@@ -14,7 +14,7 @@ from skqos.benchmarks._split import Split
 
 SlotProtocol = Literal["imputation", "forecast", "forecast_all"]
 SLOT, WINDOW = 63, 8
-# A file with fewer rows is the uniform fifth of the 31 million measured cells.
+# A file with fewer rows is the uniform fifth of the 30 million measured cells.
 COMPLETE = 15_000_000
 
 
@@ -24,6 +24,11 @@ class SlotCells:
 
     X: NDArray[np.int64]
     y: NDArray[np.float64]
+
+    @property
+    def given_share(self) -> float:
+        """Return the share of the measured cells: the file has all of them, or a uniform fifth."""
+        return 1.0 if len(self.y) > COMPLETE else 0.2
 
     def slots(self, last: int, n: int) -> NDArray[np.int64]:
         """Return the rows of the last `n` slots up to `last`."""
@@ -58,7 +63,7 @@ def make_split(
     cells: SlotCells,
     protocol: SlotProtocol,
     density: float,
-    given_share: float,
+    given_share: float | None = None,
     slot: int = SLOT,
     window: int = WINDOW,
 ) -> Split:
@@ -75,25 +80,37 @@ def make_split(
         cells of those.
 
     density : float
-        Share of all cells to train on.
+        Share of the measured cells to train on.
 
-    given_share : float
-        Share of all cells that is given, above `density`.
+    given_share : float, optional
+        Share of the measured cells that is given, above `density`. By default, it follows from the
+        number of cells.
 
     slot : int
         Slot of the test cells. Cells on which imputation trains are not test cells.
 
     window : int
         Number of slots to train on.
+
+    Raises
+    ------
+    ValueError
+        If the density leaves no test cells.
     """
     rows = cells.slots(slot, window)
-    drawn = draw(len(rows), density / given_share)
+    share = density / (given_share or cells.given_share)
+    if share >= 1:
+        raise ValueError(
+            f"density must be below the share of the cells that is given; got {density:g} and "
+            f"{density / share:g}."
+        )
+    drawn = draw(len(rows), share)
     test = rows[~drawn & (cells.X[rows, 2] == slot)]
     train = rows[drawn]
     if protocol != "imputation":
         train = cells.slots(slot - 1, window)
     if protocol == "forecast":
-        train = train[draw(len(train), density / given_share)]
+        train = train[draw(len(train), share)]
     return Split(
         cells.X[train], cells.y[train], cells.X[test], cells.y[test], qos="rt", margin=0.05
     )
@@ -110,7 +127,7 @@ def read_split(folder: Path, protocol: SlotProtocol, density: float) -> Split:
         If they leave no training rows or no test rows.
     """
     cells = read_cells(folder)
-    split = make_split(cells, protocol, density, 1.0 if len(cells.y) > COMPLETE else 0.2)
+    split = make_split(cells, protocol, density)
     for rows, kind in ((split.X, "training"), (split.X_test, "test")):
         if not len(rows):
             raise ValueError(

@@ -396,8 +396,9 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
         They hold what the summary of the paper states: convolution, graphs, penalty, loss and
         weighting, without our regularisation. The summary does not give the rest of the training
-        recipe; for it the defaults apply. With two targets and the country and autonomous system of
-        WS-DREAM data set 1, the network has 1.16 million parameters; the paper has 1.62 million.
+        recipe, for which the defaults are used. With two targets and the country and autonomous
+        system of WS-DREAM data set 1, the network has 1.16 million parameters; the paper has 1.62
+        million.
 
     Notes
     -----

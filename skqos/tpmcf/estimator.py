@@ -271,12 +271,12 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         `modules` is "both" or "pte".
 
     max_horizon : int, default=8
-        Largest distance, in time steps, at which these rows are predicted; at most half of the time
-        that the training rows span, those of updates included. The distance is drawn for each row;
-        short distances are more frequent. The network knows the distance from the last step of a
-        sequence to the target step; larger distances have the forecast of the largest one. With
-        ``window_side="both"``, this also holds for the distance to the next step. It is not in the
-        paper. Used only if `forecast_share` is above 0 or `window_side` is "both", and `modules` is
+        Largest number of time steps between the window and such a row. It is limited to half of
+        the time span of the training rows, including the rows of updates. The distance is drawn
+        for each row; short distances are more frequent. The network knows the distance from the
+        last step of a sequence to the target step; larger distances have the forecast of the
+        largest one. With ``window_side="both"``, this also holds for the distance to the next step.
+        It is not in the paper. Used only if `forecast_share` is above 0 or `window_side` is "both", and `modules` is
         "both" or "pte".
 
     target_steps : list of int or of time stamps, "last" or None, default=None

@@ -190,6 +190,7 @@ def test_the_page_has_a_table_per_method_with_a_column_per_split(split, tmp_path
     assert stored["version"].eq(__version__).all()
     tables = make_page_tables(stored)
     assert list(tables) == ["ablations-r2sl", "ablations-sa_moe"]
+    assert list(make_page_tables(stored, "-a")) == ["ablations-r2sl-a", "ablations-sa_moe-a"]
     assert tables["ablations-r2sl"].splitlines() == [
         "| variant | compared with | RT, 2.5 % | fit, times the default |",
         "|---|---|---|---|",
@@ -203,8 +204,9 @@ def test_the_page_has_a_table_per_method_with_a_column_per_split(split, tmp_path
     assert "| factors | default | **+100.0 ± " in tables["ablations-sa_moe"]
 
 
-def test_stored_ablations_are_of_known_parts_and_splits():
-    summary = load_ablations()
+@pytest.mark.parametrize("defaults", ["former", "present"])
+def test_stored_ablations_are_of_known_parts_and_splits(defaults):
+    summary = load_ablations(defaults)
     for row in summary.itertuples():
         assert METHODS[row.method].part(row.part).reference == row.reference
         assert label_split(row.split)

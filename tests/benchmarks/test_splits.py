@@ -102,7 +102,7 @@ def test_data_set_2_may_lie_in_a_folder_of_its_name(temporal_folder, monkeypatch
 
     (temporal_folder / "wsdream2").mkdir()
     (temporal_folder / "rtdata.txt").rename(temporal_folder / "wsdream2" / "rtdata.txt")
-    monkeypatch.setattr(wsdream2.make_split, "__defaults__", (5, 4))
+    monkeypatch.setattr(wsdream2.make_split, "__defaults__", (None, 5, 4))
     imputed, forecast, every = (
         load_split(f"wsdream2-rt-{task}", temporal_folder)
         for task in ("imputation-0.1", "forecast-0.1", "forecast-all")
@@ -110,6 +110,22 @@ def test_data_set_2_may_lie_in_a_folder_of_its_name(temporal_folder, monkeypatch
     assert imputed.X[:, 2].max() == 5
     assert forecast.X[:, 2].max() == 4
     assert len(every.y) > len(forecast.y)
+
+
+def test_the_share_that_is_given_follows_from_the_number_of_cells(monkeypatch):
+    from skqos.benchmarks import wsdream2
+
+    X = np.column_stack(
+        [np.zeros(20_000, dtype=int), np.arange(20_000), np.arange(20_000) % 8 + 56]
+    )
+    cells = wsdream2.SlotCells(X, np.ones(20_000))
+    part = wsdream2.make_split(cells, "imputation", density=0.1)
+    assert len(part.y) / len(X) == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(ValueError, match="density must be below .*; got 0.2 and 0.2"):
+        wsdream2.make_split(cells, "imputation", density=0.2)
+    monkeypatch.setattr(wsdream2, "COMPLETE", 10_000)
+    whole = wsdream2.make_split(cells, "imputation", density=0.1)
+    assert len(whole.y) / len(X) == pytest.approx(0.1, abs=0.02)
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist(tmp_path):
