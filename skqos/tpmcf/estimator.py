@@ -276,8 +276,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         for each row; short distances are more frequent. The network knows the distance from the
         last step of a sequence to the target step; larger distances have the forecast of the
         largest one. With ``window_side="both"``, this also holds for the distance to the next step.
-        It is not in the paper. Used only if `forecast_share` is above 0 or `window_side` is "both", and `modules` is
-        "both" or "pte".
+        It is not in the paper. Used only if `forecast_share` is above 0 or `window_side` is
+        "both", and `modules` is "both" or "pte".
 
     target_steps : list of int or of time stamps, "last" or None, default=None
         Time steps whose rows the sequence encoder learns to predict: all (None), the last one as in

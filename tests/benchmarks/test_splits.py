@@ -121,7 +121,7 @@ def test_the_share_that_is_given_follows_from_the_number_of_cells(monkeypatch):
     cells = wsdream2.SlotCells(X, np.ones(20_000))
     part = wsdream2.make_split(cells, "imputation", density=0.1)
     assert len(part.y) / len(X) == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(ValueError, match="density must be below .*; got 0.2 and 0.2"):
+    with pytest.raises(ValueError, match=r"density must be below .*; got 0\.2 and 0\.2"):
         wsdream2.make_split(cells, "imputation", density=0.2)
     monkeypatch.setattr(wsdream2, "COMPLETE", 10_000)
     whole = wsdream2.make_split(cells, "imputation", density=0.1)
