@@ -9,7 +9,7 @@ is known; they arrive when the slot is over; then a method learns from them, and
 slot. The first ``--window`` slots are there at the start. Methods:
 
 - TPMCF with updates: `partial_fit` with the rows of each slot;
-- TPMCF, slots taken in: likewise with ``partial_fit_epochs=0``, without training;
+- TPMCF, updates without training: likewise with ``partial_fit_epochs=0``;
 - TPMCF, refits: fitted anew to the last ``--window`` slots after every eighth slot;
 - TPMCF without updates: as fitted at the start;
 - pair median: of all earlier measurements of the pair, else of the service;
@@ -148,7 +148,7 @@ METHODS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "weighted mean": lambda _: WeightedMean(),
     "AMF": lambda args: Updated(AMFRegressor(random_state=args.seed)),
     "TPMCF without updates": lambda args: Fixed(tpmcf(args)),
-    "TPMCF, slots taken in": lambda args: Updated(tpmcf(args, partial_fit_epochs=0)),
+    "TPMCF, updates without training": lambda args: Updated(tpmcf(args, partial_fit_epochs=0)),
     UPDATES: lambda args: Updated(tpmcf(args)),
     REFITS: lambda args: Refitted(tpmcf(args)),
 }
