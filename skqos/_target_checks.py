@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,53 @@ def names_of_targets(y: Any) -> np.ndarray | None:
     if not names or not all(isinstance(name, str) for name in names):
         return None
     return np.array(names, dtype=object)
+
+
+def in_target_order(values: Any, name: str, targets: Iterable[str] | None) -> Any:
+    """Return the values of a mapping or a labelled Series in the order of the targets.
+
+    Other values, and a Series with the labels 0, 1, ..., are returned as they are.
+
+    Parameters
+    ----------
+    values : object
+        Values of a parameter, such as one limit for each target.
+    name : str
+        Name of the parameter in errors.
+    targets : iterable of str or None
+        Names of the targets in `fit`, if it was given any.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not the names of the targets.
+
+    Examples
+    --------
+    >>> from skqos._target_checks import in_target_order
+    >>> in_target_order({"tp": 20.0, "rt": 0.5}, "limit", ["rt", "tp"])
+    [0.5, 20.0]
+    """
+    if isinstance(values, pd.Series):
+        if values.index.equals(pd.RangeIndex(len(values))):
+            return values
+        labels, values = list(values.index), list(values)
+    elif isinstance(values, Mapping):
+        labels, values = list(values), list(values.values())
+    else:
+        return values
+    if targets is None:
+        raise ValueError(
+            f"{name} has the labels {labels}, but the model was fitted without names of targets. "
+            "Give a list in the order of the targets."
+        )
+    targets = list(targets)
+    if len(labels) != len(targets) or {*labels} != {*targets}:
+        raise ValueError(
+            f"{name} has the labels {labels}, but the targets are {targets}. Give each target one "
+            "value."
+        )
+    return [values[labels.index(target)] for target in targets]
 
 
 def check_target_names(y: Any, fitted: np.ndarray | None) -> None:

@@ -266,9 +266,12 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         arguments of `Trainer.fit`, as ``_prepare_update`` does.
         """
         from skqos.newcomers import find_new_vectors, learn_vectors, select_rows
-        from skqos.training import seeded, without_dropout
+        from skqos.training import monitors_validation, seeded, without_dropout
 
         trainer = self._make_trainer()
+        # No rows are held out, so that these callbacks have nothing to read.
+        used = [one for one in trainer.callbacks if not monitors_validation(one)]
+        trainer = replace(trainer, callbacks=used)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         dropout = nullcontext() if self._update_has_dropout else without_dropout(module)
         with seeded(seed, trainer.device), dropout:

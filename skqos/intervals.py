@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import check_same_length
+from skqos._frames import to_frame
 from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names, safe_indexing
 from skqos._target_checks import as_target, as_weights
 from skqos.base import PairRegressor
@@ -145,7 +146,8 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         kept = np.flatnonzero(weights)
         rows = safe_indexing(_indexable(X, frame), kept)
         # A DataFrame keeps the names of the targets.
-        y = safe_indexing(y, kept) if isinstance(y, pd.DataFrame) else values[kept]
+        table = to_frame(y, "y")
+        y = values[kept] if table is None else table.iloc[kept]
         return self._fit(rows, y, weights[kept])
 
     def _fit(self, X: Any, y: Any, weights: np.ndarray | None) -> Self:
@@ -271,8 +273,9 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
 
 
 def _indexable(X: Any, frame: pd.DataFrame) -> Any:
-    """Return X, or the frame read from it if rows of X cannot be selected."""
-    return X if hasattr(X, "__getitem__") else frame
+    """Return X, or the frame read from it if scikit-learn cannot select rows of X."""
+    package = type(X).__module__.partition(".")[0]
+    return X if package in ("builtins", "numpy", "pandas", "polars", "pyarrow") else frame
 
 
 def _fit_clone(estimator: BaseEstimator, X: Any, y: Any, weights: np.ndarray | None) -> Any:

@@ -578,9 +578,30 @@ class Trainer:
             )
         if has_validation and self.early_stopping is True:
             callbacks.append(EarlyStopping(patience=self.n_iter_no_change, load_best=True))
+        for position, callback in enumerate(self.callbacks):
+            if not has_validation and monitors_validation(callback):
+                raise ValueError(
+                    f"callbacks[{position}] monitors a loss of validation rows, but there are no "
+                    "such rows. Set early_stopping='monitor' or True, or pass X_val and y_val, or "
+                    "let it monitor 'train_loss'."
+                )
         # Clones, because fitting must not change parameters.
         callbacks.extend(clone(callback, safe=False) for callback in self.callbacks)
         return callbacks
+
+
+def monitors_validation(callback: Any) -> bool:
+    """Return whether a callback, its class, or a pair with its name reads a validation loss."""
+    if isinstance(callback, tuple):
+        callback = callback[1]
+    if isinstance(callback, type):
+        callback = callback()
+    if isinstance(callback, LRScheduler):
+        policy = getattr(callback.policy, "__name__", callback.policy)
+        if policy != "ReduceLROnPlateau":
+            return False
+    monitor = getattr(callback, "monitor", None)
+    return isinstance(monitor, str) and monitor.startswith("valid_")
 
 
 def _check_callback(callback: Any, label: str) -> None:

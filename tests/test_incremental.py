@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
 from skqos import SAMoERegressor, SharpQoSRegressor, incremental
 from skqos.base import TrainingRows
@@ -551,6 +551,21 @@ def test_rows_can_be_left_out_of_files(contract, qos, fitted, tmp_path, package)
 def test_rows_held_out_are_not_replayed(contract, qos):
     model = contract.make(early_stopping="monitor").fit(qos.X, qos.y)
     assert len(model._replay_buffer) == 540
+
+
+@incremental_estimators
+def test_callbacks_that_monitor_validation_rows_are_left_out_of_updates(contract, qos):
+    plateau = LRScheduler("ReduceLROnPlateau", monitor="valid_loss")
+    schedule = LRScheduler("StepLR", step_size=1)
+    callbacks = [EarlyStopping(), ("plateau", plateau), schedule]
+    model = contract.make(callbacks=callbacks, learning_rate_schedule="constant")
+    with pytest.raises(ValueError, match=r"callbacks\[0\] monitors a loss of validation rows"):
+        model.fit(qos.X, qos.y)
+    model.set_params(early_stopping="monitor").fit(qos.X, qos.y)
+    n_epochs = len(model.history_)
+    model.partial_fit(qos.X[:30], qos.y[:30])
+    assert len(model.history_) > n_epochs
+    assert len(model.callbacks) == 3
 
 
 @sampling_estimators

@@ -395,9 +395,20 @@ def test_several_targets_have_a_score():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_regressor_receives_the_names_of_the_targets(weighted):
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_the_regressor_receives_the_names_of_the_targets(weighted, package):
     data = make_qos(20, 30, n_qos=2, density=0.5, random_state=0)
-    y = pd.DataFrame(data.y, columns=["rt", "tp"])
+    y = pytest.importorskip(package).DataFrame(dict(zip(["rt", "tp"], data.y.T, strict=True)))
     weights = np.arange(len(y)) % 3 if weighted else None
     model = IntervalRegressor(Means(), random_state=0).fit(data.X, y, weights)
     assert list(model.estimator_.names) == ["rt", "tp"]
+
+
+def test_frames_of_narwhals():
+    narwhals = pytest.importorskip("narwhals")
+    data = make_qos(20, 30, density=0.5, random_state=0)
+    table = pd.DataFrame(data.X, columns=["user", "service"])
+    model = IntervalRegressor(MedianRegressor(), random_state=0)
+    expected = model.fit(table, data.y).predict_interval(table)
+    found = model.fit(narwhals.from_native(table), data.y).predict_interval(table)
+    np.testing.assert_array_equal(found, expected)

@@ -597,7 +597,7 @@ def test_the_time_step_of_a_regressor_with_intervals_around_it():
         rank_services(model, 1)
     assert rank_services(model, 1, time=2)["prediction"].tolist() == [2.0] * 5
     static = IntervalRegressor(MedianRegressor(), random_state=0).fit(temporal.X[:, :2], temporal.y)
-    with pytest.raises(ValueError, match="time=2, but IntervalRegressor was fitted without"):
+    with pytest.raises(ValueError, match="time=2, but this IntervalRegressor does not use"):
         rank_services(static, 1, time=2)
 
 
@@ -607,6 +607,51 @@ def test_a_search_is_ranked_by_its_best_estimator(data):
     search.fit(data.X, data.y)
     expected = rank_services(search.best_estimator_, [1, 2])
     pd.testing.assert_frame_equal(rank_services(search, [1, 2]), expected)
+
+
+def test_context_of_users_is_never_that_of_services(data):
+    """Names without prefix belong to the side that `fit` read them for."""
+    rows = data.frame[["user", "service"]].assign(
+        region=data.services["region"].reindex(data.frame["service"]).to_numpy()
+    )
+    model = EmbeddingMLPRegressor(**TINY, random_state=0, service_features=["region"])
+    model.fit(rows, data.y)
+    region = data.services["region"].dropna().iloc[0]
+    with pytest.raises(ValueError, match=r"users has a column 'user_region', .* has none"):
+        rank_services(model, pd.DataFrame({"region": [region]}, index=[77]), [1, 2])
+    services = pd.DataFrame({"region": [region]}, index=[500])
+    assert len(rank_services(model, 77, services, n=None)) == 1
+
+
+def test_values_with_labels_are_taken_by_the_names_of_the_targets(data):
+    y = pd.DataFrame({"rt": data.y, "tp": 1 / data.y})
+    model = SharpQoSRegressor(
+        max_epochs=1, n_factors=2, output_dim=4, n_members=1, intervals=True, random_state=0
+    ).fit(data.X, y)
+    limits, weights, signs = [0.5, 2.0], [3.0, 1.0], ["minimize", "maximize"]
+    expected = rank_services(model, [0, 1], limit=limits, weights=weights, direction=signs)
+    found = rank_services(
+        model,
+        [0, 1],
+        limit=pd.Series(limits, ["rt", "tp"])[::-1],
+        weights=dict(zip(["tp", "rt"], weights[::-1], strict=True)),
+        direction=pd.Series(signs, ["rt", "tp"])[::-1],
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    probabilities = model.predict_probability(data.X, pd.Series(limits, ["rt", "tp"])[::-1])
+    np.testing.assert_array_equal(probabilities, model.predict_probability(data.X, limits))
+    for call in (
+        lambda limit: rank_services(model, 0, limit=limit),
+        lambda limit: model.predict_probability(data.X, limit),
+    ):
+        with pytest.raises(
+            ValueError, match=r"limit has the labels \['rt', 'x'\], but the targets"
+        ):
+            call({"rt": 0.5, "x": 2.0})
+    model.fit(data.X, y.to_numpy())
+    rank_services(model, 0, limit=pd.Series(limits))
+    with pytest.raises(ValueError, match="was fitted without names of targets"):
+        rank_services(model, 0, limit={"rt": 0.5, "tp": 2.0})
 
 
 def test_several_qos_of_a_joint_model(data):
@@ -727,7 +772,7 @@ def test_what_was_learnt_counts_and_not_what_the_parameter_says_since(data):
         ({"weights": [0.0]}, "weights must not all be 0"),
         ({"target_names": ["a", "b"]}, "target_names must contain 1 different names"),
         ({"target_names": "a"}, "target_names must contain 1 different names"),
-        ({"time": 3}, "time=3, but NormalRegressor was fitted without times"),
+        ({"time": 3}, "time=3, but this NormalRegressor does not use times"),
         ({"services": []}, "services is empty"),
         ({"services": [1, 2, 1]}, "services contains the id 1 more than once"),
         ({"services": [[1, 2]]}, "services"),

@@ -206,6 +206,8 @@ class UIPCCRegressor(_MatrixRegressor):
         }
 
     def _predict_known(self, users: np.ndarray, services: np.ndarray) -> np.ndarray:
+        # These parameters act in predictions, too.
+        self._validate_params()
         options = self.n_neighbors, self.significance_weighting
         if self.user_weight == 1:
             return self.user_neighborhood_.predict(users, services, *options)[0]

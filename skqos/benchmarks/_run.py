@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_list_like
 
 from skqos.benchmarks._models import find_factory, make_model, name_model
 from skqos.benchmarks._names import check_known
@@ -77,6 +78,8 @@ def evaluate(model: Any, split: Split, *, filtered: bool = False) -> dict[str, f
     >>> 0 < scores["mae"] < scores["rmse"]
     True
     """
+    if split.y_test is None:
+        raise ValueError("split has no y_test, which the scores need.")
     kept = ~flag_outliers(split) if filtered else None
     return _rate(split, fit_and_predict(model, split.blind()), kept)
 
@@ -151,6 +154,10 @@ def run(
     >>> run("my_module:make_model", "wsdream1", "wsdream1-rt-0.025", "out.csv")  # doctest: +SKIP
     """
     names = list(dict.fromkeys([splits] if isinstance(splits, str) else splits))
+    if not is_list_like(seeds):
+        raise TypeError(f"seeds must be a sequence of integers; got {seeds!r}.")
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1; got {jobs}.")
     seeds = list(dict.fromkeys(seeds))
     for parameter, values in (("splits", names), ("seeds", seeds)):
         if not values:
@@ -161,6 +168,13 @@ def run(
     loaded = {split: load_split(split, folder) for split in names}
     label, path = name or name_model(model), Path(out)
     tasks = [Task(label, seed, (Problem(split),)) for seed in seeds for split in names]
+
+    def asked(rows: pd.DataFrame) -> pd.DataFrame:
+        chosen = rows["split"].isin(names) & (rows["model"] == label) & rows["seed"].isin(seeds)
+        return rows[chosen].reset_index(drop=True)
+
+    if filtered and not fresh:
+        _check_filtered(path, asked)
 
     def fit(task: Task) -> list[Fitted]:
         split = loaded[task.problems[0].split].blind()
@@ -176,9 +190,18 @@ def run(
     failures = measure(tasks, fit, rate, path, jobs=jobs, fresh=fresh)
     if failures:
         raise RuntimeError("\n".join(["these fits failed:", *failures]))
-    rows = read_rows(path)
-    asked = rows["split"].isin(names) & (rows["model"] == label) & rows["seed"].isin(seeds)
-    return rows[asked].reset_index(drop=True)
+    return asked(read_rows(path))
+
+
+def _check_filtered(path: Path, asked: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Raise ValueError if the file has requested rows without errors on filtered cells."""
+    rows = read_rows(path) if path.is_file() else pd.DataFrame()
+    has_columns = {"split", "model", "seed", "mae_filtered"} <= {*rows}
+    if has_columns and asked(rows)["mae_filtered"].isna().any():
+        raise ValueError(
+            f"filtered=True, but {path} has results of this model without errors on filtered "
+            "cells, which are not computed again. Choose another file, or set fresh=True."
+        )
 
 
 def _fit(model: str | Callable[..., Any], split: Split, seed: int) -> Fitted:

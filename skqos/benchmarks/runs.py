@@ -105,8 +105,13 @@ def read_rows(path: Path, dtype: type | None = None) -> pd.DataFrame:
     complete = text[: text.rfind("\n") + 1]
     if not complete:
         return pd.DataFrame()
-    # The name of a model may look like a number.
-    return pd.read_csv(io.StringIO(complete), dtype=dtype or {"split": str, "model": str})
+    # The name of a model may look like a number, or like a missing value.
+    return pd.read_csv(
+        io.StringIO(complete),
+        dtype=dtype or {"split": str, "model": str},
+        keep_default_na=False,
+        na_values=[""],
+    )
 
 
 def append_rows(path: Path, rows: list[dict]) -> None:

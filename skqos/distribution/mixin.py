@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from skqos._pipelines import last_step
+from skqos._target_checks import in_target_order
 from skqos.distribution.model import Intervals
 from skqos.distribution.predicted import PredictedRows
 from skqos.distribution.quantiles import check_confidence_level, check_levels, check_limits
@@ -55,7 +57,8 @@ class DistributionMixin:
         X : array-like or DataFrame of shape (n_samples, n_columns)
             Columns as in `fit`.
         limit : float or array-like of shape (n_targets,)
-            Limit in the unit of y. For several targets, one limit for all of them or one for each.
+            Limit in the unit of y. For several targets, one limit for all of them or one for each;
+            a Series or dict has the names of the targets as labels.
 
         Returns
         -------
@@ -70,7 +73,9 @@ class DistributionMixin:
         """
         fitted = self._snapshot()
         intervals = fitted._fitted_intervals()
-        limits = check_limits(limit, len(intervals.targets))
+        regressor = last_step(getattr(fitted, "estimator_", fitted))
+        names = getattr(regressor, "target_names_in_", None)
+        limits = check_limits(in_target_order(limit, "limit", names), len(intervals.targets))
         found = intervals.probability(fitted._predicted_rows(X).pairs, limits)
         return found.reshape(len(found), *fitted._target_shape())
 

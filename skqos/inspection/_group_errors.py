@@ -19,9 +19,9 @@ from skqos.inspection._common import (
     take_target,
 )
 from skqos.inspection._display import Display, drawing
+from skqos.metrics._intervals import UNKNOWN
 
 OTHER = "other"
-UNKNOWN = "unknown"
 
 
 @check_options

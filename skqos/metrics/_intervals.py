@@ -21,6 +21,9 @@ from skqos.metrics._common import (
     mean_observed,
 )
 
+# Group of the rows without a label.
+UNKNOWN = "unknown"
+
 
 @validated({"n_bands": [Interval(Integral, 1, None, closed="left")]})
 def interval_coverage(
@@ -293,7 +296,11 @@ def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalInde
 
 
 def _label_rows(groups: Any) -> tuple[NDArray[np.int64], pd.Index]:
-    """Return the code of each row's label, and the sorted labels."""
+    """Return the code of each row's label, and the sorted labels; missing ones are "unknown"."""
+    missing = pd.isna(np.asarray(groups, dtype=object))
+    if missing.ndim == 1 and missing.any() and not missing.all():
+        labels = pd.Series(np.asarray(groups, dtype=object))
+        groups = labels.map(str).where(~missing, UNKNOWN)
     codes, labels = pd.factorize(as_labels(groups, "groups"), sort=True)
     return codes.astype(np.int64), make_index(labels, name="group")
 

@@ -139,15 +139,16 @@ class Candidates:
         self.has_names, names = _input_names(model)
         n_places = 3 if _takes_time(final, names, self.has_names, time) else 2
         joined = [] if final is model else list(getattr(final, "feature_names_in_", ()))
-        context = _name_context([users, services], [*names[n_places:], *joined])
+        others = _context_of_other_side(final)
+        context = _name_context([users, services], [*names[n_places:], *joined], others)
         places = [
             Column(names[0], users.ids, "user"),
             Column(names[1], services.ids, "service"),
             *(Column(name, pd.Series([time]).array) for name in names[2:n_places]),
         ]
         missing = np.array([np.nan])
-        others = [context.pop(name, Column(name, missing)) for name in names[n_places:]]
-        self._input = places + others
+        columns = [context.pop(name, Column(name, missing)) for name in names[n_places:]]
+        self._input = places + columns
         # Given context replaces the context that the previous steps join.
         self._replaced = list(context.values())
 
@@ -202,23 +203,42 @@ def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> boo
     if takes_time and time is None:
         raise ValueError(f"time is None, but {kind} was fitted with times; give a time.")
     if time is not None and not takes_time:
-        raise ValueError(f"time={time!r}, but {kind} was fitted without times; leave time out.")
+        raise ValueError(f"time={time!r}, but this {kind} does not use times; leave time out.")
     if takes_time and is_list_like(time):
         raise ValueError(f"time must be a single time for all rows; got {time!r}.")
     return takes_time
 
 
-def _name_context(sides: list[CandidateSide], names: list[Any]) -> dict[Any, Column]:
-    """Return context with the column names of the model, with or without prefix."""
+def _context_of_other_side(final: Any) -> dict[str, set[Any]]:
+    """Return the names that a fitted estimator reads as context of the services, or the users."""
+    regressor = last_step(getattr(final, "estimator_", final))
+    layout = getattr(getattr(regressor, "_state", None), "layout", None)
+    if layout is None:
+        return {"user": set(), "service": set()}
+    names = list(getattr(regressor, "feature_names_in_", range(regressor.n_features_in_)))
+    return {
+        "user": {names[position] for position in layout.service_columns},
+        "service": {names[position] for position in layout.user_columns},
+    }
+
+
+def _name_context(
+    sides: list[CandidateSide], names: list[Any], others: dict[str, set[Any]]
+) -> dict[Any, Column]:
+    """Return context with the column names of the model, with or without prefix.
+
+    `others` has the names that belong to the other side, by side.
+    """
     found = {}
     for side in sides:
         for column, values in side.context.items():
             spelt = [column, column.removeprefix(f"{side.name}_")]
-            name = next((name for name in spelt if name in names), None)
+            known = [name for name in names if name not in others[side.name]]
+            name = next((name for name in spelt if name in known), None)
             if name is None:
                 raise ValueError(
                     f"{side.name}s has a column {column!r}, which is not context of the model; the "
-                    f"model has {names or 'none'}. Drop the column, or give only the ids."
+                    f"model has {known or 'none'}. Drop the column, or give only the ids."
                 )
             found[name] = Column(name, values.array, side.name)
     return found

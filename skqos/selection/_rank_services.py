@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skqos._parameters import validated
 from skqos._pipelines import best_of, last_step
 from skqos._sklearn_compat import Interval
+from skqos._target_checks import in_target_order
 from skqos._types import Direction
 from skqos._warnings import warn_user
 from skqos.base import PairRegressor
@@ -191,6 +192,11 @@ def rank_services(
     estimator = last_step(model)
     if isinstance(estimator, PairRegressor):
         estimator = estimator._snapshot()
+    targets = _fitted_target_names(estimator) if target_names is None else target_names
+    direction, limit, weights = (
+        in_target_order(values, name, targets)
+        for name, values in (("direction", direction), ("limit", limit), ("weights", weights))
+    )
     criteria = Criteria.read(direction, limit, weights, min_probability)
     if criteria.has_limit and not has_intervals(estimator):
         raise ValueError(
@@ -227,8 +233,14 @@ def rank_services(
 
 def _names_of_targets(estimator: Any) -> list[str] | None:
     """Return the names of several targets, if the estimator was fitted to a DataFrame y."""
-    names = getattr(last_step(getattr(estimator, "estimator_", estimator)), "target_names_in_", ())
-    return list(names) if len(set(names)) == len(names) > 1 else None
+    names = list(_fitted_target_names(estimator) or ())
+    return names if len(set(names)) == len(names) > 1 else None
+
+
+def _fitted_target_names(estimator: Any) -> Iterable[str] | None:
+    regressor = last_step(getattr(estimator, "estimator_", estimator))
+    names = getattr(regressor, "target_names_in_", None)
+    return None if names is None else list(names)
 
 
 def _known_services(estimator: Any) -> pd.Index:

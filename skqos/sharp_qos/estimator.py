@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -762,7 +763,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             for found, of_task in zip(edges, module.graphs, strict=True)
         ]
         has_graph = any(of_task.graph is not None for of_task in module.graphs)
-        module.grow(graphs, self._columns_of_graphs(rows), rows.users.table_, rows.services.table_)
+        columns = _columns_as_fitted(module, rows)
+        module.grow(graphs, columns, rows.users.table_, rows.services.table_)
         return self._training(rows, target, edges, has_graph=has_graph)
 
     def _training(
@@ -915,6 +917,19 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         if self.batch_size == "auto":
             return max(MIN_BATCH_SIZE, -(-n_rows // MAX_STEPS_PER_EPOCH))
         return super()._rows_per_step(n_rows)
+
+
+def _columns_as_fitted(module: SharpQoSModule, rows: TrainingRows) -> list[list[ContextColumn]]:
+    """Return the columns of each context graph of the network, with the entities of an update.
+
+    `context_graphs` may have changed since `fit`.
+    """
+    from skqos.sharp_qos.context import match_columns
+
+    if module.context is None:
+        return []
+    columns = iter(match_columns(rows.users, rows.services))
+    return [[*islice(columns, len(graph))] for graph in module.context.graphs]
 
 
 def _medians(target: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -109,6 +109,13 @@ def test_predictions_of_uipcc(measured, n_neighbors, user_weight, significance, 
     np.testing.assert_allclose(model.predict(pairs), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("params", [{"user_weight": 5}, {"n_neighbors": 0}])
+def test_parameters_that_act_in_predictions_are_checked_there(qos, params):
+    model = UIPCCRegressor().fit(qos.X, qos.y).set_params(**params)
+    with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter"):
+        model.predict(qos.X)
+
+
 def test_negative_predictions_fall_back_to_the_mean_only_where_y_is_positive():
     X = np.argwhere(np.ones((3, 3)))[:-1]
     y = np.array([1.0, 9.0, 0.5, 1.0, 9.0, 0.5, 2.0, 4.0])

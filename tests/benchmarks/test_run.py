@@ -173,6 +173,19 @@ def test_filtered_errors_are_there_if_asked_for(wsdream_folder, tmp_path):
     assert rows["mae_filtered"].item() < rows["mae"].item()
     rows = run(service_median, wsdream_folder, SPLIT, tmp_path / "b.csv", seeds=[0])
     assert rows["mae_filtered"].isna().all()
+    with pytest.raises(ValueError, match="without errors on filtered cells"):
+        run(service_median, wsdream_folder, SPLIT, tmp_path / "b.csv", seeds=[0], filtered=True)
+    again = {"seeds": [0], "filtered": True, "fresh": True}
+    rows = run(service_median, wsdream_folder, SPLIT, tmp_path / "b.csv", **again)
+    assert rows["mae_filtered"].notna().all()
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize("name", ["None", "NA", "nan", "007"])
+def test_a_name_may_look_like_a_number_or_a_missing_value(name, wsdream_folder, tmp_path, caplog):
+    for _ in range(2):
+        rows = run(service_median, wsdream_folder, SPLIT, tmp_path / "a.csv", seeds=[0], name=name)
+        assert rows["model"].tolist() == [name]
 
 
 @pytest.mark.usefixtures("_in_process")
@@ -220,3 +233,12 @@ def test_nothing_to_run_is_refused(empty, wsdream_folder, tmp_path):
     chosen = {"splits": [SPLIT], "seeds": [0], empty: []}
     with pytest.raises(ValueError, match=f"{empty} is empty"):
         run(service_median, wsdream_folder, out=tmp_path / "out.csv", **chosen)
+
+
+def test_bad_seeds_and_numbers_of_jobs_are_refused(wsdream_folder, tmp_path, split):
+    with pytest.raises(TypeError, match="seeds must be a sequence of integers; got 3"):
+        run(service_median, wsdream_folder, SPLIT, tmp_path / "out.csv", seeds=3)
+    with pytest.raises(ValueError, match="jobs must be at least 1; got 0"):
+        run(service_median, wsdream_folder, SPLIT, tmp_path / "out.csv", jobs=0)
+    with pytest.raises(ValueError, match="split has no y_test"):
+        evaluate(MedianRegressor(), split.blind())

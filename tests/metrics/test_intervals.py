@@ -120,6 +120,16 @@ def test_groups_keep_their_labels(data):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_rows_without_a_label_are_a_group(data):
+    """As in `group_errors`: context is often unknown."""
+    y, intervals, groups = data
+    labels = pd.Series(groups, dtype=object).where(np.arange(len(y)) % 3 > 0)
+    found = interval_coverage(y, intervals, groups=labels)
+    names = labels.map(str).where(labels.notna(), "unknown").to_numpy()
+    pd.testing.assert_series_equal(found, interval_coverage(y, intervals, groups=names))
+    assert "unknown" in found.index
+
+
 def test_names_of_series_are_those_of_the_index(data):
     y, intervals, groups = data
     by = pd.Series(np.arange(80.0), name="prediction")
@@ -205,7 +215,7 @@ BAD_GROUPS = {
     "both": ({"groups": [1, 2, 3], "by": [1, 2, 3]}, "Give either groups or by"),
     "too few labels": ({"groups": ["a", "b"]}, "y_true has 3, groups has 2"),
     "too few numbers": ({"by": [1.0, 2.0]}, "y_true has 3, by has 2"),
-    "a missing label": ({"groups": ["a", None, "b"]}, "groups: row 1 is NaN"),
+    "no label": ({"groups": [None, None, None]}, "groups: row 0 is NaN"),
     "two kinds": ({"groups": ["a", 1, 2]}, "groups mixes ids of type int, str"),
     "a table": ({"groups": [[1, 2]] * 3}, "groups"),
     "NaN": ({"by": [1.0, np.nan, 2.0]}, "Input by contains NaN"),

@@ -1,5 +1,6 @@
 """SharpQoSRegressor beyond the common contract: several targets, ablations, gates, context."""
 
+import copy
 import pickle
 from types import SimpleNamespace
 
@@ -877,3 +878,12 @@ def test_an_update_extends_the_graph_that_was_fitted(qos):
     for model in (one, other):
         model.partial_fit(qos.X[~rows], qos.y[~rows])
     assert_array_equal(one.predict(qos.X), other.predict(qos.X))
+
+
+@pytest.mark.parametrize(("before", "after"), [("separate", "merged"), ("merged", "separate")])
+def test_an_update_keeps_the_context_graphs_of_fit(joint, joined, before, after):
+    model = make(context_graphs=before, partial_fit_epochs=0).fit(joined[:-30], joint.y[:-30])
+    other = copy.deepcopy(model).set_params(context_graphs=after)
+    model.partial_fit(joined[-30:], joint.y[-30:])
+    other.partial_fit(joined[-30:], joint.y[-30:])
+    np.testing.assert_array_equal(other.predict(joined), model.predict(joined))
