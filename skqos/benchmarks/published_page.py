@@ -22,10 +22,10 @@ fitted to all values, test values included; "fixed test cells", of our rows, tra
 all cells and tests on the cells of the test file. All others were measured on other draws of the
 cells than ours. "?" was not published."""
 TEMPORAL_LEGEND = """\
-Densities are shares of all cells of the training slots, unless the remark says otherwise.
-"Filtered" leaves out the test cells that an isolation forest flags, which is fitted to all values,
-test values included. All were measured on other draws of the cells than ours. "?" was not
-published."""
+Densities are shares of all cells of the training slots, unless the remark says otherwise; those of
+our rows are shares of the measured cells. "Filtered" leaves out the test cells that an isolation
+forest flags, which is fitted to all values, test values included. All others were measured on other
+draws of the cells than ours. "?" was not published."""
 UNAVAILABLE = """\
 Unavailable, because their tables could not be read: SHARP-QoS, QoSGNN, FRLN, llmQoS, QoSBERT,
 QoSDiff, QoSGMAA, TOAST, PLRes, ARRQP, TRQP, PDS-Net, and NCRL and D2E-LF in papers of their own."""
