@@ -325,13 +325,20 @@ class TestErrorScore:
 
 @all_estimators
 @pytest.mark.parametrize(
-    ("params", "monitor"),
-    [({}, "valid_loss"), ({"early_stopping": "monitor"}, "valid_los")],
+    ("params", "monitor", "message"),
+    [
+        ({}, "valid_loss", r"callbacks\[0\] monitors a loss of validation rows, but there are no"),
+        (
+            {"early_stopping": "monitor"},
+            "valid_los",
+            "monitor='valid_los' is not in the history.*train_loss",
+        ),
+    ],
     ids=["no validation rows", "misspelt"],
 )
-def test_a_monitor_that_is_not_there_raises(contract, qos, params, monitor):
+def test_a_monitor_that_is_not_there_raises(contract, qos, params, monitor, message):
     model = contract.make(callbacks=[OptunaPruning(ask(), monitor=monitor)], **params)
-    with pytest.raises(ValueError, match=f"monitor='{monitor}' is not in the history.*train_loss"):
+    with pytest.raises(ValueError, match=message):
         model.fit(qos.X, qos.y)
     assert not hasattr(model, "module_")
 
