@@ -138,7 +138,7 @@ def test_wrong_arguments_are_named(estimator, params, error, message):
 
 
 def test_a_trial_that_is_none_of_optunas_is_named(qos):
-    model = R2SL.make(callbacks=[OptunaPruning(trial=3)])
+    model = R2SL.make(callbacks=[OptunaPruning(trial=3)], early_stopping="monitor")
     with pytest.raises(TypeError, match=r"trial of OptunaPruning must be .* got 3"):
         model.fit(qos.X, qos.y)
 
