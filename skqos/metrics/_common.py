@@ -92,10 +92,10 @@ def as_labels(values: Any, name: str) -> NDArray[Any]:
         If labels are not 1-D, missing, not sortable or of different kinds.
     """
     with about(name):
-        return read_ids(_as_series(values, name), name)
+        return read_ids(as_series(values, name), name)
 
 
-def _as_series(values: Any, name: str) -> pd.Series:
+def as_series(values: Any, name: str) -> pd.Series:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} contains masked values; every row needs a label.")
     if isinstance(values, list | tuple):
