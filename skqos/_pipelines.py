@@ -30,6 +30,11 @@ def last_step(estimator: Any) -> Any:
     return last_step(estimator[-1]) if isinstance(estimator, Pipeline) else estimator
 
 
+def regressor_of(estimator: Any) -> Any:
+    """Return the last step of the regressor inside an `IntervalRegressor`, or of the estimator."""
+    return last_step(getattr(estimator, "estimator_", estimator))
+
+
 def transform_input(estimator: Any, X: Any) -> Any:
     """Transform X by all steps before the last one."""
     estimator = best_of(estimator)

@@ -19,7 +19,7 @@ from skqos.inspection._common import (
     take_target,
 )
 from skqos.inspection._display import Display, drawing
-from skqos.metrics._intervals import UNKNOWN
+from skqos.metrics._common import name_missing
 
 OTHER = "other"
 
@@ -392,7 +392,7 @@ def _read_labels(groups: Any, side: str, n_rows: int) -> pd.Series:
         raise ValueError(
             f"{side}_groups has {len(labels)} labels for {n_rows} rows; give one for each row."
         )
-    return labels.map(str).where(labels.notna(), UNKNOWN)
+    return name_missing(labels)
 
 
 def _merge_small(labels: pd.Series, min_rows: int, max_groups: int | None) -> pd.Series:

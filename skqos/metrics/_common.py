@@ -83,8 +83,19 @@ def as_column(values: Any, name: str, *, allow_nan: bool) -> NDArray[np.float64]
     return array.ravel()
 
 
-def as_labels(values: Any, name: str) -> NDArray[Any]:
+# Group of the rows without a label.
+UNKNOWN = "unknown"
+
+
+def name_missing(labels: pd.Series) -> pd.Series:
+    """Return labels as strings, with "unknown" for missing ones."""
+    return labels.astype(object).map(str).where(labels.notna(), UNKNOWN)
+
+
+def as_labels(values: Any, name: str, *, allow_missing: bool = False) -> NDArray[Any]:
     """Return labels of rows as an array of one kind, without conversion.
+
+    With `allow_missing`, they are strings if some, but not all, are missing: see `name_missing`.
 
     Raises
     ------
@@ -92,10 +103,13 @@ def as_labels(values: Any, name: str) -> NDArray[Any]:
         If labels are not 1-D, missing, not sortable or of different kinds.
     """
     with about(name):
-        return read_ids(as_series(values, name), name)
+        labels = _as_series(values, name)
+        if allow_missing and labels.isna().any() and labels.notna().any():
+            labels = name_missing(labels)
+        return read_ids(labels, name)
 
 
-def as_series(values: Any, name: str) -> pd.Series:
+def _as_series(values: Any, name: str) -> pd.Series:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} contains masked values; every row needs a label.")
     if isinstance(values, list | tuple):

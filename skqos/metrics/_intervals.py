@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from skqos._errors import about, check_same_length
+from skqos._errors import check_same_length
 from skqos._ids import make_index
 from skqos._parameters import validated
 from skqos._sklearn_compat import Interval
@@ -16,14 +16,10 @@ from skqos.metrics._common import (
     MultiOutput,
     as_column,
     as_labels,
-    as_series,
     check_multioutput,
     combine_targets,
     mean_observed,
 )
-
-# Group of the rows without a label.
-UNKNOWN = "unknown"
 
 
 @validated({"n_bands": [Interval(Integral, 1, None, closed="left")]})
@@ -298,12 +294,7 @@ def band_rows(by: Any, n_bands: int) -> tuple[NDArray[np.int64], pd.IntervalInde
 
 def _label_rows(groups: Any) -> tuple[NDArray[np.int64], pd.Index]:
     """Return the code of each row's label, and the sorted labels; missing ones are "unknown"."""
-    with about("groups"):
-        series = as_series(groups, "groups").reset_index(drop=True)
-    missing = series.isna()
-    if missing.any() and not missing.all():
-        series = series.astype(object).map(str).where(~missing, UNKNOWN)
-    codes, labels = pd.factorize(as_labels(series, "groups"), sort=True)
+    codes, labels = pd.factorize(as_labels(groups, "groups", allow_missing=True), sort=True)
     return codes.astype(np.int64), make_index(labels, name="group")
 
 

@@ -13,7 +13,7 @@ from pandas.api.types import is_list_like
 from skqos._errors import about
 from skqos._frames import to_frame
 from skqos._ids import make_index, read_ids
-from skqos._pipelines import last_step, transform_input
+from skqos._pipelines import last_step, regressor_of, transform_input
 from skqos.inputs import role_of, unmasked
 from skqos.preprocessing import prepare_table
 
@@ -193,7 +193,7 @@ def _input_names(model: Any) -> tuple[bool, list[Any]]:
 def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> bool:
     """Return whether the model needs a time; raise if `time` does not match."""
     # Whether an `IntervalRegressor` reads times depends on its regressor.
-    regressor = last_step(getattr(final, "estimator_", final))
+    regressor = regressor_of(final)
     n_places = getattr(regressor, "_n_id_columns", None)
     if n_places is None:
         takes_time = len(names) > 2 and (not has_names or role_of(names[2]) == "time")
@@ -211,7 +211,7 @@ def _takes_time(final: Any, names: list[Any], has_names: bool, time: Any) -> boo
 
 def _context_of_other_side(final: Any) -> dict[str, set[Any]]:
     """Return the names that a fitted estimator reads as context of the services, or the users."""
-    regressor = last_step(getattr(final, "estimator_", final))
+    regressor = regressor_of(final)
     layout = getattr(getattr(regressor, "_state", None), "layout", None)
     if layout is None:
         return {"user": set(), "service": set()}
@@ -231,9 +231,9 @@ def _name_context(
     """
     found = {}
     for side in sides:
+        known = [name for name in names if name not in others[side.name]]
         for column, values in side.context.items():
             spelt = [column, column.removeprefix(f"{side.name}_")]
-            known = [name for name in names if name not in others[side.name]]
             name = next((name for name in spelt if name in known), None)
             if name is None:
                 raise ValueError(

@@ -182,7 +182,7 @@ def test_filtered_errors_are_there_if_asked_for(wsdream_folder, tmp_path):
 
 @pytest.mark.usefixtures("_in_process")
 @pytest.mark.parametrize("name", ["None", "NA", "nan", "007"])
-def test_a_name_may_look_like_a_number_or_a_missing_value(name, wsdream_folder, tmp_path, caplog):
+def test_a_name_may_look_like_a_number_or_a_missing_value(name, wsdream_folder, tmp_path):
     for _ in range(2):
         rows = run(service_median, wsdream_folder, SPLIT, tmp_path / "a.csv", seeds=[0], name=name)
         assert rows["model"].tolist() == [name]
