@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 
 
@@ -33,6 +34,11 @@ def last_step(estimator: Any) -> Any:
 def regressor_of(estimator: Any) -> Any:
     """Return the last step of the regressor inside an `IntervalRegressor`, or of the estimator."""
     return last_step(getattr(estimator, "estimator_", estimator))
+
+
+def target_names_of(estimator: Any) -> np.ndarray | None:
+    """Return the names of the targets of a fitted estimator, if y of `fit` had names."""
+    return getattr(regressor_of(estimator), "target_names_in_", None)
 
 
 def transform_input(estimator: Any, X: Any) -> Any:

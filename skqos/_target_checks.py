@@ -41,10 +41,25 @@ def names_of_targets(y: Any) -> np.ndarray | None:
     >>> names_of_targets(pd.DataFrame({"rt": [0.3], "tp": [21.0]})).tolist()
     ['rt', 'tp']
     """
-    names = list(y.columns) if hasattr(y, "columns") else []
+    names = column_names(y)
     if not names or not all(isinstance(name, str) for name in names):
         return None
     return np.array(names, dtype=object)
+
+
+def column_names(y: Any) -> list[Any] | None:
+    """Return the names of the columns of y, or None if it is not a frame.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skqos._target_checks import column_names
+    >>> column_names(pd.DataFrame([[0.3, 21.0]]))
+    [0, 1]
+    """
+    # The attribute `columns` of a table of pyarrow has the values.
+    names = getattr(y, "column_names", getattr(y, "columns", None))
+    return None if names is None else list(names)
 
 
 def in_target_order(values: Any, name: str, targets: Iterable[str] | None) -> Any:
@@ -159,7 +174,7 @@ def as_target(
         except (ValueError, TypeError, OverflowError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{name} cannot be taken as an array of real numbers: {error}") from error
-    _check_finite(values, name, allow_nan, getattr(y, "columns", None))
+    _check_finite(values, name, allow_nan, column_names(y))
     return values
 
 

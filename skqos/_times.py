@@ -21,7 +21,7 @@ DURATION_TYPES = (str, datetime.timedelta, np.timedelta64)
 # Results of infer_dtype for points in time, or strings that may represent them.
 STAMP_KINDS = ("string", "datetime", "datetime64", "date")
 ISO_DATE = r"\d{4}-\d{2}-\d{2}"
-ISO_OFFSET = r"\d{2}:?\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
+ISO_OFFSET = r"\d{2}:?\d{2}.*(Z|[+-]\d{2}(?::?\d{2})?)$"
 # This number of steps is always accepted.
 FEW_STEPS = 50
 MIN_ROWS_PER_STEP = 2
@@ -238,12 +238,14 @@ def _read_stamps(column: pd.Series, label: str) -> pd.DatetimeIndex:
 def _read_strings(values: pd.Series, label: str) -> pd.DatetimeIndex:
     texts = values.astype(str)
     _check_iso(values, texts.str.match(ISO_DATE), label)
-    aware = texts.str.contains(ISO_OFFSET, regex=True).to_numpy(dtype=bool)
+    offsets = texts.str.extract(ISO_OFFSET, expand=False)
+    aware = offsets.notna().to_numpy(dtype=bool)
     _check_one_awareness(values, aware, label)
     # Offsets may differ between rows, for example when clocks change.
     stamps = pd.to_datetime(texts, format="ISO8601", utc=bool(aware[0]), errors="coerce")
     _check_iso(values, stamps.notna(), label)
-    return pd.DatetimeIndex(stamps)
+    zones = {pd.Timestamp(f"2000-01-01T00:00{offset}").tz for offset in offsets.dropna().unique()}
+    return _in_common_zone(pd.DatetimeIndex(stamps), list(zones))
 
 
 def _check_iso(values: pd.Series, is_iso: pd.Series, label: str) -> None:
@@ -253,12 +255,16 @@ def _check_iso(values: pd.Series, is_iso: pd.Series, label: str) -> None:
 
 def _read_objects(values: pd.Series, label: str) -> pd.DatetimeIndex:
     zones = [getattr(value, "tzinfo", None) for value in values]
-    _check_one_awareness(values, np.array([zone is not None for zone in zones]), label)
-    stamps = pd.Series(read_ids(values, label))
-    if zones[0] is None:
-        return pd.DatetimeIndex(pd.to_datetime(stamps))
-    stamps = pd.DatetimeIndex(pd.to_datetime(stamps, utc=True))
-    return stamps.tz_convert(zones[0]) if len(set(map(str, zones))) == 1 else stamps
+    aware = np.array([zone is not None for zone in zones])
+    _check_one_awareness(values, aware, label)
+    stamps = pd.to_datetime(pd.Series(read_ids(values, label)), utc=bool(aware[0]))
+    by_name = {str(zone): zone for zone in zones if zone is not None}
+    return _in_common_zone(pd.DatetimeIndex(stamps), list(by_name.values()))
+
+
+def _in_common_zone(stamps: pd.DatetimeIndex, zones: list[datetime.tzinfo]) -> pd.DatetimeIndex:
+    """Convert time stamps in UTC to the only zone, if there is only one."""
+    return stamps.tz_convert(zones[0]) if len(zones) == 1 else stamps
 
 
 def _check_one_awareness(values: pd.Series, aware: np.ndarray, label: str) -> None:
@@ -369,6 +375,34 @@ def check_steps(times: Times, scale: TimeScale) -> None:
             f"{found}, and all distances between them are multiples of {distance} steps, so that a "
             f"window of a few steps contains no other step. {how}, unless this is intended.",
             SparseStepsWarning,
+        )
+
+
+def check_new_steps(steps: np.ndarray, known: np.ndarray, scale: TimeScale) -> None:
+    """Check that rows of an update have no more new steps than `check_steps` allows in `fit`.
+
+    Parameters
+    ----------
+    steps : ndarray of int64 of shape (n_rows,)
+        Steps of the rows.
+    known : ndarray of int64 of shape (n_steps,)
+        Measured steps of the estimator, ascending.
+    scale : TimeScale
+        Conversion of times to steps.
+
+    Raises
+    ------
+    ValueError
+        If there are nearly as many new steps as rows with a new step.
+    """
+    new = steps[~np.isin(steps, known)]
+    n_steps = len(np.unique(new))
+    if _are_too_many(n_steps, len(new)):
+        raise ValueError(
+            f"{TIME_LABEL} holds {n_steps} new steps in {len(new)} rows; a step needs several "
+            f"measurements. The known steps are from {scale.name_of(int(known[0]))} to "
+            f"{scale.name_of(int(known[-1]))}. Check the unit of the times, or update with the "
+            "rows of fewer steps at a time."
         )
 
 

@@ -324,8 +324,8 @@ def _first_unhashable(column: pd.Series) -> str:
 
 def _find_labels(known: pd.Index, column: pd.Series) -> np.ndarray:
     """Return the code of each label, -1 if unknown; raise for labels of another kind."""
-    labels = _as_labels(column)
     with about(f"Context column {column.name!r}"):
+        labels = plain_labels(column)
         codes = known.get_indexer(labels)
     new, seen = (
         {_label_kind(kind) for kind in set(map(type, values[values.notna()]))}
@@ -348,16 +348,15 @@ def _label_kind(kind: type) -> str:
     return kind.__name__
 
 
-def _as_labels(column: pd.Series) -> pd.Index:
-    """Return categories as plain labels, with NaN for every kind of missing value."""
-    with about(f"Context column {column.name!r}"):
-        labels = column.astype(object).where(column.notna(), np.nan)
-        return pd.Index(labels, dtype=object, tupleize_cols=False)
+def plain_labels(column: pd.Series) -> pd.Index:
+    """Return labels as objects, with NaN for every kind of missing value."""
+    labels = column.astype(object).where(column.notna(), np.nan)
+    return pd.Index(labels, dtype=object, tupleize_cols=False)
 
 
 def _categories(column: pd.Series) -> pd.Index:
     with about(f"Context column {column.name!r}"):
-        return _as_labels(column).unique()
+        return plain_labels(column).unique()
 
 
 def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

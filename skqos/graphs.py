@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from skqos._errors import check_same_length
 from skqos._target_checks import as_target
-from skqos.entities import EntityEncoder
+from skqos.entities import UNKNOWN, EntityEncoder
 from skqos.inputs import as_frame, locate_context, read_columns
 from skqos.preprocessing import ContextJoiner
 
@@ -616,9 +616,19 @@ def to_hetero_data(X: Any, y: Any, users: Any = None, services: Any = None) -> H
         table = encoder.table_
         data[side].num_nodes = encoder.n_entities
         data[side].ids = encoder.ids_.to_numpy()
-        data[side].categories = torch.tensor(table.categories)
+        data[side].categories = torch.tensor(_with_unknown(table.categories, encoder))
         data[side].x = torch.tensor(np.nan_to_num(table.numerics))
     edges = data["user", "measured", "service"]
     edges.edge_index = torch.tensor(np.stack(ends))
     edges.edge_attr = torch.tensor(y.reshape(len(y), -1), dtype=torch.float32)
     return data
+
+
+def _with_unknown(codes: np.ndarray, encoder: EntityEncoder) -> np.ndarray:
+    """Return codes of categories with -1 in place of the encoder's category of missing values."""
+    codes = codes.copy()
+    for column, known in zip(codes.T, encoder.categories_, strict=True):
+        for missing in np.flatnonzero(known.isna()):
+            column[column == missing] = UNKNOWN
+            column[column > missing] -= 1
+    return codes

@@ -157,7 +157,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight)
-        self._state = self._snapshot()._updated_by(X, y, sample_weight)
+        from skqos.prediction import recorded_gradients
+
+        with recorded_gradients():
+            self._state = self._snapshot()._updated_by(X, y, sample_weight)
         return self
 
     def _prepare_update(self, module: Any, rows: TrainingRows) -> dict[str, Any]:

@@ -254,10 +254,12 @@ def check_names(
         if n_places > n_id_columns:
             order += "[, then time]"
         read_as = f"the {place}" if position < n_id_columns else "context"
+        of_joiner = name == ID_COLUMNS[2] and position == 2
+        advice = " ContextJoiner gives the third column of an array this name." if of_joiner else ""
         raise ValueError(
             f"X, column {position} is named {name!r}, which denotes {role}, but it is read as "
             f"{read_as}: the columns must be {order}, then context named user_* or service_*. "
-            f"Reorder the columns of X, or rename or drop {name!r}."
+            f"Reorder the columns of X, or rename or drop {name!r}.{advice}"
         )
 
 

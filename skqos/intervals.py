@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import check_same_length
 from skqos._frames import to_frame
+from skqos._pipelines import target_names_of
 from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names, safe_indexing
-from skqos._target_checks import as_target, as_weights
+from skqos._target_checks import as_target, as_weights, check_target_names
 from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
@@ -164,6 +165,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         )
         transform = TargetTransform("auto").fit(values)
         fitted = _fit_clone(self.estimator, X, y, weights)
+        predictions = np.asarray(fitted.predict(X), dtype=np.float64)
         rows = _indexable(X, frame)
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
@@ -175,7 +177,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
                 return np.asarray(twin.predict(X), dtype=np.float64)
 
         intervals = learn_intervals(
-            Pairs(*codes, transform.transform(_predict(fitted, X))),
+            Pairs(*codes, transform.transform(predictions.reshape(len(predictions), -1))),
             values.reshape(len(values), -1),
             None,
             (users.n_entities, services.n_entities),
@@ -192,7 +194,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             attributes={
                 "estimator_": fitted,
                 "_intervals": intervals,
-                "_shape_of_target": values.shape[1:],
+                "_shape_of_target": predictions.shape[1:],
             },
         )
         return self
@@ -246,6 +248,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             If X, y or `sample_weight` is not as described, or no target has an observation.
         """
         check_is_fitted(self)
+        check_target_names(y, target_names_of(self))
         if self._target_shape():
             return self._score_observed(X, y, sample_weight)
         return super().score(X, y, sample_weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -95,6 +96,13 @@ def _try_device(device: str) -> torch.device:
     if (ones @ ones).tolist() != [[2.0, 2.0], [2.0, 2.0]]:
         raise RuntimeError("it computes wrongly")
     return ones.device
+
+
+@contextmanager
+def recorded_gradients() -> Iterator[None]:
+    """Record gradients inside the block, also where the caller switched them off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def copy_module(module: M, device: torch.device | str = "cpu") -> M:

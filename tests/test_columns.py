@@ -113,6 +113,12 @@ def test_a_time_that_is_not_read_is_refused(reader):
         reader.read(frame)
 
 
+def test_the_name_that_the_joiner_gives_to_a_third_column_is_explained():
+    pipeline = make_pipeline(ContextJoiner(TABLE), SAMoERegressor())
+    with pytest.raises(ValueError, match="ContextJoiner gives the third column of an array"):
+        pipeline.fit(TIMED.X, TIMED.y)
+
+
 def test_a_time_in_the_third_column_passes_splitters_and_joiner():
     frame = pd.DataFrame(TIMED.X, columns=["user", "service", "time"])
     list(DensitySplit(1, density=0.2, random_state=0).split(frame))

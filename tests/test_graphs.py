@@ -1,6 +1,7 @@
 """Graph operators against dense NumPy matrices; none of them forms a dense matrix itself."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -683,7 +684,17 @@ def test_interactions_as_hetero_data():
     expected = np.nan_to_num((numeric - np.nanmean(numeric, 0)) / np.nanstd(numeric, 0))
     assert_allclose(data["user"].x, expected, rtol=1e-4, atol=1e-4)
     assert data["user"].categories.shape == (len(data["user"].ids), 3)
-    assert data["user"].categories.dtype == torch.int64
+    codes = data["user"].categories
+    assert codes.dtype == torch.int64
+    for column, (_, values) in zip(
+        codes.T, qos.users.loc[data["user"].ids].select_dtypes("category").items(), strict=True
+    ):
+        unknown = values.isna().to_numpy()
+        assert_array_equal(column.numpy() == -1, unknown)
+        # One code for each category, without gaps.
+        known = pd.DataFrame({"code": column.numpy(), "value": values.astype(object)})[~unknown]
+        assert known["code"].nunique() == known["value"].nunique() == len(known.drop_duplicates())
+        assert set(known["code"]) == set(range(known["code"].nunique()))
 
 
 def test_hetero_data_without_context():

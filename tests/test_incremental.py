@@ -113,6 +113,17 @@ def test_updates_are_reproducible_and_differ_from_one_another(contract, qos):
     assert models[0]._update_rng().randint(10**6) != seeds[0]
 
 
+@incremental_estimators
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_switched_off(contract, qos, mode):
+    def train():
+        return contract.make(max_epochs=1).fit(qos.X, qos.y).partial_fit(qos.X[:9], qos.y[:9])
+
+    with mode():
+        model = train()
+    np.testing.assert_array_equal(model.predict(qos.X), train().predict(qos.X))
+
+
 # --- What is new gets a place --------------------------------------------------------------------
 
 

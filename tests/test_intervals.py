@@ -404,6 +404,15 @@ def test_the_regressor_receives_the_names_of_the_targets(weighted, package):
     assert list(model.estimator_.names) == ["rt", "tp"]
 
 
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+def test_a_column_of_one_target_has_the_shape_of_the_predictions(qos):
+    model = IntervalRegressor(MedianRegressor(), random_state=0).fit(qos.X, qos.y[:, None])
+    assert model.predict(qos.X).shape == (len(qos.X),)
+    assert model.predict(qos.X, quantiles=[0.1, 0.5, 0.9]).shape == (len(qos.X), 3)
+    assert model.predict_interval(qos.X).shape == (len(qos.X), 2)
+    assert model.predict_probability(qos.X, 1.0).shape == (len(qos.X),)
+
+
 def test_frames_of_narwhals():
     narwhals = pytest.importorskip("narwhals")
     data = make_qos(20, 30, density=0.5, random_state=0)

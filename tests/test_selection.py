@@ -512,6 +512,16 @@ def test_ids_may_be_tuples_or_larger_than_64_bits(data):
     assert ranking["user_known"].all()
 
 
+def test_large_integers_of_an_array_with_context(data):
+    X = np.column_stack([data.X[:, 0] + 2**60, data.X[:, 1], data.X[:, 0] % 3])
+    model = EmbeddingMLPRegressor(user_features=[2], service_features=[], **TINY, random_state=0)
+    model.fit(X, data.y)
+    user = int(X[0, 0])
+    ranking = rank_services(model, users=[user], services=X[:1, 1])
+    assert ranking["user"].tolist() == [user]
+    assert ranking["prediction"].tolist() == model.predict(X[:1]).tolist()
+
+
 def test_context_of_newcomers_reaches_a_pipeline(joined, data):
     newcomer = data.users.iloc[[2]].set_axis([77])
     services = data.services.iloc[:9].set_axis(range(500, 509))

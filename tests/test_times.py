@@ -119,6 +119,15 @@ def test_steps_begin_at_midnight_of_the_time_zone():
     assert learn_time_scale(pd.DatetimeIndex([first]), "1h").origin.hour == 1
 
 
+@pytest.mark.parametrize("offsets", [["+05:30"], ["+0530", "+05:30"], ["Z", "+00:00"]])
+def test_strings_of_one_offset_keep_it(offsets):
+    texts = [f"2026-05-04T0{hour}:00{offset}" for hour in range(4) for offset in offsets]
+    stamps = read_times(objects(texts))
+    assert stamps.tolist() == [pd.Timestamp(text) for text in texts]
+    origin = learn_time_scale(stamps, "1D").origin
+    assert origin == pd.Timestamp(f"2026-05-04T00:00{offsets[0]}")
+
+
 def test_other_time_zones_are_other_clocks_of_the_same_time():
     stamps = STAMPS.tz_localize(BERLIN)
     scale = learn_time_scale(stamps, QUARTER)

@@ -79,7 +79,9 @@ class BoxCoxScale:
         return self.low + self.mean * ratios
 
     def _bend(self, y: np.ndarray) -> np.ndarray:
-        logarithms = np.log(np.maximum((y - self.low) / self.mean, LEAST_RATIO))
+        with np.errstate(over="ignore"):
+            ratios = (y - self.low) / self.mean
+        logarithms = np.log(np.maximum(ratios, LEAST_RATIO))
         if self.power == 0:
             return logarithms
         return np.expm1(self.power * logarithms) / self.power

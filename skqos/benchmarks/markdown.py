@@ -34,7 +34,7 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
     Raises
     ------
     ValueError
-        If the file has none of the marks.
+        If the file has none of the marks, or not one begin and then one end of a table.
     """
     text = path.read_text()
     found = False
@@ -43,8 +43,10 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
         if begin not in text:
             continue
         found = True
-        before, rest = text.split(begin)
-        _, after = rest.split(end)
+        before, _, rest = text.partition(begin)
+        _, is_closed, after = rest.partition(end)
+        if not is_closed or text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{path} must have {begin!r} once, and {end!r} once after it.")
         text = f"{before}{begin}\n{table}\n{end}{after}"
     if not found:
         raise ValueError(f"{path} has none of the marks '<!-- NAME: begin -->' of {list(tables)}.")

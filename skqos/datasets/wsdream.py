@@ -523,7 +523,12 @@ def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
     for name, header in _COORDINATE_HEADERS.items():
         if header in known:
             columns[name] = _to_degrees(file, name, known[header])
-    others = [header for header in known if not _is_known(header) and header not in columns]
+    others = [header for header in known if not _is_known(header)]
+    if taken := [header for header in others if header in columns]:
+        raise ValueError(
+            f"{file}, line 1: the header {taken[0]!r} is the name of a column that is read from "
+            "another one. Rename it."
+        )
     if others:
         warn_user(
             f"{file} has headers that are not known: {others}. The columns are kept as context "

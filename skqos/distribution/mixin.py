@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skqos._pipelines import regressor_of
+from skqos._pipelines import target_names_of
 from skqos._target_checks import in_target_order
 from skqos.distribution.model import Intervals
 from skqos.distribution.predicted import PredictedRows
@@ -73,7 +73,7 @@ class DistributionMixin:
         """
         fitted = self._snapshot()
         intervals = fitted._fitted_intervals()
-        names = getattr(regressor_of(fitted), "target_names_in_", None)
+        names = target_names_of(fitted)
         limits = check_limits(in_target_order(limit, "limit", names), len(intervals.targets))
         found = intervals.probability(fitted._predicted_rows(X).pairs, limits)
         return found.reshape(len(found), *fitted._target_shape())

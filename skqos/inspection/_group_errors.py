@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
-from skqos._pipelines import last_step, transform_input
+from skqos._pipelines import last_step, target_names_of, transform_input
+from skqos._target_checks import check_target_names
 from skqos.inspection._common import (
     COLORS,
     check_options,
@@ -217,6 +218,7 @@ class GroupErrorDisplay(Display):
         if not hasattr(final, "predict"):
             raise TypeError(f"{caller} needs a fitted regressor; got {type(final).__name__}.")
         X = transform_input(estimator, X)
+        check_target_names(y, target_names_of(final))
         return cls.from_predictions(
             y,
             final.predict(X),

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from skqos._pipelines import target_names_of
+from skqos._target_checks import check_target_names
 from skqos.inspection._common import (
     COLORS,
     binomial_range,
@@ -138,6 +140,7 @@ class IntervalCoverageDisplay(Display):
         """
         caller = f"{cls.__name__}.from_estimator"
         final, X = predicts_quantiles(estimator, X, caller)
+        check_target_names(y, target_names_of(final))
         intervals = final.predict(X, quantiles=interval_quantiles(confidence_level))
         by = None
         if groups is None:

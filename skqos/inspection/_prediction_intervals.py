@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
+from skqos._pipelines import target_names_of
+from skqos._target_checks import check_target_names
 from skqos.inspection._common import (
     COLORS,
     predicts_quantiles,
@@ -123,6 +125,7 @@ class PredictionIntervalDisplay(Display):
         """
         caller = f"{cls.__name__}.from_estimator"
         final, X = predicts_quantiles(estimator, X, caller)
+        check_target_names(y, target_names_of(final))
         return cls.from_predictions(
             y,
             final.predict(X, quantiles=interval_quantiles(confidence_level)),

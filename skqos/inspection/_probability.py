@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from skqos._errors import check_same_length
-from skqos._pipelines import last_step, transform_input
+from skqos._pipelines import last_step, target_names_of, transform_input
+from skqos._target_checks import check_target_names
 from skqos.inspection._common import (
     COLORS,
     binomial_range,
@@ -133,6 +134,7 @@ class ProbabilityCalibrationDisplay(Display):
                 f"{caller} needs a fitted regressor with a method predict_probability; got "
                 f"{type(final).__name__}."
             )
+        check_target_names(y, target_names_of(final))
         return cls.from_predictions(
             y,
             final.predict_probability(transform_input(estimator, X), limit),

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from skqos._sklearn_compat import Interval, StrOptions, fit_context
 from skqos._target_checks import as_weights
 from skqos._weighted import weighted_quantile
+from skqos.entities import plain_labels
 
 # Number of iterations after which only the best start is continued.
 TRIAL_ITERATIONS = 20
@@ -357,7 +358,7 @@ class RegionalLatentStates(BaseEstimator):
         """
         qos, weights, kept = _read_qos(user_regions, service_regions, qos, sample_weight)
         (users, known_users), (services, known_services) = (
-            pd.factorize(pd.Index(regions)[kept], use_na_sentinel=False)
+            pd.factorize(_labels(regions)[kept], use_na_sentinel=False)
             for regions in (user_regions, service_regions)
         )
         # The mean is the unit; its sum must not overflow.
@@ -400,7 +401,7 @@ class RegionalLatentStates(BaseEstimator):
             ),
         )
         return tuple(
-            np.vstack([states, frequencies])[known.get_indexer(pd.Index(regions))]
+            np.vstack([states, frequencies])[known.get_indexer(_labels(regions))]
             for regions, known, states, frequencies in sides
         )
 
@@ -428,7 +429,7 @@ class RegionalLatentStates(BaseEstimator):
         )
         return tuple(
             np.append(self._shrink(logs, average, weights), average)[
-                known.get_indexer(pd.Index(regions))
+                known.get_indexer(_labels(regions))
             ]
             for regions, known, levels, weights in sides
             for logs in [np.log(levels)]
@@ -538,6 +539,11 @@ class RegionalLatentStates(BaseEstimator):
             parameters = updated
         _, last = iterate(parameters, records, self.concentration, slow)
         return parameters, [*trace, last]
+
+
+def _labels(regions: ArrayLike) -> pd.Index:
+    """Return regions as labels that are equal whatever the dtype of the array."""
+    return plain_labels(pd.Series(pd.Index(regions, tupleize_cols=False)))
 
 
 def _read_qos(

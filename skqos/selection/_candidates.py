@@ -19,6 +19,8 @@ from skqos.preprocessing import prepare_table
 
 # Approximate number of pairs in a block of users.
 PAIRS_PER_BLOCK = 2**18
+# Smaller integers are exact as floats.
+MAX_EXACT_INTEGER = 2**53
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Candidates:
             None: np.zeros(len(block) * n_services, dtype=np.int64),
         }
         X = _frame_of(self._input, positions)
-        X = transform_input(self.model, X if self.has_names else X.to_numpy())
+        X = transform_input(self.model, X if self.has_names else _as_array(X))
         frame = to_frame(X, "X")
         if frame is None:
             return X
@@ -175,6 +177,16 @@ class Candidates:
             return frame
         replaced = _frame_of(self._replaced, positions).set_axis(frame.index)
         return frame.assign(**dict(replaced.items()))
+
+
+def _as_array(X: pd.DataFrame) -> np.ndarray:
+    """Return a frame as an array; integers that a float cannot represent remain integers."""
+    array = X.to_numpy()
+    if array.dtype.kind != "f":
+        return array
+    integers = X.select_dtypes("integer").to_numpy()
+    is_exact = (np.abs(integers.astype(np.float64)) < MAX_EXACT_INTEGER).all()
+    return array if is_exact else X.to_numpy(dtype=object)
 
 
 def take_rows(X: pd.DataFrame | np.ndarray, rows: np.ndarray) -> pd.DataFrame | np.ndarray:

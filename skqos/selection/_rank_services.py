@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skqos._parameters import validated
-from skqos._pipelines import best_of, last_step, regressor_of
+from skqos._pipelines import best_of, last_step, target_names_of
 from skqos._sklearn_compat import Interval
 from skqos._target_checks import in_target_order
 from skqos._types import Direction
@@ -238,7 +238,7 @@ def _names_of_targets(estimator: Any) -> list[str] | None:
 
 
 def _fitted_target_names(estimator: Any) -> Iterable[str] | None:
-    names = getattr(regressor_of(estimator), "target_names_in_", None)
+    names = target_names_of(estimator)
     return None if names is None else list(names)
 
 

@@ -18,6 +18,7 @@ from skqos._sklearn_compat import Interval, StrOptions
 from skqos._target_checks import (
     as_target,
     check_target_names,
+    column_names,
     warn_of_missing_codes,
 )
 from skqos._types import (
@@ -701,8 +702,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         values = self._check_values(y)
         if values.ndim == 1:
             return super()._check_target(values)
-        names = getattr(y, "columns", range(values.shape[1]))
-        for k, name in enumerate(names):
+        for k, name in enumerate(column_names(y) or range(values.shape[1])):
             if np.isnan(values[:, k]).all():
                 raise ValueError(
                     f"y, column {k} ({name}) is NaN in every row, but every target needs at least "

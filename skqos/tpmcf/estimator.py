@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from skqos._times import check_steps, learn_time_scale, read_time_step, warn_of_early
+from skqos._times import (
+    check_new_steps,
+    check_steps,
+    learn_time_scale,
+    read_time_step,
+    warn_of_early,
+)
 from skqos._types import (
     EarlyStoppingOption,
     LearningRateSchedule,
@@ -873,10 +879,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         from skqos.tpmcf.module import TPMCFModule
         from skqos.tpmcf.updating import StepUpdate
 
+        known_times = self.module_.times.numpy()
+        check_new_steps(new.times, known_times, self._state.time_scale)
         features = self._step_features
         features.check_shared_weights()
         rng = self._update_rng()
-        known_times = self.module_.times.numpy()
         update = StepUpdate.of_rows(new, features, self._replay_buffer, known_times, rng)
         module, net = copy_module(self.module_), None
         has_sequences = isinstance(module, TPMCFModule)

@@ -179,3 +179,10 @@ def test_bad_updates_raise_and_change_nothing(data, change, message):
     with pytest.raises(ValueError, match=message):
         model.partial_fit(*change(data.X, data.y))
     assert vars(model) == before
+
+
+def test_values_above_a_constant_negative_y():
+    X = np.array([[0, 0], [1, 1], [0, 1]])
+    model = AMFRegressor(max_iter=2, random_state=0).fit(X, np.full(3, -5.0))
+    model.partial_fit(X[:2], [4.0, -10.0])
+    assert np.isfinite(model.predict(X)).all()

@@ -42,3 +42,11 @@ def test_text_is_put_between_its_marks(tmp_path):
     assert page.read_text() == "a\n<!-- t: begin -->\nnew\n<!-- t: end -->\nb\n"
     with pytest.raises(ValueError, match="has none of the marks"):
         write_between_marks(page, {"other": "-"})
+
+
+@pytest.mark.parametrize("marks", [["begin"], ["end", "begin"], ["begin", "end", "begin", "end"]])
+def test_marks_that_are_no_pair_are_named(tmp_path, marks):
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- t: {mark} -->\n" for mark in marks))
+    with pytest.raises(ValueError, match=r"page.md must have '<!-- t: begin -->' once, and"):
+        write_between_marks(page, {"t": "new"})

@@ -482,6 +482,7 @@ def test_a_list_of_unknown_headers_only(tmp_path):
     [
         (USERS.replace("[AS]", "[Country]"), "line 1: the header 'country' is there twice."),
         (USERS.replace("[AS]", ""), "line 1: headers such as"),
+        (USERS.replace("[AS]", "subnet"), "line 1: the header 'subnet' is the name of a column"),
         (USERS.replace("\t38\t", "\tinf\t"), "line 3: a latitude in degrees or null expected"),
         (USERS.replace("\t-97", "\t-Infinity"), "line 3: a longitude in degrees or null expected"),
     ],

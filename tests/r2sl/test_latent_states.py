@@ -393,3 +393,18 @@ def test_small_regions_are_shrunk_to_the_average():
     levels, _ = shrunk.log_levels([0, 1, 2, "nowhere"], [0])
     assert_allclose(levels, [*(share * logs + (1 - share) * average), average])
     assert_allclose(plain.log_levels([2], [1])[0], logs[2])
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_a_missing_region_is_one_region_in_any_array(missing):
+    rng = np.random.default_rng(0)
+    users = np.array(["a", "b", missing], dtype=object)[rng.integers(3, size=200)]
+    states = RegionalLatentStates(2, random_state=0).fit(
+        users, rng.choice(["x", "y"], size=200), rng.exponential(size=200)
+    )
+    expected = states.transform(["a", np.nan], ["x"])[0][1]
+    assert not np.allclose(expected, states.user_frequencies_)
+    for regions in ([missing], ["a", missing], pd.Series([missing], dtype="string")):
+        np.testing.assert_array_equal(states.transform(regions, ["x"])[0][-1], expected)
+    levels = states.log_levels([missing], ["x"])[0], states.log_levels([np.nan], ["x"])[0]
+    np.testing.assert_array_equal(*levels)

@@ -329,3 +329,13 @@ def test_weights_of_rows_count(data):
     without.partial_fit(np.vstack([X, X[:3]]), np.r_[y, y[:3]], np.r_[np.ones(len(y)), 0, 0, 0])
     plain = make().fit(*slots(data, 0, 5)).partial_fit(X, y)
     assert_array_equal(without.predict(data.X), plain.predict(data.X))
+
+
+def test_nearly_as_many_new_steps_as_rows_are_refused(data):
+    model = make(modules="pte").fit(*slots(data, 0, 5))
+    X = np.column_stack([data.X[:60, :2], 1_000 * np.arange(1, 61)])
+    with pytest.raises(ValueError, match=r"60 new steps in 60 rows.*known steps are from 0 to 5"):
+        model.partial_fit(X, data.y[:60])
+    # Known steps, and a few new ones, are not counted.
+    model.partial_fit(*slots(data, 0, 5)).partial_fit(X[:50], data.y[:50])
+    assert len(model.times_) == 56
