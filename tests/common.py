@@ -103,7 +103,7 @@ CONTRACTS = [
         tiny={
             "max_epochs": 3,
             "first_stage_epochs": 2,
-            "batch_size": 128,
+            "batch_size": 256,
             "n_factors": 3,
             "embedding_dim": 4,
             "tower_dim": 8,
@@ -127,7 +127,7 @@ CONTRACTS = [
         EmbeddingMLPRegressor,
         tiny={
             "max_epochs": 3,
-            "batch_size": 128,
+            "batch_size": 256,
             "embedding_dim": 4,
             "hidden_sizes": (8, 4),
             "n_members": 2,

@@ -103,7 +103,7 @@ def page_module(monkeypatch, tmp_path):
 @pytest.fixture
 def _quick(monkeypatch):
     """Small data, small networks and few epochs where a block does not set them; few trials."""
-    monkeypatch.setattr(make_qos, "__defaults__", (100, 300, 0.02))
+    monkeypatch.setattr(make_qos, "__defaults__", (60, 150, 0.04))
 
     def shrink(original, tiny):
         @functools.wraps(original)

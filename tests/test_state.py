@@ -316,6 +316,9 @@ def test_threads_see_the_states_of_the_model_and_no_others(contract, qos):
         while not done.is_set():
             seen.append(model.predict(X))
 
+    # By default each operation of the training waits for the readers.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
@@ -328,6 +331,7 @@ def test_threads_see_the_states_of_the_model_and_no_others(contract, qos):
         done.set()
         for reader in readers:
             reader.join()
+        sys.setswitchinterval(interval)
     strange = [s for s in seen if not any(np.allclose(s, one, rtol=1e-5) for one in states)]
     assert seen
     assert not strange, f"{len(strange)} of {len(seen)} answers belong to no state"
