@@ -230,7 +230,6 @@ def warn_of_missing_codes(y: np.ndarray) -> None:
                 "is negative. They are learnt as measured values. If -1 stands for a missing "
                 "value, as in the files of WS-DREAM, remove these rows (or use NaN with "
                 "SharpQoSRegressor, in a y of several columns).",
-                UserWarning,
             )
 
 

@@ -533,7 +533,6 @@ def _context_columns(file: str, table: pd.DataFrame) -> dict[str, pd.Series]:
         warn_user(
             f"{file} has headers that are not known: {others}. The columns are kept as context "
             "under these names.",
-            UserWarning,
         )
     return columns | {header: _numbers_or_names(known[header]) for header in others}
 

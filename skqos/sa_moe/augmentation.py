@@ -33,8 +33,7 @@ def count_cells(ratio: float, unit: str, n_observed: int, n_cells: int) -> int:
     if n_wanted > MANY_CELLS:
         warn_user(
             f"Refill or pseudo-labels need {n_wanted:,} cells, and proportional time and memory; "
-            f"ratio={ratio} is a multiple of the {unit} cells.",
-            UserWarning,
+            f"ratio={ratio} is a multiple of the {unit} cells."
         )
     return n_wanted
 
