@@ -123,7 +123,7 @@ def _quick(monkeypatch):
     for contract in CONTRACTS:
         kind = contract.estimator_class
         # In more steps than other tests take, because some pages need a model that has learnt.
-        tiny = {name: value for name, value in contract.tiny.items() if name != "batch_size"}
+        tiny = contract.tiny | {"batch_size": 64}
         monkeypatch.setattr(kind, "__init__", shrink(kind.__init__, tiny))
         # Searches set the parameters that they suggest.
         monkeypatch.setattr(kind, "set_params", cap(kind.set_params))
