@@ -443,8 +443,6 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         UnusedParameterWarning
             If a parameter was set that has no effect with the others.
         """
-        from skqos.prediction import recorded_gradients
-
         self._check_parameters()
         warn_of_unused_parameters(self)
         self._check_validation_is_used(X_val, y_val)
@@ -463,6 +461,9 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         rows = replace(rows, columns=plain._count_time(rows.columns))
         rows.check_targets()
         held_out = None if X_val is None else self._read_validation(X_val, y_val, rows, names)
+        # Here, so that bad input raises without the import of torch.
+        from skqos.prediction import recorded_gradients
+
         with recorded_gradients():
             state = plain._learn(rows, held_out, names).with_target_names(target_names)
             if plain.intervals:

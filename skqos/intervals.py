@@ -165,7 +165,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         )
         transform = TargetTransform("auto").fit(values)
         fitted = _fit_clone(self.estimator, X, y, weights)
-        predictions = np.asarray(fitted.predict(X), dtype=np.float64)
+        predictions = _predict(fitted, X)
         rows = _indexable(X, frame)
 
         def fit_and_predict(kept: np.ndarray) -> np.ndarray:
@@ -174,11 +174,11 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
             with warnings.catch_warnings():
                 # The first time steps may be among the rows that are left out.
                 warnings.simplefilter("ignore", EarlyTimeWarning)
-                return np.asarray(twin.predict(X), dtype=np.float64)
+                return _predict(twin, X)
 
         intervals = learn_intervals(
-            Pairs(*codes, transform.transform(predictions.reshape(len(predictions), -1))),
-            values.reshape(len(values), -1),
+            Pairs(*codes, transform.transform(_by_target(predictions))),
+            _by_target(values),
             None,
             (users.n_entities, services.n_entities),
             transform,
@@ -223,7 +223,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         fitted = self._snapshot()
         if quantiles is not None:
             return fitted._predict_quantiles(X, quantiles)
-        return np.asarray(fitted.estimator_.predict(X), dtype=np.float64)
+        return _predict(fitted.estimator_, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination (R2) of the predictions.
@@ -262,7 +262,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
     def _predicted_rows(self, X: Any) -> PredictedRows:
         rows = self._interactions(X)
         distribution = self._state.attributes["_intervals"]
-        values = _predict(self.estimator_, X)
+        values = _by_target(_predict(self.estimator_, X))
         z = distribution.transform.transform(values)
         return PredictedRows(
             values=values,
@@ -288,6 +288,9 @@ def _fit_clone(estimator: BaseEstimator, X: Any, y: Any, weights: np.ndarray | N
 
 
 def _predict(fitted: Any, X: Any) -> np.ndarray:
-    """Return predictions of shape (n, n_targets)."""
-    prediction = np.asarray(fitted.predict(X), dtype=np.float64)
-    return prediction.reshape(len(prediction), -1)
+    return np.asarray(fitted.predict(X), dtype=np.float64)
+
+
+def _by_target(values: np.ndarray) -> np.ndarray:
+    """Return values of one or several targets as (n, n_targets)."""
+    return values.reshape(len(values), -1)

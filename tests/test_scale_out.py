@@ -155,7 +155,7 @@ def test_a_search_survives_a_worker_that_is_killed(client, example, data):
 
 def as_pairs(users, services):
     """Ids as long as the addresses of Web services may be."""
-    path = "path/" * 800
+    path = "path/" * 200
     return pd.DataFrame(
         {
             "user": [f"user {k}" for k in users],
@@ -165,7 +165,7 @@ def as_pairs(users, services):
 
 
 def test_predictions_of_a_frame_larger_than_a_workers_memory(example, qos, tmp_path):
-    memory, n_rows = 640 * 2**20, 7_500
+    memory, n_rows = 640 * 2**20, 30_000
     model = R2SL.make().fit(as_pairs(*qos.X.T), qos.y)
     # Each service once: pandas keeps equal strings of a file once.
     pairs = as_pairs(np.resize(qos.X[:, 0], n_rows), range(n_rows))
