@@ -105,7 +105,8 @@ def list_tasks(args: argparse.Namespace, models: list[str]) -> list[Task]:
 def run(args: argparse.Namespace, models: list[str]) -> list[str]:
     """Run what has no results yet; return a line for each failure."""
     tasks = list_tasks(args, models)
-    splits = {p: read_split(args.data, *p) for task in tasks for p in task.problems}
+    problems = {problem for task in tasks for problem in task.problems}
+    splits = {problem: read_split(args.data, *problem) for problem in problems}
     if args.permute_test_labels:
         splits = {problem: split.permuted() for problem, split in splits.items()}
     tables = load_wsdream(args.data, qos="rt")

@@ -12,8 +12,9 @@ collect_ignore = ["typing_usage.py"]
 os.environ["SCIPY_ARRAY_API"] = "1"
 
 # Short trainings that `fit` and `partial_fit` add, except in the tests of what these learn: steps
-# for the vectors of new ids, and epochs for the quantiles of errors.
-N_STEPS, N_EPOCHS = 20, 3
+# for the vectors of new ids, and epochs for the quantiles of errors. Iterations of the states of
+# regions likewise, each of which is as good as the next to all tests but those of R2SL.
+N_STEPS, N_EPOCHS, N_ITERATIONS = 20, 3, 10
 
 DATA = Path(os.environ.get("SKQOS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -40,6 +41,7 @@ def _short_additional_trainings(request, monkeypatch):
     """Shorten updates with new ids and intervals, but not in the tests of what they learn."""
     from skqos import newcomers
     from skqos.distribution import network
+    from skqos.r2sl import latent_states
 
     # Without the parameters of the test, which may contain these words.
     file = request.node.nodeid.partition("::")[0]
@@ -47,6 +49,10 @@ def _short_additional_trainings(request, monkeypatch):
         monkeypatch.setattr(newcomers, "N_STEPS", N_STEPS)
     if not any(name in file for name in ("distribution", "intervals", "selection", "docs")):
         monkeypatch.setattr(network, "N_EPOCHS", N_EPOCHS)
+    # Processes of the tests' clusters iterate in full.
+    if not any(name in file for name in ("r2sl", "inspection", "scale_out", "docs")):
+        defaults = latent_states.RegionalLatentStates.__init__.__kwdefaults__
+        monkeypatch.setitem(defaults, "max_iter", N_ITERATIONS)
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +77,12 @@ def qos(request):
 
     In a test of an estimator's contract they have times if the estimator needs them.
     """
-    from skqos.datasets import make_qos
+    from tests.common import CONTRACTS
 
+    contract = CONTRACTS[0]
     if "contract" in request.fixturenames:
-        return request.getfixturevalue("contract").make_data(30, 40, density=0.5)
-    return make_qos(30, 40, density=0.5, random_state=0)
+        contract = request.getfixturevalue("contract")
+    return contract.make_data(30, 40, density=0.5)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Ids and columns, read alike by all estimators, baselines, splitters and the joiner."""
 
+import copy
 import datetime
 import enum
 import functools
@@ -205,6 +206,11 @@ KINDS = {
 }
 
 
+# Other estimators inherit from the same classes what reads ids.
+ONE_OF_EACH_BASE = {"EmbeddingMLPRegressor", "TPMCFRegressor", "MedianRegressor"}
+FEW_KINDS = ["neighbours beyond 64 bits", "str", "Timestamp", "tuple"]
+
+
 def labelled(reader, labels):
     """Return X of a reader with given ids of users, as an array of objects."""
     X = reader.frame().to_numpy().astype(object)
@@ -219,8 +225,14 @@ def read_plain(reader):
     return reader.read(reader.frame().to_numpy())
 
 
-@each([*MODELS, *SPLITTERS])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("reader", "kind"),
+    [
+        pytest.param(reader, kind, id=f"{kind}-{reader.name}")
+        for reader in [*MODELS, *SPLITTERS]
+        for kind in (KINDS if reader.name in ONE_OF_EACH_BASE or reader in SPLITTERS else FEW_KINDS)
+    ],
+)
 def test_ids_of_any_kind_are_exact(reader, kind):
     """Ids in their order: all that is learned is as with 0, 1, 2."""
     X = labelled(reader, KINDS[kind])
@@ -305,6 +317,13 @@ def test_rows_of_different_lengths_are_refused(reader):
         reader.read([*rows, rows[0][:1]])
 
 
+@functools.cache
+def read_strings_or_numbers(reader, strings):
+    """Return what a reader makes of users as strings or numbers; no test changes it."""
+    frame = reader.frame()
+    return reader.read(frame.assign(user=frame["user"].astype(str)) if strings else frame)
+
+
 @each(MODELS)
 @pytest.mark.parametrize(
     "dtype",
@@ -315,7 +334,7 @@ def test_ids_of_any_dtype_of_pandas(reader, dtype):
     frame = reader.frame()
     user = frame["user"].astype(str) if "str" in dtype else frame["user"]
     model = reader.read(frame.assign(user=user.astype(dtype)))
-    expected = reader.read(frame.assign(user=user))
+    expected = read_strings_or_numbers(reader, "str" in dtype)
     np.testing.assert_array_equal(
         model.predict(frame.assign(user=user)), expected.predict(frame.assign(user=user))
     )
@@ -368,17 +387,30 @@ WITHOUT_NAMES = {
 }
 
 
+@functools.cache
+def fit_named(number):
+    """Return a contract's estimator that was fitted to a frame; no test changes it."""
+    return CONTRACTS[number].make().fit(with_context(CONTRACTS[number]), TIMED.y)
+
+
+@functools.cache
+def update_named(number):
+    """Return a copy of it after an update with a frame."""
+    frame = newcomers(with_context(CONTRACTS[number]))
+    return copy.deepcopy(fit_named(number)).partial_fit(frame, TIMED.y)
+
+
 @each_contract
 @pytest.mark.parametrize("container", WITHOUT_NAMES)
 def test_named_columns_are_taken_by_position_later(contract, container):
     frame, strip = with_context(contract), WITHOUT_NAMES[container]
-    model = contract.make().fit(frame, TIMED.y)
+    model = copy.deepcopy(fit_named(CONTRACTS.index(contract)))
     for rows in (frame, newcomers(frame)):
         expected = model.predict(rows)
         with pytest.warns(UserWarning, match="X does not have valid feature names"):
             np.testing.assert_array_equal(model.predict(strip(rows)), expected)
     if hasattr(model, "partial_fit"):
-        twin = contract.make().fit(frame, TIMED.y).partial_fit(newcomers(frame), TIMED.y)
+        twin = update_named(CONTRACTS.index(contract))
         with pytest.warns(UserWarning, match="X does not have valid feature names"):
             model.partial_fit(strip(newcomers(frame)), TIMED.y)
         np.testing.assert_array_equal(model.predict(frame), twin.predict(frame))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor
+from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor, base
 from skqos.baselines import EmbeddingMLPRegressor
 from skqos.benchmarks import load_published_results, wsdream2
 from skqos.benchmarks.runs import read_rows
@@ -26,6 +26,7 @@ TINY = {
     SAMoERegressor: {
         "max_epochs": 2,
         "first_stage_epochs": 2,
+        "batch_size": 256,
         "embedding_dim": 4,
         "tower_dim": 8,
         "mlp_hidden_sizes": (8, 8),
@@ -83,6 +84,7 @@ def tiny_regressors(monkeypatch):
         small.__signature__ = inspect.signature(original)
         return small
 
+    monkeypatch.setattr(base, "MIN_AUTO_BATCH", 256)
     for regressor, tiny in TINY.items():
         monkeypatch.setattr(regressor, "__init__", shrink(regressor.__init__, tiny))
 
@@ -111,23 +113,35 @@ def run_static(benchmark, folder, out, *options, models=FAST, qos=("rt",), seeds
     return benchmark.main([*arguments, "--qos", *qos, "--seeds", *seeds, *options])
 
 
-@pytest.mark.usefixtures("tiny_regressors")
+@pytest.fixture
+def _no_figures(monkeypatch):
+    """Draw no figures, which take as long as the fits."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+
+@pytest.mark.usefixtures("tiny_regressors", "_no_figures")
 def test_benchmark_predicts_the_same_from_permuted_test_labels(
     example, in_process, wsdream_folder, capsys
 ):
     benchmark = in_process(example("benchmark_static"))
     out = wsdream_folder / "out"
-    run = {"models": ALL_MODELS, "qos": ["rt", "tp"]}
-    honest = run_static(benchmark, wsdream_folder, out, **run)
-    permuted = run_static(benchmark, wsdream_folder, out, "--permute-test-labels", **run)
+    permute = "--permute-test-labels"
+    # Those that learn several QoS at once, then each alone.
+    joint = {"models": ["SharpQoSRegressor"], "qos": ["rt", "tp"]}
+    run_static(benchmark, wsdream_folder, out, **joint)
+    run_static(benchmark, wsdream_folder, out, permute, **joint)
+    alone = [name for name in ALL_MODELS if name not in joint["models"]]
+    honest = run_static(benchmark, wsdream_folder, out, models=alone)
+    permuted = run_static(benchmark, wsdream_folder, out, permute, models=alone)
     predictions = sorted(out.glob("*.npy"))
-    assert len(predictions) == 2 * len(ALL_MODELS)
+    assert len(predictions) == 2 + len(alone)
     for path in predictions:
         np.testing.assert_array_equal(np.load(path), np.load(out / "permuted" / path.name))
     assert (honest["rmse"] != permuted["rmse"]).all()
     assert "rt 2.5 % + tp 2.5 %, SharpQoSRegressor, seed 0: MAE" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_models_are_given_no_test_values(example, in_process, wsdream_folder, monkeypatch):
     benchmark = in_process(example("benchmark_static"))
     seen = []
@@ -141,6 +155,7 @@ def test_models_are_given_no_test_values(example, in_process, wsdream_folder, mo
     assert [split.y_test for split in seen] == [None]
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_processes_at_a_time_change_nothing_but_the_costs(example, wsdream_folder, monkeypatch):
     benchmark = example("benchmark_static")
     two = run_static(
@@ -152,6 +167,7 @@ def test_processes_at_a_time_change_nothing_but_the_costs(example, wsdream_folde
     assert (two["peak_mb"] > 50).all()
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_a_failing_model_does_not_stop_the_others(
     example, in_process, wsdream_folder, monkeypatch, capsys
 ):
@@ -172,6 +188,7 @@ def test_a_failing_model_does_not_stop_the_others(
         run_static(benchmark, wsdream_folder, wsdream_folder / "b", models=["service median"])
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_a_run_goes_on_where_a_killed_one_ended(example, in_process, wsdream_folder, capsys):
     benchmark = in_process(example("benchmark_static"))
     out = wsdream_folder / "out"
@@ -251,6 +268,7 @@ def test_benchmark_goes_without_figures_where_matplotlib_is_not(
     assert "png" not in (wsdream_folder / "out" / "results.md").read_text()
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_benchmark_writes_its_table_into_the_readme(example, in_process, wsdream_folder):
     benchmark = in_process(example("benchmark_static"))
     readme, out = wsdream_folder / "README.md", wsdream_folder / "out"
@@ -270,6 +288,7 @@ def test_benchmark_writes_its_table_into_the_readme(example, in_process, wsdream
         benchmark.main(["--table", str(out / "results.csv"), "--readme", str(readme)])
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(
     example, in_process, wsdream_folder
 ):
@@ -294,7 +313,7 @@ TEMPORAL_MODELS = ["pair median", "LightGBM", "embedding MLP", "TPMCFRegressor",
 TEMPORAL_SPLIT = ["--slot", "5", "--window", "4", "--density", "0.2", "--given-share", "0.4"]
 
 
-@pytest.mark.usefixtures("tiny_regressors")
+@pytest.mark.usefixtures("tiny_regressors", "_no_figures")
 @pytest.mark.parametrize("protocol", ["imputation", "forecast"])
 def test_temporal_benchmark_predicts_the_same_from_permuted_test_labels(
     example, in_process, temporal_folder, protocol
@@ -439,7 +458,9 @@ def test_temporal_scale_is_measured(example, temporal_folder):
 
 @pytest.mark.usefixtures("tiny_regressors")
 @pytest.mark.parametrize("name", ["SAMoERegressor", "TPMCFRegressor"])
-def test_scale_is_measured(example, tiny_regressors, name):
+def test_scale_is_measured(example, tiny_regressors, monkeypatch, name):
+    # More batches than are to be measured.
+    monkeypatch.setitem(TINY[SAMoERegressor], "batch_size", 32)
     benchmark = example("benchmark_scale")
     found = benchmark.measure(name, 0.05, 3)
     assert found["rows"] == pytest.approx(17 * 291 * 0.025, abs=1)

@@ -207,7 +207,7 @@ VALUES = {
 @pytest.mark.parametrize("scale", [1.0, 1e300, 1e-300, 5e-324, 1e-20])
 def test_factors_of_any_small_matrix_are_finite(factor, kind, scale):
     """Permutations give matrices whose singular values are all alike or 0."""
-    for seed in range(20):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         shape = rng.integers(1, 20, size=2)
         n = rng.integers(1, 25)

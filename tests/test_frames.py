@@ -1,6 +1,7 @@
 """Frames of other libraries: names, values and context are those of pandas."""
 
 import datetime
+import functools
 
 import numpy as np
 import pandas as pd
@@ -67,13 +68,20 @@ def joined():
     return ContextJoiner(**TABLES).fit_transform(DATA.X)
 
 
+@functools.cache
+def fit_to_pandas(number):
+    """Return a frame, y, and an estimator fitted to them; no test changes them."""
+    contract = CONTRACTS[number]
+    data = contract.make_data(12, 15, density=0.6)
+    frame = ContextJoiner(data.users, data.services).fit_transform(data.X)
+    return frame, data.y, contract.make().fit(frame, data.y)
+
+
 @each_library
 @all_estimators
 def test_estimators_read_names_and_context(contract, convert):
-    data = contract.make_data(12, 15, density=0.6)
-    frame = ContextJoiner(data.users, data.services).fit_transform(data.X)
-    model = contract.make().fit(convert(frame), data.y)
-    expected = contract.make().fit(frame, data.y)
+    frame, y, expected = fit_to_pandas(CONTRACTS.index(contract))
+    model = contract.make().fit(convert(frame), y)
     assert model.users_.categorical_ == expected.users_.categorical_
     assert model.users_.numeric_ == expected.users_.numeric_
     assert list(model.feature_names_in_) == list(frame)

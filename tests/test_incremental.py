@@ -309,6 +309,7 @@ class Interrupt(Callback):
 
 
 @incremental_estimators
+@pytest.mark.parametrize("newcomers", ["unknown"], indirect=True)
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, FloatingPointError])
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_an_update_that_does_not_end_changes_nothing(contract, qos, fitted, newcomers, failure):
@@ -326,6 +327,7 @@ def test_an_update_that_does_not_end_changes_nothing(contract, qos, fitted, newc
 
 
 @incremental_estimators
+@pytest.mark.parametrize("newcomers", ["unknown"], indirect=True)
 @pytest.mark.parametrize("package", ["pickle", "save_model"])
 def test_updated_models_load_and_loaded_models_update(
     contract, qos, fitted, newcomers, tmp_path, package

@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,11 +12,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests import forked
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # A trial takes about half a second: long enough to be killed in.
 TINY = ["--epochs", "3", "--n-users", "30", "--n-services", "40"]
-# Seconds, for a machine that is busy with other things.
-PATIENCE = 120
 
 
 @pytest.fixture
@@ -30,33 +29,27 @@ def example(monkeypatch):
 @contextlib.contextmanager
 def worker(arguments, log):
     """Run the example as a process of its own; it does not outlive the test."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, EXAMPLES / "optuna_study.py", *arguments],
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PYTHONWARNINGS": "default"},
-        )
+    process = forked.start(forked.run_script, EXAMPLES / "optuna_study.py", arguments, log=log)
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def kill_in_a_trial(process, study, lock=None):
     """Kill a worker once a trial of its own has reported an epoch; return the trial."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
+    deadline = time.monotonic() + forked.PATIENCE
+    while time.monotonic() < deadline and process.is_alive():
         if open_trial(process, study):
             # Stopped first, so that neither the trial ends nor a lock is taken ahead of the kill.
-            process.send_signal(signal.SIGSTOP)
+            os.kill(process.pid, signal.SIGSTOP)
             trial = open_trial(process, study)
             if trial and not (lock and lock.exists()):
                 process.kill()
-                process.wait()
+                process.join()
                 return trial
-            process.send_signal(signal.SIGCONT)
+            os.kill(process.pid, signal.SIGCONT)
         time.sleep(0.02)
     raise AssertionError("the worker was never in the middle of a trial")
 
@@ -81,14 +74,14 @@ def check_made_up_for(study, killed, n_trials):
 
 
 def test_on_postgresql_a_killed_trial_is_run_again(example, postgresql_url, tmp_path):
-    arguments = [*TINY, "--storage", postgresql_url, "--study", "killed", "--trials", "8"]
+    arguments = [*TINY, "--storage", postgresql_url, "--study", "killed", "--trials", "6"]
     arguments += ["--heartbeat", "2"]
     study = example.open_study(example.parse(arguments))
     log = tmp_path / "log"
     with worker(arguments, log) as first, worker(arguments, log) as second:
         killed = kill_in_a_trial(second, study)
-        assert first.wait(PATIENCE) == 0, log.read_text()
-    check_made_up_for(study, killed, 8)
+        assert forked.finish(first) == 0, log.read_text()
+    check_made_up_for(study, killed, 6)
     workers = {trial.user_attrs["worker"] for trial in study.trials}
     assert workers == {first.pid, second.pid}, "both had a share"
     study._storage.remove_session()
@@ -97,7 +90,7 @@ def test_on_postgresql_a_killed_trial_is_run_again(example, postgresql_url, tmp_
 
 def test_on_a_journal_resuming_runs_the_killed_trials_again(example, tmp_path):
     journal = tmp_path / "study.journal"
-    arguments = [*TINY, "--storage", str(journal), "--trials", "8"]
+    arguments = [*TINY, "--storage", str(journal), "--trials", "6"]
     study = example.open_study(example.parse(arguments))
     log = tmp_path / "log"
     with worker(arguments, log) as first, worker(arguments, log) as second:
@@ -105,11 +98,11 @@ def test_on_a_journal_resuming_runs_the_killed_trials_again(example, tmp_path):
         killed = [kill_in_a_trial(process, study, lock) for process in (first, second)]
     assert [t.state for t in study.trials].count(TrialState.RUNNING) == 2
     with worker([*arguments, "--resume"], log) as resumed:
-        assert resumed.wait(PATIENCE) == 0, log.read_text()
+        assert forked.finish(resumed) == 0, log.read_text()
     assert "2 unfinished trial(s) of an earlier run are repeated" in log.read_text()
     assert "best trial  MAE" in log.read_text()
     for trial in killed:
-        check_made_up_for(study, trial, 8)
+        check_made_up_for(study, trial, 6)
 
 
 def test_a_lock_left_by_a_killed_worker_is_taken_over(example, tmp_path, monkeypatch):

@@ -18,9 +18,26 @@ def test_importing_the_package_imports_no_other():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["SAMoERegressor", "metrics"])
-def test_names_are_imported_at_their_first_use(name):
-    code = f"import skqos; assert skqos.{name}.__name__.endswith('{name}')"
+WITHOUT_NETWORKS = """
+import sys
+import skqos.benchmarks, skqos.inspection
+from skqos.baselines import *
+X = [[0, 0], [0, 1], [1, 0]]
+for model in (UIPCCRegressor(), PMFRegressor(), MedianRegressor(by="pair"), AMFRegressor()):
+    model.fit(X, [1.0, 2.0, 3.0]).predict(X)
+print(*{"torch", "skorch", "lightgbm", "catboost", "matplotlib"} & set(sys.modules))
+"""
+
+
+def test_benchmarks_displays_and_baselines_need_neither_torch_nor_matplotlib():
+    command = [sys.executable, "-c", WITHOUT_NETWORKS]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
+
+
+def test_names_are_imported_at_their_first_use():
+    names = ["metrics", "SAMoERegressor"]
+    code = f"import skqos; assert all(getattr(skqos, n).__name__.endswith(n) for n in {names})"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

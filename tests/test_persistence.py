@@ -52,6 +52,7 @@ from skqos.exceptions import InconsistentVersionWarning
 from skqos.persistence import load_model, save_model
 from skqos.preprocessing import ContextJoiner
 from skqos.training import ProgressLine, QoSNet
+from tests import forked
 from tests.common import CONTRACTS, all_estimators
 
 TINY = {contract.estimator_class: contract.make for contract in CONTRACTS}
@@ -765,7 +766,9 @@ def test_a_forged_file_loads_or_raises_a_value_error(contract, path):
     save_model(joined(qos, contract.make()).fit(qos.X, qos.y), path)
     content, plain = path.read_bytes(), torch.load(path, weights_only=True)
     paths, rng = list(_paths(plain["model"])), random.Random(0)
-    forged = [_resealed(_mangled(content, rng)) for _ in range(50)]
+    # Bytes are read before anything tells of an estimator.
+    n_mangled = 50 if contract is CONTRACTS[0] else 10
+    forged = [_resealed(_mangled(content, rng)) for _ in range(n_mangled)]
     forged += [
         io.BytesIO(sealed({**plain, "model": _mutated(plain["model"], paths, rng)}))
         for _ in range(50)
@@ -776,7 +779,7 @@ def test_a_forged_file_loads_or_raises_a_value_error(contract, path):
             assert hasattr(load_model(file), "get_params")
         except ValueError:
             n_told += 1
-    assert n_told > 50
+    assert n_told > len(forged) / 2
 
 
 def _nested(depth):
@@ -1078,48 +1081,58 @@ def test_a_full_disk_keeps_the_earlier_file(earlier, model, path, monkeypatch, s
     assert earlier()
 
 
-def run_script(script, *arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        **options,
-    )
+def save_within(limit, pickled, path):
+    """Save a model while no file may grow beyond a limit."""
+    resource = importlib.import_module("resource")
+    model = pickle.loads(pickled)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        save_model(model, path)
+    finally:
+        # The error is written to a file, too.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_a_limit_on_the_size_of_files_keeps_the_earlier_file(
     earlier, model, path, tmp_path_factory
 ):
     pytest.importorskip("resource")
-    pickled = tmp_path_factory.mktemp("other") / "model.pickle"
-    pickled.write_bytes(pickle.dumps(model))
-    result = run_script(
-        """
-        import pickle, resource, sys
-        from skqos.persistence import save_model
-        model = pickle.load(open(sys.argv[1], "rb"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        save_model(model, sys.argv[2])
-        """,
-        pickled,
-        path,
-    )
-    assert result.returncode == 1
-    assert "model.skqos is as it was: [Errno 27] File too large" in result.stderr
+    log = tmp_path_factory.mktemp("other") / "log"
+    process = forked.start(save_within, 4096, pickle.dumps(model), path, log=log)
+    assert forked.finish(process) == 1
+    assert "model.skqos is as it was: [Errno 27] File too large" in log.read_text()
     assert earlier()
 
 
+def save_and_die(path, step, number, anonymous, in_thread):
+    """Load and save a model, and get a signal at a step of saving."""
+    if not anonymous:
+        del os.O_TMPFILE
+    model = load_model(path)
+    original = getattr(os, step)
+
+    def kill(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return original(*arguments, **options)
+
+    setattr(os, step, kill)
+    if in_thread:
+        saving = threading.Thread(target=save_model, args=(model, path))
+        saving.start()
+        saving.join()
+    else:
+        save_model(model, path)
+
+
+def ends_by(number, path, step, anonymous, in_thread=False):
+    """Whether a process that saves a model is ended by a signal that it gets at a step."""
+    process = forked.start(save_and_die, path, step, int(number), anonymous, in_thread)
+    return forked.finish(process) == -number
+
+
 def test_a_save_that_is_killed_keeps_the_earlier_file(earlier, model, path):
-    result = run_script(
-        """
-        import os, signal, sys
-        from skqos.persistence import load_model, save_model
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        save_model(load_model(sys.argv[1]), sys.argv[1])
-        """,
-        path,
-    )
-    assert result.returncode == -signal.SIGKILL
+    assert ends_by(signal.SIGKILL, path, "replace", True)
     assert load_model(path).max_epochs == 7
     save_model(model, path)
     assert load_model(path).n_iter_ == model.n_iter_
@@ -1159,31 +1172,6 @@ def test_the_mode_of_a_file(model, path, monkeypatch, has_anonymous_files):
         assert stat.S_IMODE(path.stat().st_mode) == mode, "that of an existing one is kept"
 
 
-KILLED = """
-    import os, signal, sys, threading
-    from skqos import persistence
-    from skqos.persistence import load_model, save_model
-
-    path, step, number, anonymous, thread = sys.argv[1:]
-    if anonymous == "False":
-        del os.O_TMPFILE
-    model = load_model(path)
-    original = getattr(os, step)
-
-    def kill(*arguments, **options):
-        os.kill(os.getpid(), int(number))
-        return original(*arguments, **options)
-
-    setattr(os, step, kill)
-    if thread == "True":
-        saving = threading.Thread(target=save_model, args=(model, path))
-        saving.start()
-        saving.join()
-    else:
-        save_model(model, path)
-    """
-
-
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="kills as Linux does")
 @pytest.mark.parametrize(
     ("step", "anonymous", "thread"),
@@ -1196,8 +1184,7 @@ KILLED = """
 )
 def test_a_save_that_is_terminated_leaves_no_part(model, path, step, anonymous, thread):
     save_model(model, path)
-    result = run_script(KILLED, path, step, int(signal.SIGTERM), anonymous, thread)
-    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert ends_by(signal.SIGTERM, path, step, anonymous, thread)
     assert os.listdir(path.parent) == [path.name]
     load_model(path)
 
@@ -1208,7 +1195,7 @@ def test_a_part_that_a_killed_save_left_goes_with_the_next(model, path, step, an
     save_model(model, path)
     other = path.with_name(f".{path.name}.b.0123abcd.part")
     other.touch()
-    run_script(KILLED, path, step, int(signal.SIGKILL), anonymous, False)
+    assert ends_by(signal.SIGKILL, path, step, anonymous)
     assert len(os.listdir(path.parent)) == 3, "a part is left"
     save_model(model, path)
     assert sorted(os.listdir(path.parent)) == sorted([path.name, other.name])
@@ -1293,21 +1280,22 @@ SEARCH = """
     import json, os, pathlib, time
     from joblib import parallel_config
     from sklearn.model_selection import GridSearchCV
-    from skorch.callbacks import Callback
-    from skqos import R2SLRegressor
+    from skqos.baselines import PMFRegressor
     from skqos.datasets import make_qos
 
-    class Pause(Callback):
-        def on_epoch_end(self, net, **_):
-            pathlib.Path(f"epoch-{os.getpid()}").touch()
+    class Pausing(PMFRegressor):
+        # A network would differ by the imports of each process alone.
+        def fit(self, X, y):
+            pathlib.Path(f"fit-{os.getpid()}").touch()
             while os.path.exists("pause"):
                 time.sleep(0.02)
+            return super().fit(X, y)
 
     if __name__ == "__main__":
         data = make_qos(30, 40, density=0.5, random_state=0)
-        model = R2SLRegressor(max_epochs=1, callbacks=[Pause()], random_state=0)
+        model = Pausing(max_iter=5, random_state=0)
         search = GridSearchCV(
-            model, {"learning_rate": [1e-3, 1e-2]}, cv=2, refit=False, error_score="raise"
+            model, {"regularization": [1, 10]}, cv=2, refit=False, error_score="raise"
         )
         with parallel_config("loky", n_jobs=2, max_nbytes=1000):
             search.fit(data.X, data.y)
@@ -1325,7 +1313,7 @@ def test_a_search_that_is_killed_leaves_nothing_in_the_way_of_the_next(tmp_path)
     options = {"cwd": tmp_path, "env": {**os.environ, "JOBLIB_TEMP_FOLDER": str(shared)}}
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:
-        wait_until(lambda: len(list(tmp_path.glob("epoch-*"))) == 2 or process.poll() is not None)
+        wait_until(lambda: len(list(tmp_path.glob("fit-*"))) == 2 or process.poll() is not None)
         assert process.poll() is None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -1337,7 +1325,7 @@ def test_a_search_that_is_killed_leaves_nothing_in_the_way_of_the_next(tmp_path)
     assert result.returncode == 0, result.stderr
     assert np.isfinite(json.loads(result.stdout)).all()
     assert set(shared.rglob("*.pkl")) == left, "the second search tidied up after itself"
-    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("epoch-")}
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("fit-")}
     assert names <= {"search.py", "joblib", "__pycache__"}
 
 

@@ -1,5 +1,8 @@
 """Weights of rows: repeated rows are what they mean, in every estimator (the contract)."""
 
+import copy
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -345,12 +348,19 @@ BAD_WEIGHTS = {
 }
 
 
+@functools.cache
+def fit_routed(number):
+    """Return an estimator fitted to `qos`; no test changes it."""
+    qos = make_qos(16, 20, density=0.6, random_state=0)
+    return clone(ROUTED[number]).fit(qos.X, qos.y)
+
+
 @pytest.mark.parametrize("case", BAD_WEIGHTS)
 @routed
 def test_bad_weights_raise_and_change_nothing(estimator, qos, case):
     change, message = BAD_WEIGHTS[case]
     weights = change(np.ones(len(qos.y)))
-    model = clone(estimator).fit(qos.X, qos.y)
+    model = copy.deepcopy(fit_routed(ROUTED.index(estimator)))
     state = model._state
     for method in ("fit", "partial_fit", "score"):
         if hasattr(model, method):

@@ -39,9 +39,9 @@ def example():
     sys.modules.pop("dask_search")
 
 
-def start_cluster(**params):
+def start_cluster(n_workers=2, **params):
     return LocalCluster(
-        n_workers=2,
+        n_workers=n_workers,
         threads_per_worker=1,
         dashboard_address="127.0.0.1:0",
         silence_logs="CRITICAL",
@@ -59,6 +59,12 @@ def client(example):
 def data(qos):
     """Return X with context, and y."""
     return ContextJoiner(qos.users, qos.services).fit_transform(qos.X), qos.y
+
+
+@pytest.fixture
+def pairs(qos):
+    """Return X without context, whose fits are the fastest, and y."""
+    return qos.X, qos.y
 
 
 def scores(search):
@@ -82,12 +88,12 @@ def test_a_search_finds_the_same_as_in_this_process(client, example, data, contr
     np.testing.assert_array_equal(found.predict(data[0]), alone.predict(data[0]))
 
 
-def test_cross_validate_scores_the_same_as_in_this_process(client, data):
-    alone = cross_validate(R2SL.make(), *data, cv=CV, n_jobs=1)
-    with parallel_config(backend="dask", scatter=list(data)):
-        found = cross_validate(R2SL.make(), *data, cv=CV, return_estimator=True)
+def test_cross_validate_scores_the_same_as_in_this_process(client, pairs):
+    alone = cross_validate(R2SL.make(), *pairs, cv=CV, n_jobs=1)
+    with parallel_config(backend="dask", scatter=list(pairs)):
+        found = cross_validate(R2SL.make(), *pairs, cv=CV, return_estimator=True)
     np.testing.assert_array_equal(found["test_score"], alone["test_score"])
-    assert np.isfinite(found["estimator"][0].predict(data[0])).all()
+    assert np.isfinite(found["estimator"][0].predict(pairs[0])).all()
 
 
 @pytest.fixture
@@ -107,15 +113,15 @@ def sent(client, monkeypatch):
 GRID = {"learning_rate": [1e-3, 3e-3], "n_filters": [1, 2]}
 
 
-def test_a_search_sends_its_data_once(example, data, sent):
-    example.search(R2SL.make(), GRID, *data, CV)
+def test_a_search_sends_its_data_once(example, pairs, sent):
+    example.search(R2SL.make(), GRID, *pairs, CV)
     assert sent == [(6, True)], "X, y, and two times two lists of rows, to all workers"
 
 
-def test_joblib_alone_sends_each_large_object_once_to_one_worker(client, data, sent):
+def test_joblib_alone_sends_each_large_object_once_to_one_worker(client, pairs, sent):
     """What the documentation says of joblib; not once per candidate, of which there are four."""
     with parallel_config(backend="dask"):
-        GridSearchCV(R2SL.make(), GRID, cv=CV, refit=False).fit(*data)
+        GridSearchCV(R2SL.make(), GRID, cv=CV, refit=False).fit(*pairs)
     assert sent == [(1, False)] * 6
 
 
@@ -137,13 +143,13 @@ def kill_a_busy_worker(client, pids, killed):
         time.sleep(0.01)
 
 
-def test_a_search_survives_a_worker_that_is_killed(client, example, data):
+def test_a_search_survives_a_worker_that_is_killed(client, example, pairs):
     model, grid = R2SL.make(max_epochs=10), GRID
-    alone = GridSearchCV(model, grid, cv=CV, n_jobs=1).fit(*data)
+    alone = GridSearchCV(model, grid, cv=CV, n_jobs=1).fit(*pairs)
     pids, killed = client.run(os.getpid), []
     killer = threading.Thread(target=kill_a_busy_worker, args=(client, pids, killed))
     killer.start()
-    found = example.search(model, grid, *data, CV)
+    found = example.search(model, grid, *pairs, CV)
     killer.join()
     assert len(killed) == 1
     assert killed[0] not in client.scheduler_info()["workers"]

@@ -152,7 +152,6 @@ def _slow_ranking(
     return pd.concat(tables, ignore_index=True)
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 @pytest.mark.parametrize(
     "options",
@@ -165,7 +164,7 @@ def _slow_ranking(
     ],
     ids=lambda options: " ".join(options) or "plain",
 )
-@pytest.mark.parametrize("n", [1, 4, 100])
+@pytest.mark.parametrize(("seed", "n"), [(0, 1), (1, 4), (2, 100)])
 def test_rankings_are_those_of_the_definition(seed, direction, options, n):
     model = NormalRegressor(seed=seed).fit(_pairs(N_USERS, N_SERVICES))
     rng = np.random.default_rng(seed)

@@ -1,7 +1,5 @@
 """The commands of ``python -m skqos.benchmarks``."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -113,9 +111,3 @@ def test_pages_have_the_tables_of_the_stored_figures(tmp_path, name):
     page.write_text((DOCS / name).read_text())
     command.main(["tables", str(page)])
     assert page.read_text() == (DOCS / name).read_text(), f"run `tables docs/{name}`"
-
-
-def test_importing_the_package_does_not_import_torch_or_peers():
-    heavy = "{'torch', 'lightgbm', 'catboost', 'matplotlib', 'skorch'}"
-    code = f"import sys, skqos.benchmarks; assert not {heavy} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

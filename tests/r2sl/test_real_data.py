@@ -16,6 +16,8 @@ def test_a_small_network_beats_the_service_median(wsdream1_path, qos):
         np.loadtxt(wsdream1_path / "splits" / f"{qos}_{part}_0.025.txt")
         for part in ("train", "test")
     )
+    # A third of the services: a few seconds.
+    train, test = (rows[rows[:, 1] % 3 == 0] for rows in (train, test))
     data = load_wsdream(wsdream1_path, qos=qos)
     columns = ["country", "as"]
     model = make_pipeline(
@@ -28,7 +30,7 @@ def test_a_small_network_beats_the_service_median(wsdream1_path, qos):
             hidden_size=64,
             max_epochs=5,
             learning_rate=0.02,
-            batch_size=512,
+            batch_size=256,
             random_state=0,
         ),
     )

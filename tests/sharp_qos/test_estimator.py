@@ -594,7 +594,7 @@ def test_active_shares_are_those_of_settled_gates(joint, joined):
 
 # 60 steps that could close or open any gate.
 LONG_STEPS = {
-    "max_epochs": 30,
+    "max_epochs": 15,
     "batch_size": 96,
     "learning_rate": 0.1,
     "learning_rate_schedule": "constant",
