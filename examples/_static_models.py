@@ -136,9 +136,7 @@ ABLATIONS: dict[str, Factory] = {
     "VotingRegressor": voting,
     "MF-MoE": sa_moe(**NO_AUGMENTATION),
     # As many steps as the two stages of SAMoERegressor take: what is left is augmentation.
-    "MF-MoE, all steps": sa_moe(**NO_AUGMENTATION, max_epochs=55),
-    "SA-MoE-": sa_moe(pseudo_label_ratio=0),
-    "SA-MoE, no refill": sa_moe(refill_ratio=0),
+    "MF-MoE, all steps": sa_moe(**NO_AUGMENTATION, max_epochs=25),
     "SA-MoE, paper": sa_moe(**SAMoERegressor.PAPER_PARAMS),
     "MF-MoE, paper": sa_moe(
         **{**SAMoERegressor.PAPER_PARAMS, **NO_AUGMENTATION, "max_epochs": 100}

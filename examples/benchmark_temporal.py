@@ -27,9 +27,9 @@ for all protocols: the given cells of ``--slot`` that imputation does not train 
 
 ``--ahead`` tells how many slots after the training rows a forecast is for; 1 is ``--slot`` itself.
 
-Density is the share of all cells, given or not. ``--window`` chooses the slots that train. The
-models "window 1" to "window 16" change the length of the sequences alone: to fill all of 16 steps
-takes ``--window 16`` too, which is another task with its own baseline.
+Density is the share of the measured cells, given or not. ``--window`` chooses the slots that train.
+The models "window 1" to "window 16" change the length of the sequences alone: to fill all of 16
+steps takes ``--window 16`` too, which is another task with its own baseline.
 
 Models are given the training rows and the test cells' ids; the values of the test cells stay in
 the process that scores. With ``--permute-test-labels`` they are shuffled first, results go to the
@@ -297,7 +297,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument(
         "--protocol", default="imputation", choices=["imputation", "forecast", "forecast_all"]
     )
-    parser.add_argument("--density", type=float, default=0.10, help="share of all cells")
+    parser.add_argument("--density", type=float, default=0.10, help="share of the measured cells")
     parser.add_argument("--given-share", type=float, help="share of the measured cells in DIR")
     parser.add_argument("--slot", type=int, default=63, help="slot of the test cells")
     parser.add_argument("--window", type=int, default=8, help="slots that train")

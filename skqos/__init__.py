@@ -9,8 +9,10 @@ from skqos.exceptions import UnusedColumnsWarning
 
 if TYPE_CHECKING:
     from skqos import baselines as baselines
+    from skqos import benchmarks as benchmarks
     from skqos import datasets as datasets
     from skqos import export as export
+    from skqos import graphs as graphs
     from skqos import inspection as inspection
     from skqos import intervals as intervals
     from skqos import metrics as metrics
@@ -45,6 +47,7 @@ _SUBMODULES = (
     "benchmarks",
     "datasets",
     "export",
+    "graphs",
     "inspection",
     "intervals",
     "metrics",

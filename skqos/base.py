@@ -138,6 +138,8 @@ class TrainingRows:
         Positive weights of the rows.
     times : ndarray of int64 of shape (n,) or None
         Time steps of the rows.
+    n_replayed : int
+        Number of rows, the last ones, that were measured earlier and are trained on again.
     """
 
     users: EntityEncoder
@@ -147,6 +149,7 @@ class TrainingRows:
     target: np.ndarray
     weights: np.ndarray
     times: np.ndarray | None = field(default=None, kw_only=True)
+    n_replayed: int = field(default=0, kw_only=True)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -15,6 +15,8 @@ from skqos._ids import append_ids, find_ids, id_kind, make_index
 from skqos.inputs import is_numeric, read_numbers
 
 UNKNOWN = -1
+# Networks extrapolate far values without a bound, until float32 overflows.
+MAX_DEVIATIONS = 10.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class EntityTable:
     categories : ndarray of int64 of shape (n_entities, n_categorical)
         Code of each categorical context column; -1 if unknown.
     numerics : ndarray of float32 of shape (n_entities, n_numeric)
-        Numeric context, standardised over the training entities; NaN if unknown.
+        Numeric context, standardised over the training entities and at most `MAX_DEVIATIONS` from
+        0; NaN if unknown.
     """
 
     categories: np.ndarray
@@ -250,7 +253,9 @@ class EntityEncoder:
             for name, known in zip(self.categorical_, self.categories_, strict=True)
         ]
         categories = np.column_stack(codes) if codes else np.empty((len(entities), 0))
-        numerics = (self._numbers(entities) - self.mean_) / self.scale_
+        with np.errstate(over="ignore"):
+            numerics = (self._numbers(entities) - self.mean_) / self.scale_
+        numerics = np.clip(numerics, -MAX_DEVIATIONS, MAX_DEVIATIONS)
         return EntityTable(categories.astype(np.int64), numerics.astype(np.float32))
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
@@ -363,6 +368,11 @@ def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and standard deviation of the known values, or 0 and 1 without values."""
     known = ~np.isnan(numbers)
     count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, numbers, 0.0).sum(axis=0) / count
-    deviation = np.sqrt((np.where(known, numbers - mean, 0.0) ** 2).sum(axis=0) / count)
-    return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+    # Sums and squares of large values would be infinite, and those of small ones 0.
+    unit = np.abs(np.where(known, numbers, 0.0)).max(axis=0, initial=0.0)
+    unit[unit == 0] = 1.0
+    scaled = numbers / unit
+    mean = np.where(known, scaled, 0.0).sum(axis=0) / count
+    deviation = np.sqrt((np.where(known, scaled - mean, 0.0) ** 2).sum(axis=0) / count)
+    is_constant = deviation <= 1e-12 * np.abs(mean)
+    return unit * mean, np.where(is_constant, 1.0, unit * deviation)

@@ -315,8 +315,10 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
     def __getstate__(self) -> dict[str, Any]:
         """Drop rows beyond `replay_buffer_size`, which may be lower than it was in `fit`."""
         state = super().__getstate__()
-        if "_state" in state:
-            buffer = state["_state"].attributes["_replay_buffer"].limited(self.replay_buffer_size)
+        size = self.replay_buffer_size
+        # The parameter may have been set to anything since `fit`.
+        if "_state" in state and isinstance(size, Integral) and size >= 0:
+            buffer = state["_state"].attributes["_replay_buffer"].limited(int(size))
             state["_state"] = state["_state"].with_attributes(_replay_buffer=buffer)
         return state
 

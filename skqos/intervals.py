@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqos._errors import check_same_length
 from skqos._frames import to_frame
-from skqos._pipelines import target_names_of
+from skqos._pipelines import regressor_of, target_names_of
 from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names, safe_indexing
 from skqos._target_checks import as_target, as_weights, check_target_names
 from skqos.base import PairRegressor
@@ -155,6 +155,11 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         values = as_target(y, "y", allow_nan=True, estimator=self)
         frame = as_frame(X, self._n_id_columns, self)
         check_names(frame.columns, self._n_id_columns, self._n_places)
+        unobserved = np.isnan(_by_target(values)).all(axis=0)
+        if unobserved.any():
+            raise ValueError(
+                f"y, column {unobserved.argmax()}, is NaN in every row; remove the column."
+            )
         layout = ContextLayout([], [])
         columns = read_columns(frame, self._n_id_columns, layout)
         check_same_length(X=frame, y=values)
@@ -179,7 +184,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         intervals = learn_intervals(
             Pairs(*codes, transform.transform(_by_target(predictions))),
             _by_target(values),
-            None,
+            _time_codes(fitted, frame),
             (users.n_entities, services.n_entities),
             transform,
             fit_and_predict,
@@ -294,3 +299,10 @@ def _predict(fitted: Any, X: Any) -> np.ndarray:
 def _by_target(values: np.ndarray) -> np.ndarray:
     """Return values of one or several targets as (n, n_targets)."""
     return values.reshape(len(values), -1)
+
+
+def _time_codes(fitted: Any, frame: pd.DataFrame) -> np.ndarray | None:
+    """Return the code of the time of each row, or None if the regressor reads no times."""
+    if getattr(regressor_of(fitted), "_n_id_columns", 2) < 3:
+        return None
+    return pd.factorize(frame.iloc[:, 2])[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,14 @@ class HasVectors(Protocol):
 
     def vector_blocks(self) -> tuple[nn.Parameter, Sequence[int]]:
         """Return the table, and the number of rows of each block."""
+
+
+@runtime_checkable
+class HasFixedParts(Protocol):
+    """A module with parts that do not depend on the vectors of ids."""
+
+    def fixed_parts(self) -> AbstractContextManager[None]:
+        """Compute these parts once for all calls inside the block."""
 
 
 class NewVectors(NamedTuple):
@@ -126,7 +134,7 @@ def learn_vectors(
     n_steps = n_epochs * len(batches)
     module.eval()
     criterion.eval()
-    with _only_trained(module, [table for table, _ in vectors]):
+    with _only_trained(module, [table for table, _ in vectors]), _fixed_parts(module):
         # The optimiser receives only the new rows, because a table may have many others.
         free = [table.detach()[new] for table, new in vectors]
         starts = [vector.clone() for vector in free]
@@ -146,6 +154,10 @@ def learn_vectors(
                 schedule.step()
                 for (table, new), vector in zip(vectors, free, strict=True):
                     table.detach()[new] = vector
+
+
+def _fixed_parts(module: nn.Module) -> AbstractContextManager[None]:
+    return module.fixed_parts() if isinstance(module, HasFixedParts) else nullcontext()
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from pandas.api.extensions import take
 from pandas.api.types import (
     is_bool_dtype,
     is_complex_dtype,
+    is_datetime64_any_dtype,
     is_numeric_dtype,
     is_object_dtype,
     is_string_dtype,
+    is_timedelta64_dtype,
 )
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
@@ -36,6 +38,15 @@ from skqos.inputs import (
 
 __all__ = ["ContextJoiner"]
 
+# Tests for types whose values are labels, as estimators read them.
+LABELS = (
+    is_bool_dtype,
+    is_object_dtype,
+    is_string_dtype,
+    is_datetime64_any_dtype,
+    is_timedelta64_dtype,
+)
+
 
 class ContextJoiner(TransformerMixin, BaseEstimator):
     """Append context columns of users and services to rows of ids.
@@ -48,10 +59,11 @@ class ContextJoiner(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     users : DataFrame or None, default=None
-        Context of the users, with the user ids as index. Columns of dtype category, string or
-        bool, and of objects other than numbers, are categorical; other columns must be numeric. In
-        a frame without index, such as those of polars, the ids are in the column that is named for
-        them, for example ``user`` or ``user_id``, or otherwise in the first column.
+        Context of the users, with the user ids as index. Columns of dtype category, string, bool,
+        datetime or timedelta, and of objects other than numbers, are categorical; other columns
+        must be numeric. In a frame without index, such as those of polars, the ids are in the
+        column that is named for them, for example ``user`` or ``user_id``, or otherwise in the
+        first column.
 
     services : DataFrame or None, default=None
         Context of the services, in the same form.
@@ -337,13 +349,13 @@ def _prepare_column(column: pd.Series, parameter: str) -> pd.Series:
         return column
     if is_object_dtype(dtype) and is_numeric(column):
         return pd.Series(read_numbers(column), index=column.index)
-    if is_bool_dtype(dtype) or is_object_dtype(dtype) or is_string_dtype(dtype):
+    if any(is_label(dtype) for is_label in LABELS):
         return _as_category(column, f"{parameter}: the column {column.name!r}")
     if is_numeric_dtype(dtype) and not is_complex_dtype(dtype):
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index)
     raise TypeError(
         f"{parameter}: the column {column.name!r} must be numeric or of dtype category, string, "
-        f"object or bool; got {dtype}."
+        f"object, bool, datetime or timedelta; got {dtype}."
     )
 
 

@@ -122,4 +122,5 @@ class ReplayBuffer:
             service_codes=np.concatenate([rows.service_codes, self.service_codes]),
             target=np.concatenate([rows.target, self.target]),
             weights=np.concatenate([rows.weights, self.weights]),
+            n_replayed=rows.n_replayed + len(self),
         )

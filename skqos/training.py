@@ -296,12 +296,19 @@ class QoSNet(NeuralNet):
         """Train; unlike in skorch, Ctrl-C raises KeyboardInterrupt."""
         if not self.initialized_:
             self.initialize()
+        self.is_finished_ = False
         self.notify("on_train_begin", X=X, y=y)
         fit_params.pop("_routing_method", None)
         with self._running_steps(), suppress(StoppedEarly):
             self.fit_loop(X, y, **fit_params)
         self.notify("on_train_end", X=X, y=y)
         return self
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Notify all callbacks, and then stop if early stopping has ended the training."""
+        super().notify(method_name, **cb_kwargs)
+        if method_name == "on_epoch_end" and self.is_finished_:
+            raise StoppedEarly
 
     @contextmanager
     def _running_steps(self) -> Iterator[None]:
@@ -321,7 +328,7 @@ class QoSNet(NeuralNet):
             del self.run_step_
 
     def initialize_callbacks(self) -> QoSNet:
-        """Make early stopping raise `StoppedEarly`."""
+        """Make early stopping end the training only after all callbacks have seen the epoch."""
         super().initialize_callbacks()
         for _, callback in self.callbacks_:
             if isinstance(callback, EarlyStopping):
@@ -342,14 +349,13 @@ class StoppedEarly(Exception):
 
 
 def _end_epoch(stopping: EarlyStopping, net: QoSNet, **kwargs: Any) -> None:
-    """End an epoch as `EarlyStopping` does, but raise `StoppedEarly` to stop."""
+    """End an epoch as `EarlyStopping` does, but let the net stop."""
     patience, stopping.patience = stopping.patience, math.inf
     try:
         type(stopping).on_epoch_end(stopping, net, **kwargs)
     finally:
         stopping.patience = patience
-    if stopping.misses_ >= patience:
-        raise StoppedEarly
+    net.is_finished_ = net.is_finished_ or stopping.misses_ >= patience
 
 
 class StopOnDivergence(Callback):

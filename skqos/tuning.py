@@ -304,8 +304,7 @@ def suggest_params(
     Notes
     -----
     The search spaces are in `SEARCH_SPACES`. They assume default values of all other parameters.
-    For example, the layer sizes in the space of `SAMoERegressor` are not possible with
-    ``n_heads=3``.
+    For example, `attention_dropout` has no effect with ``experts=("mlp",)``.
 
     Examples
     --------

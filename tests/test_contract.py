@@ -344,6 +344,21 @@ def test_early_stopping_restores_the_best_epoch(contract, qos):
     np.testing.assert_array_equal(shorter.predict(qos.X), model.predict(qos.X))
 
 
+@all_estimators
+def test_callbacks_see_the_epoch_in_which_training_stops_early(contract, qos):
+    seen = []
+
+    class Count(Callback):
+        def on_epoch_end(self, net, **_):
+            if net.stage == "final":
+                seen.append(len(net.history))
+
+    params = {**contract.learning, "max_epochs": 40, "learning_rate_schedule": "constant"}
+    params |= {"early_stopping": True, "n_iter_no_change": 1, "learning_rate": 0.1}
+    model = contract.make(**params, callbacks=[Count]).fit(qos.X, qos.y)
+    assert 40 > model.n_iter_ == len(seen)
+
+
 # --- Reproducible, independent of order ---------------------------------------------------------
 
 

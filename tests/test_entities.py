@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skqos.entities import UNKNOWN, EntityEncoder, EntityTable, Interactions
+from skqos.entities import MAX_DEVIATIONS, UNKNOWN, EntityEncoder, EntityTable, Interactions
 
 
 def frame(n_rows=None, **columns):
@@ -205,6 +205,20 @@ def test_a_newcomers_numbers_are_on_the_scale_of_training():
     encoder, _ = fit([1, 2], x=[1.0, 3.0])
     _, new = encoder.transform(np.array([9]), frame(x=[6.0]))
     assert_allclose(new.numerics, [[4.0]])
+
+
+@pytest.mark.parametrize("value", [1e3, 1e39, 1.7e308])
+def test_numbers_far_from_those_of_training_are_bounded(value):
+    encoder, _ = fit([1, 2], x=[1.0, 3.0])
+    _, new = encoder.transform(np.array([8, 9]), frame(x=[value, -value]))
+    assert_allclose(sorted(new.numerics[:, 0]), [-MAX_DEVIATIONS, MAX_DEVIATIONS])
+
+
+@pytest.mark.parametrize("unit", [1e-320, 1e-200, 1.0, 1e200, 5e307])
+def test_numbers_of_any_unit_are_standardised(unit):
+    encoder, _ = fit([1, 2, 3], x=[unit, 2 * unit, 3 * unit], y=[np.nan, unit, 3 * unit])
+    root = np.sqrt(1.5)
+    assert_allclose(encoder.table_.numerics.T, [[-root, 0, root], [np.nan, -1, 1]], atol=1e-3)
 
 
 @pytest.mark.parametrize("value", [7.0, np.nan])

@@ -327,6 +327,13 @@ def test_an_update_that_does_not_end_changes_nothing(contract, qos, fitted, newc
 
 
 @incremental_estimators
+def test_a_model_whose_parameter_is_wrong_can_be_stored(contract, fitted):
+    n_kept = len(fitted._replay_buffer)
+    stored = pickle.loads(pickle.dumps(fitted.set_params(replay_buffer_size=None)))
+    assert len(stored._replay_buffer) == n_kept
+
+
+@incremental_estimators
 @pytest.mark.parametrize("newcomers", ["unknown"], indirect=True)
 @pytest.mark.parametrize("package", ["pickle", "save_model"])
 def test_updated_models_load_and_loaded_models_update(

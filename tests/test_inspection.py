@@ -560,6 +560,14 @@ def test_attention_without_times_takes_all_windows_as_full():
     assert_allclose(display.attention_, weights.mean(axis=(0, 1, 2)))
 
 
+def test_steps_after_that_of_the_row_have_positive_labels(temporal):
+    model = MAKE[TPMCFRegressor](window=4, window_side="both").fit(temporal.X, temporal.y)
+    rows = [[0, 1, 1], [0, 1, 2]]
+    assert model.window_times(rows).tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+    display = AttentionDisplay.from_estimator(model, rows)
+    assert display.attention_.index.tolist() == [-1, 0, 1, 2]
+
+
 def test_attention_refuses_blocks_and_heads_that_are_not_there(attentive, temporal):
     display = AttentionDisplay(weights=attentive.attention_weights(temporal.X[:3]))
     with pytest.raises(ValueError, match="block=2 does not exist; it must be from 0 to 1"):

@@ -17,6 +17,7 @@ from skorch.callbacks import Callback
 from skqos import SharpQoSRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor, UIPCCRegressor
 from skqos.datasets import make_qos
+from skqos.distribution.model import learn_intervals
 from skqos.distribution.quantiles import LEVELS
 from skqos.exceptions import EarlyTimeWarning
 from skqos.intervals import IntervalRegressor
@@ -310,6 +311,24 @@ def test_intervals_around_a_temporal_regressor():
         model.fit(X[["user", "time", "service"]], data.y)
 
 
+def test_times_of_a_pair_are_held_out_apart(monkeypatch):
+    """As by the estimator's own intervals: else no held-out cell would have a history."""
+    contract = BY_NAME["TPMCFRegressor"]
+    data = contract.make_data(30, 40, density=0.5)
+    seen = []
+
+    def spy(pairs, y, times, *arguments):
+        seen.append(times)
+        return learn_intervals(pairs, y, times, *arguments)
+
+    monkeypatch.setattr("skqos.intervals.learn_intervals", spy)
+    IntervalRegressor(contract.make(), random_state=0).fit(data.X, data.y)
+    IntervalRegressor(MedianRegressor(), random_state=0).fit(data.X, data.y)
+    with_times, without = seen
+    assert len(np.unique(with_times)) == len(np.unique(data.X[:, 2]))
+    assert without is None
+
+
 def test_intervals_around_several_targets():
     data = make_qos(30, 40, density=0.5, n_qos=2, random_state=0)
     contract = BY_NAME["SharpQoSRegressor"]
@@ -324,6 +343,7 @@ def test_intervals_around_several_targets():
         ([[0, 1], [1, 0]], [1.0], "X has 2, y has 1"),
         ([[0], [1]], [1.0, 2.0], "X"),
         ([[0, 1], [1, 0]], [1.0, np.inf], "y"),
+        ([[0, 1], [1, 0]], [[1.0, np.nan], [2.0, np.nan]], "y, column 1, is NaN in every row"),
         ([[0, 1], [1, 0]], [[[1.0]], [[2.0]]], "y"),
     ],
 )

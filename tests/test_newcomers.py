@@ -1,5 +1,6 @@
 """Vectors of new users and services, learnt from their first measurements."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -89,6 +90,28 @@ def test_fixed_features_are_not_learnt():
     assert not has_vectors(model.module_)
     model.set_params(fine_tune_features=True).fit(qos.X, qos.y)
     assert has_vectors(model.module_)
+
+
+def test_context_graphs_are_convolved_once_while_vectors_are_learnt(monkeypatch):
+    """They do not depend on the vectors; the result is the same."""
+    qos = make_qos(20, 30, density=0.6, random_state=0)
+    X = ContextJoiner(qos.users, qos.services).fit_transform(qos.X)
+    is_new = X["user"] >= 15
+    (contract,) = (one for one in CONTRACTS if one.estimator_class is SharpQoSRegressor)
+    model = contract.make().fit(X[~is_new], qos.y[~is_new])
+    n_calls = []
+
+    def count(convolution, *_):
+        if not convolution.features.requires_grad:
+            n_calls.append(1)
+
+    handle = model.module_.context.register_forward_hook(count)
+    counted = copy.deepcopy(model).partial_fit(X[is_new], qos.y[is_new])
+    handle.remove()
+    monkeypatch.setattr(tested, "_fixed_parts", lambda _: contextlib.nullcontext())
+    plain = model.partial_fit(X[is_new], qos.y[is_new])
+    np.testing.assert_allclose(counted.predict(X), plain.predict(X), rtol=1e-5)
+    assert len(n_calls) == 1
 
 
 def test_rows_of_new_users_or_services_are_selected():

@@ -266,12 +266,18 @@ def test_two_table_columns_of_the_same_output_name_raise(users, X):
 
 @pytest.mark.parametrize(
     "values",
-    [pd.to_datetime(["2020-01-01"] * 3), np.ones(3, dtype=complex)],
-    ids=["date", "complex"],
+    [pd.to_datetime(["2020-01-01", "2021-01-01", "2020-01-01"]), pd.to_timedelta([1, 2, 1], "D")],
+    ids=["dates", "durations"],
 )
-def test_column_of_another_dtype_raises(users, X, values):
+def test_dates_and_durations_are_categories(users, X, values):
+    joined = ContextJoiner(users.assign(since=values)).fit_transform(X)
+    assert joined["user_since"].dtype == "category"
+    assert set(joined["user_since"].cat.categories) == set(values)
+
+
+def test_column_of_another_dtype_raises(users, X):
     with pytest.raises(TypeError, match="users: the column 'since' must be numeric or"):
-        ContextJoiner(users.assign(since=values)).fit(X)
+        ContextJoiner(users.assign(since=np.ones(3, dtype=complex))).fit(X)
 
 
 def test_one_column_is_no_pair(users):

@@ -128,6 +128,14 @@ def test_strings_of_one_offset_keep_it(offsets):
     assert origin == pd.Timestamp(f"2026-05-04T00:00{offsets[0]}")
 
 
+@pytest.mark.parametrize(
+    "texts", [["2026-05-01", "2026-06-01"], ["2026-05-31"], ["2026-05-01", "2026-05-01T12:00"]]
+)
+def test_dates_without_a_time_have_no_offset(texts):
+    """The day is no offset of hours."""
+    assert read_times(objects(texts)).tolist() == [pd.Timestamp(text) for text in texts]
+
+
 def test_other_time_zones_are_other_clocks_of_the_same_time():
     stamps = STAMPS.tz_localize(BERLIN)
     scale = learn_time_scale(stamps, QUARTER)

@@ -232,7 +232,7 @@ class AMFRegressor(BaselineRegressor):
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "regularization": [Interval(Real, 0, None, closed="left")],
         "error_rate": [Interval(Real, 0, 1, closed="right")],
-        "power": [Real],
+        "power": [Interval(Real, None, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],

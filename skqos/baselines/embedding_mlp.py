@@ -36,9 +36,10 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
     ----------
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
-        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
-        that the value is unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories, booleans,
+        dates or durations, and of objects other than numbers, are categorical; all other columns
+        are numeric, and values more than ten standard deviations from the mean count as ten. NaN
+        means that the value is unknown.
 
     n_members : int, default=4
         Number of networks, each with weights of its own. They are trained in one pass, and their

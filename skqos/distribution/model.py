@@ -363,7 +363,7 @@ def leave_out(
     parts = [users, services] if times is None else [users, services, times]
     _, cells = np.unique(np.stack(parts), axis=1, return_inverse=True)
     cells = cells.ravel()
-    if cells.max() < MIN_PAIRS:
+    if cells.max() + 1 < MIN_PAIRS:
         cells = np.arange(len(users))
     left_out = _draw(cells, PAIR_SHARE, rng)[cells]
     for codes in (users, services):

@@ -38,9 +38,12 @@ class AttentionDisplay(Display):
         stamps, NaN or NaT where nothing was measured. If None, all windows are assumed to be
         complete.
 
+    n_later : int, default=0
+        Number of steps of the window after the step of the row, with ``window_side="both"``.
+
     Attributes
     ----------
-    weights, window_times
+    weights, window_times, n_later
         As passed to the constructor.
 
     attention_ : DataFrame of shape (window, window), or (window, n_heads)
@@ -74,9 +77,12 @@ class AttentionDisplay(Display):
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, *, weights: np.ndarray, window_times: np.ndarray | None = None) -> None:
+    def __init__(
+        self, *, weights: np.ndarray, window_times: np.ndarray | None = None, n_later: int = 0
+    ) -> None:
         self.weights = weights
         self.window_times = window_times
+        self.n_later = n_later
 
     @classmethod
     @drawing
@@ -121,7 +127,11 @@ class AttentionDisplay(Display):
         caller = f"{cls.__name__}.from_estimator"
         final = final_estimator(estimator, (TPMCFRegressor,), caller)
         X = transform_input(estimator, X)
-        display = cls(weights=final.attention_weights(X), window_times=final.window_times(X))
+        display = cls(
+            weights=final.attention_weights(X),
+            window_times=final.window_times(X),
+            n_later=final.module_.n_later,
+        )
         return display.plot(
             ax, kind=kind, block=block, head=head, colorbar=colorbar, im_kw=im_kw, line_kw=line_kw
         )
@@ -217,7 +227,9 @@ class AttentionDisplay(Display):
             is_number = times.dtype.kind == "f"
             return pd.Index(times[0].astype(np.int64) if is_number else times[0], name="time step")
         window = self.weights.shape[-1]
-        return pd.RangeIndex(1 - window, 1, name="step (0 is the last)")
+        first = 1 - window + self.n_later
+        name = "step (0 is that of the row)" if self.n_later else "step (0 is the last)"
+        return pd.RangeIndex(first, first + window, name=name)
 
     def _draw_matrix(self, colorbar: bool, im_kw: dict[str, Any] | None) -> None:
         self.image_, _ = draw_heat_map(

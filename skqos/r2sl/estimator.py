@@ -44,9 +44,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
     ----------
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
-        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
-        that the value is unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories, booleans,
+        dates or durations, and of objects other than numbers, are categorical; all other columns
+        are numeric, and values more than ten standard deviations from the mean count as ten. NaN
+        means that the value is unknown.
 
     region_features : list of str, default=None
         Kinds of region with latent states: "city" stands for the categorical columns ``user_city``
@@ -477,6 +478,11 @@ class R2SLRegressor(IncrementalQoSRegressor):
         if kinds is not None and len(set(kinds)) < len(kinds):
             raise ValueError(
                 f"region_features must contain each kind of region once; got {list(kinds)}."
+            )
+        if self.expected_level and self.rate == "printed":
+            raise ValueError(
+                "expected_level=True needs rate='matched': with rate='printed', the mean of a pair "
+                "depends on its measurement and not on its states."
             )
 
     def _fit_networks(

@@ -71,9 +71,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
     ----------
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
-        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
-        that the value is unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories, booleans,
+        dates or durations, and of objects other than numbers, are categorical; all other columns
+        are numeric, and values more than ten standard deviations from the mean count as ten. NaN
+        means that the value is unknown.
 
     n_factors : int, default=0
         Rank of the factorisation of the interaction matrix.
@@ -423,6 +424,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
             ("first_stage_epochs", "independent_experts", "second_stage_start", "ratio_unit"),
             by={"refill_ratio": (0,), "pseudo_label_ratio": (0,)},
         ),
+        SwitchedOff(
+            ("first_stage_epochs", "independent_experts", "second_stage_start", "ratio_unit"),
+            by={"n_factors": (0,), "pseudo_label_ratio": (0,)},
+        ),
     )
 
     # An update recovered 71 % of a refit's gain with dropout and 64 % without (WS-DREAM, one seed).
@@ -566,6 +571,11 @@ class SAMoERegressor(IncrementalQoSRegressor):
             index=pd.Index(experts, name="expert"),
         )
 
+    @property
+    def _refills(self) -> bool:
+        """Whether predictions fill the matrix; only factors read it."""
+        return self.n_factors > 0 and self.refill_ratio > 0
+
     def _check_parameters(self) -> None:
         """Check combinations of parameters; raise ValueError."""
         unknown = [name for name in self.experts if name not in EXPERTS]
@@ -581,7 +591,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
                 "distributed over the heads."
             )
         is_fresh = self.second_stage_start == "fresh"
-        if self.refill_ratio > 0 and not is_fresh:
+        if self._refills and not is_fresh:
             raise ValueError(
                 f"refill_ratio={self.refill_ratio} changes the factors with which the first "
                 "network was trained, so the second network cannot start from its weights. Set "
@@ -597,7 +607,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         self, data: TrainingData, trainer: Trainer
     ) -> tuple[dict[str, QoSNet], dict[str, Any]]:
         observed = WeightedCells(data.user_codes, data.service_codes, data.target, data.weights)
-        if self.refill_ratio == 0 and self.pseudo_label_ratio == 0:
+        if not self._refills and self.pseudo_label_ratio == 0:
             module = self._build_module(data, observed, self.experts)
             return {"final": self._fit_stage("final", module, data, trainer, observed)}, {}
         first = self._fit_first_stage(data, trainer, observed)
@@ -606,7 +616,7 @@ class SAMoERegressor(IncrementalQoSRegressor):
         known = observed_cells(data.user_codes, data.service_codes, data.shape)
         refill, pseudo_labels = (
             self._predict_cells(predict, ratio, known, data, rng)
-            for ratio in (self.refill_ratio, self.pseudo_label_ratio)
+            for ratio in (self.refill_ratio * self._refills, self.pseudo_label_ratio)
         )
         module = self._second_module(first, data, observed + refill)
         final = self._fit_stage("final", module, data, trainer, observed, pseudo_labels)

@@ -6,6 +6,8 @@ entities have the members as the first axis, preceded by the tasks if they diffe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -550,6 +552,9 @@ class SharpQoSModule(nn.Module):
         Approximate prediction of the untrained network.
     """
 
+    # Convolved context, in `fixed_parts`.
+    _convolved: Tensor | None = None
+
     def __init__(
         self,
         graphs: list[QoSGraph],
@@ -598,6 +603,16 @@ class SharpQoSModule(nn.Module):
         self.user_head = _feed_forward(*stack, hidden_dim, out_dim)
         self.service_head = _feed_forward(*stack, hidden_dim, out_dim)
         self.bias = nn.Parameter(torch.tensor(start, dtype=torch.float32).repeat(n_members, 1))
+
+    @contextmanager
+    def fixed_parts(self) -> Iterator[None]:
+        """Convolve the context graphs once inside the block, which may not change them."""
+        if self.context is not None:
+            self._convolved = self.context()
+        try:
+            yield
+        finally:
+            self.__dict__.pop("_convolved", None)
 
     def forward(self, users: Tensor, services: Tensor, edges: Tensor | None = None) -> Tensor:
         """Predict pairs of known entities.
@@ -780,7 +795,7 @@ class SharpQoSModule(nn.Module):
         """Select the context features of known users and of known services."""
         found = [[], []]
         if self.context is not None:
-            convolved = self.context()
+            convolved = self.context() if self._convolved is None else self._convolved
             rows = self.context.user_rows[users], self.context.service_rows[services]
             for side, of_side in zip(found, rows, strict=True):
                 side.append(self.context.take(convolved, of_side))

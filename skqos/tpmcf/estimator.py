@@ -82,9 +82,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     user_features, service_features : list of str or int, default=None
         Context columns of X, by name or position. If None, the columns of a DataFrame whose names
-        start with ``user_`` and ``service_`` are used. Columns of strings, categories or booleans,
-        and of objects other than numbers, are categorical; all other columns are numeric. NaN means
-        that the value is unknown.
+        start with ``user_`` and ``service_`` are used. Columns of strings, categories, booleans,
+        dates or durations, and of objects other than numbers, are categorical; all other columns
+        are numeric, and values more than ten standard deviations from the mean count as ten. NaN
+        means that the value is unknown.
 
     features : list of {"statistics", "factors", "similarity"}, default=("statistics",)
         Families of initial features of users and services at each time step. "statistics" are
@@ -635,9 +636,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         -------
         ndarray of float64 of shape (n_samples, n_blocks, n_heads, window, window)
             Attention of the step on the fourth axis to the step on the fifth axis, averaged over
-            the members; it sums to 1 over the fifth axis. Steps are in order of time. The last one
-            is the step of the row or, if training has not seen it, the last step before it.
-            Attention to steps without a measurement is 0.
+            the members; it sums to 1 over the fifth axis. Attention to steps without a measurement
+            is 0. Steps are in order of time. The last one is the step of the row or, if training
+            has not seen it, the last step before it; with ``window_side="both"``, later steps
+            follow.
 
         Raises
         ------
@@ -694,9 +696,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     @property
     def times_(self) -> np.ndarray:
         """Time steps that were measured, in the form in which `fit` received them."""
-        if self._state is None:
+        # Read once, because another thread may fit again.
+        state = self._state
+        if state is None:
             raise AttributeError(f"{type(self).__name__} is not fitted and has no times_.")
-        return self._state.time_scale.times_of(self._state.module_.times.cpu().numpy())
+        return state.time_scale.times_of(state.module_.times.cpu().numpy())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -717,10 +721,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     def _check_parameters(self) -> None:
         read_time_step(self.time_step)
         unknown = [name for name in self.features if name not in FAMILIES]
-        if unknown or len(self.features) == 0:
+        if unknown or not len(self.features) or len(set(self.features)) < len(self.features):
             raise ValueError(
-                f"features={self.features!r} must contain one or more of {list(FAMILIES)}, and "
-                "nothing else."
+                f"features={self.features!r} must contain one or more of {list(FAMILIES)}, each "
+                "once, and nothing else."
             )
         check_layer_sizes("hidden_sizes", self.hidden_sizes, min_layers=0)
 

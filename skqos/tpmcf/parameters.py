@@ -79,6 +79,7 @@ SWITCHED_OFF = (
     SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
     SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
     SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
+    SwitchedOff(("learning_rate", "batch_size"), {"modules": ("gcmf",)}),
     SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
     SwitchedOff(("window_side",), {"window": (1,)}),
     SwitchedOff(("entity_dropout",), {"entity_dim": (None,)}),

@@ -34,8 +34,6 @@ class RecentCells:
         numbers are kept.
     whole : ndarray of int64 of shape (n_whole,)
         Time steps of which all cells are kept, ascending.
-    n_seen : int
-        Number of cells of all fits and updates, without repeated measurements.
     """
 
     times: np.ndarray
@@ -45,7 +43,6 @@ class RecentCells:
     weights: np.ndarray
     priority: np.ndarray
     whole: np.ndarray
-    n_seen: int
 
     @classmethod
     def of_rows(cls, rows: TrainingRows, rng: np.random.RandomState) -> Self:
@@ -67,7 +64,6 @@ class RecentCells:
             weights.astype(np.float32),
             rng.random_sample(len(cells)).astype(np.float32),
             times,
-            len(cells),
         )
 
     def __len__(self) -> int:
@@ -82,7 +78,8 @@ class RecentCells:
         """Return at most `size` cells of the last steps, in their order."""
         if len(self) <= size:
             return self
-        order = np.lexsort((self.priority, -self.times))
+        # ~t descends as -t does, which overflows for the smallest integer.
+        order = np.lexsort((self.priority, ~self.times))
         first_dropped = self.times[order[size]]
         kept = self.take(np.sort(order[:size]))
         return replace(kept, whole=self.whole[self.whole > first_dropped])
@@ -105,8 +102,7 @@ class RecentCells:
             for field in fields(self)[:6]
         }
         whole = np.union1d(self.whole, later.whole[is_new])
-        n_again = len(self) - len(earlier)
-        return type(self)(**columns, whole=whole, n_seen=self.n_seen - n_again + later.n_seen)
+        return type(self)(**columns, whole=whole)
 
     def at(self, times: np.ndarray, shape: tuple[int, int]) -> tuple[StepCells, np.ndarray]:
         """Return the cells of some steps, in the order of step, user and service.

@@ -89,12 +89,17 @@ class StepUpdate:
         )
 
     def replayed(self, n_cells: int, rng: np.random.RandomState) -> np.ndarray:
-        """Draw positions of earlier cells from the last steps that contain enough of them."""
+        """Draw positions of earlier cells from the last steps that contain enough of them.
+
+        A step of which only a part is kept has no features without a fold, so that its cells would
+        be trained on features of their own values.
+        """
         times = self.cells.times[: self.n_earlier]
-        if len(times) > n_cells:
-            first = np.sort(times)[len(times) - max(n_cells, 1)]
-            return rng.permutation(np.flatnonzero(times >= first))[:n_cells]
-        return np.arange(len(times))
+        cells = np.flatnonzero(np.isin(times, self.cells.whole))
+        if len(cells) > n_cells:
+            first = np.sort(times[cells])[len(cells) - max(n_cells, 1)]
+            return rng.permutation(cells[times[cells] >= first])[:n_cells]
+        return cells
 
     def describable(self, cells: np.ndarray) -> np.ndarray:
         """Return the steps of which all cells are known."""

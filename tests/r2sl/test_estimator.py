@@ -83,6 +83,11 @@ def test_a_named_kind_that_is_absent_raises(joined, kind):
         make(region_features=["as", kind]).fit(*joined)
 
 
+def test_the_printed_rate_has_no_expected_level(joined):
+    with pytest.raises(ValueError, match="expected_level=True needs rate='matched'"):
+        make(expected_level=True, rate="printed").fit(*joined)
+
+
 def test_a_kind_named_twice_raises(joined):
     with pytest.raises(ValueError, match="region_features must contain each kind of region once"):
         make(region_features=["as", "as"]).fit(*joined)

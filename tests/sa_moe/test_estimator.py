@@ -161,6 +161,14 @@ def test_two_stages_have_their_own_epochs(qos, stages, params):
 
 
 @pytest.mark.parametrize("start", ["fresh", "first"])
+def test_without_factors_there_is_nothing_to_refill(qos, stages, start):
+    model = make(n_factors=0, refill_ratio=0.4, pseudo_label_ratio=0, second_stage_start=start)
+    with pytest.warns(UnusedParameterWarning, match="refill_ratio=0.4 has no effect"):
+        model.fit(qos.X, qos.y)
+    assert [stage.name for stage in stages] == ["final"]
+
+
+@pytest.mark.parametrize("start", ["fresh", "first"])
 def test_the_network_that_the_final_stage_starts_from(qos, stages, start):
     model = make(refill_ratio=0, second_stage_start=start).fit(qos.X, qos.y)
     first, final = stages

@@ -495,6 +495,19 @@ def test_the_value_of_an_edge_is_the_weighted_mean_of_its_rows():
     assert_allclose(model.module_.graphs[0].graph.values, [7.0, 2.0, 3.0, 5.0, 6.0])
 
 
+def test_replayed_rows_do_not_change_the_values_of_their_edges():
+    """An update draws a part of the four rows of each pair."""
+    pairs = np.argwhere(np.ones((12, 15)))
+    X = np.repeat(pairs, 4, axis=0)
+    y = np.random.default_rng(0).uniform(1, 9, len(X))
+    model = make(**ONE_EPOCH, edge_values="quantile", target_transform=None).fit(X, y)
+    before = model.module_.graphs[0].graph.values
+    model.partial_fit([[0, 0]], [5.0])
+    after = model.module_.graphs[0].graph.values
+    assert after[0] == 5
+    assert_array_equal(after[1:], before[1:])
+
+
 def test_parameters_of_graphs_warn_where_there_is_none():
     model = SharpQoSRegressor(n_layers=3, edge_dropout=0.5, curvature=2.0)
     with pytest.warns(UnusedParameterWarning) as caught:

@@ -302,6 +302,10 @@ def test_context_on_one_side_only(data, side):
     [
         ({"features": ["statistics", "context"]}, r"features=.* must contain one or more of \["),
         ({"features": []}, r"features=\[\] must contain one or more"),
+        (
+            {"features": ["statistics"] * 2},
+            r"features=.* must contain one or more of .*, each once",
+        ),
         ({"features": "statistics"}, "'features' parameter"),
         ({"hidden_sizes": (8, 0)}, r"hidden_sizes must contain layer sizes, .* got \(8, 0\)"),
         ({"hidden_sizes": [8.0]}, "hidden_sizes must contain layer sizes, each an int"),

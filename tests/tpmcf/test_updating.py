@@ -270,11 +270,31 @@ def test_the_last_steps_are_replayed(data):
     assert_array_equal(np.sort(update.cells.target[update.further()]), np.sort(y.astype("f")))
 
 
+def test_cells_of_a_step_that_is_partly_kept_are_not_replayed(data):
+    """Without all cells of its step, a cell has no features that leave it out."""
+    X, y = slots(data, 0, 5)
+    n_last = (X[:, 2] == 5).sum()
+    model = make(replay_buffer_size=n_last + 20).fit(X, y)
+    assert set(model._replay_buffer.times) == {4, 5}
+    assert model._replay_buffer.whole.tolist() == [5]
+    seen = []
+
+    def spy(update, *arguments):
+        drawn = original(update, *arguments)
+        seen.append(update.cells.times[drawn])
+        return drawn
+
+    original = StepUpdate.replayed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepUpdate, "replayed", spy)
+        model.partial_fit(*slots(data, 6, 6))
+    assert set(np.concatenate(seen)) == {5}
+
+
 def test_kept_cells_are_those_of_all_rows_where_there_is_room(data):
     model = make().fit(*slots(data, 0, 5)).partial_fit(*slots(data, 6, 7))
     buffer = model._replay_buffer
     assert isinstance(buffer, RecentCells)
-    assert len(buffer) == buffer.n_seen
     assert buffer.whole.tolist() == list(range(8))
     found = zip(
         model.users_.ids_[buffer.user_codes],
