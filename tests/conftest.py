@@ -28,6 +28,14 @@ def pytest_runtest_setup(item):
             pytest.skip("needs a CUDA device")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Run the tests of a file in one process, so that what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     """Two torch processes with two threads each slow each other tenfold."""

@@ -136,7 +136,7 @@ def test_recurrent_encoders_predict_as_before(temporal, tmp_path):
     contract = BY_NAME["TPMCFRegressor"]
     data = make_data(contract)
     X = data.X + np.array([0, 0, 2]) * (data.X[:, 2:] > 2)
-    model = contract.make(modules="pte", temporal=temporal, window=4, features=("statistics",))
+    model = contract.make(modules="pte", temporal=temporal, window=3, features=("statistics",))
     model.set_params(gcmf_epochs=10, gcmf_dim=8, n_factors=16, similarity_dim=16, n_members=1)
     to_onnx(model.fit(X, data.y), tmp_path / "model.onnx")
     pairs = all_pairs(range(N_USERS), range(N_SERVICES), contract).astype(int)
