@@ -317,7 +317,7 @@ class IncrementalQoSRegressor(BaseQoSRegressor):
         state = super().__getstate__()
         size = self.replay_buffer_size
         # The parameter may have been set to anything since `fit`.
-        if "_state" in state and isinstance(size, Integral) and size >= 0:
+        if "_state" in state and isinstance(size, Integral) and int(size) >= 0:
             buffer = state["_state"].attributes["_replay_buffer"].limited(int(size))
             state["_state"] = state["_state"].with_attributes(_replay_buffer=buffer)
         return state
