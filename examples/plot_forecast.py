@@ -111,10 +111,10 @@ print(pd.Series(regret).round(3).to_string())
 # Conclusion
 # ----------
 # The forecasts of the model have a lower error than both baselines, and the services chosen by them
-# are closer to the fastest ones. A pair without a recent measurement has nothing that a baseline of
-# the pair can use, but its user and its service were measured with others. The picture shows the
-# pair that was measured most often; the grey day is the forecast. When that day has been measured,
-# update the model or fit it again, because nearer days are forecast better.
+# are closer to the fastest ones. If a pair was not measured recently, the baselines have only old
+# values; the model also uses recent measurements of its user and of its service. The left plot
+# shows the pair that was measured most often; the forecast day is grey. When this day has been
+# measured, update the model or fit it again, because forecasts of nearer days are more accurate.
 
 pair = past.groupby(["user", "service"]).size().idxmax()
 course = past.set_index(["user", "service"]).loc[[pair]]

@@ -246,6 +246,8 @@ class PairRegressor(FittedSummaryMixin, RegressorMixin, BaseEstimator):
         ------
         ValueError
             If X, y or `sample_weight` is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         y = as_single_target(y, estimator=self)
         weights = None if sample_weight is None else as_weights(sample_weight, "sample_weight")
@@ -445,6 +447,10 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         -----
         UnusedParameterWarning
             If a parameter was set that has no effect with the others.
+        UnusedColumnsWarning
+            If X has columns that are neither ids nor context.
+        SparseStepsWarning
+            If all distances between the time steps of X are multiples of a number above 1.
         """
         self._check_parameters()
         warn_of_unused_parameters(self)
@@ -499,6 +505,8 @@ class BaseQoSRegressor(DistributionMixin, PairRegressor):
         ValueError
             If X or `quantiles` is not as described, or `quantiles` is given and the model was
             fitted without intervals.
+        NotFittedError
+            If the estimator is not fitted.
         """
         fitted = self._snapshot()
         if quantiles is not None:

@@ -224,6 +224,8 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         ------
         ValueError
             If X or `quantiles` is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         fitted = self._snapshot()
         if quantiles is not None:
@@ -251,6 +253,8 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         ------
         ValueError
             If X, y or `sample_weight` is not as described, or no target has an observation.
+        NotFittedError
+            If the estimator is not fitted.
         """
         check_is_fitted(self)
         check_target_names(y, target_names_of(self))

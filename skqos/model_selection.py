@@ -67,8 +67,8 @@ class DensitySplit(BaseShuffleSplit):
         two are equal.
 
     time_step : str, Timedelta, timedelta or timedelta64, default=None
-        Length of a time step, for example "15min". Required if times are time stamps, and must be
-        None if they are integers. Use the same value as for `TPMCFRegressor`.
+        Length of a time step, for example "15min". Required if `n_time_steps` is given and times
+        are time stamps, and must be None otherwise. Use the same value as for `TPMCFRegressor`.
 
     See Also
     --------
@@ -272,7 +272,8 @@ class SlotSplit(BaseShuffleSplit):
 
     time_step : str, Timedelta, timedelta or timedelta64, default=None
         Length of a time step, for example "15min". Required if times are time stamps, and must be
-        None if they are integers. Use the same value as for `TPMCFRegressor`.
+        None if they are integers. It may be longer than that of `TPMCFRegressor`: with "1D", each
+        test set is one day.
 
     See Also
     --------

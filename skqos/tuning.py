@@ -383,8 +383,8 @@ class OptunaPruning(Callback):
     Pass ``error_score="raise"`` to `cross_validate` and similar functions. Otherwise they treat
     ``optuna.TrialPruned`` as a failed fit, and the trial is not pruned.
 
-    Clones report to the same trial. The k-th fit (from 0) reports epoch e at step
-    ``k * max_epochs + e - 1``, so that a step is the same fold and epoch in every trial.
+    Clones report to the same trial. The k-th fit reports its epoch e, both counted from 0, at
+    step ``k * max_epochs + e``, so that a step is the same fold and epoch in every trial.
 
     A trial cannot be sent to another process, so a pickle does not contain it. Fits in other
     processes, for example with ``n_jobs=2``, are not pruned, with a warning. Run several workers on

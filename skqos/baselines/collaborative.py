@@ -58,6 +58,13 @@ class _MatrixRegressor(BaselineRegressor):
         -------
         ndarray of float64 of shape (n_samples,)
             Predictions in the unit of y.
+
+        Raises
+        ------
+        ValueError
+            If X is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         fitted = self._snapshot()
         pairs = fitted._interactions(X)
@@ -525,8 +532,8 @@ class PMFRegressor(_MatrixRegressor):
     -----
     The published figures for Web-service QoS come from full-batch gradient descent on the same
     linear objective, without biases and without centring. On WS-DREAM both reach the same loss; see
-    the documentation. If there are few measurements, predictions shrink towards 0, which is
-    suitable for skewed values such as response times, but rarely for others.
+    the page "Baselines" of the documentation. If there are few measurements, predictions shrink
+    towards 0, which is suitable for skewed values such as response times, but rarely for others.
 
     Repeated measurements of a cell are replaced by their mean, weighted by `sample_weight`, and
     every cell counts once. An iteration takes n_factors^2 operations per cell and n_factors^3 per

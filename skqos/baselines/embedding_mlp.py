@@ -63,10 +63,11 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         Number of epochs of the final training stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Training loss, in units of the transformed target.
+        Training loss, in units of the transformed target. The threshold of "huber" is 1.
 
     partial_fit_epochs : int, default=4
-        Number of epochs of an update by `partial_fit`.
+        Number of epochs of an update by `partial_fit`. With 0, an update adds new users and
+        services without training.
 
         Dropout is switched off during updates.
 
@@ -79,9 +80,10 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
-        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
-        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
-        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        and predictions are transformed back. "sqrt" is
+        ``sqrt(y / mean(abs(y)))``, "log" is ``log(1 + y / mean(y))`` and requires that no value is
+        negative, "max" divides by the largest absolute value, "standard" subtracts the mean and
+        divides by the standard deviation, and None leaves y unchanged. "auto" is
         ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
         response time or throughput, and "standard" for all others. A right tail is heavy if the
         mean is above the median and the minimum is not an outlier. The result of "auto" depends
@@ -131,8 +133,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
-        available, and the CPU otherwise.
+        Torch device on which the estimator trains and predicts. "auto" is a CUDA GPU if
+        torch finds one, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
         skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
@@ -149,7 +151,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
         for their level, INFO, and otherwise on the standard error stream.
 
-        There is one line per training stage, with the epoch, the losses and the time left.
+        There is one line per epoch, with the stage, the losses and the time left. In a terminal,
+        the lines of a stage replace each other.
 
     Attributes
     ----------

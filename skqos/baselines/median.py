@@ -107,6 +107,13 @@ class MedianRegressor(BaselineRegressor):
         -------
         ndarray of float64 of shape (n_samples,)
             Predictions in the unit of y.
+
+        Raises
+        ------
+        ValueError
+            If X is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         fitted = self._snapshot()
         pairs = fitted._interactions(X)

@@ -119,7 +119,7 @@ def make_qos(
         Whether measurements have random times within their step, in whole seconds, instead of the
         start of the step. Used only with `start`.
     timeout : float, default=20.0
-        Response time of requests that timed out, which is the maximum of ``rt``.
+        Response time in seconds of requests that timed out, which is the maximum of ``rt``.
     timeout_rate : float, default=0.02
         Expected fraction of time-outs, in [0, 1). A few services and regions have many time-outs,
         most have few. Time-outs occur only in ``rt``.

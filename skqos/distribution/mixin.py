@@ -42,6 +42,8 @@ class DistributionMixin:
         ValueError
             If the model was fitted without intervals, X is not as described, or `confidence_level`
             is out of range.
+        NotFittedError
+            If the estimator is not fitted.
 
         See Also
         --------
@@ -70,6 +72,8 @@ class DistributionMixin:
         ------
         ValueError
             If the model was fitted without intervals, or X or `limit` is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         fitted = self._snapshot()
         intervals = fitted._fitted_intervals()

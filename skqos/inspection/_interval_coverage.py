@@ -122,7 +122,8 @@ class IntervalCoverageDisplay(Display):
         n_bands, min_rows, target
             As in `from_predictions`.
         confidence_level : float, default=0.9
-            Confidence level of the intervals, in (0, 1).
+            Confidence level of the intervals, above 0 and below 1; at most 0.98 for the intervals
+            of this package.
         ax, line_kw, bar_kw
             As in `plot`.
 
@@ -194,7 +195,8 @@ class IntervalCoverageDisplay(Display):
         min_rows : int, default=1
             Minimum number of observed rows; smaller bands and groups are omitted.
         confidence_level : float, default=0.9
-            Confidence level of the intervals, in (0, 1).
+            Confidence level of the intervals, above 0 and below 1; at most 0.98 for the intervals
+            of this package.
         target : int, default=None
             Column of `y_true` and of `intervals`. Required if they have several.
         ax, line_kw, bar_kw

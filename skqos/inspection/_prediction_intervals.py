@@ -105,7 +105,8 @@ class PredictionIntervalDisplay(Display):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Measured QoS of these rows; NaN where nothing was observed.
         confidence_level : float, default=0.9
-            Confidence level of the intervals, in (0, 1).
+            Confidence level of the intervals, above 0 and below 1; at most 0.98 for the intervals
+            of this package.
         target
             As in `from_predictions`.
         max_rows, ax, line_kw, fill_kw, scatter_kw

@@ -47,7 +47,8 @@ def interval_coverage(
         Lower and upper end of each interval, in the unit of `y_true`. Intervals include their ends.
 
     groups : array-like of shape (n_samples,), default=None
-        Label of each row, for example its user. The coverage is computed for each label.
+        Label of each row, for example its user. The coverage is computed for each label. Rows
+        without a label are the group "unknown"; the labels are then strings.
 
     by : array-like of shape (n_samples,), default=None
         Finite numbers, for example the predictions. The coverage is computed for `n_bands` bands of
@@ -75,8 +76,8 @@ def interval_coverage(
     ------
     ValueError
         If a value is infinite or beyond 1e300, `intervals` or `by` contains NaN, a lower end is
-        above its upper end, shapes do not match, both `groups` and `by` are given, labels are
-        missing or of several kinds, or there is no observation.
+        above its upper end, shapes do not match, both `groups` and `by` are given, all labels
+        are missing or labels are of several kinds, or there is no observation.
 
     See Also
     --------

@@ -130,11 +130,12 @@ class SAMoERegressor(IncrementalQoSRegressor):
         Dropout rate of the attention weights. Used only if `experts` contains "attention".
 
     batch_norm : bool, default=False
-        Whether the LHUC expert normalises its two stages (BN_1 and BN_2 in eq. 14), as in the
+        Whether the expert "lhuc" normalises its two stages (BN_1 and BN_2 in eq. 14), as in the
         paper. Used only if `experts` contains "lhuc".
 
     experts : sequence of {"attention", "lhuc", "mlp"}, default=("attention", "lhuc", "mlp")
-        Experts of the mixture. Table 4 of the paper drops one of them at a time.
+        Experts of the mixture: "attention", "lhuc" (learning hidden unit contributions, LHUC) and
+        "mlp" (multilayer perceptron, MLP). Table 4 of the paper drops one of them at a time.
 
     mixture_activation : {"relu", "identity"}, default="relu"
         Activation function of the mixed output of the experts, before the head. The paper has none
@@ -173,7 +174,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "huber" is 1.
 
     partial_fit_epochs : int, default=4
-        Number of epochs of an update by `partial_fit`.
+        Number of epochs of an update by `partial_fit`. With 0, an update adds new users and
+        services without training.
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
@@ -184,9 +186,10 @@ class SAMoERegressor(IncrementalQoSRegressor):
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
-        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
-        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
-        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        and predictions are transformed back. "sqrt" is
+        ``sqrt(y / mean(abs(y)))``, "log" is ``log(1 + y / mean(y))`` and requires that no value is
+        negative, "max" divides by the largest absolute value, "standard" subtracts the mean and
+        divides by the standard deviation, and None leaves y unchanged. "auto" is
         ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
         response time or throughput, and "standard" for all others. A right tail is heavy if the
         mean is above the median and the minimum is not an outlier. The result of "auto" depends
@@ -251,8 +254,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
-        available, and the CPU otherwise.
+        Torch device on which the estimator trains and predicts. "auto" is a CUDA GPU if
+        torch finds one, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
         skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
@@ -270,7 +273,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
         for their level, INFO, and otherwise on the standard error stream.
 
-        There is one line per training stage, with the epoch, the losses and the time left.
+        There is one line per epoch, with the stage, the losses and the time left. In a terminal,
+        the lines of a stage replace each other.
 
     Attributes
     ----------
@@ -549,6 +553,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         ------
         ValueError
             If X or y is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         fitted = self._snapshot()
         y = fitted._check_target(y)

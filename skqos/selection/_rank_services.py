@@ -62,10 +62,10 @@ def rank_services(
 
     Parameters
     ----------
-    model : estimator or Pipeline
-        Fitted regressor over rows of user, service and, optionally, time, or a Pipeline that ends
-        with one. Estimators of this package predict intervals if they were fitted with
-        ``intervals=True``; other regressors can be wrapped in a
+    model : estimator, Pipeline or search
+        Fitted regressor over rows of user, service and, optionally, time, a Pipeline that ends
+        with one, or a fitted search over one. Estimators of this package predict intervals if they
+        were fitted with ``intervals=True``; other regressors can be wrapped in a
         `skqos.intervals.IntervalRegressor`.
 
     users : id, array-like of ids, or DataFrame
@@ -82,17 +82,18 @@ def rank_services(
 
     direction : {"minimize", "maximize"} or sequence of them, default="minimize"
         Whether low or high values of the target are good; for several targets, one value for all or
-        one for each.
+        one for each. A Series or dict has the names of the targets as labels.
 
     limit : float or sequence of float and None, default=None
         Limit that a service should meet, in the unit of y: an upper limit if the target is
         minimised, and a lower limit if it is maximised. For several targets, one value for each,
-        with None for targets without limit. The model must predict intervals.
+        with None for targets without limit. A Series or dict has the names of the targets as
+        labels. The model must predict intervals.
 
     min_probability : float, default=None
         Minimum probability of meeting the limit. Services with a lower probability are excluded;
         with several limits, each must be met with this probability. If None, no service is
-        excluded. Used only with `limit`.
+        excluded. Requires `limit`.
 
     quantile : float, default=None
         Level of the quantile by which services are ordered, in place of the prediction. If high
@@ -106,6 +107,7 @@ def rank_services(
 
     weights : array-like of shape (n_targets,), default=None
         Relative weight of each target in the score. If None, all targets have the same weight.
+        A Series or dict has the names of the targets as labels.
 
     pareto_only : bool, default=False
         Whether to rank only the services of the user's Pareto front.

@@ -134,8 +134,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         residuals. A residual is the value minus the damped means of its service and its user. With
         "sender_quantile", only the mean of the node that sends the message is subtracted, so that
         the types contain the level of the receiver. Each layer has a linear map for each type, as
-        in GC-MC [2]_, and one for the features of the node itself. Both are not in the paper. Used
-        only if `convolution` is not "none".
+        in GC-MC [2]_, and one for the features of the node itself. Neither kind of edge types is in
+        the paper. Used only if `convolution` is not "none".
 
     edge_dropout : float, default=0.0
         Fraction of the edges that carry no messages in a training step. It is not in the paper.
@@ -161,7 +161,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         Used only if `convolution` is "hhgcn" or "hygcn", or `context_convolution` is "hygcn".
 
     learn_curvature : bool, default=False
-        Whether the curvature is trained, starting from `curvature`. Used in the same cases.
+        Whether the curvature is trained, starting from `curvature`. Used only if
+        `convolution` is "hhgcn" or "hygcn", or `context_convolution` is "hygcn".
 
     context_graphs : {"separate", "merged"}, default="separate"
         Context graphs: one for each categorical column ("separate"), or a single graph that
@@ -246,9 +247,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
-        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
-        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
-        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        and predictions are transformed back. "sqrt" is
+        ``sqrt(y / mean(abs(y)))``, "log" is ``log(1 + y / mean(y))`` and requires that no value is
+        negative, "max" divides by the largest absolute value, "standard" subtracts the mean and
+        divides by the standard deviation, and None leaves y unchanged. "auto" is
         ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
         response time or throughput, and "standard" for all others. A right tail is heavy if the
         mean is above the median and the minimum is not an outlier. The result of "auto" depends
@@ -323,8 +325,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
-        available, and the CPU otherwise.
+        Torch device on which the estimator trains and predicts. "auto" is a CUDA GPU if
+        torch finds one, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
         skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
@@ -342,7 +344,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
         for their level, INFO, and otherwise on the standard error stream.
 
-        There is one line per training stage, with the epoch, the losses and the time left.
+        There is one line per epoch, with the stage, the losses and the time left. In a terminal,
+        the lines of a stage replace each other.
 
     Attributes
     ----------
@@ -410,7 +413,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     context graph, the entities of a category form a clique. The branches of HHGCN are added before
     the activation. Each block has a ReLU. Gates are drawn once for the users and once for the
     services of a step. The fusion has a sigmoid gate for each dimension. The networks of the users
-    and services of a task have one hidden layer. Each task has a constant.
+    and services of a task have one hidden layer. The prediction of each task has a
+    constant term.
 
     The factors are computed from all training values. With `disjoint_supervision`, a pair is
     predicted without its edge, but its value still contributes to the factors.

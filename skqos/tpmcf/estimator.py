@@ -87,7 +87,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         are numeric, and values more than ten standard deviations from the mean count as ten. NaN
         means that the value is unknown.
 
-    features : list of {"statistics", "factors", "similarity"}, default=("statistics",)
+    features : sequence of {"statistics", "factors", "similarity"}, default=("statistics",)
         Families of initial features of users and services at each time step. "statistics" are
         minimum, maximum, median, mean and standard deviation (F_S), "factors" are factors of the
         interaction matrix (F_Q), and "similarity" are compressed rows of the cosine similarities
@@ -240,7 +240,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     step_encoding : bool, default=True
         Whether each step of a sequence has a learnt vector for its distance from the last step and,
-        if X contains time stamps of two days or more, features of the hour of the day of the target
+        if the time stamps of X span two days or more, features of the hour of the day of the target
         step. From two weeks on, there are also features of the day of the week. They are not in the
         paper. Used only if `modules` is "both" or "pte".
 
@@ -255,7 +255,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         predicted is hidden, also from `predict`. It is not in the paper. Used only if `modules` is
         "both" or "pte".
 
-    hidden_sizes : list of int, default=(256, 128)
+    hidden_sizes : sequence of int, default=(256, 128)
         Sizes of the hidden dense layers, each followed by a ReLU.
 
         There are C_2 - 1 of them. Used only if `modules` is "both" or "pte".
@@ -278,13 +278,14 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         `modules` is "both" or "pte".
 
     max_horizon : int, default=8
-        Largest number of time steps between the window and such a row. It is limited to half of
-        the time span of the training rows, including the rows of updates. The distance is drawn
-        for each row; short distances are more frequent. The network knows the distance from the
-        last step of a sequence to the target step; larger distances have the forecast of the
-        largest one. With ``window_side="both"``, this also holds for the distance to the next step.
-        It is not in the paper. Used only if `forecast_share` is above 0 or `window_side` is
-        "both", and `modules` is "both" or "pte".
+        Largest number of time steps between the window and a training row that is predicted from
+        earlier steps (see `forecast_share`). It is limited to half of the time span of the training
+        rows, including the rows of updates. The distance is drawn for each of these rows; short
+        distances are more frequent. The network knows the distance from the last step of a sequence
+        to the target step. For larger distances, the forecast is that of the largest trained
+        distance, apart from the date. With ``window_side="both"``, this also holds for the distance
+        to the next step. It is not in the paper. Used only if `forecast_share` is above 0 or
+        `window_side` is "both", and `modules` is "both" or "pte".
 
     target_steps : list of int or of time stamps, "last" or None, default=None
         Time steps whose rows the sequence encoder learns to predict: all (None), the last one as in
@@ -318,9 +319,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
-        and predictions are transformed back. "sqrt" is ``sqrt(y / mean(y))``, "log" is
-        ``log(1 + y / mean(y))``, "max" divides by the largest absolute value, "standard" subtracts
-        the mean and divides by the standard deviation, and None leaves y unchanged. "auto" is
+        and predictions are transformed back. "sqrt" is
+        ``sqrt(y / mean(abs(y)))``, "log" is ``log(1 + y / mean(y))`` and requires that no value is
+        negative, "max" divides by the largest absolute value, "standard" subtracts the mean and
+        divides by the standard deviation, and None leaves y unchanged. "auto" is
         ``sqrt((y - min(y)) / mean(y - min(y)))`` for a target with a heavy right tail, such as
         response time or throughput, and "standard" for all others. A right tail is heavy if the
         mean is above the median and the minimum is not an outlier. The result of "auto" depends
@@ -378,8 +380,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         ends. Used only with ``early_stopping=True``.
 
     device : str, default="auto"
-        Torch device on which the estimator trains and predicts. "auto" is a GPU if one is
-        available, and the CPU otherwise.
+        Torch device on which the estimator trains and predicts. "auto" is a CUDA GPU if
+        torch finds one, and the CPU otherwise.
 
     callbacks : list of skorch callbacks, default=None
         skorch callbacks. They are cloned and run in each training stage; the attribute ``stage`` of
@@ -397,7 +399,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         If 1, `fit` reports its progress: as records of the logger "skqos" if logging is configured
         for their level, INFO, and otherwise on the standard error stream.
 
-        There is one line per training stage, with the epoch, the losses and the time left.
+        There is one line per epoch, with the stage, the losses and the time left. In a terminal,
+        the lines of a stage replace each other.
 
     Attributes
     ----------
@@ -645,6 +648,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         ------
         AttributeError
             If the network has no transformer, because of ``modules="gcmf"`` or `temporal`.
+        ValueError
+            If X is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         from skqos.tpmcf.transformer import TransformerEncoder
 
@@ -678,6 +685,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         ------
         AttributeError
             If there are no sequences (``modules="gcmf"``).
+        ValueError
+            If X is not as described.
+        NotFittedError
+            If the estimator is not fitted.
         """
         import torch
 
