@@ -169,9 +169,11 @@ def run(problem: Problem, args: argparse.Namespace) -> list[dict[str, Any]]:
 def missing(args: argparse.Namespace) -> Iterator[Problem]:
     """Problems that have no results yet."""
     path = args.out / "results.csv"
-    there = open_results(path, list(Problem._fields), fresh=args.fresh)
+    open_results(path, list(Problem._fields), fresh=args.fresh)
+    rows = read_rows(path) if path.exists() else pd.DataFrame(columns=[*Problem._fields, "qos"])
+    there = set(zip(rows["model"], rows["seed"], rows["qos"], strict=True))
     problems = [Problem(model, seed) for seed in args.seeds for model in args.models]
-    to_run = [one for one in problems if tuple(map(str, one)) not in there]
+    to_run = [one for one in problems if not {(*one, qos) for qos in args.qos} <= there]
     for position, problem in enumerate(to_run):
         print(f"[{position + 1}/{len(to_run)}] {problem.model}, seed {problem.seed}", flush=True)
         yield problem
@@ -180,6 +182,8 @@ def missing(args: argparse.Namespace) -> Iterator[Problem]:
 def mean_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """MAE over the seeds: a row for a QoS, a model and an update, a column for each number."""
     order = ["qos", "model", "update"]
+    # A run with further QoS measures the earlier ones again.
+    rows = rows.drop_duplicates(["seed", *order, "n_measured"], keep="last")
     means = rows.groupby([*order, "n_measured"], sort=False)["mae"].mean()
     return means.unstack("n_measured").sort_index(level="qos", sort_remaining=False)
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,18 @@ class Problem(NamedTuple):
         if self.cells == SLOT:
             cells = read_cells(folder)
             return [make_split(cells, "imputation", density=0.10)]
-        return [self._read_qos(folder, qos) for qos in self.learnt]
+        splits = [read_split(folder, qos) for qos in self.learnt]
+        if self.cells == GIVEN:
+            return splits
+        column = ENTITIES.index(self.cells)
+        splits = [hold_out(split, column, self.seed) for split in splits]
+        # An entity that is held out of one QoS must not be learnt from another one.
+        unknown = np.concatenate([split.X_test[:, column] for split in splits])
+        known = [~np.isin(split.X[:, column], unknown) for split in splits]
+        return [
+            replace(split, X=split.X[rows], y=split.y[rows])
+            for split, rows in zip(splits, known, strict=True)
+        ]
 
     def make(self, folder: Path, *, intervals: bool) -> Any:
         if self.cells == SLOT:
@@ -97,12 +109,6 @@ class Problem(NamedTuple):
         model = make_model(self.model, data, self.qos[0], self.seed)
         model[-1].set_params(intervals=intervals)
         return model
-
-    def _read_qos(self, folder: Path, qos: str) -> Split:
-        split = read_split(folder, qos)
-        if self.cells == GIVEN:
-            return split
-        return hold_out(split, ENTITIES.index(self.cells), self.seed)
 
 
 def rate(problem: Problem, folder: Path, *, compare: bool) -> list[dict[str, float]]:

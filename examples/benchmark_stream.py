@@ -40,6 +40,7 @@ import numpy as np
 import pandas as pd
 
 from skqos import TPMCFRegressor
+from skqos._files import replace_file
 from skqos.baselines import AMFRegressor, MedianRegressor
 from skqos.benchmarks.markdown import markdown, write_between_marks
 from skqos.benchmarks.wsdream2 import SlotCells, draw, read_cells
@@ -189,7 +190,7 @@ def run_method(name: str, stream: Stream, args: argparse.Namespace) -> Iterator[
         begin = clock()
         method.learn(stream, slot, args.window)
         seconds = clock() - begin
-        kept.write_bytes(pickle.dumps((method, slot + 1, seconds)))
+        replace_file(kept, pickle.dumps((method, slot + 1, seconds)))
 
 
 def run(args: argparse.Namespace) -> None:

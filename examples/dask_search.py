@@ -152,6 +152,8 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
 
 def run(client: Client, data: Bunch, args: argparse.Namespace) -> pd.DataFrame:
     """Search, then predict all pairs."""
+    if args.out:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
     found = search(
         R2SLRegressor(max_epochs=args.epochs, random_state=0),
         {"learning_rate": [1e-3, 3e-3], "n_states": [2, 3]},

@@ -16,6 +16,7 @@ from skqos._frames import to_frame
 from skqos._pipelines import regressor_of, target_names_of
 from skqos._sklearn_compat import HasMethods, fit_context, get_feature_names, safe_indexing
 from skqos._target_checks import as_target, as_weights, check_target_names
+from skqos._times import read_times
 from skqos.base import PairRegressor
 from skqos.distribution.mixin import DistributionMixin
 from skqos.distribution.model import Pairs, learn_intervals
@@ -184,7 +185,7 @@ class IntervalRegressor(DistributionMixin, PairRegressor):
         intervals = learn_intervals(
             Pairs(*codes, transform.transform(_by_target(predictions))),
             _by_target(values),
-            _time_codes(fitted, frame),
+            _steps_of(fitted, frame),
             (users.n_entities, services.n_entities),
             transform,
             fit_and_predict,
@@ -305,8 +306,9 @@ def _by_target(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def _time_codes(fitted: Any, frame: pd.DataFrame) -> np.ndarray | None:
-    """Return the code of the time of each row, or None if the regressor reads no times."""
-    if getattr(regressor_of(fitted), "_n_id_columns", 2) < 3:
+def _steps_of(fitted: Any, frame: pd.DataFrame) -> np.ndarray | None:
+    """Return the time step of each row, or None if the regressor reads no times."""
+    regressor = regressor_of(fitted)
+    if getattr(regressor, "_n_id_columns", 2) < 3:
         return None
-    return pd.factorize(frame.iloc[:, 2])[0]
+    return regressor._state.time_scale.steps_of(read_times(frame.iloc[:, 2]))

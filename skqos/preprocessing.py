@@ -296,7 +296,8 @@ def _set_index(frame: pd.DataFrame, parameter: str, entity: str) -> pd.DataFrame
         raise ValueError(f"{parameter} has no columns; one must hold the {entity} ids.")
     position = named[0] if named else 0
     ids = frame.iloc[:, position]
-    return frame.drop(columns=ids.name).set_axis(pd.Index(ids, tupleize_cols=False), axis=0)
+    others = frame.iloc[:, [k for k in range(frame.shape[1]) if k != position]]
+    return others.set_axis(pd.Index(ids, tupleize_cols=False), axis=0)
 
 
 def _prefixed(name: str, entity: str) -> str:

@@ -522,6 +522,18 @@ def test_benchmark_of_intervals_fits_all_qos_at_once(example, in_process, wsdrea
     assert rows["mae"].nunique() == 2
 
 
+def test_a_service_that_is_held_out_of_one_qos_is_learnt_from_none(example, wsdream_folder):
+    benchmark = example("benchmark_intervals")
+    problem = benchmark.Problem(("rt", "tp"), "services", "SharpQoSRegressor", 0)
+    splits = problem.read(wsdream_folder)
+    asked, learnt = (
+        np.unique(np.concatenate([getattr(split, name)[:, 1] for split in splits]))
+        for name in ("X_test", "X")
+    )
+    assert len(asked) > 0
+    assert not np.isin(asked, learnt).any()
+
+
 @pytest.mark.usefixtures("tiny_regressors")
 def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_folder, capsys):
     benchmark = in_process(example("benchmark_few_shot"))
@@ -539,9 +551,17 @@ def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_
     assert len(rows) == 2 * 3 * (2 + 2 + 1 + 1)
     assert errors.shape == (12, 3)
     assert errors.notna().all(axis=None)
+    # One QoS alone has results of its own, which take the place of none.
+    other = [*common, "--models", "service median", "--out", str(out / "more")]
+    assert len(benchmark.main([*other, "--qos", "rt"])) == 1
+    assert len(benchmark.main([*other, "--qos", "rt", "tp"])) == 2
     again = benchmark.main(["--table", str(out / "results.csv"), "--out", str(out)])
     pd.testing.assert_frame_equal(again, errors)
-    assert {path.name for path in out.iterdir()} == {"results.csv", "few_shot.md", "few_shot.png"}
+    assert {path.name for path in (out / "more").iterdir()} == {
+        "results.csv",
+        "few_shot.md",
+        "few_shot.png",
+    }
 
 
 @pytest.mark.usefixtures("tiny_regressors")

@@ -131,6 +131,17 @@ def test_splitters_read_frames(convert):
         next(DensitySplit(1).split(convert(frame.set_axis(["service", "user"], axis=1))))
 
 
+def test_columns_of_one_name_beside_the_ids_are_refused():
+    """A table of pyarrow may have them; the ids are in the first of them."""
+    ids, country = pa.array(["ann", "bob"]), pa.array(["x", "y"])
+    table = pa.Table.from_arrays([ids, country, country], names=["id", "c", "c"])
+    with pytest.raises(ValueError, match="c"):
+        ContextJoiner(table).fit([["ann", 1]])
+    table = pa.Table.from_arrays([ids, country, country], names=["x", "c", "x"])
+    joined = ContextJoiner(table).fit_transform(pd.DataFrame({"user": ["ann"], "service": [1]}))
+    assert list(joined)[2:] == ["user_c", "user_x"]
+
+
 @pytest.mark.parametrize("as_polars", [True, False])
 def test_a_pipeline_with_polars_output_keeps_context(as_polars):
     X = to_polars(pd.DataFrame(DATA.X, columns=["user", "service"])) if as_polars else DATA.X

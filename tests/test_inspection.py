@@ -300,6 +300,14 @@ def test_targets_of_joint_training(joint, kind, column):
     assert unnamed.lines_["final", f"{column}_1"].get_label() == "target 1"
 
 
+def test_updates_follow_one_another(qos):
+    model = MAKE[R2SLRegressor](max_epochs=3, partial_fit_epochs=2).fit(qos.X, qos.y)
+    for _ in range(2):
+        model.partial_fit(qos.X[:20], qos.y[:20])
+    display = TrainingHistoryDisplay.from_estimator(model)
+    assert display.lines_["partial", "train_loss"].get_xdata().tolist() == [4, 5, 6, 7]
+
+
 def test_history_refuses_what_is_not_there(experts, joint):
     make = TrainingHistoryDisplay.from_estimator
     with pytest.raises(ValueError, match="needs the columns 'task_weight_0' and so on, which Shar"):

@@ -324,9 +324,13 @@ def test_times_of_a_pair_are_held_out_apart(monkeypatch):
     monkeypatch.setattr("skqos.intervals.learn_intervals", spy)
     IntervalRegressor(contract.make(), random_state=0).fit(data.X, data.y)
     IntervalRegressor(MedianRegressor(), random_state=0).fit(data.X, data.y)
-    with_times, without = seen
-    assert len(np.unique(with_times)) == len(np.unique(data.X[:, 2]))
+    times = pd.Timestamp("2026-05-01") + pd.to_timedelta(60 * data.X[:, 2] + data.X[:, 0], "min")
+    stamps = pd.DataFrame(data.X[:, :2], columns=["user", "service"]).assign(time=times)
+    IntervalRegressor(contract.make(time_step="1h"), random_state=0).fit(stamps, data.y)
+    with_times, without, with_stamps = seen
+    np.testing.assert_array_equal(with_times, data.X[:, 2])
     assert without is None
+    np.testing.assert_array_equal(with_stamps, data.X[:, 2])
 
 
 def test_intervals_around_several_targets():

@@ -297,6 +297,17 @@ def test_the_order_may_go_by_a_quantile(normal, direction, sign):
     pd.testing.assert_frame_equal(median, rank_services(normal, [3], **options))
 
 
+def test_a_level_beyond_those_of_the_model_is_refused(uncertain):
+    with pytest.raises(ValueError, match=r"quantiles .*0.995"):
+        rank_services(uncertain, 3, quantile=0.995)
+
+
+def test_a_lower_limit_that_no_value_is_below_is_met(uncertain):
+    """No QoS is negative, so that the lower quantiles of some pairs are 0."""
+    found = rank_services(uncertain, [3, 4], limit=0.0, n=None, direction="maximize")
+    assert (found["probability"] == 1).all()
+
+
 def test_quantiles_of_targets_with_two_directions():
     model = NormalRegressor(n_targets=2).fit(_pairs(N_USERS, N_SERVICES))
     options = {"n": None, "direction": ["minimize", "maximize"]}

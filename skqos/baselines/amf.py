@@ -73,10 +73,9 @@ class BoxCoxScale:
         least, largest = self.ends
         places = np.maximum((shares - LEAST_VALUE) / (1 - LEAST_VALUE), 0.0)
         powers = least + places * (largest - least)
-        ratios = (
-            np.exp(powers) if self.power == 0 else (1 + self.power * powers) ** (1 / self.power)
-        )
-        return self.low + self.mean * ratios
+        # log1p, because 1 + power * powers is rounded for a power near 0.
+        logarithms = powers if self.power == 0 else np.log1p(self.power * powers) / self.power
+        return self.low + self.mean * np.exp(logarithms)
 
     def _bend(self, y: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):

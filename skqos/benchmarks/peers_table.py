@@ -28,7 +28,7 @@ def make_peers_table(split: str = "wsdream1-rt-0.025") -> str:
     results = load_results()
     of_peers = (results["split"] == split) & results["model"].str.startswith(PREFIX)
     summary = summarize_results(results[of_peers])
-    means = summary.pivot(index="model", columns="metric", values="mean").sort_values("mae")
+    means = summary.pivot_table("mean", "model", "metric", aggfunc="last").sort_values("mae")
     seeds = summary.groupby("model")["seeds"].min()
     rows = [
         [

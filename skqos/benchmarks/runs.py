@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from skqos._files import replace_file
 from skqos.benchmarks.fits import Fitted, timed
 
 logger = logging.getLogger("skqos.benchmarks")
@@ -154,7 +155,9 @@ def open_results(path: Path, columns: list[str], *, fresh: bool) -> set[tuple]:
             "'fresh'."
         )
     text = path.read_text()
-    path.write_text(text[: text.rfind("\n") + 1])
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        replace_file(path, complete.encode())
     return set(rows.iloc[:, : len(columns)].itertuples(index=False, name=None))
 
 

@@ -532,7 +532,13 @@ def _timeout_probability(
     def surplus(offset: float) -> float:
         return float(np.average(expit(proneness + offset), weights=n_cells)) - rate
 
-    return expit(proneness + brentq(surplus, -50, 50))[service]
+    # At the first offset, hardly any request times out, and at the other one hardly any does not.
+    ends = -50, 50
+    if surplus(ends[0]) >= 0:
+        return np.zeros(len(service))
+    if surplus(ends[1]) <= 0:
+        return np.ones(len(service))
+    return expit(proneness + brentq(surplus, *ends))[service]
 
 
 def _drop_values(rng: np.random.RandomState, y: np.ndarray, rate: float) -> None:

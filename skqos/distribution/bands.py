@@ -57,10 +57,14 @@ class BandCorrections:
                 rows = np.arange(len(group))
             n_bands = int(np.clip(len(rows) // ROWS_PER_BAND, 1, MAX_BANDS))
             shares = np.arange(1, n_bands) / n_bands
-            edges.append(np.quantile(prediction[rows], shares))
+            edge = np.unique(np.quantile(prediction[rows], shares, method="inverted_cdf"))
+            # All edges are below the highest prediction, so that no band is empty.
+            edges.append(edge[edge < prediction[rows].max()])
             band = np.searchsorted(edges[-1], prediction[rows])
             shifts.append(
-                np.stack([conformal_quantiles(excess[rows[band == k]]) for k in range(n_bands)])
+                np.stack(
+                    [conformal_quantiles(excess[rows[band == k]]) for k in range(band.max() + 1)]
+                )
             )
         return cls(edges, shifts)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skqos.distribution.model import Intervals, Pairs
-from skqos.distribution.quantiles import check_confidence_level
+from skqos.distribution.quantiles import check_confidence_level, check_levels
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PredictedRows:
 
     def quantiles(self, levels: list[float]) -> np.ndarray:
         """Return quantiles of all rows, of shape (n, n_targets, n_levels)."""
-        return self.distribution.quantiles(self.pairs, np.array(levels))
+        return self.distribution.quantiles(self.pairs, check_levels(levels))
 
     def intervals(self, rows: np.ndarray, confidence_level: float) -> np.ndarray:
         """Return the ends of the intervals of some rows, of shape (n_rows, n_targets, 2)."""

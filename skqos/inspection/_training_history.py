@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 
 from skqos.base import BaseQoSRegressor
@@ -195,6 +196,8 @@ class TrainingHistoryDisplay(Display):
     ) -> None:
         from matplotlib.lines import Line2D
 
+        # A stage may have been trained more than once, as that of updates.
+        positions = n_before + np.arange(1, len(rows) + 1)
         for k, (column, label) in enumerate(labels.items()):
             options = {
                 "color": COLORS[k % len(COLORS)],
@@ -205,7 +208,7 @@ class TrainingHistoryDisplay(Display):
                 "label": label if n_before == 0 else f"_{label}",
             }
             (self.lines_[stage, column],) = ax.plot(
-                rows["epoch"] + n_before, rows[column], **style(Line2D, options, line_kw)
+                positions, rows[column], **style(Line2D, options, line_kw)
             )
 
 

@@ -91,8 +91,8 @@ def choice_regret(
     Notes
     -----
     Rows with the same best prediction are chosen equally often, so the mean of their regrets
-    counts. The result does not depend on the order of rows, and a constant prediction is a random
-    choice.
+    counts. A constant prediction is a random choice. Without `n_services`, the result does not
+    depend on the order of rows; with it, the drawn rows do.
 
     Examples
     --------
@@ -178,7 +178,10 @@ def near_best_share(
     picks = _pick(y_true, y_pred, users, direction, n_services, n_draws, random_state)
     with np.errstate(over="ignore"):
         margin = np.maximum(relative * np.abs(picks.best), absolute)
-    return float(np.average(picks.cost - picks.best <= margin, weights=picks.weight))
+    # Rounding errors of the difference and of the product do not count.
+    slack = 1e-12 * np.maximum(np.abs(picks.cost), np.abs(picks.best))
+    is_near = picks.cost - picks.best <= margin + slack
+    return float(np.average(is_near, weights=picks.weight))
 
 
 @dataclass(frozen=True)

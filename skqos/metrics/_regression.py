@@ -347,6 +347,10 @@ def finite_r2_score(
     """
     if len(y_true) < 2:
         return r2_score(y_true, y_pred, sample_weight=sample_weight)
+    counted = slice(None) if sample_weight is None else sample_weight > 0
+    if np.ptp(y_true[counted]) == 0:
+        # The mean of equal values may be rounded.
+        return float((y_true[counted] == y_pred[counted]).all())
     unit = power_of_two(y_true)
     errors = y_true - y_pred
     spread = y_true - unit * np.average(y_true / unit, weights=sample_weight)
@@ -355,8 +359,6 @@ def finite_r2_score(
         np.average((part / unit) ** 2, weights=sample_weight)
         for part, unit in zip((errors, spread), units, strict=True)
     ]
-    if squares[1] == 0:
-        return float(squares[0] == 0)
     with np.errstate(over="ignore"):
         ratio = np.float64(squares[0] / squares[1]) * (units[0] / units[1]) * (units[0] / units[1])
     return float(max(1 - ratio, np.finfo(np.float64).min))

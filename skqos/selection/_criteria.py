@@ -119,6 +119,8 @@ class Criteria:
 
 def _read(name: str, given: Any, read: Callable[[Any], float]) -> np.ndarray:
     """Read one value, or one for each target."""
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        given = given.item()
     if given is None or np.isscalar(given):
         return np.array(read(given))
     with about(name):

@@ -43,4 +43,6 @@ class Odds:
     def _compute(self, rows: np.ndarray) -> np.ndarray:
         # Without a limit, any number can be used.
         limits = np.nan_to_num(self.criteria.limits)
+        # A value equal to a lower limit meets it.
+        limits = np.where(self.criteria.signs < 0, np.nextafter(limits, -np.inf), limits)
         return self.criteria.probabilities(self.predictions.probabilities(rows, limits))

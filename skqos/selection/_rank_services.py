@@ -87,8 +87,8 @@ def rank_services(
     limit : float or sequence of float and None, default=None
         Limit that a service should meet, in the unit of y: an upper limit if the target is
         minimised, and a lower limit if it is maximised. For several targets, one value for each,
-        with None for targets without limit. A Series or dict has the names of the targets as
-        labels. The model must predict intervals.
+        with None for targets without limit. A dict has the names of the targets as keys; a Series
+        has them as labels, but cannot hold None. The model must predict intervals.
 
     min_probability : float, default=None
         Minimum probability of meeting the limit. Services with a lower probability are excluded;
@@ -96,9 +96,10 @@ def rank_services(
         excluded. Requires `limit`.
 
     quantile : float, default=None
-        Level of the quantile by which services are ordered, in place of the prediction. If high
-        values are good, the level ``1 - quantile`` is used. Values above 0.5 are cautious: services
-        with occasional time-outs have a lower rank. The model must predict intervals.
+        Level of the quantile by which services are ordered, in place of the prediction; from 0.01
+        to 0.99 for the intervals of this package. If high values are good, the level
+        ``1 - quantile`` is used. Values above 0.5 are cautious: services with occasional time-outs
+        have a lower rank. The model must predict intervals.
 
     tie_tolerance : float, default=0.0
         Services share a rank if they are worse than the best service of this rank by at most this

@@ -314,8 +314,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         some of them together with the new rows. With 0, no rows are kept, and updates degrade what
         was learnt before more quickly.
 
-        The rows of the last time steps are kept, and repeated measurements as one row. Late
-        measurements change the features of a time step only if all rows of that step are kept.
+        The rows of the last time steps are kept, and repeated measurements as one row. Updates
+        train again only on steps of which all rows are kept. Late measurements change the features
+        of a time step only if all rows of that step are kept.
 
     target_transform : {"auto", "sqrt", "log", "max", "standard"} or None, default="auto"
         Transformation of each target before training. It is estimated from the training rows alone,
@@ -924,9 +925,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         newcomers = self._find_newcomers(
             codes["users"], codes["services"], update.cells.weights[further]
         )
-        # Dropped cells do not reduce the learning rate, because they are older than the kept ones.
+        # Dropped cells do not reduce the learning rate, because they are older than the kept ones,
+        # unless nothing can be replayed.
+        n_kept = update.n_earlier if len(update.replayable()) else 0
         n_replayed, rate = plan_update(
-            len(further), update.n_earlier, max(update.n_earlier, 1), newcomers.n_rows
+            len(further), n_kept, max(update.n_earlier, 1), newcomers.n_rows
         )
         cells = np.concatenate([further, update.replayed(n_replayed, rng)])
 

@@ -88,14 +88,17 @@ class StepUpdate:
             (len(self.times), *self.shape),
         )
 
-    def replayed(self, n_cells: int, rng: np.random.RandomState) -> np.ndarray:
-        """Draw positions of earlier cells from the last steps that contain enough of them.
+    def replayable(self) -> np.ndarray:
+        """Return the positions of the earlier cells of steps of which all cells are kept.
 
-        A step of which only a part is kept has no features without a fold, so that its cells would
-        be trained on features of their own values.
+        Other steps have no features without a fold, so that their cells would be trained on
+        features of their own values.
         """
-        times = self.cells.times[: self.n_earlier]
-        cells = np.flatnonzero(np.isin(times, self.cells.whole))
+        return np.flatnonzero(np.isin(self.cells.times[: self.n_earlier], self.cells.whole))
+
+    def replayed(self, n_cells: int, rng: np.random.RandomState) -> np.ndarray:
+        """Draw positions of earlier cells from the last steps that contain enough of them."""
+        times, cells = self.cells.times, self.replayable()
         if len(cells) > n_cells:
             first = np.sort(times[cells])[len(cells) - max(n_cells, 1)]
             return rng.permutation(cells[times[cells] >= first])[:n_cells]

@@ -108,6 +108,14 @@ def test_the_scale_goes_back_and_forth(power, shift):
     assert_allclose(scale.transform(np.array([-1e9, 1e9])), [0.1, 1.0])
 
 
+@pytest.mark.parametrize("power", [1e-17, -1e-15, 1e-12])
+def test_a_power_near_0_is_the_logarithm(power):
+    y = np.random.default_rng(0).lognormal(size=100)
+    shares = np.linspace(0.1, 1, 9)
+    found, expected = (BoxCoxScale.fit(y, p).inverse_transform(shares) for p in (power, 0.0))
+    assert_allclose(found, expected, rtol=1e-2)
+
+
 def test_the_unit_of_y_does_not_matter():
     data = make_qos(20, 30, density=0.5, random_state=0)
     expected = AMFRegressor(max_iter=10, random_state=0).fit(data.X, data.y).predict(data.X)

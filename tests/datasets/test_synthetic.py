@@ -132,6 +132,12 @@ def test_timeouts_have_the_asked_rate_and_depend_on_the_service():
     assert (by_service > 0.5).mean() > 0.03
 
 
+@pytest.mark.parametrize(("rate", "share"), [(1e-30, 0), (1 - 1e-16, 1)])
+def test_the_smallest_and_largest_rates_of_timeouts(rate, share):
+    data = make_qos(5, 6, 0.9, timeout=1e9, timeout_rate=rate, random_state=0)
+    assert (data.y == 1e9).mean() == share
+
+
 def test_no_timeouts():
     data = make_qos(timeout=1e9, timeout_rate=0.0, random_state=0)
     assert data.y.max() < 1e9

@@ -53,6 +53,16 @@ def test_each_band_and_kind_has_its_own_correction():
     assert widths[2] > 5 * widths[0]
 
 
+def test_equal_predictions_leave_no_band_empty():
+    """Predictions above those of the calibration are in the last band, and are corrected, too."""
+    prediction = np.repeat([1.0, 2.0], [3 * ROWS_PER_BAND, 2 * ROWS_PER_BAND])
+    group = np.full(len(prediction), KNOWN)
+    excess = np.full((len(prediction), len(LEVELS)), 5.0)
+    bands = BandCorrections.fit(prediction, group, excess)
+    found = bands.of(np.array([1.0, 2.0, 2.0001, 50.0]), np.full(4, KNOWN))
+    assert (found == 5).all()
+
+
 def test_few_rows_of_a_kind_take_the_corrections_of_all():
     rng = np.random.default_rng(0)
     group = np.repeat([KNOWN, NEW_SERVICE], [200, MIN_ROWS - 1])

@@ -131,6 +131,13 @@ def test_margins_of_negative_values():
     assert near_best_share(y, prediction, users, relative=0.01, absolute=0.5) == 1.0
 
 
+@pytest.mark.parametrize("y", [[1.0, 1.1], [0.3, 0.33], [2.0, 2.2]])
+def test_a_choice_at_the_margin_is_near_the_best(y):
+    """Differences of decimal numbers are rounded."""
+    assert near_best_share(y, [2, 1], [0, 0], relative=0.1) == 1.0
+    assert near_best_share(y, [2, 1], [0, 0], relative=0.0999) == 0.0
+
+
 @BOTH
 def test_labels_of_any_kind(data, metric):
     y, prediction, users = data

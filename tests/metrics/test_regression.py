@@ -110,6 +110,15 @@ def test_r2_needs_two_observations_and_takes_constants():
         metrics.nan_r2_score([1.0, np.nan], [1.0, 1.0])
 
 
+@pytest.mark.parametrize("value", [0.1, 0.7, 2.3, 123.456, 1e299])
+@pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.7]])
+def test_r2_of_a_constant_is_0_or_1_though_its_mean_is_rounded(value, weights):
+    y = np.full(3, value)
+    assert metrics.nan_r2_score(y, y, sample_weight=weights) == 1
+    assert metrics.nan_r2_score(y, 2 * y, sample_weight=weights) == 0
+    assert metrics.nan_r2_score([*y, 9], [*y, 0], sample_weight=[1, 1, 1, 0]) == 1
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_bad_values_raise_and_are_named(metric):
     good = np.array([1.0, 2.0, 3.0])

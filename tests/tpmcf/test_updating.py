@@ -291,6 +291,24 @@ def test_cells_of_a_step_that_is_partly_kept_are_not_replayed(data):
     assert set(np.concatenate(seen)) == {5}
 
 
+def test_an_update_that_can_replay_nothing_takes_small_steps(data, monkeypatch):
+    """The last step alone has more rows than are kept."""
+    from skqos.tpmcf import estimator
+
+    model = make(replay_buffer_size=5).fit(*slots(data, 0, 5))
+    assert model._replay_buffer.whole.tolist() == []
+    seen = []
+
+    def spy(*arguments):
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    original = estimator.plan_update
+    monkeypatch.setattr(estimator, "plan_update", spy)
+    model.partial_fit(*slots(data, 6, 6))
+    assert seen == [(0, pytest.approx(2.0 * 0.05))]
+
+
 def test_kept_cells_are_those_of_all_rows_where_there_is_room(data):
     model = make().fit(*slots(data, 0, 5)).partial_fit(*slots(data, 6, 7))
     buffer = model._replay_buffer
