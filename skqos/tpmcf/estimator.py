@@ -461,7 +461,10 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     paper has a non-negative factorisation, and the autoencoders have no dropout. The convolutions
     of the encoder run along time. Padded steps, which are those before the first step and those
     without a measurement, are masked. Bases and scales of the features are computed from all
-    training values, also with folds.
+    training values, also with folds. The variants of table VII with a graph attention network or a
+    plain graph convolution in place of GCMF are not built. The autoencoders have two hidden layers
+    whose widths decrease geometrically, and are trained on the CPU. The graph convolution is
+    trained before the encoder and not with it.
 
     A time before the first measured step is predicted as a row of that step, with an
     `EarlyTimeWarning`.

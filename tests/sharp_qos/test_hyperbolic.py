@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from skqos.graphs import BipartiteGraph, ContextGraph
+from skqos.graphs import N_BINS, BipartiteGraph, ContextGraph
 from skqos.sharp_qos.hyperbolic import (
     BOUNDARY,
     UNLIMITED_SHARE,
@@ -285,6 +285,78 @@ def check_convolution(layer, graph, c, members, slow):
     assert (np.array(expected) > 0).any()
     found = layer(torch.tensor(fold(members)), graph)
     assert_allclose(found.detach(), fold(expected), **CLOSE)
+
+
+# --- Edges with values --------------------------------------------------------------------------
+
+VALUES = np.array([0.1, 2.0, 0.7, 1.5, 0.3, 4.0])
+
+
+def typed_incidences(normalization):
+    """Return operators of edges with types, and the edges of each type and receiving side."""
+    users, services = some_edges()
+    graph = BipartiteGraph(
+        *some_edges(),
+        N_USERS,
+        N_SERVICES,
+        values=VALUES,
+        residuals="sender",
+        normalization=normalization,
+    )
+    operators = graph(torch.ones(len(users), dtype=torch.float64))
+    sides = np.zeros((2, N_BINS, N_USERS, N_SERVICES))
+    for side, types in zip(sides, operators.bins, strict=True):
+        side[types.numpy(), users, services] = 1
+    return operators, sides
+
+
+def slow_valued(layer, x, k, c, sides, normalization, hyper):
+    """A linear map for the node itself, for each type of edge, and for each type of hyperedge."""
+    power = 1.0 if normalization == "row" else 0.5
+    edges = sides[0].sum(0)
+    degrees = np.concatenate([edges.sum(1), edges.sum(0)])
+    users, services = slice(N_USERS), slice(N_USERS, None)
+
+    def transform(part, rows):
+        return slow_linear(layer.linear, rows, c, part, k)
+
+    out = transform(N_BINS, x)
+    for one in range(N_BINS):
+        directions = (users, services, sides[0][one]), (services, users, sides[1][one].T)
+        for receivers, senders, h in directions:
+            sent = (degrees[senders] + 1) ** (power - 1)
+            found = h @ (sent[:, None] * transform(one, x)[senders])
+            out[receivers] += (degrees[receivers] + 1)[:, None] ** -power * found
+        if hyper:
+            first = (users, sides[0][one]), (services, sides[1][one].T)
+            for k_side, (rows, h) in enumerate(first):
+                part = (k_side + 1) * N_BINS + 1 + one
+                node, edge = np.maximum(degrees[rows], 1), np.maximum(h.sum(0), 1)
+                sent = node[:, None] ** (power - 1) * transform(part, x[rows])
+                out[rows] += node[:, None] ** -power * (h / edge @ (h.T @ sent))
+    scales = layer.scales.factors.detach().numpy()[:, k]
+    return out * np.repeat(scales, [N_USERS, N_SERVICES])[:, None]
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "row"])
+@pytest.mark.parametrize("c", [None, 1.0])
+@pytest.mark.parametrize("kind", [GraphConvolution, HypergraphConvolution])
+def test_convolutions_over_edges_with_values(kind, c, normalization):
+    scales = SideScales(2)
+    layer = make_layer(
+        lambda *sizes: kind(*sizes, n_parts=N_BINS + 1, scales=scales), c, n_members=2
+    )
+    with torch.no_grad():
+        scales.factors.copy_(torch.tensor([[2.0, 3.0], [0.5, 1.5]]))
+    operators, sides = typed_incidences(normalization)
+
+    def slow(x, k):
+        return slow_valued(layer, x, k, c, sides, normalization, kind is HypergraphConvolution)
+
+    check_convolution(layer, operators, c, some_features(N_NODES, 2, c), slow)
+
+
+# --- Binary edges -------------------------------------------------------------------------------
 
 
 @every_geometry

@@ -204,6 +204,51 @@ def test_embeddings_are_those_of_dense_units_on_the_other_folds_edges(
                 assert_allclose(numpy(side[member]), of_side, **SINGLE)
 
 
+def dense_typed_embeddings(gcmf, member, cells, features, fold):
+    """Each unit has weights for each type of edge, and for the node itself."""
+    kept = numpy(gcmf.folds) != fold
+    types = numpy(gcmf.graph.bins(torch.tensor(kept, dtype=torch.float32))[0])
+    embedded = []
+    for step in range(N_STEPS):
+        operator = dense_operator(cells.take(kept), step, True)
+        operator -= np.diag(np.diag(operator))
+        layer = np.concatenate([side[fold, step] for side in features]).astype(float)
+        outputs = []
+        for unit in gcmf.units:
+            weight, bias = (numpy(values)[member, 0] for values in unit.parameters())
+            received = [
+                operator * _adjacency(cells, step, kept & (types == one)) @ layer
+                for one in range(N_BINS)
+            ]
+            layer = np.maximum(np.concatenate([*received, layer], axis=1) @ weight + bias, 0)
+            outputs.append(layer)
+        embedded.append(np.concatenate(outputs, axis=1))
+    embedded = np.stack(embedded)
+    return embedded[:, :N_USERS], embedded[:, N_USERS:]
+
+
+def test_embeddings_with_values_on_the_edges_are_those_of_dense_units():
+    cells = cells_of(some_values())
+    folds = draw_folds(len(cells), N_FOLDS, np.random.RandomState(0))
+    features = random_features(N_FOLDS)
+    gcmf = make_gcmf(cells, folds, features, valued_edges=True)
+    for fold in range(N_FOLDS):
+        found = gcmf.embed(torch.tensor([fold]))
+        for member in range(N_MEMBERS):
+            expected = dense_typed_embeddings(gcmf, member, cells, features, fold)
+            for side, of_side in zip(found, expected, strict=True):
+                assert 0.1 < (of_side > 0).mean() < 1
+                assert_allclose(numpy(side[member]), of_side, **SINGLE)
+
+
+def test_bounded_predictions_are_sigmoids_of_the_products():
+    gcmf, rows = make_gcmf(bounds=(0.2, 2.2)), some_rows()
+    # 0.3, the approximate prediction without training, is a twentieth of the range.
+    products = slow_products(gcmf.embed(torch.tensor([0])), *rows, np.log(0.05 / 0.95))
+    found = gcmf(*rows, torch.zeros(20, dtype=torch.int64))
+    assert_allclose(numpy(found), 0.2 + 2.0 / (1 + np.exp(-products)), **SINGLE)
+
+
 def test_steps_have_one_start_of_their_own_weights_each():
     weight = make_gcmf(own=True).units[0].weight
     assert weight.shape == (N_MEMBERS, N_STEPS, IN_DIM, HIDDEN)
