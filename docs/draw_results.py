@@ -136,9 +136,11 @@ def main() -> None:
     for name, unit, table in zip(("rt", "tp"), ("s", "kbps"), by_density, strict=False):
         draw = partial(draw_densities, table=table, unit=unit)
         save_figure(f"error_by_density_{name}", (4.6, 4.4), draw)
-    for name, summary in load_ablations().groupby("method", sort=False):
-        size = 6.0, 1.2 + 0.55 * (summary["part"].nunique() - 1)
-        save_figure(f"ablations_{name}", size, partial(draw_ablation, summary=summary))
+    for defaults in ("former", "present"):
+        for name, summary in load_ablations(defaults).groupby("method", sort=False):
+            size = 6.0, 1.2 + 0.55 * (summary["part"].nunique() - 1)
+            draw = partial(draw_ablation, summary=summary)
+            save_figure(f"ablations_{name}_{defaults}", size, draw)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of WS-DREAM data set 1")
     parser.add_argument("--qos", nargs="+", default=["rt", "tp"], choices=["rt", "tp"])
     ours = ["SAMoERegressor", "R2SLRegressor", "SHARP-QoS, one QoS", "EmbeddingMLPRegressor"]
+    ours += ["EmbeddingMLPRegressor, 1 member", "embedding MLP"]
     parser.add_argument("--models", nargs="+", default=ours)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

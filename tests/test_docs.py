@@ -195,7 +195,11 @@ def test_figures_of_results_are_drawn_from_the_tables_of_the_pages(docs_script, 
     pytest.importorskip("matplotlib")
     docs_script("draw_results").main()
     names = {path.name for path in tmp_path.glob("*.svg")}
-    of_methods = {f"ablations_{method}.svg" for method in load_ablations()["method"]}
+    of_methods = {
+        f"ablations_{method}_{defaults}.svg"
+        for defaults in ("former", "present")
+        for method in load_ablations(defaults)["method"]
+    }
     others = {"intervals.svg", "error_by_density_rt.svg", "error_by_density_tp.svg"}
     assert names == of_methods | others
 
