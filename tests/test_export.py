@@ -194,6 +194,10 @@ def test_neither_torch_nor_scikit_learn_is_needed(mlp):
     from skqos.export import OnnxPredictor
     print(OnnxPredictor(sys.argv[1]).predict([[10, 20]])[0])
     assert not any(sys.modules[name] for name in others)
+    if sys.platform == "linux":
+        import resource
+        # In kB; a process that has imported torch takes twice as much.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200_000
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
