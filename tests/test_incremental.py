@@ -562,7 +562,8 @@ def test_rows_can_be_left_out_of_files(contract, qos, fitted, tmp_path, package)
         save_model(fitted, tmp_path / "model.skqos")
         loaded = load_model(tmp_path / "model.skqos")
     assert len(loaded._replay_buffer) == 0
-    assert loaded._replay_buffer.n_seen == 500
+    if not contract.temporal:
+        assert loaded._replay_buffer.n_seen == 500
     assert len(fitted._replay_buffer) == 500
     loaded.partial_fit(_joined(qos)[500:], qos.y[500:])
 

@@ -63,13 +63,15 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
         Number of epochs of the final training stage.
 
     loss : {"absolute_error", "squared_error", "huber"}, default="absolute_error"
-        Training loss, in units of the transformed target. The threshold of "huber" is 1.
+        Training loss, in units of the transformed target.
+
+        The threshold of "huber" is 1.
 
     partial_fit_epochs : int, default=4
-        Number of epochs of an update by `partial_fit`. With 0, an update adds new users and
-        services without training.
+        Number of epochs of an update by `partial_fit`.
 
-        Dropout is switched off during updates.
+        Dropout is switched off during updates. With 0, an update adds new users and services
+        without training.
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on

@@ -153,10 +153,10 @@ class R2SLRegressor(IncrementalQoSRegressor):
         Number of epochs of the final training stage.
 
     partial_fit_epochs : int, default=4
-        Number of epochs of an update by `partial_fit`. With 0, an update adds new users and
-        services without training.
+        Number of epochs of an update by `partial_fit`.
 
-        Dropout is switched off during updates.
+        Dropout is switched off during updates. With 0, an update adds new users and services
+        without training.
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on

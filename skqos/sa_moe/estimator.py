@@ -174,8 +174,9 @@ class SAMoERegressor(IncrementalQoSRegressor):
         "huber" is 1.
 
     partial_fit_epochs : int, default=4
-        Number of epochs of an update by `partial_fit`. With 0, an update adds new users and
-        services without training.
+        Number of epochs of an update by `partial_fit`.
+
+        With 0, an update adds new users and services without training.
 
     replay_buffer_size : int, default=100_000
         Maximum number of training rows that the fitted estimator keeps. `partial_fit` trains on
