@@ -169,11 +169,10 @@ def run(problem: Problem, args: argparse.Namespace) -> list[dict[str, Any]]:
 def missing(args: argparse.Namespace) -> Iterator[Problem]:
     """Problems that have no results yet."""
     path = args.out / "results.csv"
-    open_results(path, list(Problem._fields), fresh=args.fresh)
-    rows = read_rows(path) if path.exists() else pd.DataFrame(columns=[*Problem._fields, "qos"])
-    there = set(zip(rows["model"], rows["seed"], rows["qos"], strict=True))
+    keys = open_results(path, [*Problem._fields, "update", "qos"], fresh=args.fresh)
+    there = {(model, seed, qos) for model, seed, _, qos in keys}
     problems = [Problem(model, seed) for seed in args.seeds for model in args.models]
-    to_run = [one for one in problems if not {(*one, qos) for qos in args.qos} <= there]
+    to_run = [one for one in problems if not {(*map(str, one), qos) for qos in args.qos} <= there]
     for position, problem in enumerate(to_run):
         print(f"[{position + 1}/{len(to_run)}] {problem.model}, seed {problem.seed}", flush=True)
         yield problem

@@ -21,7 +21,7 @@ DURATION_TYPES = (str, datetime.timedelta, np.timedelta64)
 # Results of infer_dtype for points in time, or strings that may represent them.
 STAMP_KINDS = ("string", "datetime", "datetime64", "date")
 ISO_DATE = r"\d{4}-\d{2}-\d{2}"
-ISO_OFFSET = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
+ISO_OFFSET = rf"^{ISO_DATE}[T ]\d{{2}}.*?(Z|[+-]\d{{2}}(?::?\d{{2}})?)$"
 # This number of steps is always accepted.
 FEW_STEPS = 50
 MIN_ROWS_PER_STEP = 2

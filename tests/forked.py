@@ -10,6 +10,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import torch
+
 # Seconds, for a machine that is busy with other things.
 PATIENCE = 120
 
@@ -39,14 +41,8 @@ def _call(function, arguments, log, env):
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
     os.environ.update(env)
-    _one_torch_thread()
-    function(*arguments)
-
-
-def _one_torch_thread():
-    import torch
-
     torch.set_num_threads(1)
+    function(*arguments)
 
 
 def run_script(path, arguments):

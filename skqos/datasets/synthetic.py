@@ -525,8 +525,6 @@ def _timeout_probability(
     services = world.services
     by_region = rng.normal(scale=1.0, size=len(world.distance))
     proneness = rng.normal(scale=4.0, size=len(services)) + by_region[services.region]
-    if rate == 0:
-        return np.zeros(len(service))
     n_cells = np.bincount(service, minlength=len(services))
 
     def surplus(offset: float) -> float:

@@ -359,6 +359,9 @@ def finite_r2_score(
         np.average((part / unit) ** 2, weights=sample_weight)
         for part, unit in zip((errors, spread), units, strict=True)
     ]
+    if squares[1] == 0:
+        # Weights may be so small that the squares vanish.
+        return float(squares[0] == 0)
     with np.errstate(over="ignore"):
         ratio = np.float64(squares[0] / squares[1]) * (units[0] / units[1]) * (units[0] / units[1])
     return float(max(1 - ratio, np.finfo(np.float64).min))

@@ -57,6 +57,10 @@ class WeightedCells:
         )
 
 
+# Parameters without effect if there is one stage.
+TWO_STAGES = ("first_stage_epochs", "independent_experts", "second_stage_start", "ratio_unit")
+
+
 class SAMoERegressor(IncrementalQoSRegressor):
     """Self-augmented mixture of experts (SA-MoE) for QoS prediction.
 
@@ -425,14 +429,8 @@ class SAMoERegressor(IncrementalQoSRegressor):
         SwitchedOff(
             ("pseudo_label_weight", "second_stage_batch_size"), by={"pseudo_label_ratio": (0,)}
         ),
-        SwitchedOff(
-            ("first_stage_epochs", "independent_experts", "second_stage_start", "ratio_unit"),
-            by={"refill_ratio": (0,), "pseudo_label_ratio": (0,)},
-        ),
-        SwitchedOff(
-            ("first_stage_epochs", "independent_experts", "second_stage_start", "ratio_unit"),
-            by={"n_factors": (0,), "pseudo_label_ratio": (0,)},
-        ),
+        SwitchedOff(TWO_STAGES, by={"refill_ratio": (0,), "pseudo_label_ratio": (0,)}),
+        SwitchedOff(TWO_STAGES, by={"n_factors": (0,), "pseudo_label_ratio": (0,)}),
     )
 
     # An update recovered 71 % of a refit's gain with dropout and 64 % without (WS-DREAM, one seed).
