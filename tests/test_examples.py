@@ -309,7 +309,8 @@ def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(
     assert f"| {expected:.3f} |" in page.read_text().replace("*", "")
 
 
-TEMPORAL_MODELS = ["pair median", "LightGBM", "embedding MLP", "TPMCFRegressor", "TPMCF, GRU"]
+TEMPORAL_MODELS = ["pair median", "LightGBM", "embedding MLP", "EmbeddingMLPRegressor, 1 member"]
+TEMPORAL_MODELS += ["TPMCFRegressor", "TPMCF, GRU"]
 TEMPORAL_SPLIT = ["--slot", "5", "--window", "4", "--density", "0.2", "--given-share", "0.4"]
 
 
