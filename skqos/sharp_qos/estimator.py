@@ -37,7 +37,8 @@ from skqos.incremental import IncrementalQoSRegressor
 if TYPE_CHECKING:
     from skqos.sharp_qos.context import ContextColumn
     from skqos.sharp_qos.hyperbolic import PoincareBall
-    from skqos.sharp_qos.module import ContextConvolution, QoSGraph, SharpQoSModule
+    from skqos.sharp_qos.module import ContextConvolution, SharpQoSModule
+    from skqos.sharp_qos.qos_graph import QoSGraph
     from skqos.training import QoSNet, Trainer
 
 # About log(100), the bound to which HardConcreteGates clips the log-odds.
@@ -871,7 +872,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self, data: TrainingData, values: np.ndarray, edges: Edges, ball: PoincareBall | None
     ) -> QoSGraph:
         """Create the graph of one target, whose node features are an NMF of the observed values."""
-        from skqos.sharp_qos.module import QoSGraph
+        from skqos.sharp_qos.qos_graph import QoSGraph
 
         observed = ~np.isnan(values)
         # NMF needs non-negative values, but transformed targets can be negative.
