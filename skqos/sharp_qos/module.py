@@ -6,7 +6,7 @@ entities have the members as the first axis, preceded by the tasks if they diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, pairwise
 
@@ -313,6 +313,9 @@ class SharpQoSModule(nn.Module):
         Dropout rate of the context features.
     newcomer_share : float
         Fraction of the entities of a step that are represented as new ones.
+    sends_context : bool
+        Whether the context features are part of the messages of the QoS graphs, whose
+        ``context_dim`` is then the same.
     start : ndarray of shape (n_tasks,)
         Approximate prediction of the untrained network.
     """
@@ -339,6 +342,7 @@ class SharpQoSModule(nn.Module):
         l0_penalty: float,
         context_dropout: float,
         newcomer_share: float,
+        sends_context: bool,
         start: np.ndarray,
     ) -> None:
         super().__init__()
@@ -346,6 +350,7 @@ class SharpQoSModule(nn.Module):
         self.n_members = n_members
         self.l0_penalty = l0_penalty
         self.newcomer_share = newcomer_share
+        self.sends_context = sends_context
         self.graphs = nn.ModuleList(graphs)
         self.context = context
         self.numbers = None if numbers is None else nn.ModuleList(numbers)
@@ -369,6 +374,11 @@ class SharpQoSModule(nn.Module):
         self.service_head = _feed_forward(*stack, hidden_dim, out_dim)
         self.bias = nn.Parameter(torch.tensor(start, dtype=torch.float32).repeat(n_members, 1))
 
+    @property
+    def n_folds(self) -> int | None:
+        """Number of folds of the pairs with factors of their own; None without folds."""
+        return self.graphs[0].n_folds
+
     @contextmanager
     def fixed_parts(self) -> Iterator[None]:
         """Convolve the context graphs once inside the block, which may not change them."""
@@ -379,7 +389,13 @@ class SharpQoSModule(nn.Module):
         finally:
             self.__dict__.pop("_convolved", None)
 
-    def forward(self, users: Tensor, services: Tensor, edges: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        users: Tensor,
+        services: Tensor,
+        edges: Tensor | None = None,
+        folds: Tensor | None = None,
+    ) -> Tensor:
         """Predict pairs of known entities.
 
         Parameters
@@ -389,20 +405,28 @@ class SharpQoSModule(nn.Module):
         edges : Tensor of int64 of shape (n, n_tasks), default=None
             Edges of the QoS graphs that carry no messages, because their pairs are predicted; -1
             for no edge.
+        folds : Tensor of int64 of shape (n,), default=None
+            Fold of the pairs, which is the same for all of them. Their factors were computed
+            without the pairs of this fold.
 
         Returns
         -------
         Tensor of shape (n_members, n, n_tasks)
         """
         held_out = [None] * len(self.graphs) if edges is None else edges.unbind(1)
+        fold = None if folds is None else folds[:1]
+        convolved = self._convolve_context()
+        sent = None
+        if self.sends_context:
+            sent = self._join_context(self._context_of(convolved, slice(None), slice(None)))
         structural = [
-            graph.split(graph(left_out))
+            graph.split(graph(left_out, sent, fold))
             for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
         # Users and many services occur more than once in a batch.
         users, user_positions = _distinct(users)
         services, service_positions = _distinct(services)
-        user_context, service_context = self._context_of(users, services)
+        user_context, service_context = self._context_of(convolved, users, services)
         z_users = self._represent(
             user_context,
             self._take([of_users for of_users, _ in structural], users),
@@ -423,10 +447,12 @@ class SharpQoSModule(nn.Module):
 
         All edges carry messages.
         """
-        structural = list(zip(*(graph.split(graph()) for graph in self.graphs), strict=True))
         context = [] if self.context is None else [self.context.encode_known()]
         if self.numbers is not None:
             context.append([numbers.encode_known() for numbers in self.numbers])
+        sent = self._join_context(zip(*context, strict=True)) if self.sends_context else None
+        outputs = [graph.split(graph(context=sent)) for graph in self.graphs]
+        structural = list(zip(*outputs, strict=True))
         averages = (
             [torch.stack([structure.average() for structure in side]) for side in structural],
             [[side.mean(1) for side in sides] for sides in context],
@@ -556,17 +582,29 @@ class SharpQoSModule(nn.Module):
             shared.append(self.cross_router(structural))
         return head(self.fusion(structural, shared))
 
-    def _context_of(self, users: Tensor, services: Tensor) -> list[list[Tensor]]:
+    def _convolve_context(self) -> Tensor | None:
+        """Convolve the context graphs, except in `fixed_parts`, where this was done."""
+        if self.context is None or self._convolved is not None:
+            return self._convolved
+        return self.context()
+
+    def _context_of(
+        self, convolved: Tensor | None, users: Tensor | slice, services: Tensor | slice
+    ) -> list[list[Tensor]]:
         """Select the context features of known users and of known services."""
-        found = [[], []]
-        if self.context is not None:
-            convolved = self.context() if self._convolved is None else self._convolved
+        found: list[list[Tensor]] = [[], []]
+        if convolved is not None:
             rows = self.context.user_rows[users], self.context.service_rows[services]
             for side, of_side in zip(found, rows, strict=True):
                 side.append(self.context.take(convolved, of_side))
         for side, numbers, codes in zip(found, self.numbers or (), (users, services), strict=False):
             side.append(numbers(codes))
         return found
+
+    def _join_context(self, sides: Iterable[Sequence[Tensor]]) -> Tensor:
+        """Concatenate the context of all users and services; (n_members, n_nodes, context_dim)."""
+        of_sides = [torch.cat(tuple(side), dim=2) for side in sides]
+        return self.context_dropout(torch.cat(of_sides, dim=1))
 
     def _take(self, structural: list[Structure], codes: Tensor) -> Tensor:
         """Select structural features of known entities; in training, represent some as new ones."""

@@ -85,14 +85,20 @@ class QoSGraph(nn.Module):
     """Structural features of all entities for one QoS parameter.
 
     The features of the nodes are processed by the layers. The result is the concatenation of the
-    features and the outputs of all layers.
+    features and the outputs of all layers. The context of the nodes may be a further input of the
+    first layer, so that it is part of the messages.
+
+    With features for each fold of the pairs, these are fixed, and all folds share a correction,
+    which is trained and starts at 0. A pair is trained with the features of its fold. In
+    prediction, the features are averages over the folds.
 
     Parameters
     ----------
     graph : BipartiteGraph
         Graph of the observed pairs.
-    features : ndarray of shape (n_users + n_services, feature_dim)
-        Features of the nodes, from which all members start.
+    features : ndarray of shape ([n_folds,] n_users + n_services, feature_dim)
+        Features of the nodes, from which all members start; with a first axis, those computed
+        without the pairs of each fold.
     n_members : int
         Number of members.
     dim : int
@@ -113,7 +119,9 @@ class QoSGraph(nn.Module):
         Fraction of the nodes whose features are the average of their side in a training step, like
         those of a node that is added without training.
     fine_tune : bool
-        Whether the features are trained.
+        Whether the features, or their correction, are trained.
+    context_dim : int, default=0
+        Width of the context that is part of the messages.
     """
 
     def __init__(
@@ -131,16 +139,22 @@ class QoSGraph(nn.Module):
         side_scales: bool,
         newcomer_share: float,
         fine_tune: bool,
+        context_dim: int = 0,
     ) -> None:
         super().__init__()
         self.n_members = n_members
         self.edge_dropout = edge_dropout
         self.newcomer_share = newcomer_share
-        of_members = scale_features(features).repeat(1, n_members)
-        self.features = nn.Parameter(of_members, requires_grad=fine_tune)
+        has_folds = features.ndim == 3
+        # Each fold is scaled by itself, because a common scale would depend on its own pairs.
+        scaled = [scale_features(of_fold) for of_fold in (features if has_folds else [features])]
+        self.register_buffer("fold_features", torch.stack(scaled) if has_folds else None)
+        start = torch.zeros_like(scaled[0]) if has_folds else scaled[0]
+        self.features = nn.Parameter(start.repeat(1, n_members), requires_grad=fine_tune)
         self.dropout = ByteDropout(dropout)
         layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
-        widths = [features.shape[1]] + [dim] * (0 if convolution == "none" else n_layers)
+        feature_dim = features.shape[-1]
+        dims = [dim] * (0 if convolution == "none" else n_layers)
         self.layers = nn.ModuleList(
             layer(
                 n_members,
@@ -150,30 +164,44 @@ class QoSGraph(nn.Module):
                 n_parts=graph.n_parts,
                 scales=SideScales(n_members) if side_scales else None,
             )
-            for n_in, n_out in pairwise(widths)
+            for n_in, n_out in pairwise([feature_dim + context_dim, *dims])
         )
-        self.out_dim = sum(widths)
+        self.out_dim = feature_dim + sum(dims)
         self._join(graph)
 
-    def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
+    @property
+    def n_folds(self) -> int | None:
+        """Number of folds with features of their own; None without folds."""
+        return None if self.fold_features is None else len(self.fold_features)
+
+    def forward(
+        self,
+        held_out: Tensor | None = None,
+        context: Tensor | None = None,
+        fold: Tensor | None = None,
+    ) -> list[Tensor]:
         """Convolve the features of all nodes.
 
         Parameters
         ----------
         held_out : Tensor of int64, default=None
             Edges that carry no messages; -1 for no edge. If None, all edges carry messages.
+        context : Tensor of shape (n_members, n_users + n_services, context_dim), default=None
+            Context of the nodes, which is part of the messages.
+        fold : Tensor of int64 of shape (1,), default=None
+            Fold whose features are used. If None, they are averages over the folds.
 
         Returns
         -------
         list of Tensor of shape (n_users + n_services, n_members * ...)
             Features, and output of each layer.
         """
-        x = self.dropout(self.features)
+        x = self.dropout(self._features_of(fold))
         outputs = [x]
         if len(self.layers):
             weights = None if held_out is None else self._weights(held_out)
             operators = self.graph(weights, self.edge_dropout if self.training else 0.0)
-            x = self._with_newcomers(x)
+            x = self._with_context(self._with_newcomers(x), context)
             for layer in self.layers:
                 x = layer(x, operators)
                 outputs.append(x)
@@ -193,18 +221,12 @@ class QoSGraph(nn.Module):
         The features of a new node start as the average of the connected nodes of its side. Without
         layers, the graph contains only the new edges.
         """
-        n_users = len(self.users_connected)
         known = self.users_connected, self.services_connected
-        sides = [
-            append_rows(x, n, average)
-            for x, n, average in zip(
-                (self.features[:n_users].detach(), self.features[n_users:].detach()),
-                (graph.n_users, graph.n_services),
-                self._averages(self.features.detach()),
-                strict=True,
-            )
-        ]
-        self.features = nn.Parameter(torch.cat(sides), self.features.requires_grad)
+        grown = self._with_new_nodes(self.features.detach(), graph)
+        self.features = nn.Parameter(grown, self.features.requires_grad)
+        if self.fold_features is not None:
+            of_folds = [self._with_new_nodes(x, graph) for x in self.fold_features]
+            self.fold_features = torch.stack(of_folds)
         self._join(graph)
         for is_connected, before in zip(
             (self.users_connected, self.services_connected), known, strict=True
@@ -221,6 +243,27 @@ class QoSGraph(nn.Module):
         users_connected, services_connected = graph.connected()
         self.register_buffer("users_connected", users_connected)
         self.register_buffer("services_connected", services_connected)
+
+    def _features_of(self, fold: Tensor | None) -> Tensor:
+        """Return the features without the pairs of a fold, or their averages over the folds."""
+        if self.fold_features is None:
+            return self.features
+        fixed = self.fold_features.mean(0) if fold is None else self.fold_features[fold].squeeze(0)
+        return fixed.repeat(1, self.n_members) + self.features
+
+    def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Append the context of each member to its features."""
+        if context is None:
+            return x
+        of_members = x.unflatten(1, (self.n_members, -1))
+        return torch.cat([of_members, context.transpose(0, 1)], dim=2).flatten(1)
+
+    def _with_new_nodes(self, x: Tensor, graph: BipartiteGraph) -> Tensor:
+        """Append the further nodes of a graph, with the average features of their side."""
+        sides = x.split([len(self.users_connected), len(self.services_connected)])
+        sizes = graph.n_users, graph.n_services
+        grown = zip(sides, sizes, self._averages(x), strict=True)
+        return torch.cat([append_rows(*side) for side in grown])
 
     def _averages(self, x: Tensor) -> list[Tensor]:
         """Return the average features of the connected users, and of the connected services."""
