@@ -452,8 +452,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows
     as codes, transformed targets and weights. With a convolution, it contains the edges of all
-    graphs, and unless `edge_values` is "binary", their transformed values. It contains no optimiser
-    state.
+    graphs, and unless `edge_values` is "binary", their transformed values. With `factor_folds`, it
+    contains the factors of each fold. It contains no optimiser state.
 
     References
     ----------

@@ -98,7 +98,9 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
                 N_SERVICES,
                 values=params["values"][task] if "values" in params else None,
             ),
-            np.random.default_rng(task).random((N_USERS + N_SERVICES, FACTORS)),
+            np.random.default_rng(task).random(
+                (*params.get("n_folds", ()), N_USERS + N_SERVICES, FACTORS)
+            ),
             n_members=n_members,
             dim=DIM,
             n_layers=2,
@@ -109,6 +111,7 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
             side_scales=params.get("side_scales", False),
             newcomer_share=0.0,
             fine_tune=True,
+            context_dim=4 * DIM if params.get("sends_context") else 0,
         )
         for task, cells in enumerate(pairs)
     ]
@@ -135,6 +138,7 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
         l0_penalty=params.get("l0_penalty", 0.25),
         context_dropout=params.get("context_dropout", 0.0),
         newcomer_share=params.get("newcomer_share", 0.0),
+        sends_context=params.get("sends_context", False),
         start=np.array([0.3, -0.2, 0.1])[: len(pairs)],
     ).eval()
 
@@ -170,6 +174,9 @@ VARIANTS = [
     {"pairs": PAIRS[:1]},
     {"pairs": [*PAIRS, PAIRS[0]]},
     {"n_members": 3},
+    {"sends_context": True},
+    {"convolution": "hygcn", "sends_context": True, "n_folds": (3,)},
+    {"convolution": "none", "n_folds": (3,)},
 ]
 every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
 
@@ -268,6 +275,32 @@ def test_edges_are_held_out_of_the_graph_of_their_own_task_alone():
     found = predict(module, users, services, edges) - predict(module, users, services)
     assert np.abs(found[:, 0]).min() > 1e-4
     assert_allclose(found[:, 1], 0, atol=1e-6)
+
+
+def test_pairs_are_predicted_from_the_factors_of_their_fold_alone():
+    module = make_module(n_folds=(3,))
+    users, services, edges = held_out_edges()
+    folds = torch.full((3,), 1)
+    expected = predict(module, users, services, edges, folds)
+    for graph in module.graphs:
+        graph.fold_features[[0, 2]] = NAN
+    assert_array_equal(predict(module, users, services, edges, folds), expected)
+    for graph in module.graphs:
+        graph.fold_features[1] += 0.1
+    assert (predict(module, users, services, edges, folds) != expected).all()
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_the_context_of_neighbours_travels_over_the_graph_or_not(sends):
+    """The context of all services changes, and that of no user."""
+    module = make_module(convolution="gcn", sends_context=sends)
+    before = encode(module, NEW_USERS, NEW_SERVICES)
+    with torch.no_grad():
+        module.numbers[1].bias.add_(1.0)
+    after = encode(module, NEW_USERS, NEW_SERVICES)
+    is_changed = (before.users != after.users).flatten(0, 1).any(dim=-1).all(dim=0)
+    # Unknown users, the last ones, have the average structural features of the known ones.
+    assert is_changed.tolist() == [sends] * (N_USERS + 2)
 
 
 @pytest.mark.parametrize("training", [False, True])
