@@ -52,12 +52,8 @@ OURS: dict[str, tuple[str, ...]] = {
         "PoincareBall",
         "SideScales",
     ),
-    "skqos.sharp_qos.module": (
-        "ContextConvolution",
-        "NumericContext",
-        "QoSGraph",
-        "SharpQoSModule",
-    ),
+    "skqos.sharp_qos.module": ("ContextConvolution", "NumericContext", "SharpQoSModule"),
+    "skqos.sharp_qos.qos_graph": ("QoSGraph",),
     "skqos.sharp_qos.routing": (
         "CrossRouting",
         "GatedFusion",

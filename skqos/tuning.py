@@ -187,7 +187,7 @@ _AUTO_BATCHES: SearchSpace = {"batch_size": Choice(("auto", 64, 128, 256, 512))}
 
 # Losses and target transforms are not searched, because they change the unit of the validation loss
 # by which trials are compared. The number of epochs is the budget, to which the one-cycle schedule
-# adapts.
+# adapts. Switches of parts of a method, such as `messages` and `factor_folds`, are not searched.
 #: The search space of each estimator class: a range or a choice for each parameter by name.
 SEARCH_SPACES: dict[type[BaseEstimator], SearchSpace] = {
     SAMoERegressor: {

@@ -490,13 +490,19 @@ def test_constructing_imports_no_deep_learning_package():
 
 
 def test_predicting_with_a_loaded_model_imports_nothing_that_training_needs(tmp_path):
-    valued = {"edge_values": "sender_quantile", "context_convolution": "hygcn"}
+    valued = {
+        "edge_values": "sender_quantile",
+        "context_convolution": "hygcn",
+        "messages": "factors_and_context",
+        "factor_folds": 3,
+    }
     models = [(contract, {}) for contract in CONTRACTS]
     models += [(one, valued) for one in CONTRACTS if one.estimator_class is SharpQoSRegressor]
     steps = ["import sys, joblib; from skqos.persistence import load_model"]
     for k, (contract, params) in enumerate(models):
         data = contract.make_data(30, 40, density=0.5)
-        model = contract.make(**params).fit(data.X, data.y)
+        joiner = ContextJoiner(data.users, data.services)
+        model = make_pipeline(joiner, contract.make(**params)).fit(data.X, data.y)
         joblib.dump(model, tmp_path / f"{k}.joblib")
         save_model(model, tmp_path / f"{k}.skqos")
         X = contract.rows([[1, 2]]).tolist()

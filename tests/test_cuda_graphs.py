@@ -126,6 +126,7 @@ VARIANTS = {
         {"edge_values": "sender_quantile", "convolution": "hhgcn", "normalization": "row"},
     ),
     "scales": ("SharpQoSRegressor", {"convolution": "hygcn", "side_scales": True}),
+    "folds": ("SharpQoSRegressor", {"factor_folds": 3, "edge_values": "quantile"}),
     "uncertainty": ("SharpQoSRegressor", {"task_weighting": "uncertainty"}),
     "graph": ("TPMCFRegressor", {"modules": "both"}),
     "recurrent": ("TPMCFRegressor", {"temporal": "gru"}),

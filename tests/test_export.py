@@ -154,6 +154,17 @@ def test_several_targets_predict_as_before(tmp_path):
     check_equal(model, tmp_path / "model.onnx", data.X)
 
 
+def test_messages_of_the_context_and_factors_of_folds_predict_as_before(tmp_path):
+    contract = BY_NAME["SharpQoSRegressor"]
+    data = make_data(contract)
+    params = {"messages": "factors_and_context", "edge_values": "quantile", "factor_folds": 3}
+    joiner = ContextJoiner(data.users, data.services)
+    model = make_pipeline(joiner, contract.make(**params)).fit(data.X, data.y)
+    assert model[-1].module_.sends_context
+    to_onnx(model, tmp_path / "model.onnx")
+    check_equal(model, tmp_path / "model.onnx", [*data.X[:50].tolist(), [-1, -1]])
+
+
 def test_a_frame_with_the_context_of_fit_is_taken_too(tmp_path):
     """Known ids keep the context of `fit`; that of unknown ones is not read."""
     data = make_data(MLP)

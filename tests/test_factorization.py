@@ -5,7 +5,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from skqos.factorization import interaction_matrix, nonnegative_factors, truncated_svd
+from skqos.factorization import (
+    FOLD_ITERATIONS,
+    assign_folds,
+    interaction_matrix,
+    nonnegative_factors,
+    nonnegative_factors_by_fold,
+    truncated_svd,
+)
 
 
 def low_rank(n_users=30, n_services=20, rank=3, seed=0):
@@ -242,3 +249,109 @@ def test_where_directions_are_few_the_other_nonnegative_factors_are_0():
     assert_allclose(users @ services.T, dense, rtol=1e-2)
     assert_array_equal(users[:, 1:], 0)
     assert_array_equal(services[:, 1:], 0)
+
+
+# --- Factors without the cells of a fold --------------------------------------------------------
+
+N_FOLDS = 4
+
+
+def random_cells(seed=0, n=200):
+    """Return a matrix of 20 users and 30 services whose values may be negative."""
+    rng = np.random.default_rng(seed)
+    users, services = np.divmod(rng.permutation(600)[:n], 30)
+    return interaction_matrix(users, services, rng.normal(1, 1, n), (20, 30))
+
+
+def by_fold(matrix):
+    return np.concatenate(nonnegative_factors_by_fold(matrix, 3, N_FOLDS, 0), axis=1)
+
+
+def test_cells_of_an_entity_are_spread_over_the_folds():
+    users, services = np.indices((8, 12))
+    folds = assign_folds(users, services, N_FOLDS)
+    for cells in (*folds, *folds.T):
+        assert (np.bincount(cells, minlength=N_FOLDS) == len(cells) / N_FOLDS).all()
+
+
+@pytest.mark.parametrize("kind", ["any", "smallest", "largest"])
+def test_the_value_of_a_cell_changes_the_factors_of_all_folds_but_its_own(kind):
+    matrix = random_cells()
+    at = {"any": 7, "smallest": matrix.data.argmin(), "largest": matrix.data.argmax()}[kind]
+    other = matrix.copy()
+    other.data[at] += 0.5
+    cells = matrix.tocoo()
+    own = assign_folds(cells.row[at], cells.col[at], N_FOLDS)
+    before, after = by_fold(matrix), by_fold(other)
+    is_changed = (before != after).any(axis=(1, 2))
+    assert is_changed.tolist() == [fold != own for fold in range(N_FOLDS)]
+
+
+def slow_descent(matrix, users, services):
+    """Minimise the squared error over one column of factors after another."""
+    users, services = users.copy(), services.copy()
+    for _ in range(FOLD_ITERATIONS):
+        for side, other, values in ((users, services, matrix), (services, users, matrix.T)):
+            for k in range(side.shape[1]):
+                rest = values - np.delete(side, k, 1) @ np.delete(other, k, 1).T
+                side[:, k] = np.maximum(rest @ other[:, k] / (other[:, k] @ other[:, k]), 0)
+    return users, services
+
+
+def test_a_fold_is_left_out_of_a_few_iterations_from_a_common_start():
+    matrix = random_cells()
+    users, services = np.indices(matrix.shape)
+    is_stored = np.zeros(matrix.shape, dtype=bool)
+    is_stored[matrix.tocoo().coords] = True
+    rng = np.random.RandomState(0)
+    start = [
+        side + 0.1 * side.mean() * rng.random_sample(side.shape)
+        for side in nonnegative_factors(sparse.csr_array(is_stored.astype(float)), 3, 0)
+    ]
+    found = nonnegative_factors_by_fold(matrix, 3, N_FOLDS, 0)
+    for fold in range(N_FOLDS):
+        kept = is_stored & ((users + services) % N_FOLDS != fold)
+        dense = np.where(kept, matrix.toarray() - matrix.toarray()[kept].min(), 0.0)
+        expected = slow_descent(dense / dense[kept].mean(), *start)
+        for side, slow in zip(found, expected, strict=True):
+            assert_allclose(side[fold], slow, rtol=1e-6, atol=1e-9)
+
+
+def test_components_of_different_folds_correspond():
+    users, services, _, values = sparse_problem()
+    matrix = interaction_matrix(users, services, values, (60, 80))
+    factors = np.concatenate(nonnegative_factors_by_fold(matrix, 5, 20, 0), axis=1)
+    correlations = [
+        np.corrcoef(factors[0][:, k], factors[fold][:, k])[0, 1]
+        for fold in range(1, 20)
+        for k in range(5)
+    ]
+    assert np.mean(correlations) > 0.9
+
+
+def sparse_problem():
+    rng = np.random.default_rng(0)
+    truth = rng.gamma(1.0, size=(60, 5)) @ rng.gamma(1.0, size=(5, 80))
+    users, services = np.divmod(rng.permutation(truth.size)[:1500], 80)
+    return users, services, truth, truth[users, services]
+
+
+def test_a_full_matrix_has_all_components():
+    """Its pattern has rank 1."""
+    truth = sparse_problem()[2]
+    sides = nonnegative_factors_by_fold(sparse.csr_array(truth), 5, 20, 0)
+    for side in sides:
+        assert np.linalg.matrix_rank(side[0]) == 5
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-300, -1.0, 1e300])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_factors_of_folds_are_finite(n, scale):
+    cells = np.arange(n)
+    matrix = interaction_matrix(cells, cells, scale * (1.0 + cells), (4, 5))
+    users, services = nonnegative_factors_by_fold(matrix, 10, 3, 0)
+    assert users.shape == (3, 4, 4)
+    assert services.shape == (3, 5, 4)
+    for side in (users, services):
+        assert np.isfinite(side).all()
+        assert (side >= 0).all()

@@ -133,6 +133,7 @@ VARIANTS = [
     (SharpQoSRegressor, {"fine_tune_features": False, "task_weighting": "uncertainty"}),
     (SharpQoSRegressor, {"edge_values": "quantile", "side_scales": True}),
     (SharpQoSRegressor, {"context_convolution": "hygcn"}),
+    (SharpQoSRegressor, {"messages": "factors_and_context", "factor_folds": 3}),
     (SAMoERegressor, {"experts": ("mlp",), "mixture_activation": "identity"}),
     (SAMoERegressor, {"experts": ("attention", "lhuc"), "refill_ratio": 0}),
     (R2SLRegressor, {"region_features": []}),

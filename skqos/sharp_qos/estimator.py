@@ -31,13 +31,19 @@ from skqos._types import (
 )
 from skqos._weighted import weighted_median
 from skqos.base import TrainingData, TrainingRows
-from skqos.factorization import interaction_matrix, nonnegative_factors
+from skqos.factorization import (
+    assign_folds,
+    interaction_matrix,
+    nonnegative_factors,
+    nonnegative_factors_by_fold,
+)
 from skqos.incremental import IncrementalQoSRegressor
 
 if TYPE_CHECKING:
     from skqos.sharp_qos.context import ContextColumn
     from skqos.sharp_qos.hyperbolic import PoincareBall
-    from skqos.sharp_qos.module import ContextConvolution, QoSGraph, SharpQoSModule
+    from skqos.sharp_qos.module import ContextConvolution, SharpQoSModule
+    from skqos.sharp_qos.qos_graph import QoSGraph
     from skqos.training import QoSNet, Trainer
 
 # About log(100), the bound to which HardConcreteGates clips the log-odds.
@@ -106,6 +112,14 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         The factorisation is non-negative (NMF). The factors are the features of the nodes of the
         QoS graph (F_p).
 
+    factor_folds : int or None, default=None
+        Number of folds of the training pairs. With None, as in the paper, the factors with which a
+        pair is trained contain its own value. With a number, a pair is trained with factors that
+        are computed without the pairs of its fold, and all pairs of a training step are of one
+        fold; `predict` uses the averages over the folds. Factors of different folds are more alike
+        with more folds, such as 20. The correction of the factors that `fine_tune_features` trains
+        is the same for all folds.
+
     context_dim : int, default=32
         Size of the autoencoder's code of a category (F_r, F_a).
 
@@ -136,6 +150,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         the types contain the level of the receiver. Each layer has a linear map for each type, as
         in GC-MC [2]_, and one for the features of the node itself. Neither kind of edge types is in
         the paper. Used only if `convolution` is not "none".
+
+    messages : {"factors", "factors_and_context"}, default="factors"
+        Features that travel over the edges of the QoS graph: the factors, as in the paper, or the
+        factors and the context features of a node, which are the outputs over the context graphs
+        and the projected numeric context. An unknown user or service has no edges, so that its
+        context reaches the prediction only as without messages of the context. Without context
+        columns, both are the same. Used only if `convolution` is not "none".
 
     edge_dropout : float, default=0.0
         Fraction of the edges that carry no messages in a training step. It is not in the paper.
@@ -416,8 +437,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     and services of a task have one hidden layer. The prediction of each task has a
     constant term.
 
-    The factors are computed from all training values. With `disjoint_supervision`, a pair is
-    predicted without its edge, but its value still contributes to the factors.
+    By default, the factors are computed from all training values. With `disjoint_supervision`, a
+    pair is predicted without its edge, but its value still contributes to the factors. With
+    `factor_folds`, it does not; it contributes to what training learns from it, which includes the
+    correction of the factors, and to the scale of the target and the start of the constant term.
+    `partial_fit` does not compute factors again.
 
     A HyGCN layer at the origin differs from a GCN layer only in the Mobius addition of its bias, so
     the differences between the two are small.
@@ -428,8 +452,8 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
 
     A pickle contains the weights, the entity tables, and up to `replay_buffer_size` training rows
     as codes, transformed targets and weights. With a convolution, it contains the edges of all
-    graphs, and unless `edge_values` is "binary", their transformed values. It contains no optimiser
-    state.
+    graphs, and unless `edge_values` is "binary", their transformed values. With `factor_folds`, it
+    contains the factors of each fold. It contains no optimiser state.
 
     References
     ----------
@@ -475,11 +499,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     _parameter_constraints: dict = {
         **IncrementalQoSRegressor._parameter_constraints,
         "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "factor_folds": [Interval(Integral, 2, None, closed="left"), None],
         "context_dim": [Interval(Integral, 1, None, closed="left")],
         "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
         "fine_tune_features": ["boolean"],
         "convolution": [StrOptions({"hhgcn", "hygcn", "gcn", "none"})],
         "edge_values": [StrOptions({"binary", "quantile", "sender_quantile"})],
+        "messages": [StrOptions({"factors", "factors_and_context"})],
         "edge_dropout": [Interval(Real, 0, 1, closed="left")],
         "normalization": [StrOptions({"symmetric", "row"})],
         "side_scales": ["boolean"],
@@ -511,7 +537,10 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
     _switched_off: ClassVar[tuple[SwitchedOff, ...]] = (
         *IncrementalQoSRegressor._switched_off,
         SwitchedOff(
-            ("edge_values", "edge_dropout", "normalization", "side_scales", "n_layers"),
+            (
+                *("edge_values", "messages", "edge_dropout"),
+                *("normalization", "side_scales", "n_layers"),
+            ),
             by={"convolution": ("none",)},
         ),
         SwitchedOff(("disjoint_supervision",), by={"convolution": ("none",)}),
@@ -535,11 +564,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         service_features: Sequence[str | int] | None = None,
         n_members: int = 4,
         n_factors: int = 32,
+        factor_folds: int | None = None,
         context_dim: int = 32,
         autoencoder_epochs: int = 100,
         fine_tune_features: bool = True,
         convolution: Literal["hhgcn", "hygcn", "gcn", "none"] = "none",
         edge_values: Literal["binary", "quantile", "sender_quantile"] = "binary",
+        messages: Literal["factors", "factors_and_context"] = "factors",
         edge_dropout: float = 0.0,
         normalization: Literal["symmetric", "row"] = "symmetric",
         side_scales: bool = False,
@@ -588,11 +619,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         self.service_features = service_features
         self.n_members = n_members
         self.n_factors = n_factors
+        self.factor_folds = factor_folds
         self.context_dim = context_dim
         self.autoencoder_epochs = autoencoder_epochs
         self.fine_tune_features = fine_tune_features
         self.convolution = convolution
         self.edge_values = edge_values
+        self.messages = messages
         self.edge_dropout = edge_dropout
         self.normalization = normalization
         self.side_scales = side_scales
@@ -748,12 +781,13 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             interactions, held_out, weights = data.validation
             held_out = held_out.reshape(len(held_out), -1)
             validation = ValidationDataset(interactions, held_out, weights)
+        module = self._build_module(data, target, edges)
         net = trainer.fit(
-            self._build_module(data, target, edges),
+            module,
             validation=validation,
             stage="final",
             max_epochs=self.max_epochs,
-            **self._training(data, target, edges, has_graph=self.convolution != "none"),
+            **self._training(data, target, edges, module),
         )
         return {"final": net}, {}
 
@@ -767,25 +801,29 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             self._extend_graph(of_task.graph, found, rows.shape)
             for found, of_task in zip(edges, module.graphs, strict=True)
         ]
-        has_graph = any(of_task.graph is not None for of_task in module.graphs)
         columns = _columns_as_fitted(module, rows)
         module.grow(graphs, columns, rows.users.table_, rows.services.table_)
-        return self._training(rows, target, edges, has_graph=has_graph)
+        return self._training(rows, target, edges, module)
 
     def _training(
-        self, rows: TrainingRows, target: np.ndarray, edges: list[Edges], *, has_graph: bool
+        self, rows: TrainingRows, target: np.ndarray, edges: list[Edges], module: SharpQoSModule
     ) -> dict[str, Any]:
-        """Return the arguments of `Trainer.fit` for training on rows."""
+        """Return the arguments of `Trainer.fit` for training a network on rows."""
         from skqos.losses import JointLoss
         from skqos.sharp_qos.hyperbolic import RiemannianAdamW
         from skqos.training import InteractionDataset
 
         inputs = {"users": rows.user_codes, "services": rows.service_codes}
-        if self.disjoint_supervision and has_graph:
+        # The parameters may have changed since `fit`, but not the kind of the network.
+        if self.disjoint_supervision and module.graphs[0].graph is not None:
             inputs["edges"] = np.column_stack([found.of_row for found in edges])
+        one_per_batch = None
+        if module.n_folds is not None:
+            one_per_batch = "folds"
+            inputs["folds"] = assign_folds(rows.user_codes, rows.service_codes, module.n_folds)
         return {
             "criterion": JointLoss(self.loss, target.shape[1], self.task_weighting, self.ema_decay),
-            "rows": InteractionDataset(inputs, target, rows.weights),
+            "rows": InteractionDataset(inputs, target, rows.weights, one_per_batch=one_per_batch),
             "batch_size": self._rows_per_step(len(target)),
             "optimizer": RiemannianAdamW,
         }
@@ -807,9 +845,11 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             )
             numbers = users, services
         widths = 0 if context is None else context.out_dim, self.hidden_dim * (numbers is not None)
+        sends_context = self.messages == "factors_and_context" and sum(widths) > 0
+        sent_dim = sum(widths) if sends_context else 0
         return SharpQoSModule(
             [
-                self._qos_graph(data, values, found, graph_ball)
+                self._qos_graph(data, values, found, graph_ball, sent_dim)
                 for values, found in zip(target.T, edges, strict=True)
             ],
             context,
@@ -827,6 +867,7 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             l0_penalty=self.l0_penalty,
             context_dropout=self.context_dropout,
             newcomer_share=self.newcomer_share,
+            sends_context=sends_context,
             start=_medians(target, data.weights),
         )
 
@@ -868,24 +909,19 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
         return autoencode(counts, self.context_dim, self.autoencoder_epochs)
 
     def _qos_graph(
-        self, data: TrainingData, values: np.ndarray, edges: Edges, ball: PoincareBall | None
+        self,
+        data: TrainingData,
+        values: np.ndarray,
+        edges: Edges,
+        ball: PoincareBall | None,
+        context_dim: int,
     ) -> QoSGraph:
         """Create the graph of one target, whose node features are an NMF of the observed values."""
-        from skqos.sharp_qos.module import QoSGraph
+        from skqos.sharp_qos.qos_graph import QoSGraph
 
-        observed = ~np.isnan(values)
-        # NMF needs non-negative values, but transformed targets can be negative.
-        shifted = values[observed] - min(values[observed].min(), 0.0)
-        matrix = interaction_matrix(
-            data.user_codes[observed],
-            data.service_codes[observed],
-            shifted,
-            data.shape,
-            data.weights[observed],
-        )
         return QoSGraph(
             self._graph_of(edges, data.shape),
-            np.concatenate(nonnegative_factors(matrix, self.n_factors, data.seed)),
+            self._factors(data, values),
             n_members=self.n_members,
             dim=self.hidden_dim,
             n_layers=self.n_layers,
@@ -896,7 +932,28 @@ class SharpQoSRegressor(IncrementalQoSRegressor):
             side_scales=self.side_scales,
             newcomer_share=self.newcomer_share,
             fine_tune=self.fine_tune_features,
+            context_dim=context_dim,
         )
+
+    def _factors(self, data: TrainingData, values: np.ndarray) -> np.ndarray:
+        """Return the factors of all nodes, ([n_folds,] n_nodes, rank)."""
+        observed = ~np.isnan(values)
+        entries = values[observed]
+        if self.factor_folds is None:
+            # NMF needs non-negative values, but transformed targets can be negative. With folds,
+            # the smallest value depends on the fold.
+            entries = entries - min(entries.min(), 0.0)
+        matrix = interaction_matrix(
+            data.user_codes[observed],
+            data.service_codes[observed],
+            entries,
+            data.shape,
+            data.weights[observed],
+        )
+        if self.factor_folds is None:
+            return np.concatenate(nonnegative_factors(matrix, self.n_factors, data.seed))
+        by_fold = nonnegative_factors_by_fold(matrix, self.n_factors, self.factor_folds, data.seed)
+        return np.concatenate(by_fold, axis=1)
 
     def _extend_graph(self, fitted: Any, edges: Edges, shape: tuple[int, int]) -> Any:
         """Return the graph of an update, of the same kind as in `fit`."""

@@ -6,9 +6,8 @@ entities have the members as the first axis, preceded by the tasks if they diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import numpy as np
@@ -22,16 +21,9 @@ from skqos.graphs import BipartiteGraph, ContextGraph
 from skqos.members import ByteDropout, split_members
 from skqos.prediction import Encoded
 from skqos.sharp_qos.context import ContextColumn
-from skqos.sharp_qos.hyperbolic import (
-    GraphConvolution,
-    HypergraphConvolution,
-    PoincareBall,
-    SideScales,
-)
+from skqos.sharp_qos.hyperbolic import GraphConvolution, PoincareBall
+from skqos.sharp_qos.qos_graph import QoSGraph, Structure, scale_features
 from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting, TaskLinear
-
-# Initial size of features.
-FEATURE_STD = 0.05
 
 
 class ContextConvolution(nn.Module):
@@ -82,7 +74,7 @@ class ContextConvolution(nn.Module):
         self.n_members = n_members
         self.graphs = graphs
         # The codes of all columns, concatenated.
-        of_codes = torch.cat([_scaled(column) for of_graph in features for column in of_graph])
+        of_codes = torch.cat([scale_features(column) for column in chain.from_iterable(features)])
         self.features = nn.Parameter(of_codes.repeat(1, n_members), requires_grad=fine_tune)
         self._join(users, services)
         widths = [sum(column.shape[1] for column in features[0])] + [dim] * n_layers
@@ -290,233 +282,6 @@ class NumericContext(nn.Module):
         return torch.relu(numbers @ self.weight + self.bias)
 
 
-@dataclass(frozen=True)
-class Structure:
-    """Structural features of one side for one task.
-
-    Attributes
-    ----------
-    layers : list of Tensor of shape (n_entities, n_members * ...)
-        Outputs of the layers.
-    connected : Tensor of bool of shape (n_entities, 1)
-        Whether an entity has an edge. An entity without edges is represented, like a new one, by
-        the average of those with edges.
-    n_members : int
-        Number of members.
-    """
-
-    layers: list[Tensor]
-    connected: Tensor
-    n_members: int
-
-    def average(self) -> Tensor:
-        """Average over connected entities; (n_members, 1, out_dim)."""
-        weights = self.connected.to(self.layers[0].dtype) / self.connected.sum()
-        return self._join([weights.T @ x for x in self.layers])
-
-    def take(self, codes: Tensor, is_new: Tensor | None = None) -> Tensor:
-        """Represent known entities, some of them as new ones.
-
-        Parameters
-        ----------
-        codes : Tensor of int64 of shape (n,)
-            Codes of the entities.
-        is_new : Tensor of bool of shape (n_members, n, 1), default=None
-            Entities that are represented as new ones.
-
-        Returns
-        -------
-        Tensor of shape (n_members, n, out_dim)
-        """
-        connected = self.connected[codes]
-        if is_new is not None:
-            connected = connected & ~is_new
-        found = self._join([F.embedding(codes, x) for x in self.layers])
-        return torch.where(connected, found, self.average())
-
-    def encode_known(self) -> Tensor:
-        """Represent all known entities; (n_members, n_entities, out_dim)."""
-        return torch.where(self.connected, self._join(self.layers), self.average())
-
-    def _join(self, layers: list[Tensor]) -> Tensor:
-        """Concatenate the outputs of the layers for each member."""
-        parts = [x.unflatten(1, (self.n_members, -1)) for x in layers]
-        return torch.cat(parts, dim=2).transpose(0, 1)
-
-
-class QoSGraph(nn.Module):
-    """Structural features of all entities for one QoS parameter.
-
-    The features of the nodes are processed by the layers. The result is the concatenation of the
-    features and the outputs of all layers.
-
-    Parameters
-    ----------
-    graph : BipartiteGraph
-        Graph of the observed pairs.
-    features : ndarray of shape (n_users + n_services, feature_dim)
-        Features of the nodes, from which all members start.
-    n_members : int
-        Number of members.
-    dim : int
-        Width of the layers.
-    n_layers : int
-        Number of layers.
-    convolution : {"hhgcn", "hygcn", "gcn", "none"}
-        Kind of convolution, or no layers.
-    ball : PoincareBall or None
-        Ball of the convolution; None for Euclidean space.
-    dropout : float
-        Dropout rate of the features.
-    edge_dropout : float
-        Fraction of the edges that carry no messages in a training step.
-    side_scales : bool
-        Whether each layer scales received messages by learnt factors.
-    newcomer_share : float
-        Fraction of the nodes whose features are the average of their side in a training step, like
-        those of a node that is added without training.
-    fine_tune : bool
-        Whether the features are trained.
-    """
-
-    def __init__(
-        self,
-        graph: BipartiteGraph,
-        features: np.ndarray,
-        *,
-        n_members: int,
-        dim: int,
-        n_layers: int,
-        convolution: str,
-        ball: PoincareBall | None,
-        dropout: float,
-        edge_dropout: float,
-        side_scales: bool,
-        newcomer_share: float,
-        fine_tune: bool,
-    ) -> None:
-        super().__init__()
-        self.n_members = n_members
-        self.edge_dropout = edge_dropout
-        self.newcomer_share = newcomer_share
-        of_members = _scaled(features).repeat(1, n_members)
-        self.features = nn.Parameter(of_members, requires_grad=fine_tune)
-        self.dropout = ByteDropout(dropout)
-        layer = HypergraphConvolution if convolution == "hhgcn" else GraphConvolution
-        widths = [features.shape[1]] + [dim] * (0 if convolution == "none" else n_layers)
-        self.layers = nn.ModuleList(
-            layer(
-                n_members,
-                n_in,
-                n_out,
-                ball,
-                n_parts=graph.n_parts,
-                scales=SideScales(n_members) if side_scales else None,
-            )
-            for n_in, n_out in pairwise(widths)
-        )
-        self.out_dim = sum(widths)
-        self._join(graph)
-
-    def forward(self, held_out: Tensor | None = None) -> list[Tensor]:
-        """Convolve the features of all nodes.
-
-        Parameters
-        ----------
-        held_out : Tensor of int64, default=None
-            Edges that carry no messages; -1 for no edge. If None, all edges carry messages.
-
-        Returns
-        -------
-        list of Tensor of shape (n_users + n_services, n_members * ...)
-            Features, and output of each layer.
-        """
-        x = self.dropout(self.features)
-        outputs = [x]
-        if len(self.layers):
-            weights = None if held_out is None else self._weights(held_out)
-            operators = self.graph(weights, self.edge_dropout if self.training else 0.0)
-            x = self._with_newcomers(x)
-            for layer in self.layers:
-                x = layer(x, operators)
-                outputs.append(x)
-        return outputs
-
-    def split(self, outputs: list[Tensor]) -> tuple[Structure, Structure]:
-        """Split the outputs of the layers into those of users and of services."""
-        n_users = len(self.users_connected)
-        return (
-            Structure([x[:n_users] for x in outputs], self.users_connected, self.n_members),
-            Structure([x[n_users:] for x in outputs], self.services_connected, self.n_members),
-        )
-
-    def grow(self, graph: BipartiteGraph) -> None:
-        """Replace the graph by one with more edges and nodes.
-
-        The features of a new node start as the average of the connected nodes of its side. Without
-        layers, the graph contains only the new edges.
-        """
-        n_users = len(self.users_connected)
-        known = self.users_connected, self.services_connected
-        sides = [
-            append_rows(x, n, average)
-            for x, n, average in zip(
-                (self.features[:n_users].detach(), self.features[n_users:].detach()),
-                (graph.n_users, graph.n_services),
-                self._averages(self.features.detach()),
-                strict=True,
-            )
-        ]
-        self.features = nn.Parameter(torch.cat(sides), self.features.requires_grad)
-        self._join(graph)
-        for is_connected, before in zip(
-            (self.users_connected, self.services_connected), known, strict=True
-        ):
-            is_connected[: len(before)] |= before
-
-    def vector_blocks(self) -> tuple[nn.Parameter, list[int]]:
-        """Return the features of the nodes, and the number of users and of services."""
-        return self.features, [len(self.users_connected), len(self.services_connected)]
-
-    def _join(self, graph: BipartiteGraph) -> None:
-        # Only layers use the edges.
-        self.graph = graph if len(self.layers) else None
-        users_connected, services_connected = graph.connected()
-        self.register_buffer("users_connected", users_connected)
-        self.register_buffer("services_connected", services_connected)
-
-    def _averages(self, x: Tensor) -> list[Tensor]:
-        """Return the average features of the connected users, and of the connected services."""
-        connected = self.users_connected, self.services_connected
-        sides = x.split([len(side) for side in connected])
-        # A selection by a mask would wait for the device, because its size depends on values.
-        return [
-            is_connected.to(x.dtype).squeeze(1) @ side / is_connected.sum()
-            for side, is_connected in zip(sides, connected, strict=True)
-        ]
-
-    def _with_newcomers(self, x: Tensor) -> Tensor:
-        """In training, replace the features of some nodes by the average of their side."""
-        if not (self.training and self.newcomer_share):
-            return x
-        connected = self.users_connected, self.services_connected
-        averages = torch.cat(
-            [
-                average.expand(len(side), -1)
-                for average, side in zip(self._averages(x), connected, strict=True)
-            ]
-        )
-        draws = torch.rand(len(x), self.n_members, 1, device=x.device)
-        is_new = (draws < self.newcomer_share).expand(-1, -1, x.shape[1] // self.n_members)
-        return torch.where(is_new.flatten(1), averages, x)
-
-    def _weights(self, held_out: Tensor) -> Tensor:
-        """Return 0 for held-out edges, otherwise 1; -1 refers to an extra entry."""
-        weights = torch.ones(self.graph.n_edges + 1, device=held_out.device)
-        # An assignment of a number would copy it from the host.
-        return weights.index_fill(0, held_out, 0.0)[:-1]
-
-
 class SharpQoSModule(nn.Module):
     """Network of hierarchical features, shared features, fusion and joint prediction.
 
@@ -548,6 +313,9 @@ class SharpQoSModule(nn.Module):
         Dropout rate of the context features.
     newcomer_share : float
         Fraction of the entities of a step that are represented as new ones.
+    sends_context : bool
+        Whether the context features are part of the messages of the QoS graphs, whose
+        ``context_dim`` is then the same.
     start : ndarray of shape (n_tasks,)
         Approximate prediction of the untrained network.
     """
@@ -574,6 +342,7 @@ class SharpQoSModule(nn.Module):
         l0_penalty: float,
         context_dropout: float,
         newcomer_share: float,
+        sends_context: bool,
         start: np.ndarray,
     ) -> None:
         super().__init__()
@@ -581,6 +350,7 @@ class SharpQoSModule(nn.Module):
         self.n_members = n_members
         self.l0_penalty = l0_penalty
         self.newcomer_share = newcomer_share
+        self.sends_context = sends_context
         self.graphs = nn.ModuleList(graphs)
         self.context = context
         self.numbers = None if numbers is None else nn.ModuleList(numbers)
@@ -604,6 +374,11 @@ class SharpQoSModule(nn.Module):
         self.service_head = _feed_forward(*stack, hidden_dim, out_dim)
         self.bias = nn.Parameter(torch.tensor(start, dtype=torch.float32).repeat(n_members, 1))
 
+    @property
+    def n_folds(self) -> int | None:
+        """Number of folds of the pairs with factors of their own; None without folds."""
+        return self.graphs[0].n_folds
+
     @contextmanager
     def fixed_parts(self) -> Iterator[None]:
         """Convolve the context graphs once inside the block, which may not change them."""
@@ -614,7 +389,13 @@ class SharpQoSModule(nn.Module):
         finally:
             self.__dict__.pop("_convolved", None)
 
-    def forward(self, users: Tensor, services: Tensor, edges: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        users: Tensor,
+        services: Tensor,
+        edges: Tensor | None = None,
+        folds: Tensor | None = None,
+    ) -> Tensor:
         """Predict pairs of known entities.
 
         Parameters
@@ -624,20 +405,28 @@ class SharpQoSModule(nn.Module):
         edges : Tensor of int64 of shape (n, n_tasks), default=None
             Edges of the QoS graphs that carry no messages, because their pairs are predicted; -1
             for no edge.
+        folds : Tensor of int64 of shape (n,), default=None
+            Fold of the pairs, which is the same for all of them. Their factors were computed
+            without the pairs of this fold.
 
         Returns
         -------
         Tensor of shape (n_members, n, n_tasks)
         """
         held_out = [None] * len(self.graphs) if edges is None else edges.unbind(1)
+        fold = None if folds is None else folds[:1]
+        convolved = self._convolve_context()
+        sent = None
+        if self.sends_context:
+            sent = self._join_context(self._context_of(convolved, slice(None), slice(None)))
         structural = [
-            graph.split(graph(left_out))
+            graph.split(graph(left_out, sent, fold))
             for graph, left_out in zip(self.graphs, held_out, strict=True)
         ]
         # Users and many services occur more than once in a batch.
         users, user_positions = _distinct(users)
         services, service_positions = _distinct(services)
-        user_context, service_context = self._context_of(users, services)
+        user_context, service_context = self._context_of(convolved, users, services)
         z_users = self._represent(
             user_context,
             self._take([of_users for of_users, _ in structural], users),
@@ -658,10 +447,12 @@ class SharpQoSModule(nn.Module):
 
         All edges carry messages.
         """
-        structural = list(zip(*(graph.split(graph()) for graph in self.graphs), strict=True))
         context = [] if self.context is None else [self.context.encode_known()]
         if self.numbers is not None:
             context.append([numbers.encode_known() for numbers in self.numbers])
+        sent = self._join_context(zip(*context, strict=True)) if self.sends_context else None
+        outputs = [graph.split(graph(context=sent)) for graph in self.graphs]
+        structural = list(zip(*outputs, strict=True))
         averages = (
             [torch.stack([structure.average() for structure in side]) for side in structural],
             [[side.mean(1) for side in sides] for sides in context],
@@ -791,17 +582,29 @@ class SharpQoSModule(nn.Module):
             shared.append(self.cross_router(structural))
         return head(self.fusion(structural, shared))
 
-    def _context_of(self, users: Tensor, services: Tensor) -> list[list[Tensor]]:
+    def _convolve_context(self) -> Tensor | None:
+        """Convolve the context graphs, except in `fixed_parts`, where this was done."""
+        if self.context is None or self._convolved is not None:
+            return self._convolved
+        return self.context()
+
+    def _context_of(
+        self, convolved: Tensor | None, users: Tensor | slice, services: Tensor | slice
+    ) -> list[list[Tensor]]:
         """Select the context features of known users and of known services."""
-        found = [[], []]
-        if self.context is not None:
-            convolved = self.context() if self._convolved is None else self._convolved
+        found: list[list[Tensor]] = [[], []]
+        if convolved is not None:
             rows = self.context.user_rows[users], self.context.service_rows[services]
             for side, of_side in zip(found, rows, strict=True):
                 side.append(self.context.take(convolved, of_side))
         for side, numbers, codes in zip(found, self.numbers or (), (users, services), strict=False):
             side.append(numbers(codes))
         return found
+
+    def _join_context(self, sides: Iterable[Sequence[Tensor]]) -> Tensor:
+        """Concatenate the context of all users and services; (n_members, n_nodes, context_dim)."""
+        of_sides = [torch.cat(tuple(side), dim=2) for side in sides]
+        return self.context_dropout(torch.cat(of_sides, dim=1))
 
     def _take(self, structural: list[Structure], codes: Tensor) -> Tensor:
         """Select structural features of known entities; in training, represent some as new ones."""
@@ -853,9 +656,3 @@ def _append_codes(features: Tensor, known: ContextColumn, grown: ContextColumn) 
             append_rows(features[n_users:], n_services, average),
         ]
     )
-
-
-def _scaled(features: np.ndarray) -> Tensor:
-    """Scale features to a common size."""
-    size = features.std() if features.size else 0.0
-    return torch.tensor(FEATURE_STD * features / (size or 1.0), dtype=torch.float32)

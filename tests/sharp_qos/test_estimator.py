@@ -155,6 +155,8 @@ BAD_PARAMS = [
     {"batch_size": "all"},
     {"batch_size": 1},
     {"n_factors": 0},
+    {"factor_folds": 1},
+    {"messages": "context"},
     {"n_layers": 0},
     {"n_blocks": 0},
     {"gate_temperature": 0.0},
@@ -316,6 +318,16 @@ ABLATIONS = {
         # Four types and own features, and four types of either hyperedge.
         lambda m: len(m.graphs[0].layers[0].linear.weight) == 5 + 2 * 4,
     ),
+    "messages of the context": (
+        {"messages": "factors_and_context"},
+        # Outputs of four context graphs, and numbers.
+        lambda m: m.graphs[0].layers[0].linear.weight.shape[2] == 3 + 5 * 4,
+    ),
+    "factors without folds": ({"factor_folds": 3}, lambda m: m.n_folds == 3),
+    "folds, no graph": (
+        {"factor_folds": 3, "convolution": "none"},
+        lambda m: m.graphs[0].fold_features.shape == (3, 50, 3),
+    ),
     "context in the ball": (
         {"convolution": "none", "context_convolution": "hygcn"},
         lambda m: n_points(m.context) == 1 and n_points(m.graphs) == 0,
@@ -449,6 +461,50 @@ def test_disjoint_supervision_gives_the_network_the_edges_of_each_row(joint, mon
     assert rows == 300
 
 
+def start_of_training(X, y, **params):
+    """Return what the network of one target starts from."""
+    model = make(**ONE_EPOCH, target_transform=None, callbacks=[Watch()], **params)
+    model.fit(X, y)
+    return Watch.seen.start
+
+
+@pytest.mark.parametrize("convolution", ["none", "hygcn"])
+def test_with_folds_a_value_is_no_part_of_the_factors_it_is_trained_with(joint, convolution):
+    X, y = joint.X, np.nan_to_num(joint.y[:, 0], nan=1.0)
+    other = y.copy()
+    other[7] += 2.0
+    params = {"factor_folds": 3, "convolution": convolution}
+    before, after = (start_of_training(X, values, **params) for values in (y, other))
+    name = "graphs.0.fold_features"
+    own = [np.unique(ids).searchsorted(of_row) for ids, of_row in zip(X.T, X[7], strict=True)]
+    is_changed = (before[name] != after[name]).flatten(1).any(1)
+    assert is_changed.tolist() == [fold != sum(own) % 3 for fold in range(3)]
+    # In the paper, the value is part of them.
+    before, after = (start_of_training(X, values, convolution=convolution) for values in (y, other))
+    assert (before["graphs.0.features"] != after["graphs.0.features"]).any()
+
+
+def test_all_rows_of_a_step_are_of_one_fold(joint, monkeypatch):
+    from skqos.sharp_qos.module import SharpQoSModule
+
+    seen = []
+    original = SharpQoSModule.forward
+
+    def spy(self, users, services, edges, folds):
+        seen.append((users, services, folds))
+        return original(self, users, services, edges, folds)
+
+    monkeypatch.setattr(SharpQoSModule, "forward", spy)
+    model = make(**ONE_EPOCH, factor_folds=3).fit(joint.X, joint.y)
+    # The number of folds is that of `fit`; new ids have a fold, too.
+    model.set_params(factor_folds=None)
+    model.partial_fit([[999, 0], [0, 999], [999, 999]], joint.y[:3])
+    assert len(seen) > 3
+    for users, services, folds in seen:
+        assert len(folds.unique()) == 1
+        assert_array_equal(folds, (users + services) % 3)
+
+
 @pytest.mark.parametrize(
     "params", [{"disjoint_supervision": False}, {"convolution": "none"}], ids=str
 )
@@ -509,10 +565,12 @@ def test_replayed_rows_do_not_change_the_values_of_their_edges():
 
 
 def test_parameters_of_graphs_warn_where_there_is_none():
-    model = SharpQoSRegressor(n_layers=3, edge_dropout=0.5, curvature=2.0)
+    params = {"n_layers": 3, "edge_dropout": 0.5, "messages": "factors_and_context"}
+    model = SharpQoSRegressor(**params, curvature=2.0)
     with pytest.warns(UnusedParameterWarning) as caught:
         warn_of_unused_parameters(model)
     assert [str(one.message).split("=")[0] for one in caught] == [
+        "messages",
         "edge_dropout",
         "n_layers",
         "curvature",
@@ -900,3 +958,34 @@ def test_an_update_keeps_the_context_graphs_of_fit(joint, joined, before, after)
     model.partial_fit(joined[-30:], joint.y[-30:])
     other.partial_fit(joined[-30:], joint.y[-30:])
     np.testing.assert_array_equal(other.predict(joined), model.predict(joined))
+
+
+VALUED_MESSAGES = {
+    "messages": "factors_and_context",
+    "edge_values": "sender_quantile",
+    "normalization": "row",
+    "n_members": 2,
+}
+
+
+@pytest.mark.parametrize("convolution", ["hygcn", "gcn"])
+def test_messages_of_the_context_reach_new_ids_of_an_update(joint, joined, convolution):
+    """What a new user receives depends on the context of the services that it has measured."""
+    params = {**VALUED_MESSAGES, "convolution": convolution, "partial_fit_epochs": 0}
+    known = joined["user"] != joined["user"].iloc[0]
+    model = make(**params).fit(joined[known], joint.y[known])
+    rows = joined[~known]
+    before = model.predict(rows)
+    model.partial_fit(rows, joint.y[~known])
+    after = model.predict(rows)
+    assert np.isfinite(before).all()
+    assert np.isfinite(after).all()
+    assert (before != after).all()
+
+
+def test_without_context_messages_are_the_factors(joint):
+    found, expected = (
+        make(**ONE_EPOCH, messages=messages).fit(joint.X, joint.y).predict(joint.X)
+        for messages in ("factors_and_context", "factors")
+    )
+    assert_array_equal(found, expected)

@@ -11,14 +11,8 @@ from skqos.prediction import encode
 from skqos.sharp_qos import module as sharp_qos_module
 from skqos.sharp_qos.context import ContextColumn
 from skqos.sharp_qos.hyperbolic import PoincareBall, mobius_translate
-from skqos.sharp_qos.module import (
-    FEATURE_STD,
-    ContextConvolution,
-    NumericContext,
-    QoSGraph,
-    SharpQoSModule,
-    Structure,
-)
+from skqos.sharp_qos.module import ContextConvolution, NumericContext, SharpQoSModule
+from skqos.sharp_qos.qos_graph import QoSGraph
 from skqos.training import seeded
 
 N_USERS, N_SERVICES, TASKS = 5, 6, 2
@@ -104,7 +98,9 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
                 N_SERVICES,
                 values=params["values"][task] if "values" in params else None,
             ),
-            np.random.default_rng(task).random((N_USERS + N_SERVICES, FACTORS)),
+            np.random.default_rng(task).random(
+                (*params.get("n_folds", ()), N_USERS + N_SERVICES, FACTORS)
+            ),
             n_members=n_members,
             dim=DIM,
             n_layers=2,
@@ -115,6 +111,7 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
             side_scales=params.get("side_scales", False),
             newcomer_share=0.0,
             fine_tune=True,
+            context_dim=4 * DIM if params.get("sends_context") else 0,
         )
         for task, cells in enumerate(pairs)
     ]
@@ -141,6 +138,7 @@ def make_module(pairs=PAIRS, convolution="hhgcn", context=True, n_members=1, **p
         l0_penalty=params.get("l0_penalty", 0.25),
         context_dropout=params.get("context_dropout", 0.0),
         newcomer_share=params.get("newcomer_share", 0.0),
+        sends_context=params.get("sends_context", False),
         start=np.array([0.3, -0.2, 0.1])[: len(pairs)],
     ).eval()
 
@@ -176,6 +174,9 @@ VARIANTS = [
     {"pairs": PAIRS[:1]},
     {"pairs": [*PAIRS, PAIRS[0]]},
     {"n_members": 3},
+    {"sends_context": True},
+    {"convolution": "hygcn", "sends_context": True, "n_folds": (3,)},
+    {"convolution": "none", "n_folds": (3,)},
 ]
 every_variant = pytest.mark.parametrize("params", VARIANTS, ids=str)
 
@@ -276,6 +277,32 @@ def test_edges_are_held_out_of_the_graph_of_their_own_task_alone():
     assert_allclose(found[:, 1], 0, atol=1e-6)
 
 
+def test_pairs_are_predicted_from_the_factors_of_their_fold_alone():
+    module = make_module(n_folds=(3,))
+    users, services, edges = held_out_edges()
+    folds = torch.full((3,), 1)
+    expected = predict(module, users, services, edges, folds)
+    for graph in module.graphs:
+        graph.fold_features[[0, 2]] = NAN
+    assert_array_equal(predict(module, users, services, edges, folds), expected)
+    for graph in module.graphs:
+        graph.fold_features[1] += 0.1
+    assert (predict(module, users, services, edges, folds) != expected).all()
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_the_context_of_neighbours_travels_over_the_graph_or_not(sends):
+    """The context of all services changes, and that of no user."""
+    module = make_module(convolution="gcn", sends_context=sends)
+    before = encode(module, NEW_USERS, NEW_SERVICES)
+    with torch.no_grad():
+        module.numbers[1].bias.add_(1.0)
+    after = encode(module, NEW_USERS, NEW_SERVICES)
+    is_changed = (before.users != after.users).flatten(0, 1).any(dim=-1).all(dim=0)
+    # Unknown users, the last ones, have the average structural features of the known ones.
+    assert is_changed.tolist() == [sends] * (N_USERS + 2)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_no_edges_given_means_that_all_carry_messages(training):
     module = make_module()
@@ -324,51 +351,6 @@ def test_a_share_of_the_entities_is_trained_on_as_newcomers():
 # --- Structure ----------------------------------------------------------------------------------
 
 
-def make_structure(connected=(True, False, True, True), n_members=1):
-    layers = [torch.randn(len(connected), n_members * width) for width in (2, 3)]
-    return Structure(layers, torch.tensor(connected).unsqueeze(1), n_members)
-
-
-def slow_structures(structure):
-    """Outputs of all layers by member, side by side."""
-    members = zip(
-        *(np.split(numpy(x), structure.n_members, 1) for x in structure.layers), strict=True
-    )
-    return [np.hstack(layers) for layers in members]
-
-
-@pytest.mark.parametrize("n_members", [1, 3])
-class TestStructure:
-    def test_the_average_is_over_connected_entities(self, n_members):
-        structure = make_structure(n_members=n_members)
-        expected = [[joined[[0, 2, 3]].mean(0)] for joined in slow_structures(structure)]
-        assert_allclose(numpy(structure.average()), expected, **SINGLE)
-
-    def test_an_entity_without_edges_is_the_average(self, n_members):
-        structure = make_structure(n_members=n_members)
-        found = numpy(structure.take(torch.tensor([3, 1, 0])))
-        average = numpy(structure.average())
-        for k, joined in enumerate(slow_structures(structure)):
-            assert_allclose(found[k], [joined[3], average[k, 0], joined[0]], **SINGLE)
-
-    def test_entities_taken_as_new_are_the_average(self, n_members):
-        """Each member takes others as new."""
-        structure = make_structure(n_members=n_members)
-        is_new = torch.zeros(n_members, 3, 1, dtype=torch.bool)
-        is_new[:, 0], is_new[0, 0], is_new[0, 2] = True, False, True
-        codes = torch.tensor([3, 1, 0])
-        found, known = (numpy(structure.take(codes, *new)) for new in ((is_new,), ()))
-        average = numpy(structure.average())
-        expected = np.where(is_new, average, known)
-        assert_allclose(found, expected, **SINGLE)
-        assert_allclose(found[0], [known[0, 0], average[0, 0], average[0, 0]], **SINGLE)
-
-    def test_all_known_entities_are_encoded_as_they_are_taken(self, n_members):
-        structure = make_structure(n_members=n_members)
-        encoded = numpy(structure.encode_known())
-        assert_allclose(encoded, numpy(structure.take(torch.arange(4))), **SINGLE)
-
-
 def test_outputs_of_a_graph_are_parted_by_side():
     """User 4 and service 5 have no edge in this task."""
     graph = make_module([PAIRS[0][:6], PAIRS[1]]).graphs[0]
@@ -395,48 +377,6 @@ def test_a_known_service_without_edges_in_a_task_is_predicted_from_the_average()
     assert_allclose(after[0], before[0], **SINGLE)
 
 
-def make_gcn(
-    bipartite, features, n_members=1, fine_tune=True, side_scales=False, newcomer_share=0.0
-):
-    return QoSGraph(
-        bipartite,
-        features,
-        n_members=n_members,
-        dim=DIM,
-        n_layers=1,
-        convolution="gcn",
-        ball=None,
-        dropout=0.0,
-        edge_dropout=0.0,
-        side_scales=side_scales,
-        newcomer_share=newcomer_share,
-        fine_tune=fine_tune,
-    )
-
-
-def test_learnt_factors_scale_what_either_side_receives():
-    bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
-    features = np.random.default_rng(0).random((N_USERS + N_SERVICES, FACTORS))
-    graph = make_gcn(bipartite, features, side_scales=True)
-    before = graph()[-1]
-    with torch.no_grad():
-        graph.layers[0].scales.factors.copy_(torch.tensor([[2.0], [3.0]]))
-    expected = torch.cat([2 * before[:N_USERS], 3 * before[N_USERS:]])
-    assert_allclose(numpy(graph()[-1]), numpy(expected), **SINGLE)
-
-
-def test_newcomers_of_a_step_send_and_receive_with_average_features():
-    bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
-    features = np.random.default_rng(0).random((N_USERS + N_SERVICES, FACTORS))
-    graph = make_gcn(bipartite, features, newcomer_share=1.0).train()
-    x, found = graph()
-    sides = zip(x.split([N_USERS, N_SERVICES]), bipartite.connected(), strict=True)
-    averages = [side[mask[:, 0]].mean(0).expand(len(side), -1) for side, mask in sides]
-    expected = graph.layers[0](torch.cat(averages), bipartite())
-    assert_allclose(numpy(found), numpy(expected), **SINGLE)
-    assert_allclose(numpy(x), numpy(graph.features), **SINGLE)
-
-
 def test_a_graph_that_nothing_convolves_is_not_kept():
     module = make_module(convolution="none")
     assert all(graph.graph is None for graph in module.graphs)
@@ -447,24 +387,6 @@ def test_a_graph_that_nothing_convolves_is_not_kept():
     assert graph.graph is None
     assert torch.equal(graph.services_connected[:-1], before)
     assert graph.services_connected[-1]
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_features_come_to_a_common_size(scale):
-    features = scale * np.random.default_rng(0).random((N_USERS + N_SERVICES, FACTORS))
-    bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
-    graph = make_gcn(bipartite, features, n_members=2)
-    assert FEATURE_STD == 0.05
-    expected = np.tile(0.05 * features / features.std(), 2)
-    assert_allclose(numpy(graph.features), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("fine_tune", [True, False])
-def test_features_are_trained_on_or_not(fine_tune):
-    bipartite = BipartiteGraph(*np.array(PAIRS[0]).T, N_USERS, N_SERVICES)
-    graph = make_gcn(bipartite, np.eye(11), fine_tune=fine_tune)
-    graph()[-1].sum().backward()
-    assert (graph.features.grad is not None) == fine_tune
 
 
 # --- Context graphs -----------------------------------------------------------------------------
