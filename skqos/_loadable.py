@@ -31,7 +31,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "skqos.distribution.network": ("QuantileNetwork",),
     "skqos.embeddings": ("FeatureEmbedding",),
     "skqos.entities": ("EntityEncoder", "EntityTable"),
-    "skqos.graphs": ("BipartiteGraph", "ContextGraph", "_SparsePattern"),
+    "skqos.graphs": ("BipartiteGraph", "ContextGraph", "SideScales", "_SparsePattern"),
     "skqos.inputs": ("ContextLayout",),
     "skqos.intervals": ("IntervalRegressor",),
     "skqos.members": ("ByteDropout", "MemberBatchNorm", "MemberLinear", "PairLinear"),
@@ -50,7 +50,6 @@ OURS: dict[str, tuple[str, ...]] = {
         "HypergraphConvolution",
         "PartLinear",
         "PoincareBall",
-        "SideScales",
     ),
     "skqos.sharp_qos.module": (
         "ContextConvolution",

@@ -128,6 +128,10 @@ VARIANTS = {
     "scales": ("SharpQoSRegressor", {"convolution": "hygcn", "side_scales": True}),
     "uncertainty": ("SharpQoSRegressor", {"task_weighting": "uncertainty"}),
     "graph": ("TPMCFRegressor", {"modules": "both"}),
+    "joint": (
+        "TPMCFRegressor",
+        {"gcmf_joint": True, "gcmf_edge_dropout": 0.2, "gcmf_side_scales": True},
+    ),
     "recurrent": ("TPMCFRegressor", {"temporal": "gru"}),
     "batch norm": ("SAMoERegressor", {"batch_norm": True}),
 }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from skqos.embeddings import append_rows
 from skqos.entities import EntityTable
-from skqos.graphs import BipartiteGraph, ContextGraph
+from skqos.graphs import BipartiteGraph, ContextGraph, SideScales
 from skqos.members import ByteDropout, split_members
 from skqos.prediction import Encoded
 from skqos.sharp_qos.context import ContextColumn
@@ -26,7 +26,6 @@ from skqos.sharp_qos.hyperbolic import (
     GraphConvolution,
     HypergraphConvolution,
     PoincareBall,
-    SideScales,
 )
 from skqos.sharp_qos.routing import CrossRouting, GatedFusion, SubnetworkRouting, TaskLinear
 
