@@ -500,6 +500,31 @@ def _average(hyperedges: tuple[SparseRows, Tensor], x: Tensor) -> Tensor:
     return rows.multiply(entries, x) / degrees.clamp(min=1)
 
 
+class SideScales(nn.Module):
+    """Multiply the messages that users, and services, receive by learnt factors.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members; each has its own factors, which start at 1.
+    """
+
+    def __init__(self, n_members: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(2, n_members))
+        self.factors.no_weight_decay = True
+
+    def forward(self, x: Tensor, sizes: tuple[int, int]) -> Tensor:
+        """Scale features (n_users + n_services, n_members * dim)."""
+        n_members = self.factors.shape[1]
+        sides = zip(x.unflatten(1, (n_members, -1)).split(sizes), self.factors, strict=True)
+        return torch.cat([side * factors.unsqueeze(1) for side, factors in sides]).flatten(1)
+
+    def of_side(self, x: Tensor, side: int) -> Tensor:
+        """Scale features (n_members, ...) of users (0) or of services (1)."""
+        return x * self.factors[side].view(-1, *[1] * (x.ndim - 1))
+
+
 class ContextGraph(nn.Module):
     """Graph of nodes that share a category in one or more columns of context.
 

@@ -531,7 +531,7 @@ class Trainer:
             stage=stage,
             processes=processes,
             criterion=criterion,
-            **self._optimizer(optimizer),
+            **self._optimizer(optimizer, module),
             optimizer__weight_decay=self.weight_decay,
             # A fused optimiser takes less than half the time of the default.
             optimizer__fused=True,
@@ -560,10 +560,19 @@ class Trainer:
         batch_size = self.batch_size if batch_size is None else batch_size
         return max_epochs * len(ShuffledBatches(rows, batch_size))
 
-    def _optimizer(self, optimizer: type[torch.optim.Optimizer] | None) -> dict[str, Any]:
-        if optimizer is None:
-            return {"optimizer": OPTIMIZERS[self.optimizer]}
-        return {"optimizer": optimizer, "optimizer__euclidean": OPTIMIZERS[self.optimizer]}
+    def _optimizer(
+        self, optimizer: type[torch.optim.Optimizer] | None, module: nn.Module
+    ) -> dict[str, Any]:
+        if optimizer is not None:
+            return {"optimizer": optimizer, "optimizer__euclidean": OPTIMIZERS[self.optimizer]}
+        undecayed = [
+            (name, {"weight_decay": 0.0})
+            for name, parameter in module.named_parameters()
+            if hasattr(parameter, "no_weight_decay")
+        ]
+        # skorch puts all other parameters into one more group.
+        groups = {"optimizer__param_groups": undecayed} if undecayed else {}
+        return {"optimizer": OPTIMIZERS[self.optimizer], **groups}
 
     def _callbacks(
         self, n_steps: int, learning_rate: float, warm_up: float, has_validation: bool

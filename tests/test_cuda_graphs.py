@@ -129,6 +129,10 @@ VARIANTS = {
     "folds": ("SharpQoSRegressor", {"factor_folds": 3, "edge_values": "quantile"}),
     "uncertainty": ("SharpQoSRegressor", {"task_weighting": "uncertainty"}),
     "graph": ("TPMCFRegressor", {"modules": "both"}),
+    "joint": (
+        "TPMCFRegressor",
+        {"gcmf_joint": True, "gcmf_edge_dropout": 0.2, "gcmf_side_scales": True},
+    ),
     "recurrent": ("TPMCFRegressor", {"temporal": "gru"}),
     "batch norm": ("SAMoERegressor", {"batch_norm": True}),
 }

@@ -130,6 +130,15 @@ def test_the_graph_convolution_alone_predicts_as_before(tmp_path):
     check_equal(model, tmp_path / "model.onnx", X)
 
 
+def test_a_graph_convolution_that_was_trained_with_the_encoder_predicts_as_before(tmp_path):
+    contract = BY_NAME["TPMCFRegressor"]
+    data = make_data(contract)
+    model = contract.make(gcmf_joint=True, gcmf_side_scales=True).fit(data.X, data.y)
+    to_onnx(model, tmp_path / "model.onnx")
+    X = all_pairs(range(N_USERS), range(N_SERVICES), contract).astype(int)
+    check_equal(model, tmp_path / "model.onnx", X)
+
+
 @pytest.mark.parametrize("temporal", ["gru", "lstm"])
 def test_recurrent_encoders_predict_as_before(temporal, tmp_path):
     """Windows with a gap, too, whose steps the layers pass over."""

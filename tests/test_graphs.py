@@ -16,6 +16,7 @@ from skqos.graphs import (
     BipartiteGraph,
     BipartiteOperators,
     ContextGraph,
+    SideScales,
     to_hetero_data,
 )
 from skqos.prediction import encode
@@ -398,6 +399,23 @@ def test_dropout_drops_a_share_of_the_edges_but_no_statistics(values):
     assert dropped.user_degrees.sum() == dropped.weights.sum()
     assert not torch.equal(dropped.weights, again.weights)
     assert torch.equal(whole.weights, held_out)
+
+
+# --- Learnt scales of the sides -----------------------------------------------------------------
+
+
+def test_side_scales_multiply_the_sides_of_each_member():
+    scales = SideScales(2)
+    with torch.no_grad():
+        scales.factors.copy_(torch.tensor([[2.0, 3.0], [5.0, 7.0]]))
+    x = np.arange(12.0).reshape(3, 4)
+    expected = x * np.array([[2, 2, 3, 3], [5, 5, 7, 7], [5, 5, 7, 7]])
+    assert_allclose(scales(torch.tensor(x), (1, 2)).detach(), expected)
+    # The same, one side at a time and members first.
+    for side, rows in enumerate((slice(0, 1), slice(1, 3))):
+        members_first = torch.tensor(x[rows]).unflatten(1, (2, 2)).transpose(0, 1)
+        found = scales.of_side(members_first, side).transpose(0, 1).flatten(1)
+        assert_allclose(found.detach(), expected[rows])
 
 
 # --- Context graph ------------------------------------------------------------------------------

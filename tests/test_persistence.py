@@ -142,6 +142,7 @@ VARIANTS = [
     (TPMCFRegressor, {"temporal": "lstm", "n_blocks": 2}),
     (TPMCFRegressor, {"convolution": "paper", "gcmf_weights": "own"}),
     (TPMCFRegressor, {"modules": "gcmf"}),
+    (TPMCFRegressor, {"gcmf_joint": True, "gcmf_side_scales": True, "gcmf_edge_dropout": 0.2}),
     (TPMCFRegressor, {"modules": "pte", "entity_dim": None}),
     (TPMCFRegressor, {"similarity": "autoencoder", "token_dim": None, "n_folds": None}),
 ]

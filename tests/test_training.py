@@ -562,6 +562,22 @@ def test_the_optimizer_and_its_weight_decay(name, optimizer):
     assert net.optimizer_.param_groups[0]["weight_decay"] == 0.3
 
 
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_marked_parameters_have_no_weight_decay(schedule):
+    module = Biases()
+    marked, *others = module.parameters()
+    marked.no_weight_decay = True
+    trainer = replace(TRAINER, weight_decay=0.3, learning_rate_schedule=schedule)
+    net = train(trainer, module=module)
+    decays = {
+        parameter: group["weight_decay"]
+        for group in net.optimizer_.param_groups
+        for parameter in group["params"]
+    }
+    assert decays == {marked: 0.0} | dict.fromkeys(others, 0.3)
+    assert len({group["lr"] for group in net.optimizer_.param_groups}) == 1
+
+
 def test_a_stage_may_have_its_own_batch_size_and_callbacks_read_its_name(spy):
     trainer = replace(TRAINER, callbacks=(spy(),))
     train(trainer, max_epochs=1, batch_size=25, stage="first")

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skqos.graphs import BipartiteOperators, ContextGraph, TypedOperators
+from skqos.graphs import BipartiteOperators, ContextGraph, SideScales, TypedOperators
 
 # Minimum distance of a point from the boundary, relative to the radius; values of geoopt.
 BOUNDARY = {torch.float32: 4e-3, torch.float64: 1e-5}
@@ -198,27 +198,6 @@ class PartLinear(nn.Module):
         # The Mobius product of a matrix and exp0(x) is exp0 of the plain product.
         out = v + bias if self.ball is None else mobius_translate(v, bias, self.ball.c)
         return out.transpose(0, 1).flatten(1)
-
-
-class SideScales(nn.Module):
-    """Multiply the messages that users, and services, receive by learnt factors.
-
-    Parameters
-    ----------
-    n_members : int
-        Number of members; each has its own factors, which start at 1.
-    """
-
-    def __init__(self, n_members: int) -> None:
-        super().__init__()
-        self.factors = nn.Parameter(torch.ones(2, n_members))
-        self.factors.no_weight_decay = True
-
-    def forward(self, x: Tensor, sizes: tuple[int, int]) -> Tensor:
-        """Scale features (n_users + n_services, n_members * dim)."""
-        n_members = self.factors.shape[1]
-        sides = zip(x.unflatten(1, (n_members, -1)).split(sizes), self.factors, strict=True)
-        return torch.cat([side * factors.unsqueeze(1) for side, factors in sides]).flatten(1)
 
 
 class GraphConvolution(nn.Module):

@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skqos.embeddings import append_rows
-from skqos.graphs import BipartiteGraph
+from skqos.graphs import BipartiteGraph, SideScales
 from skqos.members import ByteDropout
 from skqos.sharp_qos.hyperbolic import (
     GraphConvolution,
     HypergraphConvolution,
     PoincareBall,
-    SideScales,
 )
 
 # Initial size of features.

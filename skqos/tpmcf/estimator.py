@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from skqos.tpmcf.features import Sides
     from skqos.tpmcf.gcmf import GCMF, TensorSides
+    from skqos.tpmcf.joint import JointFeatures
     from skqos.tpmcf.module import TPMCFModule
     from skqos.tpmcf.updating import StepUpdate
     from skqos.training import QoSNet, Trainer
@@ -151,9 +152,23 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Whether a sigmoid bounds the predictions of the graph convolution to the range of the
         training targets. It is not in the paper. Used only if `modules` is "both" or "gcmf".
 
-    gcmf_epochs : int, default=10
-        Number of epochs of the graph convolution. Each takes one step for each fold. Used only if
+    gcmf_edge_dropout : float, default=0.0
+        Fraction of the edges that carry no messages in a training step of the graph convolution.
+        Messages are scaled by the degrees of the other edges. It is not in the paper. Used only if
         `modules` is "both" or "gcmf".
+
+    gcmf_normalization : {"symmetric", "row"}, default="symmetric"
+        Normalisation of the messages: by the degrees of both nodes, as in the paper, or by the
+        degree of the receiver ("row"). Used only if `modules` is "both" or "gcmf".
+
+    gcmf_side_scales : bool, default=False
+        Whether each unit multiplies what users receive, and what services receive, by learnt
+        factors. They have no weight decay. It is not in the paper. Used only if `modules` is "both"
+        or "gcmf".
+
+    gcmf_epochs : int, default=10
+        Number of epochs in which the graph convolution is trained alone. Each takes one step for
+        each fold. It may be 0 with ``gcmf_joint=True``. Used only if `modules` is "both" or "gcmf".
 
     gcmf_learning_rate : float, default=1e-2
         Learning rate of the graph convolution. With ``learning_rate_schedule="one_cycle"``, it is
@@ -163,10 +178,16 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Loss scale (gamma_s) of the graph convolution; see `loss_scale`. Used only if `loss` is
         "cauchy" or "huber", and `modules` is "both" or "gcmf".
 
+    gcmf_joint : bool, default=False
+        Whether the graph convolution is trained further together with the encoder, in the final
+        stage and with its learning rate. Each step of the optimiser then convolves the graphs of
+        all time steps without the edges of one fold, and its rows are those of this fold. It is not
+        in the paper. Used only with ``modules="both"``.
+
     bounded_embeddings : bool, default=True
         Whether the embeddings of the graph convolution are standardised and bounded by tanh before
-        they enter the sequences, because a few of them are very large. It is not in the paper. Used
-        only with ``modules="both"``.
+        they enter the sequences, because a few of them are very large. Mean and scale are those
+        after `gcmf_epochs`. It is not in the paper. Used only with ``modules="both"``.
 
     initial_features : bool, default=True
         Whether the sequences contain the initial features in addition to the embeddings. It is not
@@ -333,8 +354,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     max_epochs : int, default=11
         Number of epochs of the final training stage.
 
-        This stage trains the sequence encoder. With ``modules="gcmf"``, `gcmf_epochs` is used
-        instead.
+        This stage trains the sequence encoder and, with `gcmf_joint`, the graph convolution. With
+        ``modules="gcmf"``, `gcmf_epochs` is used instead.
 
     optimizer : {"adamw", "adam"}, default="adamw"
         Optimiser of the weights. `weight_decay` is decoupled with "adamw" and an L2 penalty with
@@ -344,7 +365,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Learning rate. With ``learning_rate_schedule="one_cycle"``, it is the maximum of the
         schedule.
 
-        The graph convolution has its own, `gcmf_learning_rate`.
+        The graph convolution has its own, `gcmf_learning_rate`, except in joint training.
 
     learning_rate_schedule : {"one_cycle", "constant"}, default="one_cycle"
         Schedule of the learning rate within a training stage. "one_cycle" increases the learning
@@ -357,8 +378,8 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         Maximum number of training rows in each step of the optimiser. The sizes of the batches of
         an epoch differ by one row at most.
 
-        This is the size of batches of the sequence encoder. A step of the graph convolution uses
-        all rows of a fold.
+        This is the size of batches of the sequence encoder. A step of the graph convolution alone
+        uses all rows of a fold. With `gcmf_joint`, all rows of a batch are of one fold.
 
     intervals : bool, default=False
         Whether `fit` also estimates the distribution of measurements around the predictions, which
@@ -414,8 +435,9 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     stage_nets_ : dict of str to QoSNet
         skorch net of each training stage, by the name of the stage.
 
-        The stages are "gcmf" (with ``modules="both"``) and "final". After `partial_fit`, there is
-        only the net of the stage "partial". A pickle keeps only the last net.
+        The stages are "gcmf" (with ``modules="both"``, unless `gcmf_epochs` is 0) and "final".
+        After `partial_fit`, there is only the net of the stage "partial". A pickle keeps only the
+        last net.
 
     history_ : DataFrame
         Training history with one row per epoch and the columns ``stage``, ``epoch``,
@@ -464,7 +486,7 @@ class TPMCFRegressor(IncrementalQoSRegressor):
     training values, also with folds. The variants of table VII with a graph attention network or a
     plain graph convolution in place of GCMF are not built. The autoencoders have two hidden layers
     whose widths decrease geometrically, and are trained on the CPU. The graph convolution is
-    trained before the encoder and not with it.
+    trained before the encoder and, unless `gcmf_joint` is set, not with it.
 
     A time before the first measured step is predicted as a row of that step, with an
     `EarlyTimeWarning`.
@@ -522,9 +544,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self_loops: Literal["whole", "normalised"] = "whole",
         gcmf_edges: Literal["binary", "quantile"] = "binary",
         gcmf_bounded: bool = False,
+        gcmf_edge_dropout: float = 0.0,
+        gcmf_normalization: Literal["symmetric", "row"] = "symmetric",
+        gcmf_side_scales: bool = False,
         gcmf_epochs: int = 10,
         gcmf_learning_rate: float = 1e-2,
         gcmf_loss_scale: float = 0.25,
+        gcmf_joint: bool = False,
         bounded_embeddings: bool = True,
         initial_features: bool = True,
         entity_dim: int | None = 32,
@@ -584,9 +610,13 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         self.self_loops = self_loops
         self.gcmf_edges = gcmf_edges
         self.gcmf_bounded = gcmf_bounded
+        self.gcmf_edge_dropout = gcmf_edge_dropout
+        self.gcmf_normalization = gcmf_normalization
+        self.gcmf_side_scales = gcmf_side_scales
         self.gcmf_epochs = gcmf_epochs
         self.gcmf_learning_rate = gcmf_learning_rate
         self.gcmf_loss_scale = gcmf_loss_scale
+        self.gcmf_joint = gcmf_joint
         self.bounded_embeddings = bounded_embeddings
         self.initial_features = initial_features
         self.entity_dim = entity_dim
@@ -742,6 +772,11 @@ class TPMCFRegressor(IncrementalQoSRegressor):
                 "once, and nothing else."
             )
         check_layer_sizes("hidden_sizes", self.hidden_sizes, min_layers=0)
+        if self.gcmf_epochs == 0 and not (self.modules == "both" and self.gcmf_joint):
+            raise ValueError(
+                "gcmf_epochs=0 needs modules='both' and gcmf_joint=True: without joint training, "
+                "the graph convolution would not be trained."
+            )
 
     def _fit_networks(
         self, data: TrainingData, trainer: Trainer
@@ -751,11 +786,18 @@ class TPMCFRegressor(IncrementalQoSRegressor):
         features = features.fit(rows.cells)
         initial = features.initial(rows.cells, rows.folds)
         nets: dict[str, QoSNet] = {}
-        embedded = None
+        embedded = joint = None
         if self.modules != "pte":
-            nets, embedded, features = self._fit_gcmf(rows, initial, features, trainer)
+            gcmf, nets = self._fit_gcmf(rows, initial, trainer)
+            embedded = gcmf.embed_all()
+            features = self._with_graph(features, gcmf, embedded)
+            if self.modules == "both" and self.gcmf_joint:
+                joint = features.spatial.for_joint_training(gcmf, initial)
+            gcmf.freeze()
         if self.modules != "gcmf":
-            nets["final"] = self._fit_pte(rows, features.join(initial, embedded), trainer)
+            nets["final"] = self._fit_pte(rows, features.join(initial, embedded), joint, trainer)
+        if joint is not None:
+            features = features.with_units(joint.gcmf)
         return nets, {"_step_features": features}
 
     def _families(self, seed: int) -> list[Family]:
@@ -786,27 +828,30 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             initial_prediction=weighted_median(data.target, data.weights),
             valued_edges=self.gcmf_edges == "quantile",
             bounds=(float(data.target.min()), float(data.target.max())) if bounded else None,
+            normalization=self.gcmf_normalization,
+            side_scales=self.gcmf_side_scales,
+            edge_dropout=self.gcmf_edge_dropout,
         )
 
     def _fit_gcmf(
-        self, rows: StepRows, initial: Sides, features: StepFeatures, trainer: Trainer
-    ) -> tuple[dict[str, QoSNet], TensorSides, StepFeatures]:
+        self, rows: StepRows, initial: Sides, trainer: Trainer
+    ) -> tuple[GCMF, dict[str, QoSNet]]:
         """Train the graph convolution on the product of its embeddings (eq. 9).
 
         Returns
         -------
+        gcmf : GCMF
+            The graph convolution, with the graphs of all steps.
         nets : dict of str to QoSNet
-            The trained net, by name of its stage.
-        embedded : tuple of Tensor of shape (n_members, n_folds, n_steps, n, width)
-            Embeddings of all users and of all services.
-        features : StepFeatures
-            The given features and the graph convolution.
+            The trained net by name of its stage, if there is such a stage.
         """
-        has_sequences = self.modules == "both"
-        stage = "gcmf" if has_sequences else "final"
         gcmf = self._build_gcmf(initial, rows.data)
+        gcmf.observe(rows.times, rows.cells, rows.folds, initial)
+        if not self.gcmf_epochs:
+            return gcmf, {}
+        stage = "gcmf" if self.modules == "both" else "final"
         net = trainer.fit(
-            gcmf.observe(rows.times, rows.cells, rows.folds, initial),
+            gcmf,
             self._criterion(self.gcmf_loss_scale),
             # Each training step convolves all nodes, so it uses all rows of a fold.
             rows.by_fold(),
@@ -816,21 +861,37 @@ class TPMCFRegressor(IncrementalQoSRegressor):
             batch_size=len(rows.data.target),
             learning_rate=self.gcmf_learning_rate,
         )
-        embedded = gcmf.embed_all()
-        features = features.with_graph(
-            gcmf.freeze(),
+        return gcmf, {stage: net}
+
+    def _with_graph(
+        self, features: StepFeatures, gcmf: GCMF, embedded: TensorSides
+    ) -> StepFeatures:
+        has_sequences = self.modules == "both"
+        return features.with_graph(
+            gcmf,
             embedded,
             bounded=has_sequences and self.bounded_embeddings,
             with_initial=has_sequences and self.initial_features,
         )
-        return {stage: net}, embedded, features
 
-    def _fit_pte(self, rows: StepRows, features: TensorSides, trainer: Trainer) -> QoSNet:
-        """Train the PTE on the target rows (eq. 10)."""
+    def _fit_pte(
+        self,
+        rows: StepRows,
+        features: TensorSides,
+        joint: JointFeatures | None,
+        trainer: Trainer,
+    ) -> QoSNet:
+        """Train the PTE on the target rows (eq. 10), and the graph convolution in joint training.
+
+        `features` are those before joint training.
+        """
+        module = self._build_module(rows, features)
+        if joint is not None:
+            module.train_jointly(joint)
         net = trainer.fit(
-            self._build_module(rows, features),
+            module,
             self._criterion(self.loss_scale),
-            rows.target_rows(),
+            rows.target_rows(by_fold=joint is not None),
             rows.validation(),
             stage="final",
             max_epochs=self.max_epochs,

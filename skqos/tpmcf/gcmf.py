@@ -10,12 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skqos.entities import EntityTable
-from skqos.graphs import N_BINS, BipartiteGraph, BipartiteOperators, TypedOperators
+from skqos.graphs import N_BINS, BipartiteGraph, BipartiteOperators, SideScales, TypedOperators
 from skqos.prediction import Encoded
 from skqos.tpmcf.features import Sides, StepCells
 
-# Buffers: the first unit's input in training, and the embeddings for prediction.
-BY_SIDE = ("user_convolved", "service_convolved", "user_frozen", "service_frozen")
+# Buffers: the initial features, the first unit's input, and the embeddings for prediction.
+BY_SIDE = (
+    *("user_initial", "service_initial"),
+    *("user_convolved", "service_convolved"),
+    *("user_frozen", "service_frozen"),
+)
 # Features of both sides: (..., n_steps, n_users, width) and (..., n_steps, n_services, width).
 TensorSides = Sequence[Tensor]
 
@@ -31,22 +35,43 @@ class GraphUnit(nn.Module):
         Widths.
     n_weights : int
         1 for weights shared by all steps, or the number of steps for separate weights.
+    scales : SideScales or None, default=None
+        Factors of what users, and services, receive.
     """
 
-    def __init__(self, n_members: int, in_dim: int, out_dim: int, n_weights: int) -> None:
+    def __init__(
+        self,
+        n_members: int,
+        in_dim: int,
+        out_dim: int,
+        n_weights: int,
+        scales: SideScales | None = None,
+    ) -> None:
         super().__init__()
+        self.scales = scales
         self.weight = nn.Parameter(torch.empty(n_members, n_weights, in_dim, out_dim))
         self.bias = nn.Parameter(torch.zeros(n_members, n_weights, 1, out_dim))
         for weight in self.weight.flatten(0, 1):
             nn.init.xavier_uniform_(weight)
 
-    def forward(self, convolved: Tensor) -> Tensor:
-        """Transform convolved features; (n_members, n_steps, n, out_dim).
+    def forward(self, convolved: Tensor, side: int) -> Tensor:
+        """Transform convolved features of users (0) or of services (1).
 
-        Their shape is (n_members, n_steps, n, in_dim), or (n_steps, n, in_dim) if all members share
-        them.
+        Parameters
+        ----------
+        convolved : Tensor of shape (n_members, n_steps, n, in_dim) or (n_steps, n, in_dim)
+            Features; without the axis of members, all members share them.
+        side : int
+            0 for users and 1 for services.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n_steps, n, out_dim)
         """
-        return F.relu(convolved @ self.weight + self.bias)
+        received = convolved @ self.weight
+        if self.scales is not None:
+            received = self.scales.of_side(received, side)
+        return F.relu(received + self.bias)
 
 
 class GCMF(nn.Module):
@@ -79,6 +104,13 @@ class GCMF(nn.Module):
     bounds : tuple of float, default=None
         Lowest and highest prediction, between which a sigmoid maps the product of the embeddings.
         If None, as in the paper, predictions have no bounds.
+    normalization : {"symmetric", "row"}, default="symmetric"
+        Scaling of messages: by the degrees of both nodes, as in the paper, or by that of the
+        receiver.
+    side_scales : bool, default=False
+        Whether each unit scales what users, and services, receive by learnt factors.
+    edge_dropout : float, default=0.0
+        Fraction of the edges that carry no messages in a training step. Degrees count the others.
     """
 
     def __init__(
@@ -92,14 +124,26 @@ class GCMF(nn.Module):
         initial_prediction: float,
         valued_edges: bool = False,
         bounds: tuple[float, float] | None = None,
+        normalization: str = "symmetric",
+        side_scales: bool = False,
+        edge_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.whole_self = whole_self
         self.valued_edges = valued_edges
         self.bounds = bounds
+        self.normalization = normalization
+        self.edge_dropout = edge_dropout
         n_parts = N_BINS + 1 if valued_edges else 1
         self.units = nn.ModuleList(
-            GraphUnit(n_members, n_parts * n, hidden_dim, n_weights) for n in (in_dim, hidden_dim)
+            GraphUnit(
+                n_members,
+                n_parts * n,
+                hidden_dim,
+                n_weights,
+                SideScales(n_members) if side_scales else None,
+            )
+            for n in (in_dim, hidden_dim)
         )
         constant = float(initial_prediction)
         if bounds is not None:
@@ -138,22 +182,24 @@ class GCMF(nn.Module):
             n_steps * n_users,
             n_steps * n_services,
             values=cells.values if self.valued_edges else None,
+            normalization=self.normalization,
         )
         self.n_folds = len(features[0])
-        # The input of the first convolution is constant and convolved once.
+        initial = [torch.tensor(side) for side in features]
+        # The input of the first convolution is constant and, with all edges, convolved once.
         convolved = [
-            convolve_steps(
-                self._operators(k), [torch.tensor(side[k]) for side in features], self.whole_self
-            )
+            convolve_steps(self._operators(k), [side[k] for side in initial], self.whole_self)
             for k in range(self.n_folds)
         ]
         self.user_convolved, self.service_convolved = map(torch.stack, zip(*convolved, strict=True))
+        if self.edge_dropout:
+            self.user_initial, self.service_initial = initial
         self.user_frozen = self.service_frozen = None
         return self
 
     def forward(self, users: Tensor, services: Tensor, steps: Tensor, folds: Tensor) -> Tensor:
         """Predict training rows of one fold from the cells of the other folds; (n_members, n)."""
-        return self._multiply(self.embed(folds[:1]), users, services, steps)
+        return self._multiply(self.embed_training(folds[:1]), users, services, steps)
 
     def encode_known(self) -> Encoded:
         """Embed all known nodes at all steps."""
@@ -175,26 +221,37 @@ class GCMF(nn.Module):
         embedded = encoded.users, encoded.services
         return self._multiply(embedded, users, services, last_steps(self.times, times)).mean(0)
 
-    def embed(self, fold: Tensor) -> TensorSides:
-        """Embeddings of all nodes at all steps, both units' outputs side by side, without a fold.
+    def embed(self, fold: Tensor, edge_dropout: float = 0.0) -> TensorSides:
+        """Embed all nodes at all steps without a fold: both units' outputs side by side.
 
-        Those of both sides have the shape (n_members, n_steps, n, 2 * hidden_dim). The fold is
-        given as a tensor of shape (1,): a number would have to be read from the device.
+        Parameters
+        ----------
+        fold : Tensor of int64 of shape (1,)
+            The fold. A number would have to be read from the device.
+        edge_dropout : float, default=0.0
+            Fraction of the edges that are dropped at random, the same for both units.
+
+        Returns
+        -------
+        list of two Tensors of shape (n_members, n_steps, n, 2 * hidden_dim)
+            Embeddings of users and of services.
         """
-        first = [
-            self.units[0](side.index_select(0, fold).squeeze(0))
-            for side in (self.user_convolved, self.service_convolved)
-        ]
-        # A single sparse product for all members, concatenated along the width.
-        wide = [side.permute(1, 2, 0, 3).flatten(2) for side in first]
-        convolved = convolve_steps(self._operators(fold), wide, self.whole_self)
-        # Types of edges come before members.
-        shape = -1, len(self.constant), wide[0].shape[2] // len(self.constant)
+        operators = self._operators(fold, edge_dropout)
+        if edge_dropout:
+            initial = _of_fold((self.user_initial, self.service_initial), fold)
+            convolved = convolve_steps(operators, initial, self.whole_self)
+        else:
+            convolved = _of_fold((self.user_convolved, self.service_convolved), fold)
+        first = [self.units[0](features, side) for side, features in enumerate(convolved)]
         second = [
-            self.units[1](side.unflatten(2, shape).permute(3, 0, 1, 2, 4).flatten(3))
-            for side in convolved
+            self.units[1](features, side)
+            for side, features in enumerate(self._convolve_members(operators, first))
         ]
         return [torch.cat(outputs, dim=-1) for outputs in zip(first, second, strict=True)]
+
+    def embed_training(self, fold: Tensor) -> TensorSides:
+        """Embed all nodes at all steps without a fold; in training mode, edges are dropped."""
+        return self.embed(fold, self.edge_dropout if self.training else 0.0)
 
     @torch.no_grad()
     def embed_all(self) -> TensorSides:
@@ -239,11 +296,31 @@ class GCMF(nn.Module):
     def _forget_graph(self) -> GCMF:
         self.graph = None
         self.folds = self.user_convolved = self.service_convolved = None
+        self.user_initial = self.service_initial = None
         return self
 
-    def _operators(self, fold: int | Tensor) -> BipartiteOperators:
+    def _operators(
+        self, fold: int | Tensor, edge_dropout: float = 0.0
+    ) -> BipartiteOperators | TypedOperators:
         """Return the operators of the graph, with or without the edges of a fold."""
-        return self.graph(None if self.n_folds == 1 else (self.folds != fold).float())
+        weights = None if self.n_folds == 1 else (self.folds != fold).float()
+        return self.graph(weights, edge_dropout)
+
+    def _convolve_members(
+        self, operators: BipartiteOperators | TypedOperators, sides: TensorSides
+    ) -> TensorSides:
+        """Convolve features of the shape (n_members, n_steps, n, width) of each member.
+
+        The widths of the results contain the types of edges.
+        """
+        n_members, width = len(sides[0]), sides[0].shape[3]
+        # A single sparse product for all members, concatenated along the width.
+        wide = [side.permute(1, 2, 0, 3).flatten(2) for side in sides]
+        # Types of edges come before members.
+        return [
+            side.unflatten(2, (-1, n_members, width)).permute(3, 0, 1, 2, 4).flatten(3)
+            for side in convolve_steps(operators, wide, self.whole_self)
+        ]
 
     def _multiply(
         self, embedded: TensorSides, users: Tensor, services: Tensor, steps: Tensor
@@ -257,6 +334,11 @@ class GCMF(nn.Module):
             return product
         low, high = self.bounds
         return low + (high - low) * product.sigmoid()
+
+
+def _of_fold(sides: TensorSides, fold: Tensor) -> TensorSides:
+    """Select the features without a fold; the first axis is that of the folds."""
+    return [side.index_select(0, fold).squeeze(0) for side in sides]
 
 
 def take_nodes(nodes: Tensor, steps: Tensor, codes: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from skqos.prediction import Encoded
 from skqos.tpmcf.calendar import Calendar
 from skqos.tpmcf.features import StepCells
 from skqos.tpmcf.gcmf import TensorSides, average_node, last_steps, place_steps, take_nodes
+from skqos.tpmcf.joint import JointFeatures
 from skqos.tpmcf.pair_history import HISTORY_DIM, UNMEASURED, PairHistory
 from skqos.tpmcf.transformer import each_step, pool
 from skqos.tpmcf.windows import Windows, interpolate_horizons, lay_later_steps, lay_windows
@@ -143,6 +144,7 @@ class TPMCFModule(nn.Module):
         self.target_features = target_features
         self.newcomer_share = newcomer_share
         self.forecast_share = forecast_share
+        self.joint: JointFeatures | None = None
         for name in BUFFERS:
             self.register_buffer(name, None)
         self._set_steps(times, [side.mean(1) for side in features])
@@ -203,9 +205,18 @@ class TPMCFModule(nn.Module):
             ]
         self.fold_rows = rows
         for name, part in zip(SIDES, parts, strict=True):
-            nodes = torch.cat(part, dim=1)
-            # The average node, which represents new entities, follows all others.
-            setattr(self, f"{name}_folds", torch.cat([nodes, average_node(nodes)], dim=2))
+            setattr(self, f"{name}_folds", _with_average(torch.cat(part, dim=1)))
+
+    def train_jointly(self, joint: JointFeatures) -> None:
+        """Compute the features in each training step, so that the graph convolution is trained.
+
+        Parameters
+        ----------
+        joint : JointFeatures
+            The features of the training steps. They replace the tables until `forget_training`.
+        """
+        self.forget_training()
+        self.joint = joint
 
     def place(self, times: np.ndarray, at: np.ndarray, features: TensorSides) -> None:
         """Insert the features of some steps, which may be new, into those for prediction.
@@ -265,15 +276,16 @@ class TPMCFModule(nn.Module):
         users, services, steps : Tensor of int64 of shape (n,)
             Codes.
         folds : Tensor of int64 of shape (n,)
-            The fold of each row, whose features do not contain the row's own value.
+            The fold of each row, whose features do not contain the row's own value. In joint
+            training, all rows have the same fold.
         """
         windows = self._training_windows(steps)
-        rows = self.fold_rows[folds.unsqueeze(1), windows.steps]
+        nodes, rows = self._training_nodes(folds, windows)
         features, embeddings, measured = [], [], []
         for k, codes in enumerate((users, services)):
             is_new = torch.rand(codes.shape, device=codes.device) < self.newcomer_share
             measured.append(torch.where(is_new, UNMEASURED, codes))
-            features.append(self._features_of(k, codes, is_new, rows))
+            features.append(_features_of(nodes[k], codes, is_new, rows))
             if self.entities is not None:
                 embeddings.append(self._embeddings_of(k, codes, is_new))
         mixed = sum(
@@ -289,11 +301,12 @@ class TPMCFModule(nn.Module):
         A side consists of codes, (n, 1), features and mixed features, (n_members or 1, n_steps, n,
         ...), and the embeddings, (n_members, n, width), if there are any.
         """
-        averages = [average_node(side) for side in (self.user_features, self.service_features)]
+        of_sides = self._prediction_features()
+        averages = [average_node(side) for side in of_sides]
         embeddings = [embedding.encode_known() for embedding in self.entities or ()]
         sides = [
             self._side(k, torch.arange(features.shape[2]), features, embeddings[k : k + 1])
-            for k, features in enumerate((self.user_features, self.service_features))
+            for k, features in enumerate(of_sides)
         ]
         return Encoded(*sides, (averages, [side.mean(1) for side in embeddings]))
 
@@ -341,7 +354,14 @@ class TPMCFModule(nn.Module):
 
     def forget_training(self) -> None:
         """Keep only what prediction needs."""
-        self.fold_rows = self.user_folds = self.service_folds = None
+        self.user_features, self.service_features = self._prediction_features()
+        self.joint = self.fold_rows = self.user_folds = self.service_folds = None
+
+    def _prediction_features(self) -> TensorSides:
+        """Return the features for prediction, which joint training changes."""
+        if self.joint is None:
+            return [self.user_features, self.service_features]
+        return self.joint.averages()
 
     def _set_steps(self, times: np.ndarray, features: TensorSides) -> None:
         """Set the measured steps, and their features for prediction."""
@@ -390,11 +410,15 @@ class TPMCFModule(nn.Module):
             present = torch.cat([present, self.later_present[starts]], dim=1)
         return Windows(steps, present, ends, own, horizons, distances, targets)
 
-    def _features_of(self, side: int, codes: Tensor, is_new: Tensor, rows: Tensor) -> Tensor:
-        """Return sequences of features; new entities have those of the average entity."""
-        nodes = (self.user_folds, self.service_folds)[side]
-        codes = torch.where(is_new, nodes.shape[2] - 1, codes)
-        return take_nodes(nodes, rows, codes.unsqueeze(1))
+    def _training_nodes(self, folds: Tensor, windows: Windows) -> tuple[TensorSides, Tensor]:
+        """Return the features of both sides, and the row of each step of the windows in them.
+
+        Features have the shape (n_members or 1, n_rows, n + 1, width); the average node is last.
+        """
+        if self.joint is None:
+            rows = self.fold_rows[folds.unsqueeze(1), windows.steps]
+            return [self.user_folds, self.service_folds], rows
+        return [_with_average(side) for side in self.joint(folds[:1])], windows.steps
 
     def _embeddings_of(self, side: int, codes: Tensor, is_new: Tensor) -> Tensor:
         """Embeddings of ids and context; the ids of newcomers are the average id."""
@@ -482,6 +506,17 @@ class FeaturePlacement(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Pad features of shape (..., width) with zeros, for the sum with the other side."""
         return nn.functional.pad(features, self.margins)
+
+
+def _with_average(nodes: Tensor) -> Tensor:
+    """Append the average node, which represents new entities; (n_members, n_rows, n + 1, width)."""
+    return torch.cat([nodes, average_node(nodes)], dim=2)
+
+
+def _features_of(nodes: Tensor, codes: Tensor, is_new: Tensor, rows: Tensor) -> Tensor:
+    """Return sequences of features; new entities have those of the average node, the last one."""
+    codes = torch.where(is_new, nodes.shape[2] - 1, codes)
+    return take_nodes(nodes, rows, codes.unsqueeze(1))
 
 
 def _mixers(n_members: int, widths: list[int], dim: int | None) -> nn.ModuleList:

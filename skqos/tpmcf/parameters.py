@@ -13,8 +13,12 @@ from skqos.tpmcf.features import FAMILIES
 
 GCMF_PARAMETERS = (
     *("gcmf_dim", "gcmf_weights", "self_loops", "gcmf_edges", "gcmf_bounded", "gcmf_epochs"),
+    *("gcmf_edge_dropout", "gcmf_normalization", "gcmf_side_scales"),
     *("gcmf_learning_rate", "gcmf_loss_scale"),
 )
+# Parameters of the sequences of embeddings, and of the stage that trains the embeddings.
+JOINED_PARAMETERS = ("gcmf_joint", "bounded_embeddings", "initial_features")
+GCMF_STAGE_PARAMETERS = ("gcmf_learning_rate", "gcmf_loss_scale", "gcmf_bounded")
 TRANSFORMER_PARAMETERS = ("n_heads", "head_dim", "convolution", "n_filters", "dropout")
 PTE_PARAMETERS = (
     *("entity_dim", "window", "window_side", "token_dim", "temporal", "n_blocks", "pooling"),
@@ -77,7 +81,8 @@ PAPER_PARAMS: dict[str, Any] = {
 
 SWITCHED_OFF = (
     SwitchedOff(GCMF_PARAMETERS, {"modules": ("pte",)}),
-    SwitchedOff(("bounded_embeddings", "initial_features"), {"modules": ("pte", "gcmf")}),
+    SwitchedOff(JOINED_PARAMETERS, {"modules": ("pte", "gcmf")}),
+    SwitchedOff(GCMF_STAGE_PARAMETERS, {"gcmf_epochs": (0,)}),
     SwitchedOff((*PTE_PARAMETERS, *TRANSFORMER_PARAMETERS), {"modules": ("gcmf",)}),
     SwitchedOff(("learning_rate", "batch_size"), {"modules": ("gcmf",)}),
     SwitchedOff(TRANSFORMER_PARAMETERS, {"temporal": ("gru", "lstm")}),
@@ -108,9 +113,13 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "self_loops": [StrOptions({"whole", "normalised"})],
     "gcmf_edges": [StrOptions({"binary", "quantile"})],
     "gcmf_bounded": ["boolean"],
-    "gcmf_epochs": [Interval(Integral, 1, None, closed="left")],
+    "gcmf_edge_dropout": [Interval(Real, 0, 1, closed="left")],
+    "gcmf_normalization": [StrOptions({"symmetric", "row"})],
+    "gcmf_side_scales": ["boolean"],
+    "gcmf_epochs": [Interval(Integral, 0, None, closed="left")],
     "gcmf_learning_rate": [Interval(Real, 0, None, closed="neither")],
     "gcmf_loss_scale": [Interval(Real, 0, None, closed="neither")],
+    "gcmf_joint": ["boolean"],
     "bounded_embeddings": ["boolean"],
     "initial_features": ["boolean"],
     "entity_dim": [Interval(Integral, 1, None, closed="left"), None],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from skqos.tpmcf.gcmf import GCMF, TensorSides
+    from skqos.tpmcf.joint import JointFeatures
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,26 @@ class SpatialFeatures:
         """
         import torch
 
-        if self.scales is not None:
-            embedded = [
-                torch.tanh((side - mean) / deviation)
-                for side, (mean, deviation) in zip(embedded, self.scales, strict=True)
-            ]
-        if not self.with_initial:
-            return embedded
-        return [
-            torch.cat([torch.as_tensor(first).expand(len(side), -1, -1, -1, -1), side], dim=4)
-            for first, side in zip(initial, embedded, strict=True)
-        ]
+        from skqos.tpmcf.joint import join_features
+
+        shared = [torch.as_tensor(side) for side in initial] if self.with_initial else None
+        return join_features(shared, embedded, self.scales)
+
+    def for_joint_training(self, observed: GCMF, initial: Sides) -> JointFeatures:
+        """Return the same features, of units that are trained together with the encoder.
+
+        Parameters
+        ----------
+        observed : GCMF
+            The units with the graphs of the training steps, which are copied.
+        initial : tuple of ndarray of shape (n_folds, n_steps, n, width)
+            Initial features.
+        """
+        from skqos.prediction import copy_module
+        from skqos.tpmcf.joint import JointFeatures
+
+        shared = initial if self.with_initial else None
+        return JointFeatures(copy_module(observed), shared, self.scales)
 
     def embed(
         self, times: np.ndarray, cells: StepCells, folds: np.ndarray, initial: Sides
@@ -68,7 +78,7 @@ class StepFeatures:
 
     It contains everything that `fit` and updates learn from the cells outside the network: bases,
     scales and averages of the initial features, and the graph-convolution units. It contains no
-    cells. It is immutable: `fit`, `with_graph` and `extend` return a new object.
+    cells. It is immutable: `fit`, `with_graph`, `with_units` and `extend` return a new object.
 
     Attributes
     ----------
@@ -110,6 +120,13 @@ class StepFeatures:
         scales = list(map(embedding_scales, embedded)) if bounded else None
         units = copy_module(gcmf).forget_steps()
         return replace(self, spatial=SpatialFeatures(units, scales, with_initial))
+
+    def with_units(self, gcmf: GCMF) -> Self:
+        """Replace the units of the graph convolution by further trained ones, which are copied."""
+        from skqos.prediction import copy_module
+
+        units = copy_module(gcmf).forget_steps()
+        return replace(self, spatial=replace(self.spatial, gcmf=units))
 
     def join(self, initial: Sides, embedded: TensorSides | None) -> TensorSides:
         """Concatenate initial features and embeddings of the same steps, as tensors."""

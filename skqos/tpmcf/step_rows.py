@@ -75,13 +75,21 @@ class StepRows:
         data = self.data
         return InteractionDataset(self.inputs, data.target, data.weights, one_per_batch="folds")
 
-    def target_rows(self) -> InteractionDataset:
-        """Return the rows that the encoder predicts in training."""
+    def target_rows(self, *, by_fold: bool = False) -> InteractionDataset:
+        """Return the rows that the encoder predicts in training.
+
+        Parameters
+        ----------
+        by_fold : bool, default=False
+            Whether each batch has rows of a single fold.
+        """
         from skqos.training import InteractionDataset
 
         inputs = {name: codes[self.targets] for name, codes in self.inputs.items()}
         target, weights = self.data.target[self.targets], self.data.weights[self.targets]
-        return InteractionDataset(inputs, target, weights)
+        return InteractionDataset(
+            inputs, target, weights, one_per_batch="folds" if by_fold else None
+        )
 
     def validation(self) -> ValidationDataset | None:
         """Return the validation rows, if there are any."""

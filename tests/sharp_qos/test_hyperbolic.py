@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from skqos.graphs import N_BINS, BipartiteGraph, ContextGraph
+from skqos.graphs import N_BINS, BipartiteGraph, ContextGraph, SideScales
 from skqos.sharp_qos.hyperbolic import (
     BOUNDARY,
     UNLIMITED_SHARE,
@@ -19,7 +19,6 @@ from skqos.sharp_qos.hyperbolic import (
     PartLinear,
     PoincareBall,
     RiemannianAdamW,
-    SideScales,
     mobius_translate,
     soft_limit,
 )
@@ -765,15 +764,6 @@ def test_our_ball_has_the_curvature_of_geoopts():
     for c in (0.001, 0.7, 50.0):
         assert PoincareBall(c).c.item() == pytest.approx(geoopt.PoincareBall(c).c.item(), rel=1e-4)
         assert PoincareBall(c).c.item() == pytest.approx(c, rel=1e-4)
-
-
-def test_side_scales_multiply_the_sides_of_each_member():
-    scales = SideScales(2)
-    with torch.no_grad():
-        scales.factors.copy_(torch.tensor([[2.0, 3.0], [5.0, 7.0]]))
-    x = np.arange(12.0).reshape(3, 4)
-    expected = x * np.array([[2, 2, 3, 3], [5, 5, 7, 7], [5, 5, 7, 7]])
-    assert_allclose(scales(torch.tensor(x), (1, 2)).detach(), expected)
 
 
 # --- Copies -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 SHARED = (
     *("times", "window_steps", "window_present", "fold_rows", "horizon_shares"),
     *("folds", "rows", "numerics", "user_convolved", "service_convolved"),
+    *("user_initial", "service_initial"),
     *("later_steps", "later_present", "keys", "values", "sums", "counts"),
 )
 
@@ -26,6 +27,9 @@ def of_member(tensors, member, n_members):
             found[".".join(parts)] = values
         elif "graph" in parts or parts[-1] in SHARED:
             found[name] = values
+        elif parts[-1] == "factors":
+            # Sides come before members.
+            found[name] = values[:, [member]]
         elif parts[-1] == "vectors":
             # Members stand side by side in each row.
             found[name] = values.unflatten(1, (n_members, -1))[:, member]
@@ -37,7 +41,9 @@ def of_member(tensors, member, n_members):
 
 
 def gradients(module):
-    return {name: parameter.grad for name, parameter in module.named_parameters()}
+    """Return the gradients by name, without parameters that take no part."""
+    found = {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {name: gradient for name, gradient in found.items() if gradient is not None}
 
 
 def check_members_alone(module, make_alone, compute):

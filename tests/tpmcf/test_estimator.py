@@ -95,6 +95,12 @@ def gcmf(model):
     return model.stage_nets_["gcmf"].module_
 
 
+def is_as_after_its_own_stage(model):
+    """Return whether the units that updates use are those of the stage "gcmf"."""
+    units = model._step_features.spatial.gcmf.units
+    return torch.equal(units[0].weight, gcmf(model).units[0].weight)
+
+
 def blocks(model):
     return model.module_.encoder.blocks
 
@@ -130,6 +136,26 @@ SWITCHES = {
         lambda m: [unit.weight.shape[1] for unit in gcmf(m).units] == [N_STEPS, N_STEPS],
     ),
     "normalised self-loops": ({"self_loops": "normalised"}, lambda m: not gcmf(m).whole_self),
+    "edge dropout": (
+        {"gcmf_edge_dropout": 0.3},
+        lambda m: gcmf(m).edge_dropout == 0.3 and gcmf(m).user_initial is None,
+    ),
+    "normalisation by rows": (
+        {"gcmf_normalization": "row"},
+        lambda m: gcmf(m).normalization == "row",
+    ),
+    "scales of the sides": (
+        {"gcmf_side_scales": True},
+        lambda m: (
+            all((unit.scales.factors != 1).all() for unit in gcmf(m).units if unit.scales)
+            and gcmf(m).units[0].scales is not None
+        ),
+    ),
+    "joint training": ({"gcmf_joint": True}, lambda m: not is_as_after_its_own_stage(m)),
+    "joint training alone": (
+        {"gcmf_joint": True, "gcmf_epochs": 0},
+        lambda m: stages(m) == {"final": 3},
+    ),
     "both sides": (
         {"window_side": "both"},
         lambda m: m.module_.n_later == 1 and m.module_.position_embeddings.shape[1] == 3,
@@ -326,6 +352,14 @@ def test_context_on_one_side_only(data, side):
         ({"loss": "e_huber"}, "'loss' parameter"),
         ({"loss_scale": 0.0}, "'loss_scale' parameter"),
         ({"gcmf_loss_scale": -1.0}, "'gcmf_loss_scale' parameter"),
+        ({"gcmf_edge_dropout": 1.0}, "'gcmf_edge_dropout' parameter"),
+        ({"gcmf_normalization": "column"}, "'gcmf_normalization' parameter"),
+        ({"gcmf_side_scales": "both"}, "'gcmf_side_scales' parameter"),
+        ({"gcmf_joint": 2}, "'gcmf_joint' parameter"),
+        ({"gcmf_epochs": -1}, "'gcmf_epochs' parameter"),
+        ({"gcmf_epochs": 0}, "gcmf_epochs=0 needs modules='both' and gcmf_joint=True"),
+        ({"gcmf_epochs": 0, "modules": "gcmf", "gcmf_joint": True}, "gcmf_epochs=0 needs"),
+        ({"gcmf_epochs": 0, "modules": "pte"}, "gcmf_epochs=0 needs"),
         ({"entity_dim": 0}, "'entity_dim' parameter"),
         ({"token_dim": 0}, "'token_dim' parameter"),
         ({"forecast_share": 1.0}, "'forecast_share' parameter"),
@@ -339,6 +373,20 @@ def test_bad_parameters_raise_at_fit(data, params, message):
 
 IN_VAIN = [
     ({"modules": "pte"}, {"gcmf_dim": 6, "gcmf_weights": "own"}),
+    (
+        {"modules": "pte"},
+        {
+            "gcmf_edge_dropout": 0.1,
+            "gcmf_normalization": "row",
+            "gcmf_side_scales": True,
+            "gcmf_joint": True,
+        },
+    ),
+    ({"modules": "gcmf"}, {"gcmf_joint": True, "bounded_embeddings": False}),
+    (
+        {"modules": "both", "gcmf_joint": True, "gcmf_epochs": 0},
+        {"gcmf_learning_rate": 0.1, "gcmf_bounded": True},
+    ),
     ({"modules": "gcmf"}, {"window": 3, "n_heads": 3, "max_horizon": 3}),
     ({"temporal": "gru"}, {"n_heads": 3, "dropout": 0.1}),
     ({"forecast_share": 0.0}, {"max_horizon": 3}),

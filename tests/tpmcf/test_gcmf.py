@@ -26,6 +26,7 @@ N_MEMBERS, IN_DIM, HIDDEN, N_FOLDS = 2, 4, 3, 3
 TIMES = np.array([2, 5, 9])
 SINGLE = {"rtol": 1e-4, "atol": 1e-5}
 both_loops = pytest.mark.parametrize("whole_self", [False, True], ids=["normalised", "whole"])
+both_normalizations = pytest.mark.parametrize("normalization", ["symmetric", "row"])
 both_weights = pytest.mark.parametrize("own_weights", [False, True], ids=["shared", "own"])
 
 
@@ -79,14 +80,14 @@ def make_gcmf(
     with torch.no_grad():
         for unit in gcmf.units:
             unit.bias.uniform_(0.0, 0.5)
-    return gcmf
+    return gcmf.eval()
 
 
 # --- The convolution ----------------------------------------------------------------------------
 
 
-def dense_operator(cells, step, whole_self):
-    """D^-1/2 (A + I) D^-1/2 of one step, users first; or with 1 on the diagonal."""
+def dense_operator(cells, step, whole_self, normalization="symmetric"):
+    """D^-1/2 (A + I) D^-1/2 or D^-1 (A + I) of one step, users first; or with 1 on the diagonal."""
     n_users, n_services = cells.shape[1:]
     n = n_users + n_services
     adjacency = np.zeros((n, n))
@@ -94,29 +95,31 @@ def dense_operator(cells, step, whole_self):
         if at == step:
             adjacency[user, n_users + service] = adjacency[n_users + service, user] = 1
     degrees = np.diag(1 + adjacency.sum(axis=1))
-    root = np.linalg.inv(np.sqrt(degrees))
+    received = sent = np.linalg.inv(np.sqrt(degrees))
+    if normalization == "row":
+        received, sent = np.linalg.inv(degrees), np.eye(n)
     if whole_self:
-        return root @ adjacency @ root + np.eye(n)
-    return root @ (adjacency + np.eye(n)) @ root
+        return received @ adjacency @ sent + np.eye(n)
+    return received @ (adjacency + np.eye(n)) @ sent
 
 
-def operators_of(cells):
+def operators_of(cells, **params):
     n_steps, n_users, n_services = cells.shape
     graph = BipartiteGraph(
-        cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services
+        cells.step_users, cells.step_services, n_steps * n_users, n_steps * n_services, **params
     )
     return graph(torch.ones(len(cells), dtype=torch.float64))
 
 
 @both_loops
-def test_steps_are_convolved_by_the_dense_operator_of_each(whole_self):
+@both_normalizations
+def test_steps_are_convolved_by_the_dense_operator_of_each(whole_self, normalization):
     cells = cells_of(some_values())
     users, services = (side[0].astype(float) for side in random_features(1))
-    found = convolve_steps(
-        operators_of(cells), [torch.tensor(users), torch.tensor(services)], whole_self
-    )
+    operators = operators_of(cells, normalization=normalization)
+    found = convolve_steps(operators, [torch.tensor(users), torch.tensor(services)], whole_self)
     for step in range(N_STEPS):
-        operator = dense_operator(cells, step, whole_self)
+        operator = dense_operator(cells, step, whole_self, normalization)
         # Some nodes have no edge.
         assert ((operator != 0).sum(axis=1) == 1).any()
         expected = operator @ np.concatenate([users[step], services[step]])
@@ -161,18 +164,21 @@ def test_a_node_without_edges_keeps_its_features(whole_self):
 
 
 def dense_embeddings(gcmf, member, cells, features, table, whole_self):
-    """Both units step by step: ReLU(A F W + b), their outputs side by side."""
+    """Both units step by step: ReLU(S A F W + b), their outputs side by side; S scales sides."""
     embedded = []
     for step in range(N_STEPS):
-        operator = dense_operator(cells, step, whole_self)
+        operator = dense_operator(cells, step, whole_self, gcmf.normalization)
         layer = np.concatenate([side[table, step] for side in features]).astype(float)
         outputs = []
         for unit in gcmf.units:
             weight, bias = (
                 numpy(values)[member, step if values.shape[1] > 1 else 0]
-                for values in unit.parameters()
+                for values in (unit.weight, unit.bias)
             )
-            layer = np.maximum(operator @ layer @ weight + bias, 0)
+            scales = np.ones(len(layer))
+            if unit.scales is not None:
+                scales = np.repeat(numpy(unit.scales.factors)[:, member], [N_USERS, N_SERVICES])
+            layer = np.maximum(np.diag(scales) @ operator @ layer @ weight + bias, 0)
             outputs.append(layer)
         embedded.append(np.concatenate(outputs, axis=1))
     embedded = np.stack(embedded)
@@ -204,13 +210,66 @@ def test_embeddings_are_those_of_dense_units_on_the_other_folds_edges(
                 assert_allclose(numpy(side[member]), of_side, **SINGLE)
 
 
+@both_loops
+@both_normalizations
+def test_embeddings_with_learnt_scales_of_the_sides(whole_self, normalization):
+    cells = cells_of(some_values())
+    folds = draw_folds(len(cells), N_FOLDS, np.random.RandomState(0))
+    features = random_features(N_FOLDS)
+    params = {"whole": whole_self, "normalization": normalization, "side_scales": True}
+    gcmf = make_gcmf(cells, folds, features, **params)
+    first, second = (unit.scales.factors for unit in gcmf.units)
+    with torch.no_grad():
+        first.copy_(torch.tensor([[2.0, 3.0], [0.5, 1.5]]))
+        second.copy_(torch.tensor([[0.25, 1.0], [1.0, 4.0]]))
+    found = gcmf.embed(torch.tensor([1]))
+    for member in range(N_MEMBERS):
+        edges = cells.take(folds != 1)
+        expected = dense_embeddings(gcmf, member, edges, features, 1, whole_self)
+        for side, of_side in zip(found, expected, strict=True):
+            assert_allclose(numpy(side[member]), of_side, **SINGLE)
+
+
+@pytest.mark.parametrize("n_folds", [None, N_FOLDS])
+@both_loops
+def test_dropped_edges_carry_no_messages_of_either_unit_and_have_no_degree(whole_self, n_folds):
+    cells = cells_of(some_values())
+    folds = draw_folds(len(cells), n_folds, np.random.RandomState(0))
+    features = random_features(n_folds or 1)
+    gcmf = make_gcmf(cells, folds, features, n_folds, whole=whole_self, edge_dropout=0.4)
+    torch.manual_seed(5)
+    found = gcmf.train().embed_training(torch.tensor([0]))
+    torch.manual_seed(5)
+    kept = numpy(torch.rand(len(cells)) >= 0.4)
+    if n_folds is not None:
+        kept &= folds != 0
+    assert 0 < kept.sum() < 0.8 * len(cells)
+    for member in range(N_MEMBERS):
+        edges = cells.take(kept)
+        expected = dense_embeddings(gcmf, member, edges, features, 0, whole_self)
+        for side, of_side in zip(found, expected, strict=True):
+            assert_allclose(numpy(side[member]), of_side, **SINGLE)
+
+
+def test_edges_are_dropped_in_training_alone():
+    gcmf, whole = make_gcmf(edge_dropout=0.4).train(), make_gcmf()
+    fold, rows = torch.tensor([1]), some_rows()
+    first, second = (gcmf(*rows, fold.expand(20)) for _ in range(2))
+    assert (first - second).abs().max() > 0.01
+    for found, expected in zip(gcmf.embed_all(), whole.embed_all(), strict=True):
+        assert torch.equal(found, expected)
+    gcmf.eval()
+    for found, expected in zip(gcmf.embed_training(fold), whole.embed(fold), strict=True):
+        assert torch.equal(found, expected)
+
+
 def dense_typed_embeddings(gcmf, member, cells, features, fold):
     """Each unit has weights for each type of edge, and for the node itself."""
     kept = numpy(gcmf.folds) != fold
     types = numpy(gcmf.graph.bins(torch.tensor(kept, dtype=torch.float32))[0])
     embedded = []
     for step in range(N_STEPS):
-        operator = dense_operator(cells.take(kept), step, True)
+        operator = dense_operator(cells.take(kept), step, True, gcmf.normalization)
         operator -= np.diag(np.diag(operator))
         layer = np.concatenate([side[fold, step] for side in features]).astype(float)
         outputs = []
@@ -227,11 +286,12 @@ def dense_typed_embeddings(gcmf, member, cells, features, fold):
     return embedded[:, :N_USERS], embedded[:, N_USERS:]
 
 
-def test_embeddings_with_values_on_the_edges_are_those_of_dense_units():
+@both_normalizations
+def test_embeddings_with_values_on_the_edges_are_those_of_dense_units(normalization):
     cells = cells_of(some_values())
     folds = draw_folds(len(cells), N_FOLDS, np.random.RandomState(0))
     features = random_features(N_FOLDS)
-    gcmf = make_gcmf(cells, folds, features, valued_edges=True)
+    gcmf = make_gcmf(cells, folds, features, valued_edges=True, normalization=normalization)
     for fold in range(N_FOLDS):
         found = gcmf.embed(torch.tensor([fold]))
         for member in range(N_MEMBERS):
@@ -504,8 +564,9 @@ def test_a_frozen_network_predicts_the_same_to_the_last_bit(n_folds):
 
 @both_weights
 @both_loops
-def test_members_are_networks_of_their_own(own_weights, whole_self):
-    params = {"own": own_weights, "whole": whole_self}
+@pytest.mark.parametrize("side_scales", [False, True])
+def test_members_are_networks_of_their_own(own_weights, whole_self, side_scales):
+    params = {"own": own_weights, "whole": whole_self, "side_scales": side_scales}
     rows = some_rows(200)
     check_members_alone(
         make_gcmf(**params, n_members=3),
@@ -520,17 +581,18 @@ def test_members_are_networks_of_their_own(own_weights, whole_self):
 @both_weights
 @both_loops
 def test_every_parameter_gets_a_gradient(own_weights, whole_self):
-    gcmf = make_gcmf(own=own_weights, whole=whole_self)
+    gcmf = make_gcmf(own=own_weights, whole=whole_self, side_scales=True)
     rows = some_rows(200)
     gcmf(*rows, torch.ones(200, dtype=torch.int64)).square().sum().backward()
     for name, parameter in gcmf.named_parameters():
+        # Members and steps, or sides and members.
         of_each_step = parameter.grad.reshape(*parameter.shape[:2], -1)
         assert of_each_step.abs().sum(2).min() > 0, name
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_every_tensor_is_a_parameter_or_a_buffer(frozen):
-    gcmf = make_gcmf()
+    gcmf = make_gcmf(edge_dropout=0.4, side_scales=True)
     gcmf(*some_rows(), torch.zeros(20, dtype=torch.int64))
     if frozen:
         gcmf.freeze()
