@@ -4,7 +4,6 @@ import importlib
 import inspect
 import runpy
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -242,10 +241,10 @@ def test_benchmark_writes_tables_and_figures(example, in_process, wsdream_folder
     assert list(pd.read_csv(out / "results.csv").columns) == COLUMNS
     text = (out / "results.md").read_text()
     head = (
-        "| QoS | density | model | seeds | MAE (deviation) | RMSE (deviation) | MAE / MLP | "
-        "RMSE / MLP | fit, CPU s | fit / MLP | pairs / CPU s | peak memory, MB |"
+        "| model | seeds | MAE (deviation) | RMSE (deviation) | MAE / MLP | RMSE / MLP | "
+        "fit, CPU s | fit / MLP | pairs / CPU s | peak memory, MB |"
     )
-    assert text.count(head) == 2
+    assert text.count(head) == 4
     assert text.index("Test cells unfiltered") < text.index("Test cells filtered")
     row = summary.loc[("rt", 0.025, "service median")]
     assert row["seeds"] == 2
@@ -276,7 +275,7 @@ def test_benchmark_writes_its_table_into_the_readme(example, in_process, wsdream
     run_static(benchmark, wsdream_folder, out, seeds=("0", "1"))
     benchmark.main(["--table", str(out / "results.csv"), "--readme", str(readme)])
     text = readme.read_text()
-    assert text.startswith("before\n<!-- results: begin -->\n| QoS | density | model |")
+    assert text.startswith("before\n<!-- results: begin -->\n**Response time in s, density 2.5 %**")
     assert text.endswith("<!-- results: end -->\nafter\n")
     assert "old" not in text
     mlp = next(line for line in text.splitlines() if "embedding MLP" in line)
@@ -391,7 +390,7 @@ def test_temporal_figures_stand_beside_the_published_ones(example):
         {"task": "forecast 10 % of slot 63 from 8", "model": "TPMCFRegressor", **errors},
     ]
     summary = pd.DataFrame(rows).set_index(["task", "model"])
-    page = benchmark.publish({"temporal": summary, "temporal filtered": summary - 0.1})
+    page = benchmark.make_temporal_page({"temporal": summary, "temporal filtered": summary - 0.1})
     ours = [line for line in page.splitlines() if "this benchmark" in line]
     assert len(ours) == 2
     assert "| **TPMCFRegressor** |  |  | 0.700 / 2.400 |" in ours[0]
@@ -410,14 +409,6 @@ def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
     assert "WARNING" not in capsys.readouterr().out
     benchmark.warn_unless_fair(pd.DataFrame([{**row, "mae": 0.88, "rmse": 2.8}]))
     assert "WARNING" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("tiny_regressors")
-def test_the_page_has_the_table_of_the_stored_stream(example):
-    benchmark = example("benchmark_stream")
-    stored = files("skqos.benchmarks") / "results" / "stream.csv"
-    table = benchmark.make_table(benchmark.summarise(benchmark.read_results([stored])))
-    assert table in (EXAMPLES.parent / "docs" / "partial_fit.md").read_text()
 
 
 def test_the_stream_benchmark_goes_on_where_it_was_interrupted(example, temporal_folder):
@@ -484,10 +475,14 @@ def test_parts_are_compared_with_one_fit(example, tiny_regressors, monkeypatch, 
 @pytest.mark.usefixtures("tiny_regressors")
 def test_cold_start_benchmark_tells_the_errors(example, wsdream_folder, capsys):
     cold_start = example("benchmark_cold_start")
-    cold_start.main(["--data", str(wsdream_folder), "--qos", "rt"])
+    run = ["--data", str(wsdream_folder), "--out", str(wsdream_folder / "out"), "--qos", "rt"]
+    cold_start.main(run)
     output = capsys.readouterr().out
-    assert "rt unknown users: SAMoERegressor" in output
-    assert "rt unknown services: SAMoERegressor" in output
+    assert "wsdream1-rt-new-users, SAMoERegressor: MAE" in output
+    assert "| model | new users, response time, s | new services, response time, s |" in output
+    assert "| constant median |  |" in output
+    cold_start.main(run)
+    assert "MAE" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny_regressors")
@@ -504,7 +499,7 @@ def test_benchmark_of_intervals_goes_on_where_it_ended(example, in_process, wsdr
     assert (rows["lowest_tenth"] <= rows["highest_tenth"]).all()
     # Of the first seed, each time.
     assert rows["times"].notna().tolist() == [True, False]
-    assert "| rt " in capsys.readouterr().out
+    assert "| given | response time | `EmbeddingMLPRegressor` | 2 |" in capsys.readouterr().out
     assert (out / "intervals.md").read_text().count("\n") == 3
 
 
@@ -546,7 +541,7 @@ def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_
     errors = benchmark.main([*common, "--models", *names])
     told = capsys.readouterr().out
     assert "[1/3] SharpQoSRegressor, graph, seed 0" in told
-    assert "| MAE | model | update | 0 | 1 | 2 |" in told
+    assert "| QoS | model | update | 0 | 1 | 2 |" in told
     rows = pd.read_csv(out / "results.csv")
     assert len(rows) == 2 * 3 * (2 + 2 + 1 + 1)
     assert errors.shape == (12, 3)
@@ -838,16 +833,6 @@ def test_published_errors_of_neighbours_and_pmf_are_those_of_the_package(example
         values = published[(published["qos"] == qos) & (published["density"] == density)]["value"]
         for mae, rmse, _ in models.values():
             assert {mae, rmse} <= {*values}
-
-
-def test_published_table_has_ratios_where_there_are_figures(example):
-    script = example("benchmark_published")
-    keys = [("rt", 0.05, "UPCC"), ("rt", 0.05, "PMF, default")]
-    index = pd.MultiIndex.from_tuples(keys, names=["qos", "density", "model"])
-    frame = pd.DataFrame({"mae": [0.6359, 0.5], "rmse": [2.7594, 1.0]}, index=index)
-    first, second = script.table(frame).splitlines()[2:]
-    assert "| 0.636 / 2.759 | 0.636 / 1.380 | 1.000 | 2.000 | WSRec, 20 runs |" in first
-    assert second.endswith("| PMF, default | 0.500 / 1.000 |  |  |  |  |")
 
 
 def test_every_example_has_a_test():

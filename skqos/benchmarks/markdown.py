@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,38 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
     lines.insert(1, "|---" * len(head) + "|")
     return "\n".join(lines)
+
+
+def mark_best(texts: Sequence[str], values: Sequence[float], *, highest: bool = False) -> list[str]:
+    """Return texts of numbers, with those bold that show the best number.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Numbers as they are shown, empty where there is none.
+
+    values : sequence of float
+        The numbers, NaN where there is none.
+
+    highest : bool, default=False
+        Whether the highest number is the best one.
+
+    Examples
+    --------
+    >>> from skqos.benchmarks.markdown import mark_best
+    >>> mark_best(["0.7", "0.5", "0.5"], [0.7, 0.51, 0.52])
+    ['0.7', '**0.5**', '**0.5**']
+    """
+    there = [place for place, text in enumerate(texts) if text]
+    if not there:
+        return list(texts)
+    best = texts[(max if highest else min)(there, key=lambda place: values[place])]
+    return [f"**{text}**" if text == best else text for text in texts]
+
+
+def find_marks(text: str) -> list[str]:
+    """Return the names of the tables for which a text has marks."""
+    return re.findall(r"^<!-- (.+): begin -->$", text, flags=re.MULTILINE)
 
 
 def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Rows of results as tables in Markdown: means over the seeds, relative to a baseline."""
+"""Errors and costs as tables in Markdown: means over the seeds, relative to a baseline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from skqos.benchmarks.runs import read_rows
 
 BASELINE = "embedding MLP"
 RELATIVE = ("mae", "rmse", "fit_s")
+HEAD = ["model", "seeds", "MAE (deviation)", "RMSE (deviation)", "MAE / MLP", "RMSE / MLP"]
+HEAD += ["fit, CPU s", "fit / MLP", "pairs / CPU s", "peak memory, MB"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,8 @@ class Layout:
     by : tuple of str
         Columns that identify a problem.
 
-    head : tuple of str
-        Headings of the columns that describe a problem.
-
-    cells : callable
-        Function that returns these columns for a problem.
+    title : callable
+        Function that returns the heading of the table of a problem.
 
     digits : callable
         Function that returns the number of digits of the errors of a problem.
@@ -52,8 +51,7 @@ class Layout:
     """
 
     by: tuple[str, ...]
-    head: tuple[str, ...]
-    cells: Callable[..., list[str]]
+    title: Callable[..., str]
     digits: Callable[..., int]
     models: Sequence[str]
     protocols: Mapping[str, CellSelection]
@@ -67,19 +65,31 @@ def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:
     ValueError
         If a file lacks a column of the layout.
     """
-    key = [*layout.by, "model", "seed"]
     frames = []
     for path in paths:
         frame = read_rows(path)
-        missing = {*key, "mae", "peak_mb"} - {*frame.columns}
+        missing = {*_keys(layout), "mae", "peak_mb"} - {*frame.columns}
         if missing:
             raise ValueError(f"{path} has no columns {sorted(missing)}: not results of this script")
-        # A joint model whose run was killed between its rows has one of them twice.
-        frames.append(frame.drop_duplicates(key, keep="last").assign(run=str(path)))
-    rows = pd.concat(frames, ignore_index=True)
+        frames.append(frame)
+    return order_rows(frames, layout)
+
+
+def order_rows(frames: Iterable[pd.DataFrame], layout: Layout) -> pd.DataFrame:
+    """Return the rows of one or more runs in the order of the tables."""
+    # A joint model whose run was killed between its rows has one of them twice.
+    runs = [
+        frame.drop_duplicates(_keys(layout), keep="last").assign(run=run)
+        for run, frame in enumerate(frames)
+    ]
+    rows = pd.concat(runs, ignore_index=True)
     order = {name: place for place, name in enumerate(layout.models)}
     rows["place"] = rows["model"].map(lambda name: order.get(name, len(order)))
     return rows.sort_values([*layout.by, "place", "model", "seed", "run"], ignore_index=True)
+
+
+def _keys(layout: Layout) -> list[str]:
+    return [*layout.by, "model", "seed"]
 
 
 def take_errors(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -110,33 +120,37 @@ def summarise(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return result.join(deviations).assign(seeds=groups["seed"].nunique())
 
 
-def make_table(summary: pd.DataFrame, layout: Layout) -> str:
-    """Write a summary as a table of Markdown; the lowest errors of a problem are bold."""
-    table = []
-    best = summary.groupby(list(layout.by))[["mae", "rmse"]].transform("min")
-    for (*problem, model), row in summary.iterrows():
+def summarise_protocols(rows: pd.DataFrame, layout: Layout) -> dict[str, pd.DataFrame]:
+    """Summarise the errors of each protocol that has any, by the names of the protocols."""
+    return {
+        name: summarise(counted, layout.by)
+        for name, protocol in layout.protocols.items()
+        if len(counted := take_errors(rows, protocol.suffix))
+    }
+
+
+def make_tables(summary: pd.DataFrame, layout: Layout) -> str:
+    """Write a table in Markdown for each problem; its lowest errors are bold."""
+    parts = []
+    for problem, rows in summary.groupby(list(layout.by), sort=False):
+        best = rows[["mae", "rmse"]].min()
         digits = layout.digits(*problem)
-        least = best.loc[(*problem, model)]
-        errors = [_write_error(row, name, least[name], digits) for name in ("mae", "rmse")]
-        ratios = [_number(row[f"{name} / MLP"], ".3f") for name in ("mae", "rmse")]
-        costs = [
-            f"{row['fit_s']:.0f}",
-            _number(row["fit_s / MLP"], ".1f"),
-            f"{_two_digits(row['pairs_per_s']):,.0f}",
-            f"{row['peak_mb']:,.0f}",
-        ]
-        seeds = f"{row['seeds']:.0f}"
-        table.append([*layout.cells(*problem), model, seeds, *errors, *ratios, *costs])
-    head = [*layout.head, "model", "seeds", "MAE (deviation)", "RMSE (deviation)"]
-    head += [
-        "MAE / MLP",
-        "RMSE / MLP",
-        "fit, CPU s",
-        "fit / MLP",
-        "pairs / CPU s",
-        "peak memory, MB",
+        lines = [_write_line(key[-1], row, best, digits) for key, row in rows.iterrows()]
+        parts += [f"**{layout.title(*problem)}**", markdown(HEAD, lines)]
+    return "\n\n".join(parts)
+
+
+def _write_line(model: str, row: pd.Series, best: pd.Series, digits: int) -> list[str]:
+    return [
+        model,
+        f"{row['seeds']:.0f}",
+        *(_write_error(row, name, best[name], digits) for name in ("mae", "rmse")),
+        *(_number(row[f"{name} / MLP"], ".3f") for name in ("mae", "rmse")),
+        f"{row['fit_s']:.0f}",
+        _number(row["fit_s / MLP"], ".1f"),
+        f"{_two_digits(row['pairs_per_s']):,.0f}",
+        f"{row['peak_mb']:,.0f}",
     ]
-    return markdown(head, table)
 
 
 def _write_error(row: pd.Series, name: str, least: float, digits: int) -> str:
