@@ -12,7 +12,7 @@ import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor, base
 from skqos.baselines import EmbeddingMLPRegressor
-from skqos.benchmarks import load_published_results, wsdream2
+from skqos.benchmarks import Split, load_published_results, wsdream2
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
 from skqos.benchmarks.wsdream1 import read_split
@@ -515,6 +515,31 @@ def test_benchmark_of_intervals_fits_all_qos_at_once(example, in_process, wsdrea
     assert list(rows["qos"]) == ["rt", "tp"]
     assert rows["fit_s"].nunique() == 1
     assert rows["mae"].nunique() == 2
+
+
+def test_export_benchmark_measures_both_files(example, in_process, wsdream_folder, capsys):
+    pytest.importorskip("onnxscript")
+    benchmark = in_process(example("benchmark_export"))
+    run = ["--data", str(wsdream_folder), "--out", str(wsdream_folder / "out")]
+    run += ["--models", "EmbeddingMLPRegressor"]
+    rows = benchmark.main(run)
+    assert list(rows["predictor"]) == ["OnnxPredictor", "load_model"]
+    costs = rows.drop(columns=["model", "predictor", "difference", "export_s"])
+    assert (costs > 0).all(axis=None)
+    assert rows["export_s"][0] > 0
+    assert rows["difference"][0] < 1e-4
+    assert "| `EmbeddingMLPRegressor` | `OnnxPredictor` |" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(benchmark.main(run), rows)
+    assert "skipped, its results are there" in capsys.readouterr().out
+
+
+def test_exports_are_compared_on_unknown_ids_too(example):
+    X = np.array([[1, 5, 0], [2, 6, 3]])
+    pairs = example("benchmark_export").list_pairs([Split(X, np.ones(2), X, np.ones(2))])
+    assert pairs["pair"].tolist() == [[1, 5, 3]]
+    assert pairs["user"].tolist() == [[1, 5, 3], [1, 6, 3], [1, 7, 3]]
+    assert len(pairs["all"]) == 9
+    assert pairs["all"][-1].tolist() == [3, 7, 3]
 
 
 def test_a_service_that_is_held_out_of_one_qos_is_learnt_from_none(example, wsdream_folder):
