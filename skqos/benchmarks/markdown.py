@@ -69,7 +69,7 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
     ValueError
         If the file has none of the marks, or not one begin and then one end of a table.
     """
-    text = path.read_text()
+    original = text = path.read_text()
     found = False
     for name, table in tables.items():
         begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
@@ -83,4 +83,5 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
         text = f"{before}{begin}\n{table}\n{end}{after}"
     if not found:
         raise ValueError(f"{path} has none of the marks '<!-- NAME: begin -->' of {list(tables)}.")
-    path.write_text(text)
+    if text != original:
+        path.write_text(text)
