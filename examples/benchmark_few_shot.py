@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _static_models import r2sl, sa_moe, sharp_qos, uipcc
+from _static_models import ours, r2sl, sa_moe, sharp_qos, uipcc
 from sklearn.pipeline import Pipeline
 
-from skqos.baselines import MedianRegressor
+from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
 from skqos.benchmarks import Split
 from skqos.benchmarks.fits import cpu_timed, join
 from skqos.benchmarks.runs import append_rows, in_own_process, open_results, read_rows
@@ -53,6 +53,7 @@ MODELS: dict[str, tuple[Callable[..., Any], bool, tuple[str, ...]]] = {
     "SharpQoSRegressor, no graph": (sharp_qos(), True, ("absorbed", "trained")),
     "SAMoERegressor": (sa_moe(), False, ("absorbed", "trained")),
     "R2SLRegressor": (r2sl(), False, ("absorbed", "trained")),
+    "EmbeddingMLPRegressor": (ours(EmbeddingMLPRegressor), False, ("absorbed", "trained")),
     "service median": (lambda *_: MedianRegressor(by="service"), False, ("refitted",)),
     "UPCC": (uipcc(1.0), False, ("refitted",)),
 }

@@ -15,15 +15,16 @@ slot. The first ``--window`` slots are there at the start. Methods:
 - pair median: of all earlier measurements of the pair, else of the service;
 - weighted mean: of the earlier measurements of the pair, whose weights fall by ``DECAY`` from one
   to the next, else of the service;
-- AMF: `skqos.baselines.AMFRegressor`, updated with each slot (Zhu et al. 2017).
+- AMF: `skqos.baselines.AMFRegressor`, updated with each slot (Zhu et al. 2017);
+- EmbeddingMLP with updates: `skqos.baselines.EmbeddingMLPRegressor` with one member, which has no
+  time, updated with each slot.
 
 DIR holds ``rtdata.txt`` or ``rtdata.txt.gz``, as for `benchmark_temporal.py`. Density is the share
 of the measured cells, given or not. Each result is added to ``results.csv`` in the folder ``--out``
 when it is there, and the models are kept beside it, so that a further run goes on where this one
-ended.
-``--methods`` runs some of the methods, and ``--service-share`` takes a part of the services, for a
-shorter run. The refits and the updates of TPMCF take most of the time. They run on ``--device``;
-all others run on the CPU. Times are CPU seconds or, with another device, seconds.
+ended. ``--methods`` runs some of the methods, and ``--service-share`` takes a part of the services,
+for a shorter run. The refits and the updates of TPMCF take most of the time. They run on
+``--device``; all others run on the CPU. Times are CPU seconds or, with another device, seconds.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ import pandas as pd
 
 from skqos import TPMCFRegressor
 from skqos._files import replace_file
-from skqos.baselines import AMFRegressor, MedianRegressor
+from skqos.baselines import AMFRegressor, EmbeddingMLPRegressor, MedianRegressor
 from skqos.benchmarks.markdown import write_between_marks
 from skqos.benchmarks.stream_tables import (
     FIRST_COUNTED,
@@ -86,6 +87,21 @@ class Updated:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         return self.model.predict(X)
+
+
+class UpdatedPairs(Updated):
+    """A model of pairs without time, which learns each slot."""
+
+    def start(self, stream: Stream, last: int, window: int) -> None:
+        X, y = stream.slots(last - window + 1, last)
+        self.model.fit(X[:, :2], y)
+
+    def learn(self, stream: Stream, slot: int, window: int) -> None:  # noqa: ARG002
+        X, y = stream.slots(slot, slot)
+        self.model.partial_fit(X[:, :2], y)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.model.predict(X[:, :2])
 
 
 class Fixed(Updated):
@@ -154,6 +170,9 @@ METHODS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "pair median": lambda _: PairMedian(MedianRegressor(by="pair")),
     "weighted mean": lambda _: WeightedMean(),
     "AMF": lambda args: Updated(AMFRegressor(random_state=args.seed)),
+    "EmbeddingMLP with updates": lambda args: UpdatedPairs(
+        EmbeddingMLPRegressor(n_members=1, random_state=args.seed, device="cpu")
+    ),
     "TPMCF without updates": lambda args: Fixed(tpmcf(args)),
     "TPMCF, updates without training": lambda args: Updated(tpmcf(args, partial_fit_epochs=0)),
     UPDATES: lambda args: Updated(tpmcf(args)),

@@ -13,8 +13,10 @@ import pytest
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor, base
 from skqos.baselines import EmbeddingMLPRegressor
 from skqos.benchmarks import Split, load_published_results, wsdream2
+from skqos.benchmarks.accuracy import STATIC_MODELS, TEMPORAL_MODELS
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
+from skqos.benchmarks.stream_tables import METHODS
 from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import make_qos
 
@@ -308,7 +310,8 @@ def test_benchmark_scores_the_filtered_protocol_from_the_same_predictions(
     assert f"| {expected:.3f} |" in page.read_text().replace("*", "")
 
 
-TEMPORAL_MODELS = ["pair median", "LightGBM", "embedding MLP", "TPMCFRegressor", "TPMCF, GRU"]
+TEMPORAL_MODELS = ["pair median", "LightGBM", "embedding MLP", "EmbeddingMLPRegressor, 1 member"]
+TEMPORAL_MODELS += ["TPMCFRegressor", "TPMCF, GRU"]
 TEMPORAL_SPLIT = ["--slot", "5", "--window", "4", "--density", "0.2", "--given-share", "0.4"]
 
 
@@ -379,6 +382,12 @@ def test_temporal_benchmark_adds_results_and_makes_each_table(example, in_proces
     for line, column in zip(lines, marks.values(), strict=True):
         assert f"| {row[column]:.3f} |" in line.replace("*", "")
         assert "| 1.000 | 1.000 |" in line
+
+
+def test_tables_list_the_models_of_the_benchmarks_in_their_order(example):
+    assert tuple(example("benchmark_static").DEFAULT) == STATIC_MODELS
+    assert tuple(example("benchmark_temporal").DEFAULT) == TEMPORAL_MODELS
+    assert tuple(example("benchmark_stream").METHODS) == METHODS
 
 
 def test_temporal_figures_stand_beside_the_published_ones(example):

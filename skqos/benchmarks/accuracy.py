@@ -47,6 +47,7 @@ TEMPORAL_MODELS = (
     "LightGBM",
     BASELINE,
     "EmbeddingMLPRegressor",
+    "EmbeddingMLPRegressor, 1 member",
     "TPMCFRegressor",
 )
 TASK = re.compile(r"(imputation|forecast) ([\d.]+) % of slot (\d+) from (\d+)(?:, (\d+) ahead)?")

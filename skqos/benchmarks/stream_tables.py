@@ -20,7 +20,7 @@ METHODS = (
     "pair median",
     "weighted mean",
     "AMF",
-    "EmbeddingMLPRegressor with updates",
+    "EmbeddingMLP with updates",
     "TPMCF without updates",
     "TPMCF, updates without training",
     UPDATES,
