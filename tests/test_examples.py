@@ -12,8 +12,7 @@ import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor, base
 from skqos.baselines import EmbeddingMLPRegressor
-from skqos.benchmarks import Split, load_published_results, wsdream2
-from skqos.benchmarks.accuracy import STATIC_MODELS, TEMPORAL_MODELS
+from skqos.benchmarks import Split, accuracy, load_published_results, wsdream2
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
 from skqos.benchmarks.stream_tables import METHODS
@@ -385,8 +384,8 @@ def test_temporal_benchmark_adds_results_and_makes_each_table(example, in_proces
 
 
 def test_tables_list_the_models_of_the_benchmarks_in_their_order(example):
-    assert tuple(example("benchmark_static").DEFAULT) == STATIC_MODELS
-    assert tuple(example("benchmark_temporal").DEFAULT) == TEMPORAL_MODELS
+    assert tuple(example("benchmark_static").DEFAULT) == accuracy.STATIC_MODELS
+    assert tuple(example("benchmark_temporal").DEFAULT) == accuracy.TEMPORAL_MODELS
     assert tuple(example("benchmark_stream").METHODS) == METHODS
 
 
