@@ -51,7 +51,7 @@ from sklearn.utils import Bunch
 from skqos.benchmarks.accuracy import STATIC, make_static_page
 from skqos.benchmarks.fits import Fitted, fit_jointly
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
-from skqos.benchmarks.scores import flag_outliers, score_errors
+from skqos.benchmarks.scores import flag_outliers, score_choices, score_errors
 from skqos.benchmarks.tables import BASELINE
 from skqos.benchmarks.wsdream1 import GIVEN_DENSITY, read_split
 from skqos.datasets import load_wsdream
@@ -108,7 +108,8 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
 
     def rate(problem: Problem, fitted: Fitted) -> dict[str, float]:
         errors = score_errors(splits[problem].y_test, fitted.prediction, kept(problem))
-        return errors | costs(fitted)
+        choices = score_choices(splits[problem], fitted.prediction)
+        return errors | choices | costs(fitted)
 
     return measure(
         tasks,

@@ -46,6 +46,15 @@ def test_each_problem_has_a_table_with_its_own_best():
     assert lines == [*of_rt, *of_tp]
 
 
+def test_choices_are_shown_where_they_were_measured():
+    rows = [_rows("one", "a", 2.0) | {"regret": 0.5, "near_best": 0.8}]
+    rows += [_rows("two", "a", 1.0) | {"regret": 0.7, "near_best": 0.9}, _rows("three", "a", 1.0)]
+    table = make_tables(summarise(pd.DataFrame(rows), ["qos"]), LAYOUT)
+    assert "| RMSE / MLP | regret | near the best |" in table
+    one, two, three = (line.split(" | ")[6:8] for line in table.splitlines()[4:])
+    assert [one, two, three] == [["**0.500**", "0.80"], ["0.700", "**0.90**"], ["", ""]]
+
+
 def test_text_is_put_between_its_marks(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb\n")
