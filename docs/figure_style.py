@@ -17,15 +17,18 @@ STYLE = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "legend.frameon": False,
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY
     ),
 }
 
 
-def save_figure(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> None:
-    """Draw a figure of one panel and write it as SVG, the same in every run."""
+def save_figure(name: str, size: tuple[float, float], *draw_panels: Callable[[Axes], None]) -> None:
+    """Draw a figure of panels side by side and write it as SVG, the same in every run."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
+        panels = figure.subplots(1, len(draw_panels), squeeze=False)[0]
+        for draw, axes in zip(draw_panels, panels, strict=True):
+            draw(axes)
         figure.savefig(FOLDER / f"{name}.svg", transparent=True, metadata={"Date": None})

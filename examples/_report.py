@@ -10,7 +10,7 @@ import pandas as pd
 
 from skqos.benchmarks.figures import FIGURES, write_figures
 from skqos.benchmarks.markdown import write_between_marks
-from skqos.benchmarks.tables import Layout, make_table, read_results, summarise, take_errors
+from skqos.benchmarks.tables import Layout, make_tables, read_results, summarise_protocols
 
 
 def write_report(
@@ -35,12 +35,8 @@ def report(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write what was asked for from one or more runs; return all rows and the first summary."""
     rows = read_results(args.table or [args.out / "results.csv"], layout)
-    summaries = {
-        name: summarise(counted, layout.by)
-        for name, protocol in layout.protocols.items()
-        if len(counted := take_errors(rows, protocol.suffix))
-    }
-    tables = {name: make_table(summary, layout) for name, summary in summaries.items()}
+    summaries = summarise_protocols(rows, layout)
+    tables = {name: make_tables(summary, layout) for name, summary in summaries.items()}
     published = publish(summaries)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -33,8 +33,8 @@ from sklearn.pipeline import Pipeline
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
 from skqos.benchmarks import Split
 from skqos.benchmarks.fits import cpu_timed, join
-from skqos.benchmarks.markdown import markdown
 from skqos.benchmarks.runs import append_rows, in_own_process, open_results, read_rows
+from skqos.benchmarks.update_tables import average_few_shot, make_few_shot_table
 from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import load_wsdream
 
@@ -179,29 +179,6 @@ def missing(args: argparse.Namespace) -> Iterator[Problem]:
         yield problem
 
 
-def mean_errors(rows: pd.DataFrame) -> pd.DataFrame:
-    """MAE over the seeds: a row for a QoS, a model and an update, a column for each number."""
-    order = ["qos", "model", "update"]
-    # A run with further QoS measures the earlier ones again.
-    rows = rows.drop_duplicates(["seed", *order, "n_measured"], keep="last")
-    means = rows.groupby([*order, "n_measured"], sort=False)["mae"].mean()
-    return means.unstack("n_measured").sort_index(level="qos", sort_remaining=False)
-
-
-def make_table(errors: pd.DataFrame) -> str:
-    """Write the errors as a table; of each QoS the lowest of a column is bold."""
-    lowest = errors.groupby(level="qos").min()
-    lines = [
-        [*key, *(_number(value, lowest.loc[key[0], n]) for n, value in values.items())]
-        for key, values in errors.iterrows()
-    ]
-    return markdown(["MAE", "model", "update", *map(str, errors.columns)], lines)
-
-
-def _number(value: float, lowest: float) -> str:
-    return f"**{value:.4g}**" if value == lowest else f"{value:.4g}"
-
-
 def draw(errors: pd.DataFrame, path: Path) -> None:
     """Draw the errors over the number of measurements."""
     from matplotlib.figure import Figure
@@ -235,8 +212,8 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
         for problem in missing(args):
             append_rows(args.out / "results.csv", run(problem, args))
     paths = args.table or [args.out / "results.csv"]
-    errors = mean_errors(pd.concat(map(read_rows, paths)))
-    table = make_table(errors)
+    errors = average_few_shot(pd.concat(map(read_rows, paths)))
+    table = make_few_shot_table(errors)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "few_shot.md").write_text(table + "\n")
     draw(errors, args.out / "few_shot.png")

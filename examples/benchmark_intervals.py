@@ -39,6 +39,7 @@ from sklearn.pipeline import Pipeline
 from skqos import TPMCFRegressor
 from skqos.benchmarks._split import Split
 from skqos.benchmarks.fits import cpu_timed, join
+from skqos.benchmarks.interval_tables import make_interval_table
 from skqos.benchmarks.runs import append_rows, in_own_process, open_results, read_rows
 from skqos.benchmarks.wsdream1 import hold_out, read_split
 from skqos.benchmarks.wsdream2 import make_split, read_cells
@@ -202,30 +203,6 @@ def problems(args: argparse.Namespace) -> Iterator[Problem]:
                     yield from (Problem(qos, cells, model, seed) for qos in groups)
 
 
-def make_table(rows: pd.DataFrame) -> str:
-    """Lay out the means over the seeds for docs/intervals.md."""
-    keys = ["cells", "qos", "model"]
-    means = rows.groupby(keys, sort=False).mean(numeric_only=True)
-    seeds = rows.groupby(keys, sort=False).size()
-    off = means.filter(regex="_limit_off$").max(axis=1)
-    shown = pd.DataFrame(
-        {
-            "seeds": seeds,
-            "covered": means["coverage"].map("{:.3f}".format),
-            "by tenth": means["lowest_tenth"].map("{:.2f}".format)
-            + " to "
-            + means["highest_tenth"].map("{:.2f}".format),
-            "worst users": means["worst_users"].map("{:.2f}".format),
-            "Winkler": means["winkler"].map("{:.3g}".format),
-            "probability off by": off.map("{:.3f}".format),
-            "regret": means["regret"].map("{:.3g}".format),
-            "cautious": means["regret_cautious"].map("{:.3g}".format),
-            "fit, times": means["times"].map("{:.2f}".format).replace("nan", ""),
-        }
-    )
-    return shown.reset_index().to_markdown(index=False, disable_numparse=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of WS-DREAM data set 1")
@@ -242,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
     for problem in problems(args):
         if not done.issuperset(problem.row_keys()):
             run(problem, args)
-    table = make_table(read_rows(path))
+    table = make_interval_table(read_rows(path))
     (args.out / "intervals.md").write_text(table + "\n")
     print(table)
 

@@ -37,7 +37,8 @@ from sklearn.utils import Bunch
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
 from skqos.benchmarks import Split
-from skqos.benchmarks.markdown import markdown, write_between_marks
+from skqos.benchmarks.markdown import write_between_marks
+from skqos.benchmarks.update_tables import make_update_tables
 from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import load_wsdream, make_qos
 from skqos.metrics import nan_mean_absolute_error
@@ -51,8 +52,6 @@ REGRESSORS = {
         EmbeddingMLPRegressor,
     )
 }
-
-ENTITY_ERRORS = ("before", "updated", "service median", "others before", "others updated")
 
 
 @dataclass(frozen=True)
@@ -182,40 +181,6 @@ def run_all(args: argparse.Namespace) -> Iterator[dict]:
                 yield row | {"new": what} | measure_new_entities(clone(model), part, *others)
 
 
-def make_tables(results: pd.DataFrame) -> dict[str, str]:
-    """Write the means over seeds as the tables of the page, by name."""
-    groups = results.groupby(["new", "model"], sort=False)
-    means = groups.mean(numeric_only=True).assign(seeds=groups["seed"].nunique())
-    cells = [
-        [
-            model,
-            f"{row['seeds']:.0f}",
-            *(f"{row[name]:.4f}" for name in ("before", "updated", "refit")),
-            f"{row['recovery']:.0%}",
-            *(f"{row[name]:.0f}" for name in ("fit_s", "update_s", "refit_s")),
-            f"{row['time']:.0%}",
-        ]
-        for (new, model), row in means.iterrows()
-        if new == "cells"
-    ]
-    entities = [
-        [
-            f"new {new}",
-            model,
-            f"{row['seeds']:.0f}",
-            *(f"{row[name]:.4f}" for name in ENTITY_ERRORS),
-        ]
-        for (new, model), row in means.iterrows()
-        if new != "cells"
-    ]
-    head = ["model", "seeds", "MAE before", "updated", "refit", "recovery"]
-    head += ["fit, s", "update, s", "refit, s", "update / refit"]
-    entity_head = ["rows of", "model", "seeds", "MAE before", "updated", "service median"]
-    entity_head += ["others before", "updated"]
-    tables = {"cells": markdown(head, cells), "entities": markdown(entity_head, entities)}
-    return {name: table for name, table in tables.items() if table.count("\n") > 1}
-
-
 def measure(args: argparse.Namespace) -> pd.DataFrame:
     """Run all models, tell each result at once, and keep what is done so far."""
     rows = []
@@ -246,7 +211,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     results = pd.concat(map(pd.read_csv, args.table)) if args.table else measure(args)
-    tables = make_tables(results)
+    tables = make_update_tables(results)
     print("\n\n".join(tables.values()))
     if args.page:
         write_between_marks(args.page, tables)

@@ -1,6 +1,6 @@
 """UIPCC and PMF beside the published figures of WS-DREAM data set 1, test cells unfiltered.
 
-    python examples/benchmark_published.py --data DIR [--docs docs/baselines.md]
+    python examples/benchmark_published.py --data DIR [--out results] [--docs docs/baselines.md]
     python examples/benchmark_published.py --data DIR --scale
 
 The published protocol: training cells, counted as a share of all cells, are drawn uniformly from
@@ -27,69 +27,15 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from skqos.baselines import PMFRegressor, UIPCCRegressor
+from skqos.benchmarks.baseline_table import PUBLISHED, add_ratios, make_baseline_table
 from skqos.benchmarks.fits import peak_memory
-from skqos.benchmarks.markdown import markdown, write_between_marks
+from skqos.benchmarks.markdown import write_between_marks
 from skqos.datasets import load_wsdream
 
 SHAPE = (339, 5825)
-UNIT = {"rt": "response time, s", "tp": "throughput, kbps"}
 # WSRec sets the weight of the user side per QoS.
 USER_WEIGHT = {"rt": 0.1, "tp": 0.9}
 MIN_TEST_CELLS = 30
-WSREC, ICSME, SA_MOE = "WSRec, 20 runs", "icsme2020, 20 runs", "arXiv:2601.11036"
-WSREC_50 = "WSRec, 50 runs"
-# (QoS, density): model -> MAE, RMSE, source. PMF is followed by its regularization in the unit.
-PUBLISHED = {
-    ("rt", 0.02): {
-        "user mean": (0.8770, 1.8465, WSREC),
-        "service mean": (0.7348, 1.6445, WSREC),
-        "UPCC": (0.7389, 1.5496, WSREC),
-        "IPCC": (0.7602, 1.6954, WSREC),
-        "UIPCC": (0.7417, 1.6516, WSREC),
-        "PMF, 30": (0.7099, 1.8270, WSREC),
-    },
-    ("rt", 0.025): {
-        "UIPCC": (0.7515, 1.7549, SA_MOE),
-        "PMF, 30": (0.6492, 1.6149, SA_MOE),
-    },
-    ("rt", 0.03): {
-        "user mean": (0.8769, 1.8501, WSREC),
-        "service mean": (0.7182, 1.5999, WSREC),
-        "UPCC": (0.6878, 1.4312, WSREC),
-        "IPCC": (0.7225, 1.5657, WSREC),
-        "UIPCC": (0.7074, 1.5355, WSREC),
-        "PMF, 30": (0.6214, 1.6574, WSREC_50),
-    },
-    ("rt", 0.05): {
-        "user mean": (0.8763, 1.8529, WSREC),
-        "service mean": (0.7017, 1.5673, WSREC),
-        "UPCC": (0.6359, 1.3797, WSREC),
-        "IPCC": (0.6344, 1.3987, WSREC),
-        "UIPCC": (0.6253, 1.3879, WSREC),
-        "PMF, 30": (0.5442, 1.4747, WSREC_50),
-        "PMF, 40": (0.5690, 1.5371, ICSME),
-    },
-    ("tp", 0.02): {
-        "user mean": (53.7824, 109.6414, WSREC),
-        "service mean": (28.5242, 69.7834, WSREC),
-        "UPCC": (34.0954, 73.5738, WSREC),
-        "IPCC": (31.0753, 73.6052, WSREC),
-        "UIPCC": (33.2468, 72.3560, WSREC),
-        "PMF, 800": (26.6284, 77.7817, WSREC_50),
-    },
-    ("tp", 0.025): {
-        "UIPCC": (31.260, 67.397, SA_MOE),
-        "PMF, 800": (24.287, 72.125, SA_MOE),
-    },
-    ("tp", 0.03): {
-        "user mean": (53.8755, 110.1795, WSREC),
-        "service mean": (27.8557, 67.8000, WSREC),
-        "UPCC": (30.3541, 65.5649, WSREC),
-        "IPCC": (30.6542, 69.9615, WSREC),
-        "UIPCC": (29.9205, 65.3097, WSREC),
-        "PMF, 800": (22.7847, 68.1124, WSREC_50),
-    },
-}
 
 
 def load(path: Path, qos: str) -> Bunch:
@@ -152,7 +98,7 @@ def predict_all(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, qos: str, mode
 
 
 def compare(path: Path, seeds: list[int]) -> pd.DataFrame:
-    """Return the errors of every model, averaged over seeds."""
+    """Return the errors of every model, averaged over seeds, and their ratios."""
     rows = []
     for (qos, density), published in sorted(PUBLISHED.items(), key=lambda item: -item[0][1]):
         data = load(path, qos)
@@ -172,29 +118,9 @@ def compare(path: Path, seeds: list[int]) -> pd.DataFrame:
                     f"{qos} {density:.1%} seed {seed} {name:13s} {mae:.4f} {rmse:.4f}", flush=True
                 )
     frame = pd.DataFrame(rows, columns=["qos", "density", "model", "mae", "rmse"])
-    return frame.groupby(["qos", "density", "model"], sort=False).mean()
-
-
-def table(result: pd.DataFrame) -> str:
-    """Ours beside the published figures; where there are none, the cells stay empty."""
-    lines = []
-    for (qos, density, name), (mae, rmse) in result.sort_index(level=[0, 1], sort_remaining=False)[
-        ["mae", "rmse"]
-    ].iterrows():
-        digits = 3 if qos == "rt" else 2
-        theirs = PUBLISHED[qos, density].get(name)
-        columns = ["", "", "", ""]
-        if theirs:
-            columns = [
-                f"{theirs[0]:.{digits}f} / {theirs[1]:.{digits}f}",
-                f"{mae / theirs[0]:.3f}",
-                f"{rmse / theirs[1]:.3f}",
-                theirs[2],
-            ]
-        ours = f"{mae:.{digits}f} / {rmse:.{digits}f}"
-        lines.append([UNIT[qos], f"{density:.1%}", name, ours, *columns])
-    head = ["QoS", "density", "model", "MAE / RMSE", "published", "MAE ratio", "RMSE ratio"]
-    return markdown([*head, "source"], lines)
+    means = frame.groupby(["qos", "density", "model"], sort=False).mean()
+    ordered = means.sort_index(level=[0, 1], sort_remaining=False).reset_index()
+    return add_ratios(ordered)
 
 
 def measure_scale(path: Path) -> str:
@@ -213,13 +139,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of WS-DREAM data set 1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, help="folder for published_baselines.csv")
     parser.add_argument("--docs", type=Path, help="file to put the table into")
     parser.add_argument("--scale", action="store_true", help="time and memory instead of errors")
     options = parser.parse_args()
     if options.scale:
         print(measure_scale(options.data))
     else:
-        text = table(compare(options.data, options.seeds))
+        found = compare(options.data, options.seeds)
+        text = make_baseline_table(found)
         print(text)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            found.to_csv(options.out / "published_baselines.csv", index=False)
         if options.docs:
             write_between_marks(options.docs, {"reproduced baselines": text})

@@ -37,7 +37,7 @@ worse than the figures below is not a fair run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -48,31 +48,16 @@ from _report import report
 from _static_models import ABLATIONS, DEFAULT, JOINT, make_model
 from sklearn.utils import Bunch
 
+from skqos.benchmarks.accuracy import STATIC, make_static_page
 from skqos.benchmarks.fits import Fitted, fit_jointly
-from skqos.benchmarks.published_page import FIXED, make_page, our_entries
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
-from skqos.benchmarks.scores import flag_outliers, score_errors
-from skqos.benchmarks.tables import BASELINE, CellSelection, Layout
+from skqos.benchmarks.scores import flag_outliers, score_choices, score_errors
+from skqos.benchmarks.tables import BASELINE
 from skqos.benchmarks.wsdream1 import GIVEN_DENSITY, read_split
 from skqos.datasets import load_wsdream
 
 BASELINE_MAE = {"rt": 0.386, "tp": 15.48}
-QOS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
-OUTLIERS = (
-    "Test cells that an isolation forest flags (contamination 0.1, all samples, seed 42, over "
-    "training and test values) do not count. The forest sees the test labels."
-)
-LAYOUT = Layout(
-    by=("qos", "density"),
-    head=("QoS", "density"),
-    cells=lambda qos, density: [QOS[qos][0], f"{density * 100:g} %"],
-    digits=lambda qos, _: QOS[qos][1],
-    models=[*DEFAULT, *ABLATIONS],
-    protocols={
-        "results": CellSelection("", "Test cells unfiltered"),
-        "filtered": CellSelection("_filtered", "Test cells filtered", OUTLIERS),
-    },
-)
+LAYOUT = replace(STATIC, models=[*DEFAULT, *ABLATIONS])
 
 
 class Problem(NamedTuple):
@@ -123,7 +108,8 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
 
     def rate(problem: Problem, fitted: Fitted) -> dict[str, float]:
         errors = score_errors(splits[problem].y_test, fitted.prediction, kept(problem))
-        return errors | costs(fitted)
+        choices = score_choices(splits[problem], fitted.prediction)
+        return errors | choices | costs(fitted)
 
     return measure(
         tasks,
@@ -134,18 +120,6 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
         fresh=args.fresh,
         predictions=args.out,
     )
-
-
-def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
-    """Put our figures beside the published ones."""
-    ours = {}
-    for mark, protocol in (("results", FIXED), ("filtered", f"{FIXED}, filtered")):
-        summary = summaries[mark].reset_index()
-        summary = summary[summary["model"].isin(DEFAULT)]
-        for qos, rows in summary.groupby("qos"):
-            name = qos if mark == "results" else f"{qos} filtered"
-            ours[name] = our_entries(rows, protocol)
-    return make_page("published", ours)
 
 
 def tell_baseline(summary: pd.DataFrame) -> None:
@@ -167,7 +141,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     with log_to_stdout():
         failures = run(args, models) if args.data else []
         stop_if(failures, unless=args.out and args.out / "results.csv")
-        _, summary = report(args, "WS-DREAM data set 1", LAYOUT, publish, "published")
+        _, summary = report(args, "WS-DREAM data set 1", LAYOUT, make_static_page, "published")
     tell_baseline(summary)
     stop_if(failures)
     return summary

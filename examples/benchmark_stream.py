@@ -43,15 +43,21 @@ import pandas as pd
 from skqos import TPMCFRegressor
 from skqos._files import replace_file
 from skqos.baselines import AMFRegressor, EmbeddingMLPRegressor, MedianRegressor
-from skqos.benchmarks.markdown import markdown, write_between_marks
+from skqos.benchmarks.markdown import write_between_marks
+from skqos.benchmarks.stream_tables import (
+    FIRST_COUNTED,
+    REFIT_EVERY,
+    REFITS,
+    UPDATES,
+    draw_errors,
+    make_table,
+    read_results,
+    summarise,
+)
 from skqos.benchmarks.wsdream2 import SlotCells, draw, read_cells
 
 N_SLOTS = 64
-REFIT_EVERY = 8
-# The first slots are those in which all methods have little.
-FIRST_COUNTED = 16
 DECAY = 0.7
-REFITS, UPDATES = "TPMCF, refits", "TPMCF with updates"
 
 
 @dataclass(frozen=True)
@@ -227,46 +233,6 @@ def run(args: argparse.Namespace) -> None:
             )
 
 
-def read_results(paths: list[Path]) -> pd.DataFrame:
-    """Read results; a slot that was interrupted between row and model is there twice."""
-    rows = pd.concat(map(pd.read_csv, paths), ignore_index=True)
-    return rows.drop_duplicates(["method", "seed", "slot"], keep="last")
-
-
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average over the counted slots, relative to the refits."""
-    counted = rows[rows["slot"] >= FIRST_COUNTED]
-    summary = counted.groupby("method")[["mae", "rmse", "learn_s"]].mean()
-    summary = summary.reindex([name for name in METHODS if name in summary.index])
-    if REFITS in summary.index:
-        fits = counted.loc[(counted["method"] == REFITS) & (counted["slot"] % REFIT_EVERY == 0)]
-        summary["mae / refits"] = summary["mae"] / summary.loc[REFITS, "mae"]
-        summary["learn_s / refit"] = summary["learn_s"] / fits["learn_s"].mean()
-    return summary
-
-
-def make_table(summary: pd.DataFrame) -> str:
-    formats = {
-        "mae": "{:.3f}",
-        "rmse": "{:.3f}",
-        "learn_s": "{:.2f}",
-        "mae / refits": "{:.3f}",
-        "learn_s / refit": "{:.1%}",
-    }
-    heads = {
-        "mae": "MAE, s",
-        "rmse": "RMSE, s",
-        "learn_s": "learning, s a slot",
-        "mae / refits": "MAE / refits",
-        "learn_s / refit": "learning / a refit",
-    }
-    rows = [
-        [name, *(formats[column].format(value) for column, value in row.items())]
-        for name, row in summary.iterrows()
-    ]
-    return markdown(["method", *(heads[column] for column in summary)], rows)
-
-
 def draw_figure(rows: pd.DataFrame, path: Path) -> None:
     """Draw the error of each method slot by slot, if matplotlib is there."""
     try:
@@ -275,14 +241,7 @@ def draw_figure(rows: pd.DataFrame, path: Path) -> None:
         print("no figure: matplotlib is not installed")
         return
     figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    for name in METHODS:
-        of_method = rows[rows["method"] == name].groupby("slot")["mae"].mean()
-        if len(of_method):
-            axes.plot(of_method.index, of_method, label=name)
-    axes.set_xlabel("slot")
-    axes.set_ylabel("MAE, s")
-    axes.legend(fontsize="small")
+    draw_errors(figure.subplots(), rows)
     figure.savefig(path, dpi=120)
 
 
@@ -307,7 +266,7 @@ def main(argv: list[str] | None = None) -> None:
             parser.error("--data needs --out, the folder for the results")
         run(args)
     rows = read_results(args.table or [args.out / "results.csv"])
-    summary = summarise(rows)
+    summary = summarise(rows, FIRST_COUNTED)
     table = make_table(summary)
     for path in args.readme or ():
         write_between_marks(path, {"stream": table})

@@ -49,7 +49,7 @@ training recipe of this package, with four members and with one. It has no time:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -63,15 +63,14 @@ from embedding_mlp import EmbeddingMLP
 from skqos import TPMCFRegressor
 from skqos.baselines import EmbeddingMLPRegressor, MedianRegressor
 from skqos.benchmarks._split import Split
+from skqos.benchmarks.accuracy import TEMPORAL, TIMEOUT, make_temporal_page
 from skqos.benchmarks.fits import Fitted, cpu_timed, peak_memory
 from skqos.benchmarks.peers import LightGBM
-from skqos.benchmarks.published_page import make_page, our_entries
 from skqos.benchmarks.runs import Task, in_own_process, log_to_stdout, measure
 from skqos.benchmarks.scores import flag_outliers, score_errors
-from skqos.benchmarks.tables import BASELINE, CellSelection, Layout
+from skqos.benchmarks.tables import BASELINE
 from skqos.benchmarks.wsdream2 import SlotCells, make_split, read_cells
 
-TIMEOUT = 19.9
 FAMILIES = ("statistics", "factors", "similarity")
 ABLATION_EPOCHS = 4
 BOTH = {"modules": "both"}
@@ -111,8 +110,6 @@ ABLATIONS = {
 }
 # The task whose baseline is known, and its MAE and RMSE by seed.
 BASELINE_TASK = "imputation 10 % of slot 63 from 8"
-IMPUTATION = r"^imputation ([\d.]+) % of slot 63 from 8$"
-KEPT = "time-outs kept, slot 63"
 BASELINE_ERRORS = {0: (0.8545, 2.791), 1: (0.8329, 2.757), 2: (0.8210, 2.719)}
 
 
@@ -211,27 +208,7 @@ VARIANTS = {
         for name, params in ABLATIONS.items()
     },
 }
-LAYOUT = Layout(
-    by=("task",),
-    head=("task",),
-    cells=lambda task: [task],
-    digits=lambda _: 3,
-    models=[*DEFAULT, *VARIANTS],
-    protocols={
-        "temporal": CellSelection("", "All test cells, response time, s"),
-        "temporal filtered": CellSelection(
-            "_filtered",
-            "Test cells filtered, response time, s",
-            "Test cells that an isolation forest flags (contamination 0.1, all samples, seed 42, "
-            "over training and test values) do not count. The forest sees the test labels.",
-        ),
-        "temporal answered": CellSelection(
-            "_answered",
-            "Test cells without time-outs, response time, s",
-            f"Test cells of {TIMEOUT} s or more do not count.",
-        ),
-    },
-)
+LAYOUT = replace(TEMPORAL, models=[*DEFAULT, *VARIANTS])
 
 
 class Problem(NamedTuple):
@@ -302,17 +279,6 @@ def run(args: argparse.Namespace, models: list[str]) -> list[str]:
     )
 
 
-def publish(summaries: Mapping[str, pd.DataFrame]) -> str:
-    """Put our figures for slot 63, imputed from eight slots, beside the published ones."""
-    ours = []
-    for mark, protocol in (("temporal", KEPT), ("temporal filtered", f"{KEPT}, filtered")):
-        summary = summaries[mark].reset_index()
-        summary = summary[summary["model"].isin(DEFAULT)]
-        share = summary["task"].str.extract(IMPUTATION, expand=False).astype(float)
-        ours.append(our_entries(summary.assign(density=share / 100)[share.notna()], protocol))
-    return make_page("temporal published", {"rt": pd.concat(ours)})
-
-
 def warn_unless_fair(rows: pd.DataFrame) -> None:
     """Tell how the baseline stands against what it should be."""
     known = rows[
@@ -354,7 +320,9 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     with log_to_stdout():
         failures = run(args, models) if args.data else []
         stop_if(failures, unless=args.out and args.out / "results.csv")
-        rows, summary = report(args, "WS-DREAM data set 2", LAYOUT, publish, "temporal published")
+        rows, summary = report(
+            args, "WS-DREAM data set 2", LAYOUT, make_temporal_page, "temporal published"
+        )
     warn_unless_fair(rows)
     stop_if(failures)
     return summary

@@ -29,7 +29,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_EPOCHS = 3
 # On few rows, no service meets the limits on these pages.
 ASK_FOR_A_LIMIT = ("README.md", "index.md", "choose_a_service.md")
-SCRIPT = re.compile(r"examples/\w+\.py")
+SCRIPT = re.compile(r"(docs|examples)/\w+\.py")
 # Installations, builds and servers, which `.ci/run` or a reader starts.
 NOT_RUN = re.compile(
     r"(\.venv/bin/)?(git|cd|pip|ruff|mypy|dask|torchrun|python3? -m (venv|pytest|sphinx))\b"
@@ -67,7 +67,9 @@ def _check_commands(example):
         if script:
             assert (ROOT / script).is_file(), f"{script} does not exist"
             given = {word.split("=")[0] for word in command if word.startswith("--")}
-            assert given <= _options(script), f"{script} has no {given - _options(script)}"
+            assert not given or given <= _options(script), (
+                f"{script} has no {given - _options(script)}"
+            )
         elif command[:3] == ["python", "-m", "skqos.benchmarks"]:
             _check_benchmark(command[3:])
         elif command[:2] == ["python", "-c"]:
@@ -191,9 +193,12 @@ def test_diagrams_are_those_of_the_script(docs_script):
         assert script.draw(diagram) == drawn, "run docs/draw_diagrams.py"
 
 
-def test_figures_of_results_are_drawn_from_the_tables_of_the_pages(docs_script, tmp_path):
+def test_figures_of_results_are_drawn_and_pages_are_written(docs_script, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    docs_script("draw_results").main()
+    script, written = docs_script("write_results"), []
+    monkeypatch.setattr(script, "write_pages", written.extend)
+    script.main()
+    assert ROOT / "README.md" in written
     names = {path.name for path in tmp_path.glob("*.svg")}
     of_methods = {
         f"ablations_{method}_{defaults}.svg"
@@ -201,12 +206,13 @@ def test_figures_of_results_are_drawn_from_the_tables_of_the_pages(docs_script, 
         for method in load_ablations(defaults)["method"]
     }
     others = {"intervals.svg", "error_by_density_rt.svg", "error_by_density_tp.svg"}
+    others |= {"error_against_time.svg", "error_by_task.svg"}
     assert names == of_methods | others
 
 
 def test_labels_are_spread(docs_script):
     pytest.importorskip("matplotlib")
-    spread = docs_script("draw_results").spread
+    spread = docs_script("write_results").spread
     assert spread({"a": 1.0, "b": 0.9, "c": 3.0}, 0.5) == {"b": 0.9, "a": 1.4, "c": 3.0}
 
 

@@ -4,7 +4,6 @@ import importlib
 import inspect
 import runpy
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor, base
 from skqos.baselines import EmbeddingMLPRegressor
-from skqos.benchmarks import load_published_results, wsdream2
+from skqos.benchmarks import Split, accuracy, load_published_results, wsdream2
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
+from skqos.benchmarks.stream_tables import METHODS
 from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import make_qos
 
@@ -105,7 +105,7 @@ ALL_MODELS = [*MODELS, "R2SLRegressor", "VotingRegressor", "SharpQoSRegressor", 
 ALL_MODELS += ["UPCC", "IPCC", "UIPCC", "PMF"]
 FAST = ["constant median", "service median", "embedding MLP"]
 COLUMNS = ["qos", "density", "model", "seed", "mae", "rmse", "mae_filtered", "rmse_filtered"]
-COLUMNS += ["fit_s", "pairs_per_s", "peak_mb"]
+COLUMNS += ["regret", "near_best", "fit_s", "pairs_per_s", "peak_mb"]
 
 
 def run_static(benchmark, folder, out, *options, models=FAST, qos=("rt",), seeds=("0",)):
@@ -241,11 +241,9 @@ def test_benchmark_writes_tables_and_figures(example, in_process, wsdream_folder
     summary = run_static(benchmark, wsdream_folder, out, qos=("rt", "tp"), seeds=("0", "1"))
     assert list(pd.read_csv(out / "results.csv").columns) == COLUMNS
     text = (out / "results.md").read_text()
-    head = (
-        "| QoS | density | model | seeds | MAE (deviation) | RMSE (deviation) | MAE / MLP | "
-        "RMSE / MLP | fit, CPU s | fit / MLP | pairs / CPU s | peak memory, MB |"
-    )
-    assert text.count(head) == 2
+    head = "| model | seeds | MAE (deviation) | RMSE (deviation) | MAE / MLP | RMSE / MLP |"
+    assert text.count(head) == 4
+    assert f"{head} regret | near the best | fit, CPU s | fit / MLP | pairs / CPU s |" in text
     assert text.index("Test cells unfiltered") < text.index("Test cells filtered")
     row = summary.loc[("rt", 0.025, "service median")]
     assert row["seeds"] == 2
@@ -276,7 +274,7 @@ def test_benchmark_writes_its_table_into_the_readme(example, in_process, wsdream
     run_static(benchmark, wsdream_folder, out, seeds=("0", "1"))
     benchmark.main(["--table", str(out / "results.csv"), "--readme", str(readme)])
     text = readme.read_text()
-    assert text.startswith("before\n<!-- results: begin -->\n| QoS | density | model |")
+    assert text.startswith("before\n<!-- results: begin -->\n**Response time in s, density 2.5 %**")
     assert text.endswith("<!-- results: end -->\nafter\n")
     assert "old" not in text
     mlp = next(line for line in text.splitlines() if "embedding MLP" in line)
@@ -383,6 +381,12 @@ def test_temporal_benchmark_adds_results_and_makes_each_table(example, in_proces
         assert "| 1.000 | 1.000 |" in line
 
 
+def test_tables_list_the_models_of_the_benchmarks_in_their_order(example):
+    assert tuple(example("benchmark_static").DEFAULT) == accuracy.STATIC_MODELS
+    assert tuple(example("benchmark_temporal").DEFAULT) == accuracy.TEMPORAL_MODELS
+    assert tuple(example("benchmark_stream").METHODS) == METHODS
+
+
 def test_temporal_figures_stand_beside_the_published_ones(example):
     benchmark = example("benchmark_temporal")
     errors = {"mae": 0.7, "rmse": 2.4, "seeds": 3}
@@ -392,7 +396,7 @@ def test_temporal_figures_stand_beside_the_published_ones(example):
         {"task": "forecast 10 % of slot 63 from 8", "model": "TPMCFRegressor", **errors},
     ]
     summary = pd.DataFrame(rows).set_index(["task", "model"])
-    page = benchmark.publish({"temporal": summary, "temporal filtered": summary - 0.1})
+    page = benchmark.make_temporal_page({"temporal": summary, "temporal filtered": summary - 0.1})
     ours = [line for line in page.splitlines() if "this benchmark" in line]
     assert len(ours) == 2
     assert "| **TPMCFRegressor** |  |  | 0.700 / 2.400 |" in ours[0]
@@ -411,14 +415,6 @@ def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
     assert "WARNING" not in capsys.readouterr().out
     benchmark.warn_unless_fair(pd.DataFrame([{**row, "mae": 0.88, "rmse": 2.8}]))
     assert "WARNING" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("tiny_regressors")
-def test_the_page_has_the_table_of_the_stored_stream(example):
-    benchmark = example("benchmark_stream")
-    stored = files("skqos.benchmarks") / "results" / "stream.csv"
-    table = benchmark.make_table(benchmark.summarise(benchmark.read_results([stored])))
-    assert table in (EXAMPLES.parent / "docs" / "partial_fit.md").read_text()
 
 
 def test_the_stream_benchmark_goes_on_where_it_was_interrupted(example, temporal_folder):
@@ -485,10 +481,14 @@ def test_parts_are_compared_with_one_fit(example, tiny_regressors, monkeypatch, 
 @pytest.mark.usefixtures("tiny_regressors")
 def test_cold_start_benchmark_tells_the_errors(example, wsdream_folder, capsys):
     cold_start = example("benchmark_cold_start")
-    cold_start.main(["--data", str(wsdream_folder), "--qos", "rt"])
+    run = ["--data", str(wsdream_folder), "--out", str(wsdream_folder / "out"), "--qos", "rt"]
+    cold_start.main(run)
     output = capsys.readouterr().out
-    assert "rt unknown users: SAMoERegressor" in output
-    assert "rt unknown services: SAMoERegressor" in output
+    assert "wsdream1-rt-new-users, SAMoERegressor: MAE" in output
+    assert "| model | new users, response time, s | new services, response time, s |" in output
+    assert "| constant median |  |" in output
+    cold_start.main(run)
+    assert "MAE" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny_regressors")
@@ -505,7 +505,7 @@ def test_benchmark_of_intervals_goes_on_where_it_ended(example, in_process, wsdr
     assert (rows["lowest_tenth"] <= rows["highest_tenth"]).all()
     # Of the first seed, each time.
     assert rows["times"].notna().tolist() == [True, False]
-    assert "| rt " in capsys.readouterr().out
+    assert "| given | response time | `EmbeddingMLPRegressor` | 2 |" in capsys.readouterr().out
     assert (out / "intervals.md").read_text().count("\n") == 3
 
 
@@ -521,6 +521,31 @@ def test_benchmark_of_intervals_fits_all_qos_at_once(example, in_process, wsdrea
     assert list(rows["qos"]) == ["rt", "tp"]
     assert rows["fit_s"].nunique() == 1
     assert rows["mae"].nunique() == 2
+
+
+def test_export_benchmark_measures_both_files(example, in_process, wsdream_folder, capsys):
+    pytest.importorskip("onnxscript")
+    benchmark = in_process(example("benchmark_export"))
+    run = ["--data", str(wsdream_folder), "--out", str(wsdream_folder / "out")]
+    run += ["--models", "EmbeddingMLPRegressor"]
+    rows = benchmark.main(run)
+    assert list(rows["predictor"]) == ["OnnxPredictor", "load_model"]
+    costs = rows.drop(columns=["model", "predictor", "difference", "export_s"])
+    assert (costs > 0).all(axis=None)
+    assert rows["export_s"][0] > 0
+    assert rows["difference"][0] < 1e-4
+    assert "| `EmbeddingMLPRegressor` | `OnnxPredictor` |" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(benchmark.main(run), rows)
+    assert "skipped, its results are there" in capsys.readouterr().out
+
+
+def test_exports_are_compared_on_unknown_ids_too(example):
+    X = np.array([[1, 5, 0], [2, 6, 3]])
+    pairs = example("benchmark_export").list_pairs([Split(X, np.ones(2), X, np.ones(2))])
+    assert pairs["pair"].tolist() == [[1, 5, 3]]
+    assert pairs["user"].tolist() == [[1, 5, 3], [1, 6, 3], [1, 7, 3]]
+    assert len(pairs["all"]) == 9
+    assert pairs["all"][-1].tolist() == [3, 7, 3]
 
 
 def test_a_service_that_is_held_out_of_one_qos_is_learnt_from_none(example, wsdream_folder):
@@ -547,7 +572,7 @@ def test_few_shot_benchmark_goes_on_where_it_ended(example, in_process, wsdream_
     errors = benchmark.main([*common, "--models", *names])
     told = capsys.readouterr().out
     assert "[1/3] SharpQoSRegressor, graph, seed 0" in told
-    assert "| MAE | model | update | 0 | 1 | 2 |" in told
+    assert "| QoS | model | update | 0 | 1 | 2 |" in told
     rows = pd.read_csv(out / "results.csv")
     assert len(rows) == 2 * 3 * (2 + 2 + 1 + 1)
     assert errors.shape == (12, 3)
@@ -839,16 +864,6 @@ def test_published_errors_of_neighbours_and_pmf_are_those_of_the_package(example
         values = published[(published["qos"] == qos) & (published["density"] == density)]["value"]
         for mae, rmse, _ in models.values():
             assert {mae, rmse} <= {*values}
-
-
-def test_published_table_has_ratios_where_there_are_figures(example):
-    script = example("benchmark_published")
-    keys = [("rt", 0.05, "UPCC"), ("rt", 0.05, "PMF, default")]
-    index = pd.MultiIndex.from_tuples(keys, names=["qos", "density", "model"])
-    frame = pd.DataFrame({"mae": [0.6359, 0.5], "rmse": [2.7594, 1.0]}, index=index)
-    first, second = script.table(frame).splitlines()[2:]
-    assert "| 0.636 / 2.759 | 0.636 / 1.380 | 1.000 | 2.000 | WSRec, 20 runs |" in first
-    assert second.endswith("| PMF, default | 0.500 / 1.000 |  |  |  |  |")
 
 
 def test_every_example_has_a_test():

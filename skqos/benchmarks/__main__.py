@@ -10,10 +10,7 @@ from pathlib import Path
 
 from skqos.benchmarks import list_splits, load_results, reproduce, run, summarize_results
 from skqos.benchmarks._reproduce import write_comparison
-from skqos.benchmarks.ablation_report import load_ablations, make_page_tables
-from skqos.benchmarks.markdown import write_between_marks
-from skqos.benchmarks.peers_table import make_peers_table
-from skqos.benchmarks.published_page import PAGES, make_page
+from skqos.benchmarks.pages import find_pages, write_pages
 from skqos.benchmarks.runs import log_to_stdout
 
 SCORES = ["mae", "rmse", "mae_filtered", "rmse_filtered", "regret", "near_best", "coverage"]
@@ -57,8 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("results", help="list the stored results of ours")
     command.add_argument("--metric", default="mae", help="such as mae or fit_s")
     command.set_defaults(command=_show_results)
-    command = commands.add_parser("tables", help="write the tables of stored figures into files")
-    command.add_argument("files", nargs="+", type=Path, help="files with the marks of the tables")
+    command = commands.add_parser("tables", help="write the tables of stored results into files")
+    command.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        help="files with the marks of the tables; by default README.md and docs/*.md",
+    )
     command.set_defaults(command=_write_tables)
     return parser
 
@@ -115,12 +117,9 @@ def _show_results(args: argparse.Namespace) -> str:
 
 
 def _write_tables(args: argparse.Namespace) -> str:
-    tables = {name: make_page(name) for name in PAGES} | {"peers": make_peers_table()}
-    tables |= make_page_tables(load_ablations("former"))
-    tables |= make_page_tables(load_ablations("present"), "-present")
-    for path in args.files:
-        write_between_marks(path, tables)
-    return f"wrote {', '.join(map(str, args.files))}"
+    paths = args.files or find_pages(Path())
+    write_pages(paths)
+    return f"wrote {', '.join(map(str, paths))}"
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def load_results() -> pd.DataFrame:
     True
     """
     with as_file(files("skqos.benchmarks") / "results") as folder:
-        runs = pd.read_csv(folder / "runs.csv", dtype=str)
+        runs = pd.read_csv(folder / "runs.csv", dtype=str).query("kind == 'fits'")
         rows = pd.concat([_read(folder, run) for _, run in runs.iterrows()], ignore_index=True)
     columns = [*KEYS, *PROVENANCE]
     figures = rows.melt(columns, METRICS, "metric", "value", ignore_index=False)
@@ -97,6 +97,43 @@ def summarize_results(results: pd.DataFrame) -> pd.DataFrame:
     groups = results.groupby(keys, sort=False, dropna=False)
     summary = groups["value"].agg(mean="mean", std=deviation).join(groups["seed"].nunique())
     return summary.rename(columns={"seed": "seeds"}).reset_index()
+
+
+def read_stored(name: str) -> pd.DataFrame:
+    """Read one of the stored files of results."""
+    with as_file(files("skqos.benchmarks") / "results" / name) as path:
+        return read_rows(path)
+
+
+def average_over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Average the numbers of rows with the same keys, in the order of the rows.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        One row for a seed. If there is a column ``seeds``, a row with a number in it is a mean over
+        so many seeds.
+
+    keys : list of str
+        Columns that identify what is averaged.
+
+    Returns
+    -------
+    DataFrame
+        The means and ``seeds``, the number of seeds, by the keys.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skqos.benchmarks._results import average_over_seeds
+    >>> rows = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "mae": [1.0, 3.0]})
+    >>> average_over_seeds(rows, ["model"]).loc["a"].to_dict()
+    {'mae': 2.0, 'seeds': 2.0}
+    """
+    seeds = rows["seeds"].fillna(1) if "seeds" in rows else rows.assign(seeds=1)["seeds"]
+    numbers = rows.drop(columns=["seed", "seeds"], errors="ignore").assign(seeds=seeds)
+    groups = numbers.groupby(keys, sort=False)
+    return groups.mean(numeric_only=True).assign(seeds=groups["seeds"].sum())
 
 
 def deviation(values: pd.Series) -> float:

@@ -26,7 +26,7 @@ def write_figures(folder: Path, rows: pd.DataFrame, layout: Layout) -> None:
         figure = Figure(figsize=(width * len(problems), 5), layout="constrained")
         panels = figure.subplots(1, len(problems), squeeze=False)[0]
         for axes, (problem, part) in zip(panels, problems, strict=True):
-            axes.set_title(", ".join(layout.cells(*problem)))
+            axes.set_title(layout.title(*problem))
             draw(axes, part)
         figure.savefig(folder / name, dpi=120)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,38 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def mark_best(texts: Sequence[str], values: Sequence[float], *, highest: bool = False) -> list[str]:
+    """Return texts of numbers, with those bold that show the best number.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Numbers as they are shown, empty where there is none.
+
+    values : sequence of float
+        The numbers, NaN where there is none.
+
+    highest : bool, default=False
+        Whether the highest number is the best one.
+
+    Examples
+    --------
+    >>> from skqos.benchmarks.markdown import mark_best
+    >>> mark_best(["0.7", "0.5", "0.5"], [0.7, 0.51, 0.52])
+    ['0.7', '**0.5**', '**0.5**']
+    """
+    there = [place for place, text in enumerate(texts) if text]
+    if not there:
+        return list(texts)
+    best = texts[(max if highest else min)(there, key=lambda place: values[place])]
+    return [f"**{text}**" if text == best else text for text in texts]
+
+
+def find_marks(text: str) -> list[str]:
+    """Return the names of the tables for which a text has marks."""
+    return re.findall(r"^<!-- (.+): begin -->$", text, flags=re.MULTILINE)
+
+
 def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
     """Replace the text between the marks of each table for which the file has marks.
 
@@ -36,7 +69,7 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
     ValueError
         If the file has none of the marks, or not one begin and then one end of a table.
     """
-    text = path.read_text()
+    original = text = path.read_text()
     found = False
     for name, table in tables.items():
         begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
@@ -50,4 +83,5 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
         text = f"{before}{begin}\n{table}\n{end}{after}"
     if not found:
         raise ValueError(f"{path} has none of the marks '<!-- NAME: begin -->' of {list(tables)}.")
-    path.write_text(text)
+    if text != original:
+        path.write_text(text)

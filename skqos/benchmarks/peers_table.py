@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skqos.benchmarks._results import load_results, summarize_results
-from skqos.benchmarks.markdown import markdown
+from skqos.benchmarks.markdown import mark_best, markdown
 
 PREFIX = "skqos.benchmarks.peers:"
 COLUMNS = {
@@ -14,10 +14,13 @@ COLUMNS = {
     "fit_s": ("fit, CPU s", ".0f"),
     "predict_s": ("predict, CPU s", ".1f"),
 }
+SCORES = ("mae", "rmse", "regret", "near_best")
 
 
 def make_peers_table(split: str = "wsdream1-rt-0.025") -> str:
     """Write the stored results of the models from other libraries on a split, best first.
+
+    The best scores are bold.
 
     Examples
     --------
@@ -30,12 +33,12 @@ def make_peers_table(split: str = "wsdream1-rt-0.025") -> str:
     summary = summarize_results(results[of_peers])
     means = summary.pivot_table("mean", "model", "metric", aggfunc="last").sort_values("mae")
     seeds = summary.groupby("model")["seeds"].min()
-    rows = [
-        [
-            f"`{model.removeprefix(PREFIX)}`",
-            str(seeds[model]),
-            *(format(row[name], spec) for name, (_, spec) in COLUMNS.items()),
-        ]
-        for model, row in means.iterrows()
-    ]
-    return markdown(["model", "seeds", *(title for title, _ in COLUMNS.values())], rows)
+    columns = {
+        name: [format(value, spec) for value in means[name]] for name, (_, spec) in COLUMNS.items()
+    }
+    for name in SCORES:
+        highest = name == "near_best"
+        columns[name] = mark_best(columns[name], means[name].tolist(), highest=highest)
+    names = [f"`{model.removeprefix(PREFIX)}`" for model in means.index]
+    head = ["model", "seeds", *(title for title, _ in COLUMNS.values())]
+    return markdown(head, zip(names, seeds[means.index].map(str), *columns.values(), strict=True))

@@ -94,12 +94,19 @@ def make_page(name: str, ours: Mapping[str, pd.DataFrame] = MappingProxyType({})
         Our entries by section, as returned by `our_entries`.
     """
     sections, legend = PAGES[name]
-    published = read_entries()
     parts = [legend]
-    for key, section in sections.items():
-        entries = pd.concat([_choose(published, section), ours.get(key)], ignore_index=True)
-        parts += _make_tables(entries, section)
+    for key, entries in gather_entries(name, ours).items():
+        parts += _make_tables(entries, sections[key])
     return "\n\n".join([*parts, UNAVAILABLE])
+
+
+def gather_entries(name: str, ours: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return the entries of each section of a page, the published ones first."""
+    published = read_entries()
+    return {
+        key: pd.concat([_choose(published, section), ours.get(key)], ignore_index=True)
+        for key, section in PAGES[name][0].items()
+    }
 
 
 def our_entries(summary: pd.DataFrame, protocol: str) -> pd.DataFrame:

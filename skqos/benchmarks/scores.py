@@ -88,10 +88,10 @@ def score(
 
 
 def score_choices(split: Split, prediction: NDArray[np.float64]) -> dict[str, float]:
-    """Score choices among ten services of a user; empty if no user has enough rows."""
+    """Score choices among ten services of a user; NaN if no user has enough rows."""
     users = np.asarray(split.X_test)[:, 0]
     if pd.Series(users).value_counts().max() < N_CHOICES:
-        return {}
+        return dict.fromkeys(CHOICES, np.nan)
     choice = (split.y_test, prediction, users)
     options = {"direction": split.direction, "n_services": N_CHOICES, "random_state": 0}
     regret = choice_regret(*choice, **options)

@@ -1,4 +1,4 @@
-"""Rows of results as tables in Markdown: means over the seeds, relative to a baseline."""
+"""Errors and costs as tables in Markdown: means over the seeds, relative to a baseline."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from skqos.benchmarks._results import deviation
-from skqos.benchmarks.markdown import markdown
+from skqos.benchmarks.markdown import mark_best, markdown
 from skqos.benchmarks.runs import read_rows
+from skqos.benchmarks.scores import CHOICES
 
 BASELINE = "embedding MLP"
 RELATIVE = ("mae", "rmse", "fit_s")
@@ -35,11 +35,8 @@ class Layout:
     by : tuple of str
         Columns that identify a problem.
 
-    head : tuple of str
-        Headings of the columns that describe a problem.
-
-    cells : callable
-        Function that returns these columns for a problem.
+    title : callable
+        Function that returns the heading of the table of a problem.
 
     digits : callable
         Function that returns the number of digits of the errors of a problem.
@@ -52,8 +49,7 @@ class Layout:
     """
 
     by: tuple[str, ...]
-    head: tuple[str, ...]
-    cells: Callable[..., list[str]]
+    title: Callable[..., str]
     digits: Callable[..., int]
     models: Sequence[str]
     protocols: Mapping[str, CellSelection]
@@ -67,25 +63,41 @@ def read_results(paths: Iterable[Path], layout: Layout) -> pd.DataFrame:
     ValueError
         If a file lacks a column of the layout.
     """
-    key = [*layout.by, "model", "seed"]
     frames = []
     for path in paths:
         frame = read_rows(path)
-        missing = {*key, "mae", "peak_mb"} - {*frame.columns}
+        missing = {*_keys(layout), "mae", "peak_mb"} - {*frame.columns}
         if missing:
             raise ValueError(f"{path} has no columns {sorted(missing)}: not results of this script")
-        # A joint model whose run was killed between its rows has one of them twice.
-        frames.append(frame.drop_duplicates(key, keep="last").assign(run=str(path)))
-    rows = pd.concat(frames, ignore_index=True)
+        frames.append(frame)
+    return order_rows(frames, layout)
+
+
+def order_rows(frames: Iterable[pd.DataFrame], layout: Layout) -> pd.DataFrame:
+    """Return the rows of one or more runs in the order of the tables."""
+    # A joint model whose run was killed between its rows has one of them twice.
+    runs = [
+        frame.drop_duplicates(_keys(layout), keep="last").assign(run=run)
+        for run, frame in enumerate(frames)
+    ]
+    rows = pd.concat(runs, ignore_index=True)
     order = {name: place for place, name in enumerate(layout.models)}
     rows["place"] = rows["model"].map(lambda name: order.get(name, len(order)))
     return rows.sort_values([*layout.by, "place", "model", "seed", "run"], ignore_index=True)
 
 
+def _keys(layout: Layout) -> list[str]:
+    return [*layout.by, "model", "seed"]
+
+
 def take_errors(rows: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Replace the errors by those of another protocol, if there are any."""
+    """Replace the errors by those of another protocol, if there are any.
+
+    Choices are those among all test cells, so that other protocols have none.
+    """
     errors = {name: rows[f"{name}{protocol}"] for name in ("mae", "rmse")}
-    return rows.assign(**errors).dropna(subset="mae")
+    others = rows.drop(columns=[*CHOICES], errors="ignore") if protocol else rows
+    return others.assign(**errors).dropna(subset="mae")
 
 
 def add_ratios(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -105,50 +117,71 @@ def summarise(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Average over seeds, with deviations of the errors where there are several."""
     groups = add_ratios(rows, by).groupby([*by, "model"], sort=False)
     ratios = [f"{name} / MLP" for name in RELATIVE]
-    result = groups[["mae", "rmse", "fit_s", "pairs_per_s", "peak_mb", *ratios]].mean()
+    choices = [name for name in CHOICES if name in rows]
+    result = groups[["mae", "rmse", *choices, "fit_s", "pairs_per_s", "peak_mb", *ratios]].mean()
     deviations = groups[["mae", "rmse"]].agg(deviation).add_suffix("_std")
     return result.join(deviations).assign(seeds=groups["seed"].nunique())
 
 
-def make_table(summary: pd.DataFrame, layout: Layout) -> str:
-    """Write a summary as a table of Markdown; the lowest errors of a problem are bold."""
-    table = []
-    best = summary.groupby(list(layout.by))[["mae", "rmse"]].transform("min")
-    for (*problem, model), row in summary.iterrows():
-        digits = layout.digits(*problem)
-        least = best.loc[(*problem, model)]
-        errors = [_write_error(row, name, least[name], digits) for name in ("mae", "rmse")]
-        ratios = [_number(row[f"{name} / MLP"], ".3f") for name in ("mae", "rmse")]
-        costs = [
-            f"{row['fit_s']:.0f}",
-            _number(row["fit_s / MLP"], ".1f"),
-            f"{_two_digits(row['pairs_per_s']):,.0f}",
-            f"{row['peak_mb']:,.0f}",
-        ]
-        seeds = f"{row['seeds']:.0f}"
-        table.append([*layout.cells(*problem), model, seeds, *errors, *ratios, *costs])
-    head = [*layout.head, "model", "seeds", "MAE (deviation)", "RMSE (deviation)"]
-    head += [
-        "MAE / MLP",
-        "RMSE / MLP",
-        "fit, CPU s",
-        "fit / MLP",
-        "pairs / CPU s",
-        "peak memory, MB",
+def summarise_protocols(rows: pd.DataFrame, layout: Layout) -> dict[str, pd.DataFrame]:
+    """Summarise the errors of each protocol that has any, by the names of the protocols."""
+    return {
+        name: summarise(counted, layout.by)
+        for name, protocol in layout.protocols.items()
+        if len(counted := take_errors(rows, protocol.suffix))
+    }
+
+
+def make_tables(summary: pd.DataFrame, layout: Layout) -> str:
+    """Write a table in Markdown for each problem; its best scores are bold."""
+    parts = []
+    for problem, rows in summary.groupby(list(layout.by), sort=False):
+        table = _make_table(rows, layout.digits(*problem))
+        parts += [f"**{layout.title(*problem)}**", table]
+    return "\n\n".join(parts)
+
+
+def _make_table(rows: pd.DataFrame, digits: int) -> str:
+    columns = {
+        "model": rows.index.get_level_values("model").tolist(),
+        "seeds": _format(rows["seeds"], ".0f"),
+        "MAE (deviation)": _write_errors(rows, "mae", digits),
+        "RMSE (deviation)": _write_errors(rows, "rmse", digits),
+        "MAE / MLP": _format(rows["mae / MLP"], ".3f"),
+        "RMSE / MLP": _format(rows["rmse / MLP"], ".3f"),
+        **_write_choices(rows, digits),
+        "fit, CPU s": _format(rows["fit_s"], ".0f"),
+        "fit / MLP": _format(rows["fit_s / MLP"], ".1f"),
+        "pairs / CPU s": _format(rows["pairs_per_s"].map(_two_digits), ",.0f"),
+        "peak memory, MB": _format(rows["peak_mb"], ",.0f"),
+    }
+    return markdown(list(columns), zip(*columns.values(), strict=True))
+
+
+def _write_errors(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
+    """Return means with their deviations as text; without deviation for one seed."""
+    means = mark_best(_format(rows[name], f".{digits}f"), rows[name].tolist())
+    deviations = _format(rows[f"{name}_std"], f".{digits}f")
+    return [
+        f"{mean} ({spread})" if spread else mean
+        for mean, spread in zip(means, deviations, strict=True)
     ]
-    return markdown(head, table)
 
 
-def _write_error(row: pd.Series, name: str, least: float, digits: int) -> str:
-    """Return a mean with its deviation as text; without deviation for one seed."""
-    mean, spread = f"{row[name]:.{digits}f}", row[f"{name}_std"]
-    shown = f"**{mean}**" if mean == f"{least:.{digits}f}" else mean
-    return shown if np.isnan(spread) else f"{shown} ({spread:.{digits}f})"
+def _write_choices(rows: pd.DataFrame, digits: int) -> dict[str, list[str]]:
+    """Return the columns of choices among ten services of a user, if they were measured."""
+    if rows.reindex(columns=CHOICES).isna().all(axis=None):
+        return {}
+    regret, near_best = (rows[name] for name in CHOICES)
+    return {
+        "regret": mark_best(_format(regret, f".{digits}f"), regret.tolist()),
+        "near the best": mark_best(_format(near_best, ".2f"), near_best.tolist(), highest=True),
+    }
 
 
-def _number(value: float, spec: str) -> str:
-    """Write a ratio; there is none without the baseline."""
-    return "" if np.isnan(value) else format(value, spec)
+def _format(values: pd.Series, spec: str) -> list[str]:
+    """Write numbers; there is no ratio without the baseline."""
+    return ["" if pd.isna(value) else format(value, spec) for value in values]
 
 
 def _two_digits(value: float) -> float:

@@ -1,26 +1,20 @@
 """Stored results: each file is read, and only several seeds have a deviation."""
 
 from importlib.resources import files
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from skqos.benchmarks import list_splits, load_results, summarize_results
-from skqos.benchmarks._results import _name_splits
-from skqos.benchmarks.peers_table import make_peers_table
+from skqos.benchmarks._results import _name_splits, average_over_seeds
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 FOLDER = files("skqos.benchmarks") / "results"
 
 
 def test_every_file_is_listed_and_every_listed_file_is_there():
     runs = pd.read_csv(FOLDER / "runs.csv")
-    # The ablations are a summary of differences and the stream has errors of each slot, in place of
-    # results of runs on splits.
-    others = {"runs.csv", "ablations.csv", "ablations_present.csv", "stream.csv"}
-    names = {path.name for path in FOLDER.iterdir()} - others
-    assert set(runs["file"]) == names
+    assert set(runs["file"]) == {path.name for path in FOLDER.iterdir()} - {"runs.csv"}
+    assert set(runs["kind"]) == {"fits", "other"}
     assert runs.notna().all(axis=None)
 
 
@@ -46,12 +40,6 @@ def test_stored_numbers_are_those_of_the_files():
         assert found[metric] == row[metric]
 
 
-def test_the_page_has_the_stored_results_of_peers():
-    table = make_peers_table()
-    assert table.count("\n") >= 4
-    assert f"<!-- peers: begin -->\n{table}\n<!-- peers: end -->" in PAGE.read_text()
-
-
 def test_only_several_seeds_have_a_deviation():
     rows = {"split": "s", "model": ["a", "a", "b"], "seed": [0, 1, 0], "metric": "mae"}
     summary = summarize_results(pd.DataFrame({**rows, "value": [1.0, 3.0, 5.0]}))
@@ -60,6 +48,13 @@ def test_only_several_seeds_have_a_deviation():
     assert summary["seeds"].to_dict() == {"a": 2, "b": 1}
     assert summary.loc["a", "std"] == 1
     assert pd.isna(summary.loc["b", "std"])
+
+
+def test_a_stored_mean_counts_its_seeds():
+    rows = pd.DataFrame({"model": ["a", "b", "b"], "seed": [None, 0, 1], "mae": [1.0, 2.0, 4.0]})
+    means = average_over_seeds(rows.assign(seeds=[3, None, None]), ["model"])
+    assert means["mae"].to_dict() == {"a": 1.0, "b": 3.0}
+    assert means["seeds"].to_dict() == {"a": 3, "b": 2}
 
 
 @pytest.mark.parametrize(

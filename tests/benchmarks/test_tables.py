@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from skqos.benchmarks.markdown import write_between_marks
-from skqos.benchmarks.tables import Layout, add_ratios, make_table, summarise
+from skqos.benchmarks.tables import Layout, add_ratios, make_tables, order_rows, summarise
 
-LAYOUT = Layout(("qos",), ("QoS",), lambda qos: [qos], lambda _: 3, (), {})
+LAYOUT = Layout(("qos",), lambda qos: f"QoS {qos}", lambda _: 3, ("b", "a"), {})
 
 
 def _rows(model, run, mae, seed=0):
@@ -29,10 +29,30 @@ def test_a_run_without_the_baseline_is_compared_with_that_of_all():
 def test_only_several_seeds_have_a_deviation_and_the_best_is_bold():
     rows = [_rows("one", "a", 2.0), _rows("two", "a", 1.0), _rows("two", "a", 3.0, seed=1)]
     rows += [_rows("worse", "a", 4.0)]
-    table = make_table(summarise(pd.DataFrame(rows), ["qos"]), LAYOUT).splitlines()
-    assert "| one | 1 | **2.000** | **1.000** |" in table[2]
-    assert "| two | 2 | **2.000** (1.000) | **1.000** (0.000) |" in table[3]
-    assert "| worse | 1 | 4.000 | **1.000** |" in table[4]
+    table = make_tables(summarise(pd.DataFrame(rows), ["qos"]), LAYOUT).splitlines()
+    assert table[0] == "**QoS rt**"
+    assert "| one | 1 | **2.000** | **1.000** |" in table[4]
+    assert "| two | 2 | **2.000** (1.000) | **1.000** (0.000) |" in table[5]
+    assert "| worse | 1 | 4.000 | **1.000** |" in table[6]
+
+
+def test_each_problem_has_a_table_with_its_own_best():
+    rows = [_rows("a", "", 2.0), _rows("b", "", 3.0)]
+    rows += [{**row, "qos": "tp", "mae": 5 - row["mae"]} for row in rows]
+    table = make_tables(summarise(order_rows([pd.DataFrame(rows)], LAYOUT), ["qos"]), LAYOUT)
+    lines = [line[: line.index("** |") + 2] for line in table.splitlines() if "** |" in line]
+    of_rt = ["| b | 1 | 3.000 | **1.000**", "| a | 1 | **2.000**"]
+    of_tp = ["| b | 1 | **2.000**", "| a | 1 | 3.000 | **1.000**"]
+    assert lines == [*of_rt, *of_tp]
+
+
+def test_choices_are_shown_where_they_were_measured():
+    rows = [_rows("one", "a", 2.0) | {"regret": 0.5, "near_best": 0.8}]
+    rows += [_rows("two", "a", 1.0) | {"regret": 0.7, "near_best": 0.9}, _rows("three", "a", 1.0)]
+    table = make_tables(summarise(pd.DataFrame(rows), ["qos"]), LAYOUT)
+    assert "| RMSE / MLP | regret | near the best |" in table
+    one, two, three = (line.split(" | ")[6:8] for line in table.splitlines()[4:])
+    assert [one, two, three] == [["**0.500**", "0.80"], ["0.700", "**0.90**"], ["", ""]]
 
 
 def test_text_is_put_between_its_marks(tmp_path):
