@@ -59,7 +59,8 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
     Parameters
     ----------
     path : Path
-        File with the marks ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+        File with the marks ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` on lines of their
+        own.
 
     tables : mapping of str to str
         Texts by name of their marks.
@@ -70,17 +71,14 @@ def write_between_marks(path: Path, tables: Mapping[str, str]) -> None:
         If the file has none of the marks, or not one begin and then one end of a table.
     """
     original = text = path.read_text()
-    found = False
-    for name, table in tables.items():
+    found = [name for name in tables if name in find_marks(text)]
+    for name in found:
         begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
-        if begin not in text:
-            continue
-        found = True
-        before, _, rest = text.partition(begin)
-        _, is_closed, after = rest.partition(end)
-        if not is_closed or text.count(begin) != 1 or text.count(end) != 1:
+        # On lines of their own: an include names them in its options.
+        parts = re.split(rf"^({re.escape(begin)}|{re.escape(end)})$", text, flags=re.MULTILINE)
+        if parts[1::2] != [begin, end]:
             raise ValueError(f"{path} must have {begin!r} once, and {end!r} once after it.")
-        text = f"{before}{begin}\n{table}\n{end}{after}"
+        text = f"{parts[0]}{begin}\n{tables[name]}\n{end}{parts[-1]}"
     if not found:
         raise ValueError(f"{path} has none of the marks '<!-- NAME: begin -->' of {list(tables)}.")
     if text != original:

@@ -60,6 +60,11 @@ def test_text_is_put_between_its_marks(tmp_path):
     page.write_text("a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb\n")
     write_between_marks(page, {"t": "new", "other": "-"})
     assert page.read_text() == "a\n<!-- t: begin -->\nnew\n<!-- t: end -->\nb\n"
+    quoted = 'start-after: "<!-- t: begin -->"\n'
+    page.write_text(f"{quoted}<!-- t: begin -->\n<!-- t: end -->\n")
+    write_between_marks(page, {"t": "new"})
+    assert page.read_text() == f"{quoted}<!-- t: begin -->\nnew\n<!-- t: end -->\n"
+    page.write_text(quoted)
     with pytest.raises(ValueError, match="has none of the marks"):
         write_between_marks(page, {"other": "-"})
 
