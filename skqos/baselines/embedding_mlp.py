@@ -29,8 +29,8 @@ class EmbeddingMLPRegressor(IncrementalQoSRegressor):
 
     Each id, each categorical context column and the numeric columns together are represented by a
     vector. The vectors of the user and of the service are concatenated and processed by dense
-    layers. No part of the network is specific to QoS. Fitting takes about 1.2 times as long as
-    fitting `SAMoERegressor`, and with ``n_members=1`` about 0.3 times as long.
+    layers. No part of the network is specific to QoS. Fitting takes about as long as fitting
+    `SAMoERegressor`, and with ``n_members=1`` about 0.3 times as long.
 
     Parameters
     ----------
