@@ -106,8 +106,8 @@ CONTRACTS = [
         SAMoERegressor,
         tiny={
             "max_epochs": 3,
-            "first_stage_epochs": 2,
-            "batch_size": 256,
+            "first_stage_epochs": 1,
+            "batch_size": 512,
             "n_factors": 3,
             "embedding_dim": 4,
             "tower_dim": 8,

@@ -1,5 +1,7 @@
 """Shared fixtures: where the real data lies, one torch thread."""
 
+import functools
+import importlib
 import os
 from pathlib import Path
 
@@ -26,6 +28,10 @@ def pytest_runtest_setup(item):
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("xfail"):
+        # Nobody reads where an expected failure failed, for which pytest would parse the sources of
+        # torch and scikit-learn again for each test, in about a second.
+        item.repr_failure = lambda excinfo: excinfo.exconly()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,10 +61,10 @@ def _short_additional_trainings(request, monkeypatch):
     file = request.node.nodeid.partition("::")[0]
     if "test_newcomers" not in file:
         monkeypatch.setattr(newcomers, "N_STEPS", N_STEPS)
-    if not any(name in file for name in ("distribution", "intervals", "selection", "docs")):
+    if not any(name in file for name in ("distribution", "intervals", "selection")):
         monkeypatch.setattr(network, "N_EPOCHS", N_EPOCHS)
     # Processes of the tests' clusters iterate in full.
-    if not any(name in file for name in ("r2sl", "inspection", "scale_out", "docs")):
+    if not any(name in file for name in ("r2sl", "inspection", "scale_out")):
         defaults = latent_states.RegionalLatentStates.__init__.__kwdefaults__
         monkeypatch.setitem(defaults, "max_iter", N_ITERATIONS)
 
@@ -91,6 +97,25 @@ def qos(request):
     if "contract" in request.fixturenames:
         contract = request.getfixturevalue("contract")
     return contract.make_data(30, 40, density=0.5)
+
+
+@functools.cache
+def _operators_of_onnx():
+    """Return torch's class of tables of ONNX operators, and a method that makes its table once."""
+    try:
+        registration = importlib.import_module("torch.onnx._internal.exporter._registration")
+        registry = registration.ONNXRegistry
+        return registry, staticmethod(functools.cache(registry.from_torchlib))
+    except (ImportError, AttributeError):
+        return None
+
+
+@pytest.fixture
+def _quick_exports(monkeypatch):
+    """Let torch make its table of ONNX operators once, not in every export, for seconds."""
+    if found := _operators_of_onnx():
+        registry, make_once = found
+        monkeypatch.setattr(registry, "from_torchlib", make_once)
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,23 @@
 """What processes of tests/test_processes.py run: fits that they share, or one that fails.
 
-python -m tests.fit_together share FOLDER     writes what was found to a file named by the rank
-python -m tests.fit_together lose             loses the second process in the middle of a fit
+``python -m tests.fit_together FOLDER`` shares fits, and writes what was found to files named by the
+rank.
 """
 
+import datetime
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
 from skorch.callbacks import Callback
 
 from skqos import SAMoERegressor
-from skqos._processes import checksum
+from skqos._processes import Processes, checksum
 from skqos.datasets import make_qos
 from tests.common import CONTRACTS
 
@@ -72,11 +75,28 @@ def disagree():
         return str(error)
 
 
+def as_launched(function):
+    """Call a function in a forked process, which is no worker of the process that forked it."""
+    multiprocessing.process._parent_process = None
+    function()
+
+
 def lose():
+    """Lose the second process in the middle of a fit."""
     data = make_rows()
     SAMoERegressor(random_state=0, callbacks=[Dies()], **SMALL).fit(data.X, data.y)
 
 
+def be_silent():
+    """Let a short time-out pass in the second process."""
+    torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=2))
+    processes = Processes.launched()
+    processes.add(torch.ones(1))
+    if processes.rank == 1:
+        time.sleep(100)
+    processes.add(torch.ones(1))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"share": share_fits, "lose": lose}[sys.argv[1]](*sys.argv[2:])
+    share_fits(sys.argv[1])

@@ -12,11 +12,16 @@ from pathlib import Path
 
 import torch
 
+# In the server, too, which imports this module; see tests/conftest.py.
+torch.set_num_threads(1)
+
 # Seconds, for a machine that is busy with other things.
 PATIENCE = 120
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["skqos.training", "skqos.persistence", "tests.common", "optuna"])
+CONTEXT.set_forkserver_preload(
+    ["skqos.training", "skqos.persistence", "tests.common", "tests.forked", "optuna"]
+)
 
 
 def start(function, *arguments, log=os.devnull, env=()):

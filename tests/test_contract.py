@@ -259,7 +259,7 @@ def test_a_known_id_keeps_its_context(contract, qos, fitted_joined):
 
 
 @all_estimators
-@pytest.mark.parametrize(("column", "n_services"), [(0, 200), (1, 400)], ids=["users", "services"])
+@pytest.mark.parametrize(("column", "n_services"), [(0, 200), (1, 250)], ids=["users", "services"])
 def test_cold_start_beats_the_median(contract, column, n_services):
     """A fifth of the users, then of the services, is held out, context and all."""
     data = contract.make_data(60, n_services, density=0.2, n_regions=5, n_as=12, timeout_rate=0.0)

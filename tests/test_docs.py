@@ -27,8 +27,6 @@ from tests.common import CONTRACTS
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_EPOCHS = 3
-# On few rows, no service meets the limits on these pages.
-ASK_FOR_A_LIMIT = ("README.md", "index.md", "choose_a_service.md")
 SCRIPT = re.compile(r"(docs|examples)/\w+\.py")
 # Installations, builds and servers, which `.ci/run` or a reader starts.
 NOT_RUN = re.compile(
@@ -108,10 +106,8 @@ def page_module(monkeypatch, tmp_path):
 @pytest.fixture
 def _quick(monkeypatch, path):
     """Small data, small networks and few epochs where a block does not set them; few trials."""
-    asks_for_a_limit = path.name in ASK_FOR_A_LIMIT
-    if not asks_for_a_limit:
-        # Of the function inside scikit-learn's check of parameters, which has no defaults.
-        monkeypatch.setattr(inspect.unwrap(make_qos), "__defaults__", (100, 300, 0.02))
+    # Of the function inside scikit-learn's check of parameters, which has no defaults.
+    monkeypatch.setattr(inspect.unwrap(make_qos), "__defaults__", (100, 300, 0.02))
 
     def shrink(original, tiny):
         @functools.wraps(original)
@@ -130,9 +126,7 @@ def _quick(monkeypatch, path):
 
     for contract in CONTRACTS:
         kind = contract.estimator_class
-        # A model that is to meet a limit learns in more steps.
-        tiny = contract.tiny | ({"batch_size": 64} if asks_for_a_limit else {})
-        monkeypatch.setattr(kind, "__init__", shrink(kind.__init__, tiny))
+        monkeypatch.setattr(kind, "__init__", shrink(kind.__init__, contract.tiny))
         # Searches set the parameters that they suggest.
         monkeypatch.setattr(kind, "set_params", cap(kind.set_params))
     optuna = pytest.importorskip("optuna")
@@ -146,7 +140,9 @@ def _quick(monkeypatch, path):
     )
 
 
-@pytest.mark.usefixtures("_quick")
+# So short a training finds no service that meets the limits on some pages.
+@pytest.mark.filterwarnings("ignore::skqos.exceptions.NoServiceWarning")
+@pytest.mark.usefixtures("_quick", "_quick_exports")
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_the_blocks_of_a_page_run_from_top_to_bottom(path, page_module):
     document = _parse(path)

@@ -12,12 +12,13 @@ import pytest
 
 from skqos import R2SLRegressor, SAMoERegressor, SharpQoSRegressor, TPMCFRegressor, base
 from skqos.baselines import EmbeddingMLPRegressor
-from skqos.benchmarks import Split, accuracy, load_published_results, wsdream2
+from skqos.benchmarks import Split, accuracy, load_published_results, runs, wsdream2
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import flag_outliers
 from skqos.benchmarks.stream_tables import METHODS
 from skqos.benchmarks.wsdream1 import read_split
 from skqos.datasets import make_qos
+from tests import forked
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TINY = {
@@ -157,6 +158,7 @@ def test_models_are_given_no_test_values(example, in_process, wsdream_folder, mo
 
 @pytest.mark.usefixtures("_no_figures")
 def test_processes_at_a_time_change_nothing_but_the_costs(example, wsdream_folder, monkeypatch):
+    monkeypatch.setattr(runs, "get_context", lambda _: forked.CONTEXT)
     benchmark = example("benchmark_static")
     two = run_static(
         benchmark, wsdream_folder, wsdream_folder / "a", "--jobs", "2", models=FAST[:2]
@@ -417,6 +419,7 @@ def test_temporal_benchmark_warns_of_an_unfair_run(example, capsys):
     assert "WARNING" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("tiny_regressors")
 def test_the_stream_benchmark_goes_on_where_it_was_interrupted(example, temporal_folder):
     benchmark = example("benchmark_stream")
     run = ["--data", str(temporal_folder), "--density", "0.2", "--given-share", "0.4"]

@@ -29,7 +29,10 @@ pytest.importorskip("onnxruntime", reason="predictions of exports need onnxrunti
 
 N_USERS, N_SERVICES = 8, 12
 # Pairs at all times, some of them before those of training.
-pytestmark = pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::skqos.exceptions.EarlyTimeWarning"),
+    pytest.mark.usefixtures("_quick_exports"),
+]
 
 BY_NAME = {contract.estimator_class.__name__: contract for contract in CONTRACTS}
 MLP = BY_NAME["EmbeddingMLPRegressor"]

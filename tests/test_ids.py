@@ -36,7 +36,7 @@ def as_column(values):
 
 
 @pytest.mark.parametrize("kind", LABELS)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_ids_are_found_where_they_are_equal(kind, data):
     """As a dict finds them, whatever else is in the batch that they were read in."""

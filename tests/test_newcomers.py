@@ -17,6 +17,7 @@ from skqos.newcomers import find_new_vectors, has_vectors, learn_vectors, select
 from skqos.preprocessing import ContextJoiner
 from skqos.training import InteractionDataset
 from tests.common import CONTRACTS
+from tests.conftest import N_STEPS
 
 N_SERVICES = 30
 
@@ -100,6 +101,8 @@ def test_context_graphs_are_convolved_once_while_vectors_are_learnt(monkeypatch)
     (contract,) = (one for one in CONTRACTS if one.estimator_class is SharpQoSRegressor)
     model = contract.make().fit(X[~is_new], qos.y[~is_new])
     n_calls = []
+    # As many as the tests of other files have.
+    monkeypatch.setattr(tested, "N_STEPS", N_STEPS)
 
     def count(convolution, *_):
         if not convolution.features.requires_grad:

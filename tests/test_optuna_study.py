@@ -116,7 +116,7 @@ def test_a_lock_left_by_a_killed_worker_is_taken_over(example, tmp_path, monkeyp
 
 def test_a_study_in_this_process_and_its_continuation(example, tmp_path, capsys):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    arguments = ["--storage", str(tmp_path / "study.journal"), "--estimator", "SharpQoSRegressor"]
+    arguments = ["--storage", str(tmp_path / "study.journal"), "--estimator", "R2SLRegressor"]
     arguments += ["--epochs", "2", "--n-users", "20", "--n-services", "30"]
     errors = example.main([*arguments, "--trials", "2"])
     assert set(errors) == {"defaults", "best trial"}

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import socket
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import torch
 from skqos import SAMoERegressor
 from skqos._processes import VARIABLES, Processes
 from skqos.datasets import make_qos
+from tests import forked
 from tests.common import CONTRACTS
-from tests.fit_together import SMALL, fits, summarise
+from tests.fit_together import SMALL, as_launched, be_silent, fits, lose, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [contract.estimator_class.__name__ for contract in CONTRACTS]
@@ -34,7 +34,7 @@ def together(tmp_path_factory):
     """Return what each of two processes found that torchrun launched, and what they printed."""
     folder = tmp_path_factory.mktemp("together")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, "-m", "tests.fit_together", "share", str(folder)]
+    command = [*launch, "-m", "tests.fit_together", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = [json.loads(Path(folder, rank).read_text()) for rank in "01"]
@@ -73,43 +73,25 @@ def test_processes_must_agree(together):
     assert "an int as random_state; seed differs between them" in first["another seed"]
 
 
-# Has a short time-out, which the second process lets pass.
-SILENT = """
-import datetime, time, torch
-from skqos._processes import VARIABLES, Processes
-torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=2))
-processes = Processes.launched()
-processes.add(torch.ones(1))
-if processes.rank == 1:
-    time.sleep(100)
-processes.add(torch.ones(1))
-"""
-
-
-@pytest.mark.parametrize(
-    "arguments", [["-m", "tests.fit_together", "lose"], ["-c", SILENT]], ids=["killed", "silent"]
-)
-def test_a_lost_process_ends_the_others_with_an_error(arguments):
+@pytest.mark.parametrize("function", [lose, be_silent], ids=["killed", "silent"])
+def test_a_lost_process_ends_the_others_with_an_error(function, tmp_path):
     """They are not started by torchrun, which would end them itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    logs = [tmp_path / rank for rank in "01"]
     first, second = (
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **place, "RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
+        forked.start(as_launched, function, log=log, env={**place, "RANK": log.name})
+        for log in logs
     )
-    _, error = first.communicate(timeout=300)
-    second.kill()
-    second.communicate()
-    assert first.returncode == 1
-    assert "Another process of this fit has ended, or has not answered in time" in error
+    try:
+        assert forked.finish(first) == 1
+    finally:
+        second.kill()
+        second.join()
+    error = "Another process of this fit has ended, or has not answered in time"
+    assert error in logs[0].read_text()
 
 
 # --- Seen from one process ----------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Made-up measurements in the files of WS-DREAM."""
+"""Made-up measurements in the files of WS-DREAM, and a part of the real ones."""
 
 import numpy as np
+import pandas as pd
 
 from skqos.datasets import make_qos
 
@@ -58,3 +59,15 @@ def make_wsdream2(folder):
     rows = np.column_stack([data.X, np.maximum(data.y, 0.001)])
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
     np.savetxt(folder / "rtdata.txt", rows, fmt=["%d", "%d", "%d", "%.3f"])
+
+
+def read_part(folder, qos, part=3):
+    """Return rows of every so many-th service in the 2.5 % split of WS-DREAM data set 1.
+
+    They are all rows of the training file, and every tenth of the test file.
+    """
+    train, test = (
+        pd.read_csv(folder / "splits" / f"{qos}_{name}_0.025.txt", sep=r"\s+", header=None)
+        for name in ("train", "test")
+    )
+    return [rows[rows[1] % part == 0].to_numpy() for rows in (train, test[::10])]

@@ -1,10 +1,12 @@
 """A paper's setting beside its published figures."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from skqos import SAMoERegressor
-from skqos.benchmarks import _run, load_published_results, load_split, reproduce
+from skqos.benchmarks import _reproduce, _run, load_published_results, load_split, reproduce
 from skqos.benchmarks._models import make_model
 from skqos.benchmarks._papers import PAPERS
 from skqos.benchmarks._reproduce import find_figures, find_paper, write_comparison
@@ -12,6 +14,8 @@ from skqos.benchmarks._splits import RECIPES
 
 SPLIT = "wsdream1-rt-0.025"
 TINY = {"first_stage_epochs": 1, "max_epochs": 1, "tower_dim": 4, "embedding_dim": 4}
+
+published_results = functools.cache(load_published_results)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["one seed", "two seeds"])
@@ -48,10 +52,11 @@ def test_unknown_names_are_refused_with_those_that_exist(tmp_path):
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.method)
-def test_each_paper_has_figures_of_its_own(paper):
+def test_each_paper_has_figures_of_its_own(paper, monkeypatch):
+    monkeypatch.setattr(_reproduce, "load_published_results", published_results)
     names = [name for name in RECIPES if not find_figures(paper, name).empty]
     assert names
-    published = load_published_results().query(f"method == {paper.method!r}")
+    published = published_results().query(f"method == {paper.method!r}")
     for name in names:
         found = find_figures(paper, name)
         assert not found.duplicated("metric").any()

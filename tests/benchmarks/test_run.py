@@ -10,13 +10,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skqos.baselines import MedianRegressor
-from skqos.benchmarks import Split, _run, evaluate, load_split, run
+from skqos.benchmarks import Split, _run, evaluate, load_split, run, runs
 from skqos.benchmarks._models import find_factory, make_model
 from skqos.benchmarks.fits import fit_jointly, predicts_intervals
 from skqos.benchmarks.scores import flag_outliers, score
 from skqos.datasets import make_qos
 from skqos.intervals import IntervalRegressor
 from skqos.metrics import interval_coverage, winkler_score
+from tests import forked
 
 SPLIT = "wsdream1-rt-0.025"
 COLUMNS = ["split", "model", "seed", "mae", "rmse", "nmae", "mae_filtered", "rmse_filtered"]
@@ -196,7 +197,10 @@ def test_a_failure_is_told_when_the_others_have_ended(wsdream_folder, tmp_path):
     assert len(run(service_median, wsdream_folder, SPLIT, out, seeds=[0])) == 1
 
 
-def test_predictions_that_cannot_be_scored_are_a_failure_of_their_fit(wsdream_folder, tmp_path):
+def test_predictions_that_cannot_be_scored_are_a_failure_of_their_fit(
+    wsdream_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runs, "get_context", lambda _: forked.CONTEXT)
     out = tmp_path / "out.csv"
     with pytest.raises(RuntimeError, match="seed 0: ValueError: "):
         run(infinite, wsdream_folder, SPLIT, out, seeds=[0])

@@ -8,16 +8,12 @@ from sklearn.pipeline import make_pipeline
 from skqos import R2SLRegressor
 from skqos.datasets import load_wsdream
 from skqos.preprocessing import ContextJoiner
+from tests.wsdream_files import read_part
 
 
 @pytest.mark.parametrize("qos", ["rt", "tp"])
 def test_a_small_network_beats_the_service_median(wsdream1_path, qos):
-    train, test = (
-        np.loadtxt(wsdream1_path / "splits" / f"{qos}_{part}_0.025.txt")
-        for part in ("train", "test")
-    )
-    # A third of the services: a few seconds.
-    train, test = (rows[rows[:, 1] % 3 == 0] for rows in (train, test))
+    train, test = read_part(wsdream1_path, qos)
     data = load_wsdream(wsdream1_path, qos=qos)
     columns = ["country", "as"]
     model = make_pipeline(

@@ -8,14 +8,12 @@ from sklearn.pipeline import make_pipeline
 from skqos import SAMoERegressor
 from skqos.datasets import load_wsdream
 from skqos.preprocessing import ContextJoiner
+from tests.wsdream_files import read_part
 
 
 @pytest.mark.parametrize("qos", ["rt", "tp"])
 def test_a_small_network_beats_the_service_median(wsdream1_path, qos):
-    train, test = (
-        np.loadtxt(wsdream1_path / "splits" / f"{qos}_{part}_0.025.txt")
-        for part in ("train", "test")
-    )
+    train, test = read_part(wsdream1_path, qos, part=1)
     data = load_wsdream(wsdream1_path, qos=qos)
     model = make_pipeline(
         ContextJoiner(data.users, data.services),
