@@ -43,9 +43,11 @@ N_MEASURED = (0, 1, 3, 5, 10, 20)
 GRAPH = {
     "convolution": "hygcn",
     "n_layers": 1,
+    "hidden_dim": 16,
     "edge_values": "sender_quantile",
     "edge_dropout": 0.5,
     "normalization": "row",
+    "messages": "factors_and_context",
 }
 # Name, factory, whether all QoS are fitted at once, and how measurements are taken in.
 MODELS: dict[str, tuple[Callable[..., Any], bool, tuple[str, ...]]] = {
