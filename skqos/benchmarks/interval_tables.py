@@ -14,7 +14,8 @@ HEAD = ["test cells", "QoS", "model", "seeds", "covered", "by tenth of the predi
 HEAD += ["worst users", "Winkler score", "calibration error", "fit time ratio"]
 CHOICE_HEAD = ["model", "seeds", "MAE", "regret", "near the best", "covered", "Winkler score"]
 CHOICE_TITLES = {"rt": ("Response time in s", 3), "tp": ("Throughput in kbps", 2)}
-PEERS_SPLIT = "wsdream1-rt-0.025"
+# QoS of the splits whose test cells are the same.
+PEERS_SPLITS = {"wsdream1-rt-0.025": "rt", "wsdream1-tp-0.025": "tp"}
 
 
 def average_intervals(rows: pd.DataFrame) -> pd.DataFrame:
@@ -70,8 +71,9 @@ def make_choice_tables(rows: pd.DataFrame, peers: pd.DataFrame) -> str:
         Results of the models from other libraries on the same test cells.
     """
     given = rows[rows["cells"] == "given"]
-    others = peers[peers["split"] == PEERS_SPLIT]
-    others = others.assign(qos="rt", model=others["model"].str.removeprefix(PREFIX))
+    others = peers.assign(
+        qos=peers["split"].map(PEERS_SPLITS), model=peers["model"].str.removeprefix(PREFIX)
+    ).dropna(subset="qos")
     means = average_over_seeds(pd.concat([given, others]), ["qos", "model"])
     parts = []
     for qos, of_qos in means.groupby(level="qos", sort=False):
