@@ -64,7 +64,7 @@ def _short_additional_trainings(request, monkeypatch):
     if not any(name in file for name in ("distribution", "intervals", "selection")):
         monkeypatch.setattr(network, "N_EPOCHS", N_EPOCHS)
     # Processes of the tests' clusters iterate in full.
-    if not any(name in file for name in ("r2sl", "inspection", "scale_out")):
+    if not any(name in file for name in ("r2sl", "inspection", "scale_out", "docstrings")):
         defaults = latent_states.RegionalLatentStates.__init__.__kwdefaults__
         monkeypatch.setitem(defaults, "max_iter", N_ITERATIONS)
 

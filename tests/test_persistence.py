@@ -566,7 +566,7 @@ def test_models_are_saved_and_loaded_after_torch_has_replaced_its_own_state_hand
 
 def test_every_layer_of_the_networks_is_listed():
     """A new layer is added to the list, or, if no model keeps it, here."""
-    of_training = {"ObservedLoss", "JointLoss", "StackedAutoencoder"}
+    of_training = {"ObservedLoss", "JointLoss", "JointFeatures", "StackedAutoencoder"}
     of_export = {"InverseTransform", "PairGraph"}
     layers = {kind for kind in _classes_of_skqos() if issubclass(kind, torch.nn.Module)}
     names = {
