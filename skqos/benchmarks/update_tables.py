@@ -65,7 +65,7 @@ def _make_entity_table(means: pd.DataFrame) -> str:
 def _write_errors(errors: pd.Series) -> list[str]:
     texts = errors.map("{:.4f}".format).tolist()
     # The median is the same for all models.
-    return mark_best(texts, errors.tolist()) if errors.nunique() > 1 else texts
+    return mark_best(texts, errors.tolist()) if len(set(texts)) > 1 else texts
 
 
 def average_few_shot(rows: pd.DataFrame) -> pd.DataFrame:
