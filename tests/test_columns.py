@@ -193,7 +193,7 @@ KINDS = {
         DAY.replace(tzinfo=datetime.UTC) + datetime.timedelta(k) for k in range(N_USERS)
     ],
     "Timestamp": [pd.Timestamp(DAY) + pd.Timedelta(k, "ns") for k in range(N_USERS)],
-    "datetime64": [np.datetime64("2026-01-01") + k for k in range(N_USERS)],
+    "datetime64": [np.datetime64("2026-01-01") + np.timedelta64(k, "D") for k in range(N_USERS)],
     "timedelta": [datetime.timedelta(k) for k in range(N_USERS)],
     "Timedelta": [pd.Timedelta(k, "ns") for k in range(N_USERS)],
     "Period": list(pd.period_range("2026-01", periods=N_USERS, freq="M")),
