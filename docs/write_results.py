@@ -25,13 +25,14 @@ from skqos.benchmarks.interval_tables import CELLS, QOS, average_intervals
 from skqos.benchmarks.pages import find_pages, write_pages
 from skqos.benchmarks.published_page import OURS, gather_entries
 from skqos.benchmarks.published_page import STATIC as SECTIONS
+from skqos.benchmarks.qos_titles import LABELS
 from skqos.benchmarks.tables import summarise_protocols
 
 ROOT = Path(__file__).resolve().parents[1]
 NOMINAL = 0.9
 # Larger ones would leave no room for the others.
 LARGEST_DIFFERENCE = 20.0
-UNITS = {"rt": "response time, s", "tp": "throughput, kbps"}
+UNITS = {qos: label for qos, (label, _) in LABELS.items()}
 BESIDE_PUBLISHED = ("service median", "EmbeddingMLPRegressor", "SAMoERegressor")
 
 

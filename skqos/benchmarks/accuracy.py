@@ -9,6 +9,7 @@ import pandas as pd
 
 from skqos.benchmarks._results import read_stored
 from skqos.benchmarks.published_page import FIXED, make_page, our_entries
+from skqos.benchmarks.qos_titles import TITLES
 from skqos.benchmarks.tables import (
     BASELINE,
     CellSelection,
@@ -18,7 +19,6 @@ from skqos.benchmarks.tables import (
     summarise_protocols,
 )
 
-QOS = {"rt": ("Response time in s", 3), "tp": ("Throughput in kbps", 2)}
 TIMEOUT = 19.9
 OUTLIERS = (
     "Test cells that an isolation forest flags (contamination 0.1, all samples, seed 42, over "
@@ -80,8 +80,8 @@ def title_task(task: str) -> str:
 
 STATIC = Layout(
     by=("qos", "density"),
-    title=lambda qos, density: f"{QOS[qos][0]}, density {density * 100:g} %",
-    digits=lambda qos, _: QOS[qos][1],
+    title=lambda qos, density: f"{TITLES[qos][0]}, density {density * 100:g} %",
+    digits=lambda qos, _: TITLES[qos][1],
     models=STATIC_MODELS,
     protocols={
         "results": CellSelection("", "Test cells unfiltered"),

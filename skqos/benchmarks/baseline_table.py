@@ -6,8 +6,8 @@ import pandas as pd
 
 from skqos.benchmarks._results import read_stored
 from skqos.benchmarks.markdown import markdown
+from skqos.benchmarks.qos_titles import LABELS
 
-QOS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
 HEAD = ("QoS", "density", "model", "MAE / RMSE", "published", "MAE ratio", "RMSE ratio", "source")
 WSREC, ICSME, SA_MOE = "WSRec, 20 runs", "icsme2020, 20 runs", "arXiv:2601.11036"
 WSREC_50 = "WSRec, 50 runs"
@@ -88,7 +88,7 @@ def make_baseline_table(means: pd.DataFrame) -> str:
     """Write the result of `add_ratios` as a table in Markdown."""
     lines = []
     for row in means.itertuples():
-        title, digits = QOS[row.qos]
+        title, digits = LABELS[row.qos]
         theirs = PUBLISHED[row.qos, row.density].get(row.model)
         columns = ["", "", "", ""]
         if theirs:

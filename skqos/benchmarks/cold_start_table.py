@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from skqos.benchmarks._results import average_over_seeds, read_stored
-from skqos.benchmarks.markdown import mark_best, markdown
-
-QOS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
+from skqos.benchmarks.markdown import markdown, write_best
+from skqos.benchmarks.qos_titles import LABELS
 
 
 def make_cold_start_table(rows: pd.DataFrame) -> str:
@@ -23,11 +22,10 @@ def make_cold_start_table(rows: pd.DataFrame) -> str:
     names = list(dict.fromkeys(rows["model"]))
     for split, of_split in errors.groupby(level="split", sort=False):
         qos, what = split.split("-")[1], split.split("-new-")[1]
-        title, digits = QOS[qos]
-        values = of_split.droplevel("split").reindex(names)
-        texts = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in values]
+        title, digits = LABELS[qos]
         head.append(f"new {what}, {title}")
-        columns.append(mark_best(texts, values.tolist()))
+        values = of_split.droplevel("split").reindex(names)
+        columns.append(write_best(values, f".{digits}f"))
     return markdown(head, zip(names, *columns, strict=True))
 
 

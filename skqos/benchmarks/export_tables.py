@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from skqos.benchmarks._results import read_stored
-from skqos.benchmarks.markdown import mark_best, markdown
+from skqos.benchmarks.markdown import markdown, write_best, write_numbers
 
 # Titles and digits of the costs.
 COSTS = {
@@ -48,8 +48,7 @@ def make_export_tables(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _write_costs(values: pd.Series, spec: str) -> list[str]:
-    texts = ["" if pd.isna(value) else format(value, spec) for value in values]
-    return mark_best(texts, values.tolist()) if len(values) > 1 else texts
+    return write_best(values, spec) if len(values) > 1 else write_numbers(values, spec)
 
 
 def make_stored_tables() -> dict[str, str]:

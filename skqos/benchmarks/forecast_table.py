@@ -6,7 +6,7 @@ import pandas as pd
 
 from skqos.benchmarks._results import average_over_seeds, read_stored
 from skqos.benchmarks.accuracy import TASK
-from skqos.benchmarks.markdown import mark_best, markdown
+from skqos.benchmarks.markdown import markdown, write_best
 
 
 def read_distances(rows: pd.DataFrame) -> pd.DataFrame:
@@ -30,13 +30,7 @@ def make_forecast_table(rows: pd.DataFrame) -> str:
     lines = []
     for (slot, ahead), of_slot in means.groupby(["slot", "ahead"]):
         errors = of_slot.set_index("model").reindex(models)
-        texts = [
-            mark_best(
-                ["" if pd.isna(value) else f"{value:.3f}" for value in errors[name]],
-                errors[name].tolist(),
-            )
-            for name in ("mae", "rmse")
-        ]
+        texts = [write_best(errors[name], ".3f") for name in ("mae", "rmse")]
         cells = [f"{mae} / {rmse}" if mae else "" for mae, rmse in zip(*texts, strict=True)]
         lines.append([str(slot), str(ahead), *cells])
     return markdown(["forecast of slot", "slots ahead", *models], lines)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from skqos.benchmarks._results import average_over_seeds, read_stored
-from skqos.benchmarks.markdown import mark_best, markdown
-from skqos.benchmarks.peers_table import PREFIX
+from skqos.benchmarks.markdown import mark_best, markdown, write_best, write_numbers
+from skqos.benchmarks.peers_table import PREFIX, SPLITS
+from skqos.benchmarks.qos_titles import TITLES
 
 CELLS = {"given": "given", "slot 63": "slot 63", "users": "new users", "services": "new services"}
 QOS = {"rt": "response time", "tp": "throughput"}
 HEAD = ["test cells", "QoS", "model", "seeds", "covered", "by tenth of the prediction"]
 HEAD += ["worst users", "Winkler score", "calibration error", "fit time ratio"]
 CHOICE_HEAD = ["model", "seeds", "MAE", "regret", "near the best", "covered", "Winkler score"]
-CHOICE_TITLES = {"rt": ("Response time in s", 3), "tp": ("Throughput in kbps", 2)}
-# QoS of the splits whose test cells are the same.
-PEERS_SPLITS = {"wsdream1-rt-0.025": "rt", "wsdream1-tp-0.025": "tp"}
 
 
 def average_intervals(rows: pd.DataFrame) -> pd.DataFrame:
@@ -72,12 +70,12 @@ def make_choice_tables(rows: pd.DataFrame, peers: pd.DataFrame) -> str:
     """
     given = rows[rows["cells"] == "given"]
     others = peers.assign(
-        qos=peers["split"].map(PEERS_SPLITS), model=peers["model"].str.removeprefix(PREFIX)
+        qos=peers["split"].map(SPLITS), model=peers["model"].str.removeprefix(PREFIX)
     ).dropna(subset="qos")
     means = average_over_seeds(pd.concat([given, others]), ["qos", "model"])
     parts = []
     for qos, of_qos in means.groupby(level="qos", sort=False):
-        title, digits = CHOICE_TITLES[qos]
+        title, digits = TITLES[qos]
         table = _make_choice_table(of_qos.sort_values("mae"), digits)
         parts += [f"**{title}, density 2.5 %**", table]
     return "\n\n".join(parts)
@@ -86,21 +84,15 @@ def make_choice_tables(rows: pd.DataFrame, peers: pd.DataFrame) -> str:
 def _make_choice_table(means: pd.DataFrame, digits: int) -> str:
     names = [f"`{name}`" for name in means.index.get_level_values("model")]
     columns = [
-        _write(means["mae"], f".{digits}f"),
-        _write(means["regret"], f".{digits}f"),
-        mark_best(_format(means["near_best"], ".2f"), means["near_best"].tolist(), highest=True),
-        _format(means["coverage"], ".3f"),
+        write_best(means["mae"], f".{digits}f"),
+        write_best(means["regret"], f".{digits}f"),
+        write_best(means["near_best"], ".2f", highest=True),
+        write_numbers(means["coverage"], ".3f"),
         mark_best(means["winkler"].map(_three_digits).tolist(), means["winkler"].tolist()),
     ]
-    return markdown(CHOICE_HEAD, zip(names, _format(means["seeds"], ".0f"), *columns, strict=True))
-
-
-def _write(values: pd.Series, spec: str) -> list[str]:
-    return mark_best(_format(values, spec), values.tolist())
-
-
-def _format(values: pd.Series, spec: str) -> list[str]:
-    return ["" if pd.isna(value) else format(value, spec) for value in values]
+    return markdown(
+        CHOICE_HEAD, zip(names, write_numbers(means["seeds"], ".0f"), *columns, strict=True)
+    )
 
 
 def _three_digits(value: float) -> str:

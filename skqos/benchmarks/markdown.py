@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return rows of cells as a table.
@@ -46,6 +48,32 @@ def mark_best(texts: Sequence[str], values: Sequence[float], *, highest: bool = 
         return list(texts)
     best = texts[(max if highest else min)(there, key=lambda place: values[place])]
     return [f"**{text}**" if text == best else text for text in texts]
+
+
+def write_numbers(values: pd.Series, spec: str) -> list[str]:
+    """Return numbers as texts, empty where there is none.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skqos.benchmarks.markdown import write_numbers
+    >>> write_numbers(pd.Series([0.7, float("nan")]), ".2f")
+    ['0.70', '']
+    """
+    return ["" if pd.isna(value) else format(value, spec) for value in values]
+
+
+def write_best(values: pd.Series, spec: str, *, highest: bool = False) -> list[str]:
+    """Return numbers as texts, the best ones bold; see `mark_best`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skqos.benchmarks.markdown import write_best
+    >>> write_best(pd.Series([0.7, 0.51]), ".1f")
+    ['0.7', '**0.5**']
+    """
+    return mark_best(write_numbers(values, spec), values.tolist(), highest=highest)
 
 
 def find_marks(text: str) -> list[str]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from skqos.benchmarks._results import load_results, summarize_results
-from skqos.benchmarks.markdown import mark_best, markdown
+from skqos.benchmarks.markdown import markdown, write_best, write_numbers
+from skqos.benchmarks.qos_titles import TITLES
 
 PREFIX = "skqos.benchmarks.peers:"
-# Titles of the splits, and digits of the errors.
-SPLITS = {
-    "wsdream1-rt-0.025": ("Response time in s, density 2.5 %", 3),
-    "wsdream1-tp-0.025": ("Throughput in kbps, density 2.5 %", 2),
-}
+# The splits of the tables, and their QoS.
+SPLITS = {"wsdream1-rt-0.025": "rt", "wsdream1-tp-0.025": "tp"}
 ERRORS = {"mae": "MAE", "rmse": "RMSE", "regret": "regret"}
 COSTS = {"fit_s": ("fit, CPU s", ".0f"), "predict_s": ("predict, CPU s", ".1f")}
 
@@ -30,10 +28,11 @@ def make_peers_table() -> str:
     """
     results = load_results()
     of_peers = results[results["model"].str.startswith(PREFIX)]
-    parts = [
-        f"**{title}**\n\n{_make_part(of_peers[of_peers['split'] == split], digits)}"
-        for split, (title, digits) in SPLITS.items()
-    ]
+    parts = []
+    for split, qos in SPLITS.items():
+        title, digits = TITLES[qos]
+        part = _make_part(of_peers[of_peers["split"] == split], digits)
+        parts += [f"**{title}, density 2.5 %**", part]
     return "\n\n".join(parts)
 
 
@@ -41,16 +40,12 @@ def _make_part(results: pd.DataFrame, digits: int) -> str:
     summary = summarize_results(results)
     means = summary.pivot_table("mean", "model", "metric", aggfunc="last").sort_values("mae")
     seeds = summary.groupby("model")["seeds"].min()
-    near = means["near_best"]
     columns = [
         [f"`{model.removeprefix(PREFIX)}`" for model in means.index],
         seeds[means.index].map(str),
-        *(
-            mark_best(means[name].map(f"{{:.{digits}f}}".format).tolist(), means[name].tolist())
-            for name in ERRORS
-        ),
-        mark_best(near.map("{:.2f}".format).tolist(), near.tolist(), highest=True),
-        *(means[name].map(f"{{:{spec}}}".format) for name, (_, spec) in COSTS.items()),
+        *(write_best(means[name], f".{digits}f") for name in ERRORS),
+        write_best(means["near_best"], ".2f", highest=True),
+        *(write_numbers(means[name], spec) for name, (_, spec) in COSTS.items()),
     ]
     head = ["model", "seeds", *ERRORS.values(), "near the best"]
     return markdown([*head, *(title for title, _ in COSTS.values())], zip(*columns, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from skqos.benchmarks._results import read_stored
-from skqos.benchmarks.markdown import mark_best, markdown
+from skqos.benchmarks.markdown import markdown, write_best, write_numbers
 
 # The first slots are those in which all methods have little.
 FIRST_COUNTED = 16
@@ -27,11 +27,11 @@ METHODS = (
     REFITS,
 )
 COLUMNS = {
-    "mae": ("MAE, s", "{:.3f}"),
-    "rmse": ("RMSE, s", "{:.3f}"),
-    "learn_s": ("learning, s a slot", "{:.2f}"),
-    "mae / refits": ("MAE / refits", "{:.3f}"),
-    "learn_s / refit": ("learning / a refit", "{:.1%}"),
+    "mae": ("MAE, s", ".3f"),
+    "rmse": ("RMSE, s", ".3f"),
+    "learn_s": ("learning, s a slot", ".2f"),
+    "mae / refits": ("MAE / refits", ".3f"),
+    "learn_s / refit": ("learning / a refit", ".1%"),
 }
 
 
@@ -61,11 +61,12 @@ def summarise(rows: pd.DataFrame, first_counted: int = FIRST_COUNTED) -> pd.Data
 
 def make_table(summary: pd.DataFrame) -> str:
     """Write a summary as a table in Markdown; the lowest errors are bold."""
-    columns = {name: summary[name].map(COLUMNS[name][1].format).tolist() for name in summary}
-    for name in ("mae", "rmse"):
-        columns[name] = mark_best(columns[name], summary[name].tolist())
+    columns = []
+    for name in summary:
+        write = write_best if name in ("mae", "rmse") else write_numbers
+        columns.append(write(summary[name], COLUMNS[name][1]))
     head = ["method", *(COLUMNS[name][0] for name in summary)]
-    return markdown(head, zip(summary.index, *columns.values(), strict=True))
+    return markdown(head, zip(summary.index, *columns, strict=True))
 
 
 def make_stored_table() -> str:

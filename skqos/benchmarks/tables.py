@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from skqos.benchmarks._results import deviation
-from skqos.benchmarks.markdown import mark_best, markdown
+from skqos.benchmarks.markdown import markdown, write_best, write_numbers
 from skqos.benchmarks.runs import read_rows
 from skqos.benchmarks.scores import CHOICES
 
@@ -144,24 +144,24 @@ def make_tables(summary: pd.DataFrame, layout: Layout) -> str:
 def _make_table(rows: pd.DataFrame, digits: int) -> str:
     columns = {
         "model": rows.index.get_level_values("model").tolist(),
-        "seeds": _format(rows["seeds"], ".0f"),
+        "seeds": write_numbers(rows["seeds"], ".0f"),
         "MAE (deviation)": _write_errors(rows, "mae", digits),
         "RMSE (deviation)": _write_errors(rows, "rmse", digits),
-        "MAE / MLP": _format(rows["mae / MLP"], ".3f"),
-        "RMSE / MLP": _format(rows["rmse / MLP"], ".3f"),
+        "MAE / MLP": write_numbers(rows["mae / MLP"], ".3f"),
+        "RMSE / MLP": write_numbers(rows["rmse / MLP"], ".3f"),
         **_write_choices(rows, digits),
-        "fit, CPU s": _format(rows["fit_s"], ".0f"),
-        "fit / MLP": _format(rows["fit_s / MLP"], ".1f"),
-        "pairs / CPU s": _format(rows["pairs_per_s"].map(_two_digits), ",.0f"),
-        "peak memory, MB": _format(rows["peak_mb"], ",.0f"),
+        "fit, CPU s": write_numbers(rows["fit_s"], ".0f"),
+        "fit / MLP": write_numbers(rows["fit_s / MLP"], ".1f"),
+        "pairs / CPU s": write_numbers(rows["pairs_per_s"].map(_two_digits), ",.0f"),
+        "peak memory, MB": write_numbers(rows["peak_mb"], ",.0f"),
     }
     return markdown(list(columns), zip(*columns.values(), strict=True))
 
 
 def _write_errors(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
     """Return means with their deviations as text; without deviation for one seed."""
-    means = mark_best(_format(rows[name], f".{digits}f"), rows[name].tolist())
-    deviations = _format(rows[f"{name}_std"], f".{digits}f")
+    means = write_best(rows[name], f".{digits}f")
+    deviations = write_numbers(rows[f"{name}_std"], f".{digits}f")
     return [
         f"{mean} ({spread})" if spread else mean
         for mean, spread in zip(means, deviations, strict=True)
@@ -174,14 +174,9 @@ def _write_choices(rows: pd.DataFrame, digits: int) -> dict[str, list[str]]:
         return {}
     regret, near_best = (rows[name] for name in CHOICES)
     return {
-        "regret": mark_best(_format(regret, f".{digits}f"), regret.tolist()),
-        "near the best": mark_best(_format(near_best, ".2f"), near_best.tolist(), highest=True),
+        "regret": write_best(regret, f".{digits}f"),
+        "near the best": write_best(near_best, ".2f", highest=True),
     }
-
-
-def _format(values: pd.Series, spec: str) -> list[str]:
-    """Write numbers; there is no ratio without the baseline."""
-    return ["" if pd.isna(value) else format(value, spec) for value in values]
 
 
 def _two_digits(value: float) -> float:

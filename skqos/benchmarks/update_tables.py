@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from skqos.benchmarks._results import average_over_seeds, read_stored
-from skqos.benchmarks.markdown import mark_best, markdown
+from skqos.benchmarks.markdown import markdown, write_best, write_numbers
+from skqos.benchmarks.qos_titles import LABELS
 
-QOS = {"rt": ("response time, s", 3), "tp": ("throughput, kbps", 2)}
 CELLS_HEAD = ["model", "seeds", "MAE before", "updated", "refit", "recovery"]
 CELLS_HEAD += ["fit, s", "update, s", "refit, s", "update / refit"]
 ENTITY_ERRORS = ("before", "updated", "service median", "others before", "others updated")
@@ -37,15 +37,11 @@ def make_update_tables(results: pd.DataFrame) -> dict[str, str]:
 def _make_cells_table(means: pd.DataFrame) -> str:
     columns = [
         means.index.get_level_values("model"),
-        means["seeds"].map("{:.0f}".format),
+        write_numbers(means["seeds"], ".0f"),
         *(_write_errors(means[name]) for name in ("before", "updated", "refit")),
-        mark_best(
-            means["recovery"].map("{:.0%}".format).tolist(),
-            means["recovery"].tolist(),
-            highest=True,
-        ),
-        *(means[name].map("{:.0f}".format) for name in ("fit_s", "update_s", "refit_s")),
-        means["time"].map("{:.0%}".format),
+        write_best(means["recovery"], ".0%", highest=True),
+        *(write_numbers(means[name], ".0f") for name in ("fit_s", "update_s", "refit_s")),
+        write_numbers(means["time"], ".0%"),
     ]
     return markdown(CELLS_HEAD, zip(*columns, strict=True))
 
@@ -55,7 +51,7 @@ def _make_entity_table(means: pd.DataFrame) -> str:
     for new, rows in means.groupby("new", sort=False):
         columns = [
             rows.index.get_level_values("model"),
-            rows["seeds"].map("{:.0f}".format),
+            write_numbers(rows["seeds"], ".0f"),
             *(_write_errors(rows[name]) for name in ENTITY_ERRORS),
         ]
         lines += [[f"new {new}", *cells] for cells in zip(*columns, strict=True)]
@@ -63,9 +59,9 @@ def _make_entity_table(means: pd.DataFrame) -> str:
 
 
 def _write_errors(errors: pd.Series) -> list[str]:
-    texts = errors.map("{:.4f}".format).tolist()
+    texts = write_numbers(errors, ".4f")
     # The median is the same for all models.
-    return mark_best(texts, errors.tolist()) if len(set(texts)) > 1 else texts
+    return write_best(errors, ".4f") if len(set(texts)) > 1 else texts
 
 
 def average_few_shot(rows: pd.DataFrame) -> pd.DataFrame:
@@ -81,14 +77,8 @@ def make_few_shot_table(errors: pd.DataFrame) -> str:
     """Write the result of `average_few_shot` as a table; the lowest errors are bold."""
     lines = []
     for qos, rows in errors.groupby(level="qos", sort=False):
-        title, digits = QOS[qos]
-        columns = [
-            mark_best(
-                ["" if pd.isna(value) else f"{value:.{digits}f}" for value in rows[n]],
-                rows[n].tolist(),
-            )
-            for n in rows
-        ]
+        title, digits = LABELS[qos]
+        columns = [write_best(rows[n], f".{digits}f") for n in rows]
         names = [(title, model, update) for _, model, update in rows.index]
         lines += [[*name, *cells] for name, *cells in zip(names, *columns, strict=True)]
     return markdown(["QoS", "model", "update", *map(str, errors.columns)], lines)
